@@ -1,0 +1,52 @@
+"""Give the book a page for each notebook that has not been executed yet.
+
+Sphinx reads pages only below its source folder, book/, while the notebooks live in
+notebooks/. `mammo reproduce` puts the executed ones into book/notebooks/. On a fresh
+checkout nothing is there, so the source notebook, without outputs, stands in.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+NOTE = {
+    "cell_type": "markdown",
+    "id": "not-executed",
+    "metadata": {},
+    "source": (
+        ":::{admonition} Not executed yet\n:class: warning\n"
+        "Run `make reproduce` to execute this notebook; the page then shows its results.\n:::"
+    ),
+}
+
+
+def stage(book: Path) -> int:
+    """Copy every notebook without an executed copy into book/notebooks; return how many there are."""
+    sources, pages = book.parent / "notebooks", book / "notebooks"
+    pages.mkdir(exist_ok=True)
+    waiting = [path for path in sorted(sources.glob("[0-9][0-9]_*.ipynb")) if not _is_executed(pages / path.name)]
+    for path in waiting:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook["metadata"]["staged"] = True
+        notebook["cells"].insert(1, NOTE)
+        text = json.dumps(notebook, indent=1)
+        page = pages / path.name
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+    return len(waiting)
+
+
+def _is_executed(page: Path) -> bool:
+    return page.exists() and not json.loads(page.read_text(encoding="utf-8"))["metadata"].get("staged")
+
+
+def setup(app):
+    """Stage the notebooks before Sphinx looks for pages."""
+    waiting = stage(Path(app.srcdir))
+    if waiting:
+        logger.info("stage_notebooks: %d notebook(s) shown without results", waiting)
+    return {"version": "1.0", "parallel_read_safe": True}

@@ -1,0 +1,26 @@
+"""Notebooks share run folders, so under pytest-xdist one worker runs them all, in order."""
+
+import os
+
+import pytest
+
+# Two workers with two OpenMP threads each fight over two cores (measured: six times slower).
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_itemcollected(item):
+    if item.path.suffix == ".ipynb":
+        item.add_marker(pytest.mark.xdist_group("notebooks"))
+
+
+def pytest_collection_modifyitems(items):
+    """Skip GPU tests where there is no GPU, and say so."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

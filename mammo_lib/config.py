@@ -1,0 +1,197 @@
+"""What one run is: frozen pydantic models, JSON in and JSON out, and the profiles.
+
+Every number that a run depends on lives here and nowhere else. Where the paper is
+silent the default is our assumption, and the field's description says so; the book
+prints these descriptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import InputError
+
+View = Literal["CC", "MLO"]
+Stream = Literal["crop", "whole"]
+Definition = Literal["paper", "official", "lesion", "mass+calc", "any-view"]
+
+
+def find_root() -> Path:
+    """Return the project folder: ``MAMMO_ROOT``, or the nearest parent with ``_config.yml`` and ``notebooks/``.
+
+    Notebooks are started from several folders (JupyterLab and nbmake use ``notebooks/``,
+    papermill the folder it was called in), so no path may be relative to the working folder.
+    Outside a checkout (the installed wheel) it is the working folder.
+    """
+    if os.environ.get("MAMMO_ROOT"):
+        return Path(os.environ["MAMMO_ROOT"]).resolve()
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+                return folder
+    return Path.cwd()
+
+
+ROOT = find_root()
+BUILD = ROOT / "_build"
+
+
+class Frozen(BaseModel):
+    """A config section: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Frozen):
+    """Which breasts, and how their pixels are prepared."""
+
+    definition: Definition = Field("paper", description="cohort definition; 'paper' is a candidate found by arithmetic")
+    image_size: int = Field(224, ge=32, le=2048, description="side of the square network input, pixels (paper: 224)")
+    mask_breast: bool = Field(True, description="blank everything outside the breast in whole views (our assumption)")
+    orient: bool = Field(True, description="mirror right breasts so that every breast faces the same way (our assumption)")
+    n_folds: int = Field(5, ge=2, le=20, description="patient-level folds of the training breasts (our assumption)")
+    fold: int = Field(0, ge=0, description="the fold that validates (our assumption)")
+    fold_seed: int = Field(0, ge=0, description="seed of the fold assignment (our assumption)")
+
+    @field_validator("fold")
+    @classmethod
+    def _fold_exists(cls, fold, info):
+        n_folds = info.data.get("n_folds")
+        if n_folds is not None and fold >= n_folds:
+            raise ValueError(f"fold must lie in [0, n_folds={n_folds}), got {fold}")
+        return fold
+
+
+class ModelConfig(Frozen):
+    """Mammo-Mamba's switches."""
+
+    backbone: Literal["nano", "T", "T2", "S", "B", "L", "L2", "L3"] = Field(
+        "L", description="MambaVision variant (paper: L)"
+    )
+    streams: tuple[Stream, ...] = Field(("crop", "whole"), min_length=1, description="independent pipelines (paper: both)")
+    views: tuple[View, ...] = Field(("CC", "MLO"), min_length=1, description="projections (paper: both)")
+    fusion: Literal["gate", "scalar_gate", "concat", "mean"] = Field(
+        "gate", description="how streams are joined; the paper names a gate without a formula"
+    )
+
+    @field_validator("streams", "views")
+    @classmethod
+    def _no_repeats(cls, value):
+        if len(set(value)) != len(value):
+            raise ValueError(f"entries must differ, got {list(value)}")
+        return tuple(sorted(value))
+
+
+class TrainConfig(Frozen):
+    """The optimisation. The paper gives AdamW, cosine decay, batch 8, label smoothing, and no numbers beyond these."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training breasts (our assumption)")
+    batch_size: int = Field(8, ge=1, description="breasts per step (paper: 8)")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW (our assumption)")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay (our assumption)")
+    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up before the cosine decay (our assumption)")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="cross-entropy label smoothing (value: our assumption)")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate of the last block (our assumption)")
+    augment: bool = Field(True, description="random vertical flip, shift, zoom and contrast, same for both views (our assumption)")
+    patience: int = Field(10, ge=1, description="epochs without a better validation AUC before stopping (our assumption)")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="Lightning precision")
+    devices: int = Field(1, ge=1, description="processes; each on a GPU of its own where there are GPUs")
+
+
+class RunConfig(Frozen):
+    """One run: one experiment, one seed."""
+
+    experiment: str = Field("dual_stream", pattern=r"^[a-z0-9][a-z0-9_]*$", description="name of the experiment")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the canonical JSON form: equal configs, equal fingerprints."""
+        return fingerprint(self.model_dump(mode="json"))
+
+
+class Profile(Frozen):
+    """A size of reproduction: which data, which run, which seeds."""
+
+    name: str
+    phantom_breasts: int | None = Field(None, description="breasts of the generated phantom; None: the user's data")
+    phantom_seed: int = 0
+    run: RunConfig = RunConfig()
+    seeds: tuple[int, ...] = (0,)
+
+    def configs(self) -> list[RunConfig]:
+        """Return one run config per seed."""
+        return [self.run.model_copy(update={"seed": seed}) for seed in self.seeds]
+
+
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile(
+        name="smoke",
+        phantom_breasts=96,
+        run=RunConfig(
+            data=DataConfig(image_size=64, n_folds=4),
+            model=ModelConfig(backbone="nano"),
+            train=TrainConfig(epochs=4, batch_size=8, learning_rate=1e-3),
+        ),
+    ),
+    "mirror": Profile(
+        name="mirror",
+        run=RunConfig(
+            data=DataConfig(image_size=224),
+            model=ModelConfig(backbone="nano"),
+            train=TrainConfig(epochs=8, batch_size=8, learning_rate=5e-4),
+        ),
+    ),
+    "paper": Profile(name="paper", run=RunConfig(), seeds=(0, 1, 2, 3, 4)),
+}
+
+
+def fingerprint(value: object) -> str:
+    """Return the SHA-256 of ``value`` written as canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def get_profile(name: str | None = None) -> Profile:
+    """Return the profile ``name``, else the one in ``MAMMO_PROFILE``, else ``smoke``."""
+    name = name or os.environ.get("MAMMO_PROFILE") or "smoke"
+    if name not in PROFILES:
+        raise InputError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read a :class:`RunConfig` from a JSON file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not JSON, or a field is unknown or out of bounds.
+    """
+    path = Path(path)
+    try:
+        return RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the config ({error.strerror}); give the path of a JSON file") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Turn pydantic's report into one line: field, what is wrong, the value given."""
+    parts = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "file"
+        what = "unknown key, remove it" if item["type"] == "extra_forbidden" else item["msg"]
+        value = "" if item["type"] in ("extra_forbidden", "json_invalid") else f", got {item['input']!r}"
+        parts.append(f"{field}: {what}{value}")
+    return "; ".join(parts)

@@ -1,0 +1,75 @@
+"""Opening the test set: all runs of the frozen experiment list together, once, with a receipt.
+
+Thresholds come from each run's validation predictions. A run whose test predictions
+exist is read, never scored again.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+import pandas as pd
+
+from .config import Profile, RunConfig
+from .data.collection import Collection
+from .data.loader import test_loader
+from .errors import InputError
+from .experiments import FROZEN, experiment_configs, read_experiments
+from .runs import PROTOCOL, Run, describe_environment, file_hash, find_run, write_json
+from .statistics import evaluate_predictions
+from .train import load_best, predict, with_threshold
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run whose test predictions exist, and whether they were made just now."""
+
+    run: Run
+    is_new: bool
+
+
+def evaluate_profile(profile: Profile, collection: Collection) -> list[Opened]:
+    """Score every run of the frozen list on the test set.
+
+    Raises
+    ------
+    InputError
+        A run of the list is not finished: the test set is opened for all of them or for none.
+    """
+    configs = [config for name in read_experiments() for config in experiment_configs(profile, name)]
+    runs = [_finished(config, collection, profile) for config in configs]
+    return [open_test_set(run, collection) for run in runs]
+
+
+def open_test_set(run: Run, collection: Collection) -> Opened:
+    """Add the test rows to a finished run's predictions and metrics, and leave ``receipt.json``."""
+    if run.is_evaluated:
+        return Opened(run, is_new=False)
+    config, validation = run.config, run.predictions
+    prepared = collection.prepare(config, "test")
+    frame = predict(load_best(run), test_loader(config, prepared), prepared.cohort.assign(split="test"))
+    frame = with_threshold(frame, validation["threshold"].iloc[0])
+    write_json(run.folder / "receipt.json", _receipt(prepared.fingerprint))
+    run.finish(pd.concat([validation, frame], ignore_index=True), run.metrics | {"test": evaluate_predictions(frame)})
+    return Opened(run, is_new=True)
+
+
+def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Run:
+    run = find_run(config, collection.prepare(config, "train").fingerprint)
+    if run is None:
+        raise InputError(
+            f"{config.experiment}, seed {config.seed}: not trained yet, so the test set stays closed; "
+            f"run `mammo run --experiment {config.experiment} --profile {profile.name}` first"
+        )
+    return run
+
+
+def _receipt(test_hash: str) -> dict:
+    return {
+        "opened_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "experiments_hash": file_hash(FROZEN),
+        "protocol_hash": file_hash(PROTOCOL),
+        "test_data_hash": test_hash,
+        "environment": describe_environment(),
+    }

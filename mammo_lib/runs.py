@@ -1,0 +1,190 @@
+"""Run folders: one config, one seed, one data set, executed once into one folder.
+
+A folder ``<experiment>/seed<seed>-<hash>`` holds ``config.json environment.json
+history.csv predictions.parquet metrics.json``; the last one is written last, so a run
+with metrics is a finished run. The hash covers the config and the data, so equal
+work has an equal folder: a finished run is read, never redone, and an unfinished one
+is resumed. Committed records of real runs live in ``results/``, new ones in
+``_build/runs/``; both have the same form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+
+from .config import BUILD, ROOT, RunConfig, fingerprint
+from .errors import InputError
+
+COMMITTED = ROOT / "results"
+FRESH = BUILD / "runs"
+PROTOCOL = ROOT / "book" / "protocol.md"
+RECORDED_PACKAGES = ("mammo-lib", "torch", "lightning", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "numba")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what can be read from it."""
+
+    folder: Path
+
+    @property
+    def config(self) -> RunConfig:
+        """The config the run was made with."""
+        return RunConfig.model_validate(self._json("config.json"))
+
+    @property
+    def environment(self) -> dict:
+        """Commit, versions, device, data and protocol hashes, command."""
+        return self._json("environment.json")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether training and validation are complete."""
+        return (self.folder / "metrics.json").is_file()
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the test set has been opened for this run."""
+        return self.is_finished and "test" in self.metrics
+
+    @property
+    def metrics(self) -> dict:
+        """``metrics[split][name] = {value, low, high, n}``."""
+        return self._json("metrics.json")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch."""
+        return pd.read_csv(self._existing("history.csv"))
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row per breast and opened split."""
+        return pd.read_parquet(self._existing("predictions.parquet"))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The weights that were best on validation; absent from committed records."""
+        return self.folder / "best.ckpt"
+
+    def finish(self, predictions: pd.DataFrame, metrics: dict) -> None:
+        """Write the predictions, then the metrics whose presence marks the run as finished."""
+        write_parquet(self.folder / "predictions.parquet", predictions)
+        write_json(self.folder / "metrics.json", metrics)
+
+    def _existing(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: missing from the run record; delete the folder and run it again")
+        return path
+
+    def _json(self, name: str) -> dict:
+        path = self._existing(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: not JSON ({error}); delete the run folder and run it again") from None
+
+
+def run_name(config: RunConfig, data_hash: str) -> str:
+    """Return ``seed<seed>-<hash>``, the same for the same config and data."""
+    return f"seed{config.seed}-{fingerprint([config.fingerprint, data_hash])[:12]}"
+
+
+def find_run(config: RunConfig, data_hash: str) -> Run | None:
+    """Return the finished run of this config on this data, the committed record first; None if there is none."""
+    for home in (COMMITTED, FRESH):
+        run = Run(home / config.experiment / run_name(config, data_hash))
+        if run.is_finished:
+            return run
+    return None
+
+
+def start_run(config: RunConfig, data_hash: str) -> Run:
+    """Make (or re-enter, after a kill) the fresh folder of a run and record config and environment."""
+    run = Run(FRESH / config.experiment / run_name(config, data_hash))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.folder / "config.json", config.model_dump(mode="json"))
+    write_json(run.folder / "environment.json", describe_environment() | {"data_hash": data_hash})
+    return run
+
+
+def all_runs(home: Path) -> Iterator[Run]:
+    """Yield every finished run below ``home``, ordered by experiment and seed."""
+    for path in sorted(home.glob("*/*/metrics.json")):
+        yield Run(path.parent)
+
+
+def publish(run: Run) -> Path:
+    """Copy a finished run's record, without its checkpoints, to where records are committed."""
+    target = COMMITTED / run.folder.parent.name / run.folder.name
+    shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.ckpt", "*.lock", ".*"))
+    return target
+
+
+def describe_environment() -> dict:
+    """Say what a result depends on besides config and data."""
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if "ipykernel" not in sys.argv[0] else "notebook",
+        "commit": _git("rev-parse", "HEAD"),
+        "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "protocol_hash": file_hash(PROTOCOL) if PROTOCOL.is_file() else None,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+    }
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as JSON, whole or not at all."""
+    _replace(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write ``frame`` as CSV, whole or not at all."""
+    _replace(path, frame.to_csv(index=False).encode())
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write ``frame`` as Parquet, whole or not at all."""
+    _replace(path, frame.to_parquet(None, index=False))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

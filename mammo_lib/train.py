@@ -1,0 +1,208 @@
+"""Training: one run config and one collection in, one finished run folder out.
+
+Lightning owns the loop, the checkpoints, the progress bar and the devices. What is
+ours: the parameter groups, the schedule, the reseeding that makes a resumed run equal
+to an uninterrupted one, and the record that is left behind. Only training breasts are
+read here; the test set is opened by :mod:`mammo_lib.evaluate`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+
+import filelock
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from torch import nn
+from torchmetrics.classification import BinaryAUROC
+
+from .config import RunConfig, TrainConfig
+from .data.collection import Collection
+from .data.loader import MammogramData
+from .models import build_model
+from .runs import Run, find_run, start_run, write_csv
+from .statistics import evaluate_predictions, youden_threshold
+
+
+class Classifier(lightning.LightningModule):
+    """Mammo-Mamba under the paper's loss and optimiser."""
+
+    def __init__(self, config: RunConfig):
+        super().__init__()
+        self.config = config
+        self.model = build_model(config)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
+        self.validation_auc = BinaryAUROC()
+
+    def forward(self, batch: dict):
+        """Return the model's output for a batch."""
+        return self.model(batch)
+
+    def on_train_epoch_start(self):
+        """Draw each epoch's noise from (seed, epoch, rank), so that it does not matter where a run was interrupted."""
+        torch.manual_seed(np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0])
+
+    def training_step(self, batch: dict, _):
+        """Return the smoothed cross-entropy of a batch."""
+        loss = self.loss(self.model(batch).logits, batch["label"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["label"]), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: dict, _):
+        """Accumulate validation loss and AUC."""
+        logits = self.model(batch).logits
+        self.validation_auc.update(log_odds(logits).sigmoid(), batch["label"])
+        loss = self.loss(logits, batch["label"])
+        self.log("validation_loss", loss, batch_size=len(batch["label"]), sync_dist=True, prog_bar=True)
+        self.log("validation_auc", self.validation_auc, prog_bar=True)
+
+    def configure_optimizers(self):
+        """AdamW with a linear warm-up and a cosine decay to zero, per step."""
+        train = self.config.train
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, train.weight_decay), lr=train.learning_rate)
+        schedule = cosine_schedule(train, int(self.trainer.estimated_stepping_batches))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class History(Callback):
+    """Write one row per epoch to ``history.csv``; the rows travel in the checkpoint."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.rows: list[dict] = []
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer, module):
+        """Start the epoch's clock."""
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, trainer, module):
+        """Close the epoch's row before the checkpoint of this epoch is written."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {"epoch": trainer.current_epoch, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], **values}
+        self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
+
+    def on_train_epoch_end(self, trainer, module):
+        """Complete the row with the training loss and write the table."""
+        self.rows[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        if trainer.is_global_zero:
+            write_csv(self.run.folder / "history.csv", pd.DataFrame(self.rows))
+
+    def state_dict(self):
+        """Return the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state):
+        """Take up the rows of an interrupted run."""
+        self.rows = state["rows"]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Split parameters into decayed matrices and undecayed vectors; ``A_log`` and ``D`` of the scan never decay."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    exempt = {name for name, p in named if p.ndim <= 1 or name.endswith((".A_log", ".D"))}
+    return [
+        {"params": [p for name, p in named if name not in exempt], "weight_decay": weight_decay},
+        {"params": [p for name, p in named if name in exempt], "weight_decay": 0.0},
+    ]
+
+
+def cosine_schedule(train: TrainConfig, total_steps: int):
+    """Return step -> factor of the peak learning rate: linear warm-up, then half a cosine down to zero."""
+    warmup = min(total_steps - 1, round(total_steps * train.warmup_epochs / train.epochs))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+    return factor
+
+
+def log_odds(logits: torch.Tensor) -> torch.Tensor:
+    """Return the logit of malignancy, (batch,), from two class logits, (batch, 2)."""
+    return (logits[:, 1] - logits[:, 0]).float()
+
+
+def train_run(config: RunConfig, collection: Collection, *, progress: bool = False) -> Run:
+    """Train one run, or return it if it is finished; an interrupted one goes on after its last whole epoch.
+
+    The weights kept are those of the best validation AUC; the decision threshold is the
+    Youden point of the validation predictions.
+    """
+    prepared = collection.prepare(config, "train")
+    finished = find_run(config, prepared.fingerprint)
+    if finished:
+        return finished
+    run = start_run(config, prepared.fingerprint)
+    with filelock.FileLock(run.folder / ".lock"):
+        if run.is_finished:
+            return run
+        data = MammogramData(config, prepared)
+        fit(run, config, data, progress=progress)
+        frame = predict(load_best(run), data.val_dataloader(), data.cohort("validation"))
+        frame = with_threshold(frame, youden_threshold(frame["label"].to_numpy(), frame["probability"].to_numpy()))
+        run.finish(frame, {"validation": evaluate_predictions(frame)})
+    return run
+
+
+def fit(run: Run, config: RunConfig, data: MammogramData, *, progress: bool) -> None:
+    """Run Lightning's loop, from ``last.ckpt`` if there is one."""
+    lightning.seed_everything(config.seed, verbose=False)
+    best = ModelCheckpoint(run.folder, "best", "validation_auc", mode="max", save_last=True, enable_version_counter=False)
+    callbacks = [History(run), best, EarlyStopping("validation_auc", mode="max", patience=config.train.patience)]
+    if progress:
+        callbacks.append(TQDMProgressBar())
+    last = run.folder / "last.ckpt"
+    with quiet_lightning():
+        trainer = lightning.Trainer(
+            max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
+            strategy="ddp" if config.train.devices > 1 else "auto", callbacks=callbacks, logger=False,
+            enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
+        )  # fmt: skip
+        trainer.fit(Classifier(config), datamodule=data, ckpt_path=last if last.exists() else None)
+
+
+def load_best(run: Run) -> Classifier:
+    """Return the run's network with the weights that were best on validation, in eval mode."""
+    classifier = Classifier(run.config)
+    classifier.load_state_dict(torch.load(run.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return classifier.eval().to(device)
+
+
+@torch.inference_mode()
+def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per breast of ``cohort``: who it is, its label, the logit and the probability of malignancy."""
+    logits = np.full(len(cohort), np.nan)
+    for batch in loader:
+        batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
+        logits[batch["row"].cpu().numpy()] = log_odds(classifier(batch).logits).cpu().numpy()
+    known = cohort[["patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]].reset_index(drop=True)
+    has = {f"has_{view}": cohort[f"whole_{view}"].notna().to_numpy() for view in ("CC", "MLO")}
+    return known.assign(logit=logits, probability=1 / (1 + np.exp(-logits)), **has)
+
+
+def with_threshold(frame: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Record the decision threshold beside every probability."""
+    return frame.assign(threshold=float(threshold))
+
+
+class quiet_lightning(warnings.catch_warnings):  # noqa: N801  (a context manager, used like a function)
+    """Silence Lightning's start-up lines and its advice on worker counts; real warnings pass."""
+
+    def __enter__(self):
+        super().__enter__()
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,93 @@
+"""Training: what it leaves behind, what a kill costs, what it may not touch."""
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from mammo_lib import runs, train
+from mammo_lib.config import TrainConfig
+from mammo_lib.statistics import evaluate_predictions
+
+pytestmark = pytest.mark.usefixtures("run_homes")
+
+
+@pytest.fixture
+def config(tiny_profile):
+    return tiny_profile.configs()[0]
+
+
+def test_a_run_leaves_a_whole_record(config, collection):
+    run = train.train_run(config, collection)
+    assert {path.name for path in run.folder.iterdir()} >= {
+        "config.json", "environment.json", "history.csv", "predictions.parquet", "metrics.json", "best.ckpt",
+    }  # fmt: skip
+    assert list(run.history["epoch"]) == [0, 1]
+    assert run.history[["train_loss", "validation_loss", "validation_auc", "learning_rate"]].notna().all(axis=None)
+    assert run.predictions["probability"].between(0, 1).all()
+    assert run.metrics["validation"] == evaluate_predictions(run.predictions)
+
+
+def test_training_never_touches_the_test_set(config, collection, monkeypatch):
+    asked = []
+    original = type(collection).cohort
+    monkeypatch.setattr(type(collection), "cohort", lambda self, c, split: asked.append(split) or original(self, c, split))
+    run = train.train_run(config, collection)
+    assert set(asked) == {"train"}
+    assert set(run.predictions["split"]) == {"validation"}
+    assert not set(run.predictions["patient_id"]) & set(original(collection, config, "test")["patient_id"])
+
+
+def test_a_finished_run_is_read_not_redone(config, collection, monkeypatch):
+    first = train.train_run(config, collection)
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert train.train_run(config, collection).folder == first.folder
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(config, collection, monkeypatch, tmp_path):
+    whole = train.train_run(config, collection)
+    monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
+
+    class Killed(RuntimeError):
+        pass
+
+    class KilledModule(train.Classifier):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                raise Killed
+            super().on_train_epoch_start()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Classifier", KilledModule)
+        with pytest.raises(Killed):
+            train.train_run(config, collection)
+    resumed = train.train_run(config, collection)
+    assert resumed.folder != whole.folder
+    pd.testing.assert_frame_equal(resumed.predictions, whole.predictions, check_exact=True)
+    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
+
+
+def test_another_seed_gives_another_network(config, collection):
+    one = train.train_run(config, collection).predictions["logit"]
+    other = train.train_run(config.model_copy(update={"seed": 1}), collection).predictions["logit"]
+    assert not one.equals(other)
+
+
+def test_schedule_warms_up_then_falls_to_zero():
+    # 10 steps in 10 epochs, 2 of warm-up: 1/3, 2/3, then half a cosine over 8 steps from 1 to 0.
+    factor = train.cosine_schedule(TrainConfig(epochs=10, warmup_epochs=2), total_steps=10)
+    assert [factor(0), factor(1), factor(2)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert factor(6) == pytest.approx(0.5)
+    assert factor(10) == pytest.approx(0.0)
+
+
+def test_vectors_and_scan_parameters_do_not_decay():
+    module = nn.Module()
+    module.linear = nn.Linear(3, 2)
+    module.mixer = nn.Module()
+    module.mixer.A_log = nn.Parameter(torch.zeros(2, 2))
+    module.mixer.D = nn.Parameter(torch.zeros(2))
+    decayed, exempt = train.parameter_groups(module, 0.05)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(2, 3)]
+    assert len(exempt["params"]) == 3
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
