@@ -1,0 +1,262 @@
+"""A synthetic copy of CBIS-DDSM: DICOM tree, description tables, and the original's defects planted in known numbers.
+
+It makes everything run without a download. Its numbers say that the software works, and nothing about patients.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import InputError
+from .phantom_pixels import Mass, draw_film, draw_mass_properties
+
+VERSION = 1  # raise it when a change here moves pixels or tables
+STAMP = "phantom.json"
+CROP_MARGIN = 20
+VIEWS = ("CC", "MLO")
+TRAIN_SHARE = 2 / 3
+MALIGNANT_SHARE = 0.45
+BOTH_SIDES_EVERY = 12  # every n-th breast belongs to the patient before it
+TWO_LESIONS_EVERY = 10
+SAME_NAME_EVERY = 9  # lesions whose crop and mask are both called 000000.dcm, in different series
+OTHER_SIZE_EVERY = 16  # lesions whose mask is smaller than its film
+HEADER = ["patient_id", "breast_density", "left or right breast", "image view", "abnormality id", "abnormality type"]
+MORPHOLOGY = {"mass": ["mass shape", "mass margins"], "calcification": ["calc type", "calc distribution"]}
+TAIL = ["assessment", "pathology", "subtlety", "image file path", "cropped image file path", "ROI mask file path"]
+
+
+@dataclass(frozen=True)
+class Breast:
+    """One breast to draw: whose it is, what is in it, which views exist."""
+
+    patient_id: str
+    laterality: str
+    split: str
+    lesion_type: str
+    pathologies: tuple[str, ...]
+    density: int
+    views: tuple[str, ...] = VIEWS
+
+
+@dataclass
+class Planted:
+    """The defects of a phantom, counted where they are made."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, n: int = 1) -> None:
+        """Count a planted defect."""
+        self.counts[name] = self.counts.get(name, 0) + n
+
+
+def write_phantom(root: str | Path, *, n_breasts: int, seed: int) -> None:
+    """Write a phantom of ``n_breasts`` two-view, one-label mass breasts (two thirds training), plus defective ones.
+
+    The same ``n_breasts`` and ``seed`` give the same bytes. Nothing happens where that phantom is already; a killed call leaves nothing
+    under ``root``.
+
+    Raises
+    ------
+    InputError
+        ``root`` holds something else, or ``n_breasts`` is below 12.
+    """
+    root = Path(root)
+    wanted = {"n_breasts": n_breasts, "seed": seed, "version": VERSION}
+    if n_breasts < 12:
+        raise InputError(f"a phantom needs at least 12 breasts, got {n_breasts}")
+    if root.exists() and any(root.iterdir()):
+        if _stamp_of(root) != wanted:
+            raise InputError(f"{root}: holds something other than this phantom; give an empty or a new folder")
+        return
+    partial = root.with_name(f".{root.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        planted = _write_tree(partial, n_breasts, seed)
+        (partial / STAMP).write_text(json.dumps(wanted | {"planted": planted.counts}, indent=1) + "\n")
+        if root.exists():
+            root.rmdir()
+        os.replace(partial, root)
+    except OSError:
+        if _stamp_of(root) != wanted:  # another process may have finished the same phantom first
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _stamp_of(root: Path) -> dict | None:
+    try:
+        stamp = json.loads((root / STAMP).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return {key: stamp.get(key) for key in ("n_breasts", "seed", "version")}
+
+
+def _write_tree(root: Path, n_breasts: int, seed: int) -> Planted:
+    generator, planted = np.random.default_rng([VERSION, seed]), Planted()
+    breasts = [*_plan_cohort(n_breasts, generator), *_plan_defective(n_breasts, generator, planted)]
+    rows: dict[tuple[str, str], list[list]] = {}
+    for number, breast in enumerate(tqdm(breasts, desc="phantom", unit="breast", dynamic_ncols=True)):
+        own = np.random.default_rng([VERSION, seed, number])
+        for row in _write_breast(root, breast, number, own, planted):
+            rows.setdefault((breast.lesion_type, breast.split), []).append(row)
+    for (lesion_type, split), lines in rows.items():
+        _write_table(root, lesion_type, split, lines, planted)
+    return planted
+
+
+def _plan_cohort(n_breasts: int, generator) -> list[Breast]:
+    """Plan the breasts that the ``paper`` definition keeps."""
+    breasts, n_train = [], round(n_breasts * TRAIN_SHARE)
+    for i in range(n_breasts):
+        split = "train" if i < n_train else "test"
+        is_twin = i % BOTH_SIDES_EVERY == 1 and breasts[-1].split == split
+        patient = breasts[-1].patient_id if is_twin else f"P_{i + 1:05d}"
+        side = {"LEFT": "RIGHT", "RIGHT": "LEFT"}[breasts[-1].laterality] if is_twin else str(generator.choice(["LEFT", "RIGHT"]))
+        is_malignant = generator.random() < MALIGNANT_SHARE
+        benign = str(generator.choice(["BENIGN", "BENIGN", "BENIGN_WITHOUT_CALLBACK"]))
+        n_lesions = 2 if i % TWO_LESIONS_EVERY == 4 else 1
+        pathologies = ("MALIGNANT" if is_malignant else benign,) * n_lesions
+        breasts.append(Breast(patient, side, split, "mass", pathologies, int(generator.integers(1, 5))))
+    return breasts
+
+
+def _plan_defective(n_breasts: int, generator, planted: Planted) -> list[Breast]:
+    """Plan what the ``paper`` definition drops: conflicting labels, single views, calcifications, patients on both sides."""
+    first = n_breasts + 1
+    kinds = [
+        ("breasts with conflicting labels", "mass", ("MALIGNANT", "BENIGN"), VIEWS),
+        ("breasts with a single view", "mass", ("MALIGNANT",), ("CC",)),
+        ("breasts with a single view", "mass", ("BENIGN",), ("MLO",)),
+        ("calcification breasts", "calcification", ("BENIGN",), VIEWS),
+        ("calcification breasts", "calcification", ("MALIGNANT",), VIEWS),
+    ]
+    breasts = []
+    for split in ("train", "test"):
+        for name, lesion_type, pathologies, views in kinds:
+            patient = f"P_{first + len(breasts):05d}"
+            breasts.append(Breast(patient, "LEFT", split, lesion_type, pathologies, int(generator.integers(1, 5)), views))
+            planted.add(name)
+    # A calcification training breast of a patient whose mass breast is in the test set.
+    breasts.append(Breast(f"P_{n_breasts:05d}", "LEFT", "train", "calcification", ("BENIGN",), 2))
+    planted.add("calcification breasts")
+    planted.add("patients on both sides of the pooled split")
+    return breasts
+
+
+def _write_breast(root: Path, breast: Breast, number: int, generator, planted: Planted) -> list[list]:
+    """Draw the films of a breast, write their files, and return the table rows."""
+    masses = [draw_mass_properties(p == "MALIGNANT", generator) for p in breast.pathologies]
+    kind = "Mass" if breast.lesion_type == "mass" else "Calc"
+    rows = []
+    for view in breast.views:
+        case = f"{kind}-{'Training' if breast.split == 'train' else 'Test'}_{breast.patient_id}_{breast.laterality}_{view}"
+        film, masks = draw_film(view, breast.density, masses, generator)
+        if breast.laterality == "RIGHT":
+            film, masks = film[:, ::-1], [mask[:, ::-1] for mask in masks]
+        image_path = _write_dicom(root, case, "full mammogram images", 0, film)
+        for i, (mass, mask, pathology) in enumerate(zip(masses, masks, breast.pathologies, strict=True), start=1):
+            crop_path, mask_path = _write_lesion(root, f"{case}_{i}", film, mask, number, breast.lesion_type, planted)
+            description = _describe(mass, breast.lesion_type, generator)
+            head = [breast.patient_id, breast.density, breast.laterality, view, i, breast.lesion_type]
+            assessment = _assess(mass, pathology)
+            rows.append([*head, *description, assessment, pathology, _subtlety(mass), image_path, crop_path, mask_path])
+    return rows
+
+
+def _write_lesion(root: Path, case: str, film, mask, number: int, lesion_type: str, planted: Planted) -> tuple[str, str]:
+    """Write crop and mask in the forms that the original has them in; return their table paths."""
+    crop = _cut_out(film, mask)
+    if number % OTHER_SIZE_EVERY == 3:
+        mask = mask[:-1, :-2]
+        planted.add("masks of another size than their film")
+    if number % SAME_NAME_EVERY == 2:
+        planted.add("crop and mask both 000000.dcm in different series")
+        return _write_dicom(root, case, "cropped images", 0, crop), _write_dicom(root, case, "ROI mask images", 0, mask)
+    crop_first = lesion_type == "mass"
+    planted.add("crop and mask sharing one series labelled ROI mask images")
+    crop_path = _write_dicom(root, case, "ROI mask images", 0 if crop_first else 1, crop)
+    return crop_path, _write_dicom(root, case, "ROI mask images", 1 if crop_first else 0, mask)
+
+
+def _cut_out(film: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = max(0, rows[0] - CROP_MARGIN), max(0, columns[0] - CROP_MARGIN)
+    return film[top : rows[-1] + CROP_MARGIN + 1, left : columns[-1] + CROP_MARGIN + 1]
+
+
+def _write_dicom(root: Path, case: str, description: str, instance: int, pixels: np.ndarray) -> str:
+    """Write one secondary capture, 16 bit (8 bit for a mask), and return its path as the tables state it."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    study, series = (generate_uid(entropy_srcs=[str(VERSION), case, what]) for what in ("study", description))
+    is_mask = pixels.dtype == bool
+    stored = pixels.astype(np.uint8) * 255 if is_mask else np.round(pixels * 65535).astype("<u2")
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = SecondaryCaptureImageStorage
+    uid = generate_uid(entropy_srcs=[case, description, str(instance)])
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
+    dataset.file_meta.ImplementationClassUID = generate_uid(entropy_srcs=["mammo_lib phantom"])
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+    dataset.PatientID, dataset.PatientName, dataset.SeriesDescription, dataset.Modality = case, case, description, "MG"
+    dataset.Laterality = "L" if "LEFT" in case else "R"
+    dataset.PatientOrientation = "CC" if "_CC" in case else "MLO"
+    dataset.InstanceNumber, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = instance + 1, 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = stored.shape
+    bits = stored.itemsize * 8
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits, bits - 1, 0
+    dataset.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
+    dataset["PixelData"].VR = "OW" if bits == 16 else "OB"
+    path = Path(case) / study / series / f"{instance:06d}.dcm"
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(root / path, enforce_file_format=True)
+    return path.as_posix()
+
+
+def _describe(mass: Mass, lesion_type: str, generator) -> list[str]:
+    """Return shape and margins (or calcification type and distribution) as a reader of these pixels would."""
+    if lesion_type == "calcification":
+        return [str(generator.choice(["PLEOMORPHIC", "AMORPHOUS", "PUNCTATE"])), "CLUSTERED"]
+    shape = "ROUND" if mass.raggedness < 0.08 else "LOBULATED" if mass.raggedness < 0.16 else "IRREGULAR"
+    margins = "SPICULATED" if mass.spiculation > 0.35 else "ILL_DEFINED" if mass.raggedness > 0.14 else "CIRCUMSCRIBED"
+    return [shape, margins]
+
+
+def _assess(mass: Mass, pathology: str) -> int:
+    """Return the BI-RADS assessment: what the pixels look like; a lesion never called back is a 2."""
+    if pathology == "BENIGN_WITHOUT_CALLBACK":
+        return 2
+    return 3 + (mass.spiculation > 0.25 or mass.raggedness > 0.16) + (mass.spiculation > 0.55)
+
+
+def _subtlety(mass: Mass) -> int:
+    """Return 1 (subtle) to 5 (obvious), from the contrast."""
+    return int(np.clip(1 + (mass.contrast - 0.10) / 0.05, 1, 5))
+
+
+def _write_table(root: Path, lesion_type: str, split: str, lines: list[list], planted: Planted) -> None:
+    """Write a description table with the original's own flaws: a newline in a path cell, two spellings of the density."""
+    is_mass = lesion_type == "mass"
+    header = [*HEADER, *MORPHOLOGY[lesion_type], *TAIL]
+    broken = -1 if is_mass else -2
+    if not is_mass:
+        header[1] = "breast density"
+        lines[0][1] = 0
+        planted.add("rows with density 0")
+    planted.add("rows with a newline in a path", len(lines))
+    with open(root / f"{lesion_type[:4]}_case_description_{split}_set.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        for line in lines:
+            writer.writerow([*line[:broken], line[broken] + "\n", *line[len(line) + broken + 1 :]])

@@ -1,0 +1,136 @@
+"""How a synthetic mammogram is drawn: breast, tissue, pectoral muscle, film label, one or more masses.
+
+The chest wall is on the left. Lengths are pixels of the film, intensities lie in [0, 1]. Nothing but the masses depends on
+the label, and benign and malignant masses overlap in every property.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+HEIGHT, WIDTH = 400, 256
+POWER_LAW = 1.5  # amplitude ~ 1 / f^1.5: power-law exponent 3, as measured on mammograms
+
+
+@dataclass(frozen=True)
+class Mass:
+    """One lesion: its size, how ragged and how spiculated it is, how much it stands out, and where it lies.
+
+    ``from_nipple`` is the distance of its centre from the nipple, the same in both views; ``angle`` (radians, one per view) says in which direction.
+    """
+
+    radius: float
+    raggedness: float
+    spiculation: float
+    contrast: float
+    from_nipple: float
+    angle: dict[str, float]
+    seed: int
+
+
+def draw_mass_properties(is_malignant: bool, generator: np.random.Generator) -> Mass:
+    """Draw a lesion; malignant ones tend to be larger, more ragged and spiculated, with overlap."""
+    shift = 1.0 if is_malignant else 0.0
+    return Mass(
+        radius=float(np.clip(generator.normal(13 + 2.5 * shift, 3.5), 7, 26)),
+        raggedness=float(np.clip(generator.normal(0.08 + 0.13 * shift, 0.07), 0.0, 0.5)),
+        spiculation=float(np.clip(generator.normal(0.05 + 0.55 * shift, 0.30), 0.0, 1.2)),
+        contrast=float(np.clip(generator.normal(0.20, 0.05), 0.10, 0.36)),
+        from_nipple=float(generator.uniform(55, 120)),
+        angle={view: float(generator.uniform(-0.7, 0.7)) for view in ("CC", "MLO")},
+        seed=int(generator.integers(2**31)),
+    )
+
+
+def draw_film(view: str, density: int, masses: list[Mass], generator: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return a film (HEIGHT, WIDTH) in [0, 1] and one bool mask per mass."""
+    thickness, nipple = _outline(view, generator)
+    film = thickness * (0.27 + _tissue(density, nipple, generator))
+    if view == "MLO":
+        film = np.maximum(film, _pectoral(generator) * (thickness > 0))
+    masks = []
+    for mass in masses:
+        bump, mask = _mass(mass, _place(mass, view, nipple, thickness))
+        film = film + bump * (0.4 + 0.6 * thickness)
+        masks.append(mask)
+    film = ndimage.gaussian_filter(film, 0.7) + generator.normal(0, 0.012, film.shape)
+    return np.clip(film + _film_marks(view, generator), 0, 1), masks
+
+
+def _outline(view: str, generator) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return compressed thickness in [0, 1], zero outside the breast, and the nipple's (row, column)."""
+    row = HEIGHT * (0.5 if view == "CC" else 0.58) + generator.normal(0, 8)
+    depth, half = generator.uniform(0.62, 0.82) * WIDTH, generator.uniform(0.36, 0.44) * HEIGHT
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    wobble = 1 + 0.02 * np.sin(3 * np.arctan2(y - row, x + 1) + generator.uniform(0, 6))
+    inside = (x / depth) ** 2.2 + np.abs((y - row) / half) ** 2.2 < wobble
+    if view == "MLO":
+        inside |= (y < row) & (x < depth * 0.75 * (1 - 0.55 * np.abs(y - row) / HEIGHT) - 10)
+    edge = ndimage.distance_transform_edt(np.pad(inside, ((0, 0), (1, 0)), mode="edge"))[:, 1:]
+    return np.where(inside, 1 - 0.75 * np.exp(-edge / 16), 0.0), (row, depth * 0.97)
+
+
+def _tissue(density: int, nipple, generator) -> np.ndarray:
+    """Return fibroglandular tissue: power-law noise under a fan behind the nipple; more and whiter with density 1 to 4."""
+    noise = _power_law_noise(generator)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    fan = np.exp(-(((y - nipple[0]) / 95) ** 2) - ((x - 0.55 * nipple[1]) / 75) ** 2)
+    amount = {1: 0.05, 2: 0.10, 3: 0.16, 4: 0.21}[density]
+    return amount * fan * np.clip(1 + noise, 0, 2.2) + 0.035 * noise
+
+
+def _power_law_noise(generator) -> np.ndarray:
+    frequency = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(generator.normal(size=(HEIGHT, WIDTH))) / frequency**POWER_LAW
+    noise = np.fft.irfft2(spectrum, s=(HEIGHT, WIDTH))
+    return noise / noise.std()
+
+
+def _pectoral(generator) -> np.ndarray:
+    """Return the pectoral muscle of an MLO view: a bright triangle at the upper chest wall."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    width, height = generator.uniform(0.28, 0.42) * WIDTH, generator.uniform(0.42, 0.58) * HEIGHT
+    inside = 1 - (x / width + y / height)
+    return 0.55 / (1 + np.exp(-inside * 25)) * (1 + 0.05 * np.sin(y / 9 + x / 14))
+
+
+def _place(mass: Mass, view: str, nipple, thickness) -> tuple[float, float]:
+    """Return the (row, column) of a mass: at its distance from the nipple, towards the chest wall, inside the breast."""
+    row = nipple[0] + mass.from_nipple * np.sin(mass.angle[view])
+    column = nipple[1] - mass.from_nipple * np.cos(mass.angle[view])
+    return float(np.clip(row, 30, HEIGHT - 30)), float(np.clip(column, 30, WIDTH - 30))
+
+
+def _mass(mass: Mass, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the added intensity and the outline of a mass: a star-shaped body and thin rays."""
+    generator = np.random.default_rng(mass.seed)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    distance, angle = np.hypot(y - centre[0], x - centre[1]), np.arctan2(y - centre[0], x - centre[1])
+    waves = sum(
+        generator.normal() / k**0.7 * np.cos(k * angle + generator.uniform(0, 2 * np.pi)) for k in range(2, 9)
+    )
+    edge = mass.radius * (1 + mass.raggedness * waves)
+    body = 1 / (1 + np.exp((distance - edge) / (1.0 + 6.4 * mass.raggedness)))
+    rays = np.zeros_like(body)
+    for _ in range(int(round(14 * mass.spiculation))):
+        direction, length = generator.uniform(-np.pi, np.pi), mass.radius * generator.uniform(1.4, 2.3)
+        across = np.abs(np.angle(np.exp(1j * (angle - direction)))) * distance
+        along = np.clip((length - distance) / length, 0, 1)
+        rays = np.maximum(rays, np.exp(-((across / 1.1) ** 2)) * along * (distance > 0.5 * mass.radius))
+    return mass.contrast * np.maximum(body, 0.8 * rays), distance < np.maximum(edge, 3)
+
+
+def _film_marks(view: str, generator) -> np.ndarray:
+    """Return what is on the film beside the breast: an identification label with text, a view marker, a bright edge."""
+    marks = np.zeros((HEIGHT, WIDTH))
+    top = int(generator.integers(8, 40))
+    marks[top : top + 26, WIDTH - 62 : WIDTH - 10] = 0.75
+    marks[top + 4 : top + 22, WIDTH - 58 : WIDTH - 14] -= 0.5 * (generator.random((18, 44)) > 0.6)
+    bottom = HEIGHT - int(generator.integers(30, 60))
+    marks[bottom : bottom + 8, WIDTH - 34 : WIDTH - (14 if view == "CC" else 10)] = 0.9
+    marks[:, -3:] = generator.uniform(0.3, 0.8)
+    return marks

@@ -1,0 +1,294 @@
+"""MambaVision (Hatamizadeh and Kautz 2024), written clean-room from its description and measured behaviour.
+
+Four stages at strides 4, 8, 16, 32: two of residual convolutions, two of windowed token blocks in which Mamba
+mixers come first and attention last. The names of modules follow the official checkpoints, so
+that their weights load strictly.
+
+| code | meaning |
+|---|---|
+| d | width of a stage: dim, 2 dim, 4 dim, 8 dim |
+| h = d / 2 | channels of the state-space branch |
+| r = ceil(d / 16) | rank of the step size |
+| N = 8 | state size |
+| w | side of a window, tokens; the scan and attention never leave a window |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..ops import selective_scan
+
+D_STATE = 8
+D_CONV = 3
+DT_RANGE = (0.001, 0.1)  # Mamba's initial step sizes, log-uniform
+
+# One line of numbers per variant. Parameters of the 1000-class networks: T 31.8 M, S 50.1 M, B 97.7 M, L 228 M.
+VARIANTS = {
+    "nano": {"dim": 16, "in_dim": 16, "depths": (1, 1, 3, 2), "num_heads": (1, 2, 4, 8), "drop_path": 0.0},
+    "T": {"dim": 80, "in_dim": 32, "depths": (1, 3, 8, 4), "num_heads": (2, 4, 8, 16), "drop_path": 0.2},
+    "T2": {"dim": 80, "in_dim": 32, "depths": (1, 3, 11, 4), "num_heads": (2, 4, 8, 16), "drop_path": 0.2},
+    "S": {"dim": 96, "in_dim": 64, "depths": (3, 3, 7, 5), "num_heads": (2, 4, 8, 16), "drop_path": 0.2},
+    "B": {"dim": 128, "in_dim": 64, "depths": (3, 3, 10, 5), "num_heads": (2, 4, 8, 16), "drop_path": 0.3, "layer_scale": 1e-5},
+    "L": {"dim": 196, "in_dim": 64, "depths": (3, 3, 10, 5), "num_heads": (4, 8, 16, 32), "drop_path": 0.3, "layer_scale": 1e-5},
+    "L2": {"dim": 196, "in_dim": 64, "depths": (3, 3, 12, 5), "num_heads": (4, 8, 16, 32), "drop_path": 0.3, "layer_scale": 1e-5},
+    "L3": {"dim": 256, "in_dim": 64, "depths": (3, 3, 20, 10), "num_heads": (4, 8, 16, 32), "drop_path": 0.5, "layer_scale": 1e-5},
+}  # fmt: skip
+WINDOWS = {"L3": (8, 8, 16, 8)}
+DEFAULT_WINDOWS = (8, 8, 14, 7)
+
+
+def create_mambavision(
+    variant: str, *, in_chans: int = 3, num_classes: int = 1000, window_sizes: Sequence[int] | None = None,
+    drop_path: float | None = None, init: Literal["mamba", "official"] = "mamba",
+) -> MambaVision:  # fmt: skip
+    """Build a released variant, or ``nano``, our own for demonstrations on a CPU.
+
+    ``window_sizes`` (4 numbers, of which the last two count) and ``drop_path`` default to the variant's.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    numbers = dict(VARIANTS[variant])
+    if drop_path is not None:
+        numbers["drop_path"] = drop_path
+    windows = window_sizes or WINDOWS.get(variant, DEFAULT_WINDOWS)
+    return MambaVision(**numbers, window_sizes=windows, in_chans=in_chans, num_classes=num_classes, init=init)
+
+
+class MambaVision(nn.Module):
+    """The whole network, image to logits.
+
+    ``init="mamba"`` gives the scan the step sizes that Mamba intends; ``"official"`` reproduces the released code, whose last
+    initialisation pass overwrites them (every initial step is then softplus(0) = 0.69).
+    """
+
+    def __init__(
+        self, *, dim: int, in_dim: int, depths: Sequence[int], num_heads: Sequence[int], window_sizes: Sequence[int],
+        mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None, in_chans: int = 3,
+        num_classes: int = 1000, init: Literal["mamba", "official"] = "mamba",
+    ):  # fmt: skip
+        super().__init__()
+        if init not in ("mamba", "official"):
+            raise ValueError(f"init must be 'mamba' or 'official', got {init!r}")
+        self.patch_embed = Stem(in_chans, in_dim, dim)
+        rates = [drop_path * j / max(1, sum(depths) - 1) for j in range(sum(depths))]
+        self.levels = nn.ModuleList()
+        for i, depth in enumerate(depths):
+            width, own = dim * 2**i, rates[sum(depths[:i]) : sum(depths[: i + 1])]
+            if i < 2:
+                blocks = [ConvBlock(width, rate) for rate in own]
+            else:
+                blocks = token_blocks(width, depth, num_heads[i], mlp_ratio, own, layer_scale)
+            self.levels.append(Level(width, blocks, window_sizes[i] if i >= 2 else None, has_downsample=i < len(depths) - 1))
+        self.num_features = dim * 2 ** (len(depths) - 1)
+        self.norm = nn.BatchNorm2d(self.num_features)
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.apply(_init_linear)
+        if init == "mamba":
+            self.apply(_init_step_size)
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Return logits; with ``num_classes=0``, the pooled features (batch, num_features)."""
+        return self.head(self.forward_features(x))
+
+    def forward_features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
+        """Return the normalised last stage, averaged over space."""
+        return self.norm(self.forward_stages(x)[-1]).mean(dim=(2, 3))
+
+    def forward_stages(self, x: Float[Tensor, "batch channels height width"]) -> list[Tensor]:
+        """Return the four stage maps, each before its downsample: strides 4, 8, 16, 32, widths d, 2d, 4d, 8d."""
+        x, maps = self.patch_embed(x), []
+        for level in self.levels:
+            maps.append(level.mix(x))
+            x = level.downsample(maps[-1])
+        return maps
+
+
+class Stem(nn.Module):
+    """Two strided convolutions: an image to a map at stride 4."""
+
+    def __init__(self, in_chans: int, in_dim: int, dim: int):
+        super().__init__()
+        self.conv_down = nn.Sequential(
+            nn.Conv2d(in_chans, in_dim, 3, 2, 1, bias=False), nn.BatchNorm2d(in_dim, eps=1e-4), nn.ReLU(),
+            nn.Conv2d(in_dim, dim, 3, 2, 1, bias=False), nn.BatchNorm2d(dim, eps=1e-4), nn.ReLU(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the resolution twice."""
+        return self.conv_down(x)
+
+
+class Level(nn.Module):
+    """One stage: its blocks, on the map or inside windows of it, then the downsample to the next stage."""
+
+    def __init__(self, width: int, blocks: list[nn.Module], window: int | None, *, has_downsample: bool):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.window = window
+        self.downsample = Downsample(width) if has_downsample else nn.Identity()
+
+    def mix(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
+        """Run the blocks."""
+        if self.window is None:
+            for block in self.blocks:
+                x = block(x)
+            return x
+        tokens = to_windows(x, self.window)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return from_windows(tokens, self.window, x.shape)
+
+
+class Downsample(nn.Module):
+    """A strided convolution that doubles the width."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.reduction = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the resolution."""
+        return self.reduction(x)
+
+
+class ConvBlock(nn.Module):
+    """x + DropPath(BN(conv(GELU(BN(conv(x))))))."""
+
+    def __init__(self, width: int, drop_path: float):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width)
+        self.conv2, self.norm2 = nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width)
+        self.act = nn.GELU(approximate="tanh")
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine a map."""
+        return x + self.drop_path(self.norm2(self.conv2(self.act(self.norm1(self.conv1(x))))))
+
+
+def token_blocks(width: int, depth: int, heads: int, mlp_ratio: float, rates: list[float], layer_scale: float | None) -> list:
+    """Return the blocks of a token stage: Mamba mixers first, attention in the last floor(depth / 2)."""
+    n_mamba = depth - depth // 2
+    mixers = [MambaMixer(width) if j < n_mamba else Attention(width, heads) for j in range(depth)]
+    return [TokenBlock(width, mixer, mlp_ratio, rate, layer_scale) for mixer, rate in zip(mixers, rates, strict=True)]
+
+
+class TokenBlock(nn.Module):
+    """x + g1 mixer(LN(x)), then x + g2 MLP(LN(x)); g1, g2 are 1 or learnt per channel."""
+
+    def __init__(self, width: int, mixer: nn.Module, mlp_ratio: float, drop_path: float, layer_scale: float | None):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mixer, self.mlp = mixer, Mlp(width, round(width * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+        self.gamma_1 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else 1
+        self.gamma_2 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else 1
+
+    def forward(self, x: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens dim"]:
+        """Mix tokens, then channels."""
+        x = x + self.drop_path(self.gamma_1 * self.mixer(self.norm1(x)))
+        return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix channels."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention within a window."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"heads must divide the width {width}, got {heads}")
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens dim"]:
+        """Let every token of a window look at every other."""
+        windows, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(windows, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).reshape(windows, tokens, width))
+
+
+class MambaMixer(nn.Module):
+    """The selective scan on one half of the channels, a convolution on the other; [y, z] are concatenated, not multiplied."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        h, r = width // 2, math.ceil(width / 16)
+        self.dt_rank = r
+        self.in_proj = nn.Linear(width, width, bias=False)
+        self.x_proj = nn.Linear(h, r + 2 * D_STATE, bias=False)
+        self.dt_proj = nn.Linear(r, h)
+        self.out_proj = nn.Linear(width, width, bias=False)
+        self.conv1d_x = nn.Conv1d(h, h, D_CONV, padding=D_CONV // 2, groups=h, bias=False)
+        self.conv1d_z = nn.Conv1d(h, h, D_CONV, padding=D_CONV // 2, groups=h, bias=False)
+        self.A_log = nn.Parameter(torch.log(torch.arange(1, D_STATE + 1, dtype=torch.float32)).repeat(h, 1))
+        self.D = nn.Parameter(torch.ones(h))
+
+    def forward(self, x: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens dim"]:
+        """Mix the tokens of a window in row-major order."""
+        u, z = self.in_proj(x).transpose(1, 2).chunk(2, dim=1)
+        u, z = functional.silu(self.conv1d_x(u)), functional.silu(self.conv1d_z(z))
+        delta, B, C = self.step_and_maps(u)
+        # NOTE: the released network adds the bias of dt_proj twice, here and inside the projection; its weights expect it.
+        y = selective_scan(u, delta, -torch.exp(self.A_log.float()), B, C, self.D.float(),
+                           delta_bias=self.dt_proj.bias.float(), delta_softplus=True)  # fmt: skip
+        return self.out_proj(torch.cat([y, z], dim=1).transpose(1, 2))
+
+    def step_and_maps(self, u: Float[Tensor, "windows channels tokens"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the scan's input-dependent delta (windows, h, tokens), B and C (windows, N, tokens)."""
+        dt, B, C = self.x_proj(u.transpose(1, 2)).split([self.dt_rank, D_STATE, D_STATE], dim=-1)
+        return self.dt_proj(dt).transpose(1, 2), B.transpose(1, 2), C.transpose(1, 2)
+
+
+def to_windows(x: Float[Tensor, "batch dim height width"], w: int) -> Float[Tensor, "windows tokens dim"]:
+    """Cut a map into w x w windows of row-major tokens; zeros are added at the right and the bottom."""
+    x = functional.pad(x, (0, -x.shape[3] % w, 0, -x.shape[2] % w))
+    batch, dim, height, width = x.shape
+    x = x.reshape(batch, dim, height // w, w, width // w, w)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, w * w, dim)
+
+
+def from_windows(tokens: Float[Tensor, "windows tokens dim"], w: int, shape: torch.Size) -> Float[Tensor, "batch dim height width"]:
+    """Undo :func:`to_windows` for a map of this shape, dropping what was added."""
+    batch, dim, height, width = shape
+    rows, columns = math.ceil(height / w), math.ceil(width / w)
+    x = tokens.reshape(batch, rows, columns, w, w, dim).permute(0, 5, 1, 3, 2, 4)
+    return x.reshape(batch, dim, rows * w, columns * w)[:, :, :height, :width]
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _init_step_size(module: nn.Module) -> None:
+    """Give dt_proj Mamba's initialisation; as its bias b is added twice, b = softplus^-1(dt) / 2."""
+    if isinstance(module, MambaMixer):
+        nn.init.uniform_(module.dt_proj.weight, -(module.dt_rank**-0.5), module.dt_rank**-0.5)
+        low, high = (math.log(bound) for bound in DT_RANGE)
+        dt = torch.exp(torch.rand_like(module.dt_proj.bias) * (high - low) + low)
+        with torch.no_grad():
+            module.dt_proj.bias.copy_((dt + torch.log(-torch.expm1(-dt))) / 2)

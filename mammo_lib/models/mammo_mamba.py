@@ -1,0 +1,141 @@
+"""Mammo-Mamba: two streams of two views, fused into one decision about a breast.
+
+| code | meaning | shape |
+|---|---|---|
+| images[s] | views of stream s, grey, [0, 1] | (batch, views, 1, height, width) |
+| present[s] | which views exist | (batch, views) |
+| z_s | embedding of stream s | (batch, d_model) |
+| g | stream gate | (batch, d_model) or (batch, 1) |
+
+Streams have independent weights; the views of a stream share one encoder, and their embeddings are concatenated and
+projected to z_s. The streams are fused by g = sigmoid(W [z_crop; z_whole] + b), z = g z_crop + (1 - g) z_whole.
+
+NOTE: the paper names a fusion gate without a formula; this is ours, and ``fusion`` offers the alternatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ..config import RunConfig
+from .mambavision import MambaVision, create_mambavision
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+N_CLASSES = 2
+
+
+@dataclass(frozen=True)
+class MammoMambaOutput:
+    """Everything a forward pass has to say.
+
+    ``logits`` (batch, 2); ``embeddings`` {stream: (batch, views, features)}, zeros where a view is missing; ``stream_gate``: the weight of
+    the crop stream, (batch, d_model) or (batch, 1), None where nothing is gated.
+    """
+
+    logits: Tensor
+    embeddings: dict[str, Tensor]
+    stream_gate: Tensor | None
+
+
+class MammoMamba(nn.Module):
+    """Encoders, fusion and classifier; any non-empty subset of streams and views is a valid network."""
+
+    def __init__(self, encoders: dict[str, MambaVision], n_views: int, d_model: int, fusion: str):
+        super().__init__()
+        self.streams = tuple(sorted(encoders))
+        self.encoders = nn.ModuleDict({stream: ViewEncoder(encoders[stream]) for stream in self.streams})
+        self.projections = nn.ModuleDict(
+            {stream: nn.Sequential(nn.Linear(n_views * encoders[stream].num_features, d_model), nn.GELU()) for stream in self.streams}
+        )
+        self.fusion = build_fusion(fusion if len(self.streams) > 1 else "mean", d_model)
+        width = d_model * 2 if isinstance(self.fusion, ConcatFusion) else d_model
+        self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, d_model), nn.GELU(), nn.Linear(d_model, N_CLASSES))
+
+    def forward(self, batch: dict) -> MammoMambaOutput:
+        """Classify the breasts of a batch (its form: :mod:`mammo_lib.data.loader`)."""
+        embeddings, projected, has_stream = {}, [], []
+        for stream in self.streams:
+            present = batch["present"][stream]
+            embeddings[stream] = self.encoders[stream](batch["images"][stream], present)
+            projected.append(self.projections[stream](embeddings[stream].flatten(1)))
+            has_stream.append(present.any(dim=1))
+        z, gate = self.fusion(torch.stack(projected, dim=1), torch.stack(has_stream, dim=1))
+        return MammoMambaOutput(self.classifier(z), embeddings, gate)
+
+
+class ViewEncoder(nn.Module):
+    """One backbone for all views of a stream; only views that exist pass through it."""
+
+    def __init__(self, backbone: MambaVision):
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(
+        self, images: Float[Tensor, "batch views 1 height width"], present: Bool[Tensor, "batch views"]
+    ) -> Float[Tensor, "batch views features"]:
+        """Embed each view; a missing one is zeros, whatever its pixels hold, and stays out of the batch statistics."""
+        features = images.new_zeros(*present.shape, self.backbone.num_features)
+        if not present.any():
+            return features
+        seen = (images[present] - self.mean) / self.std  # the grey channel broadcasts to three
+        embedded = self.backbone(seen)
+        return features.to(embedded.dtype).index_put((present,), embedded)
+
+
+class GateFusion(nn.Module):
+    """z = g z_crop + (1 - g) z_whole with g = sigmoid(W [z_crop; z_whole] + b); a missing stream has weight 0."""
+
+    def __init__(self, d_model: int, d_gate: int):
+        super().__init__()
+        self.gate = nn.Linear(2 * d_model, d_gate)
+
+    def forward(self, z: Float[Tensor, "batch 2 dim"], present: Bool[Tensor, "batch 2"]) -> tuple[Tensor, Tensor]:
+        """Return the fused embedding and the gate."""
+        gate = torch.sigmoid(self.gate((z * present[..., None]).flatten(1)))
+        has_crop, has_whole = present[:, :1], present[:, 1:]
+        gate = torch.where(has_crop & has_whole, gate, has_crop.to(gate.dtype))
+        return gate * z[:, 0] + (1 - gate) * z[:, 1], gate
+
+
+class ConcatFusion(nn.Module):
+    """z = [z_crop; z_whole], a missing stream zero."""
+
+    def forward(self, z: Float[Tensor, "batch 2 dim"], present: Bool[Tensor, "batch 2"]) -> tuple[Tensor, None]:
+        """Return the fused embedding."""
+        return (z * present[..., None]).flatten(1), None
+
+
+class MeanFusion(nn.Module):
+    """The mean over the streams that are there."""
+
+    def forward(self, z: Float[Tensor, "batch streams dim"], present: Bool[Tensor, "batch streams"]) -> tuple[Tensor, None]:
+        """Return the fused embedding."""
+        weight = present[..., None].to(z.dtype)
+        return (z * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1), None
+
+
+def build_fusion(name: str, d_model: int) -> nn.Module:
+    """Return the fusion of a name: gate, scalar_gate, concat or mean."""
+    if name in ("gate", "scalar_gate"):
+        return GateFusion(d_model, d_model if name == "gate" else 1)
+    return ConcatFusion() if name == "concat" else MeanFusion()
+
+
+def build_model(config: RunConfig) -> MammoMamba:
+    """Build the network of a run config."""
+    model = config.model
+    encoders = {
+        stream: create_mambavision(model.backbone, num_classes=0, drop_path=config.train.drop_path) for stream in model.streams
+    }
+    return MammoMamba(encoders, len(model.views), d_model=_width(encoders.values()), fusion=model.fusion)
+
+
+def _width(encoders: Sequence[MambaVision]) -> int:
+    return next(iter(encoders)).num_features

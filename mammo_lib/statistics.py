@@ -1,0 +1,350 @@
+"""Numpy in, numbers with intervals out: discrimination, decisions, calibration, comparisons, and the paper's arithmetic.
+
+Everywhere ``label`` is 0 (benign) or 1 (malignant), ``probability`` the predicted probability of
+malignancy, and a decision is malignant when ``probability >= threshold``. Intervals are two-sided
+at ``LEVEL``. Breasts of one patient are not independent, so bootstrap samples are drawn over patients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn import metrics as sk
+from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+LEVEL = 0.95
+N_RESAMPLES = 2000
+SPECIFICITIES = (0.80, 0.90, 0.95)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval, and the number of breasts behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts at one threshold: true positives, false negatives, true negatives, false positives."""
+
+    tp: int
+    fn: int
+    tn: int
+    fp: int
+
+    @property
+    def n(self) -> int:
+        """All breasts."""
+        return self.tp + self.fn + self.tn + self.fp
+
+    @property
+    def accuracy(self) -> float:
+        """(tp + tn) / n."""
+        return _ratio(self.tp + self.tn, self.n)
+
+    @property
+    def sensitivity(self) -> float:
+        """tp / (tp + fn), the share of malignant breasts found."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> float:
+        """tn / (tn + fp), the share of benign breasts left alone."""
+        return _ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def ppv(self) -> float:
+        """tp / (tp + fp), the share of malignant decisions that are right."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def f1(self) -> float:
+        """2 tp / (2 tp + fp + fn)."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def mcc(self) -> float:
+        """Matthews correlation coefficient."""
+        margins = (self.tp + self.fp) * (self.tp + self.fn) * (self.tn + self.fp) * (self.tn + self.fn)
+        return _ratio(self.tp * self.tn - self.fp * self.fn, np.sqrt(margins))
+
+
+def _ratio(part, whole):
+    """Divide; NaN where the whole is zero. Works on counts and on arrays of counts."""
+    whole = np.asarray(whole, dtype=float)
+    ratio = np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, math.nan), where=whole != 0)
+    return ratio if ratio.ndim else float(ratio)
+
+
+def confusion(label: np.ndarray, probability: np.ndarray, threshold: float) -> Confusion:
+    """Count decisions at a threshold."""
+    counts = _weighted_confusion(label, probability, _ones(label), threshold)
+    return Confusion(*(int(getattr(counts, name)[0]) for name in ("tp", "fn", "tn", "fp")))
+
+
+def auc(label: np.ndarray, probability: np.ndarray) -> float:
+    """Area under the ROC curve, ties counting half; NaN where only one class is present."""
+    return _value(_auc, label, probability)
+
+
+def average_precision(label: np.ndarray, probability: np.ndarray) -> float:
+    """Area under the precision-recall curve (AUPRC), as a step function; NaN without a malignant breast."""
+    return _value(_average_precision, label, probability)
+
+
+def brier(label: np.ndarray, probability: np.ndarray) -> float:
+    """Mean squared difference of probability and label; 0 is perfect, base rate times its complement is uninformed."""
+    return _value(_brier, label, probability)
+
+
+def calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
+    """Expected calibration error: mean gap of probability and malignant share over ten equal bins, weighted by size."""
+    return _value(_calibration_error, label, probability)
+
+
+def sensitivity_at(label: np.ndarray, probability: np.ndarray, specificity: float) -> float:
+    """Return the best sensitivity among thresholds whose specificity is at least the given one."""
+    return _value(_sensitivity_at(specificity), label, probability)
+
+
+# A metric in the form the bootstrap wants: weights (resamples, breasts), how often each breast was drawn -> (resamples,).
+Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _value(metric: Metric, label: np.ndarray, probability: np.ndarray) -> float:
+    return float(metric(np.asarray(label), np.asarray(probability), _ones(label))[0])
+
+
+def _ones(label: np.ndarray) -> np.ndarray:
+    return np.ones((1, len(label)))
+
+
+def _rates(label: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return true and false positives, (resamples, thresholds + 1), from the strictest threshold to the loosest."""
+    order = np.argsort(-probability, kind="stable")
+    last_of_tie = np.flatnonzero(np.diff(probability[order], append=np.nan) != 0)
+    tp = np.cumsum(weights[:, order] * (label[order] == 1), axis=1)[:, last_of_tie]
+    fp = np.cumsum(weights[:, order] * (label[order] == 0), axis=1)[:, last_of_tie]
+    return np.pad(tp, ((0, 0), (1, 0))), np.pad(fp, ((0, 0), (1, 0)))
+
+
+def _auc(label, probability, weights):
+    tp, fp = _rates(label, probability, weights)
+    return _ratio(np.trapezoid(tp, fp, axis=1), tp[:, -1] * fp[:, -1])
+
+
+def _average_precision(label, probability, weights):
+    tp, fp = _rates(label, probability, weights)
+    gained = np.diff(tp, axis=1)
+    precision = np.nan_to_num(_ratio(tp[:, 1:], tp[:, 1:] + fp[:, 1:]))
+    return _ratio((gained * precision).sum(axis=1), tp[:, -1])
+
+
+def _brier(label, probability, weights):
+    return weights @ (probability - label) ** 2 / weights.sum(axis=1)
+
+
+def _calibration_error(label, probability, weights, n_bins=10):
+    bins = np.clip((probability * n_bins).astype(int), 0, n_bins - 1)
+    gap = weights @ ((probability - label)[:, None] * (bins[:, None] == np.arange(n_bins)))
+    return np.abs(gap).sum(axis=1) / weights.sum(axis=1)
+
+
+def _sensitivity_at(specificity: float) -> Metric:
+    def metric(label, probability, weights):
+        tp, fp = _rates(label, probability, weights)
+        allowed = _ratio(fp, fp[:, -1:]) <= 1 - specificity + 1e-12
+        return _ratio(np.where(allowed, tp, 0).max(axis=1), np.where(fp[:, -1] > 0, tp[:, -1], 0))
+
+    return metric
+
+
+def _weighted_confusion(label, probability, weights, threshold) -> Confusion:
+    label, decision = np.asarray(label) == 1, np.asarray(probability) >= threshold
+    cells = (label & decision, label & ~decision, ~label & ~decision, ~label & decision)
+    return Confusion(*(weights @ cell for cell in cells))
+
+
+def _at_threshold(name: str, threshold: float) -> Metric:
+    return lambda *arguments: getattr(_weighted_confusion(*arguments, threshold), name)
+
+
+def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
+    """AUC with DeLong's interval, on the logit scale so that it stays within [0, 1] (DeLong et al. 1988)."""
+    value, (malignant, benign) = auc(label, probability), _placements(label, probability)
+    n = len(label)
+    if min(len(malignant), len(benign)) < 2:
+        return Interval(value, math.nan, math.nan, n)
+    variance = malignant.var(ddof=1) / len(malignant) + benign.var(ddof=1) / len(benign)
+    if variance == 0:
+        return Interval(value, value, value, n)
+    centre, spread = math.log(value / (1 - value)), math.sqrt(variance) / (value * (1 - value))
+    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    return Interval(value, float(_expit(centre - z * spread)), float(_expit(centre + z * spread)), n)
+
+
+def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[Interval, float]:
+    """Paired difference AUC(one) - AUC(other) on the same breasts, with DeLong's interval and two-sided p value."""
+    (m1, b1), (m2, b2) = _placements(label, one), _placements(label, other)
+    value = auc(label, one) - auc(label, other)
+    spread = math.sqrt((m1 - m2).var(ddof=1) / len(m1) + (b1 - b2).var(ddof=1) / len(b1))
+    if spread == 0:
+        return Interval(value, value, value, len(label)), 1.0 if value == 0 else 0.0
+    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    p = 2 * stats.norm.sf(abs(value) / spread)
+    return Interval(value, value - z * spread, value + z * spread, len(label)), float(p)
+
+
+def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per malignant breast the share of benign scores below it, per benign one the share of malignant scores above it."""
+    label, score = np.asarray(label), np.asarray(score, dtype=float)
+    malignant, benign = score[label == 1], score[label == 0]
+    wins = (malignant[:, None] > benign[None, :]) + 0.5 * (malignant[:, None] == benign[None, :])
+    if not wins.size:
+        return np.full(len(malignant), math.nan), np.full(len(benign), math.nan)
+    return wins.mean(axis=1), wins.mean(axis=0)
+
+
+def _expit(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def wilson_interval(successes: int, n: int) -> Interval:
+    """A proportion with Wilson's score interval (1927); NaN bounds for n = 0."""
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    low, high = proportion_confint(successes, n, alpha=1 - LEVEL, method="wilson")
+    return Interval(successes / n, float(low), float(high), n)
+
+
+def bootstrap_interval(
+    metric: Metric, label: np.ndarray, probability: np.ndarray, patients: np.ndarray,
+    *, n_resamples: int = N_RESAMPLES, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """Percentile interval over resampled patients, all breasts of a patient together.
+
+    ``metric(label, probability, weights)`` maps weights (resamples, breasts) to (resamples,). Resamples on which it is
+    undefined (one class only) are left out.
+    """
+    label, probability = np.asarray(label), np.asarray(probability)
+    values = metric(label, probability, patient_weights(patients, n_resamples, seed))
+    values = values[~np.isnan(values)]
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [tail, 1 - tail]) if len(values) else (math.nan, math.nan)
+    return Interval(_value(metric, label, probability), float(low), float(high), len(label))
+
+
+def auc_bootstrap_interval(label: np.ndarray, probability: np.ndarray, patients: np.ndarray, **options) -> Interval:
+    """AUC with the patient-cluster bootstrap interval."""
+    return bootstrap_interval(_auc, label, probability, patients, **options)
+
+
+def patient_weights(patients: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Return how often each breast is in each bootstrap sample over patients, (resamples, breasts)."""
+    names, member = np.unique(np.asarray(patients), return_inverse=True)
+    share = np.full(len(names), 1 / len(names))
+    return np.random.default_rng(seed).multinomial(len(names), share, size=n_resamples)[:, member].astype(float)
+
+
+def youden_threshold(label: np.ndarray, probability: np.ndarray) -> float:
+    """Return the threshold with the largest sensitivity + specificity; the highest of equals."""
+    fpr, tpr, thresholds = sk.roc_curve(label, probability, drop_intermediate=False)
+    best = int(np.argmax(np.round(tpr - fpr, 12)[1:])) + 1  # the first point decides nothing malignant: threshold infinity
+    return float(thresholds[best])
+
+
+def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
+    """Compute every metric of one split's predictions.
+
+    Parameters
+    ----------
+    frame
+        One row per breast with ``patient_id label probability threshold``.
+
+    Returns
+    -------
+    dict
+        ``{name: {value, low, high, n}}``; an undefined number is None. Accuracy, sensitivity and specificity have
+        Wilson intervals, ``auc`` DeLong's, all others patient-cluster bootstrap intervals.
+    """
+    label, probability = frame["label"].to_numpy(), frame["probability"].to_numpy()
+    threshold = float(frame["threshold"].iloc[0])
+    counts = confusion(label, probability, threshold)
+    exact = {
+        "auc": delong_interval(label, probability),
+        "accuracy": wilson_interval(counts.tp + counts.tn, counts.n),
+        "sensitivity": wilson_interval(counts.tp, counts.tp + counts.fn),
+        "specificity": wilson_interval(counts.tn, counts.tn + counts.fp),
+    }
+    resampled = {"auc_bootstrap": _auc, "auprc": _average_precision, "brier": _brier, "ece": _calibration_error}
+    resampled |= {name: _at_threshold(name, threshold) for name in ("f1", "mcc", "ppv")}
+    resampled |= {f"sensitivity_at_{round(100 * s)}": _sensitivity_at(s) for s in SPECIFICITIES}
+    patients = frame["patient_id"].to_numpy()
+    results = exact | {name: bootstrap_interval(f, label, probability, patients) for name, f in resampled.items()}
+    return {name: _as_json(interval) for name, interval in results.items()}
+
+
+def _as_json(interval: Interval) -> dict:
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(interval).items()}
+
+
+def mcnemar(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    """Return McNemar's exact p value for two sets of decisions on the same breasts."""
+    right, also = np.asarray(one) == label, np.asarray(other) == label
+    table = [[np.sum(right & also), np.sum(right & ~also)], [np.sum(~right & also), np.sum(~right & ~also)]]
+    return float(sm_mcnemar(table, exact=True).pvalue)
+
+
+def matching_denominators(published: list[float], decimals: int, n_max: int) -> list[int]:
+    """Return every n below ``n_max`` for which each published proportion is some k / n, rounded to ``decimals``."""
+    return [n for n in range(1, n_max) if all(numerators(value, n, decimals) for value in published)]
+
+
+def numerators(value: float, n: int, decimals: int) -> list[int]:
+    """Return every k for which k / n rounds to ``value``."""
+    near = range(max(0, math.floor(value * n) - 1), min(n, math.ceil(value * n) + 1) + 1)
+    return [k for k in near if _rounds_to(k / n, value, decimals)]
+
+
+def matching_confusions(n_malignant: int, n_benign: int, published: dict[str, float], decimals: int) -> list[Confusion]:
+    """Return every confusion matrix of this size whose metrics round to all published values."""
+    cells = product(range(n_malignant + 1), range(n_benign + 1))
+    candidates = (Confusion(tp, n_malignant - tp, tn, n_benign - tn) for tp, tn in cells)
+    return [c for c in candidates if all(_rounds_to(getattr(c, name), value, decimals) for name, value in published.items())]
+
+
+def _rounds_to(value: float, published: float, decimals: int) -> bool:
+    # Half-up and half-even both count: nobody knows which one a publication used.
+    return abs(value - published) <= 0.5 * 10**-decimals + 1e-12
+
+
+def mcnemar_power(n: int, gain: float, discordant_share: float) -> float:
+    """Return the chance that McNemar's exact test sees an accuracy gain between two classifiers on ``n`` breasts.
+
+    ``discordant_share`` is the expected share of breasts on which exactly one of the two is right; it cannot be less than
+    ``gain``. Exact: summed over the number of discordant breasts and their division.
+    """
+    if not 0 <= gain <= discordant_share <= 1:
+        raise ValueError(f"gain must lie in [0, discordant_share={discordant_share}], got {gain}")
+    favoured = 0.5 * (1 + gain / discordant_share)
+    power = 0.0
+    for discordant in range(1, n + 1):
+        wins = np.arange(discordant + 1)
+        p_values = np.minimum(1, 2 * stats.binom.cdf(np.minimum(wins, discordant - wins), discordant, 0.5))
+        rejected = stats.binom.pmf(wins, discordant, favoured)[p_values < 1 - LEVEL].sum()
+        power += stats.binom.pmf(discordant, n, discordant_share) * rejected
+    return float(power)

@@ -1,0 +1,105 @@
+"""Mammo-Mamba's laws: masks, views, streams, fusion."""
+
+import itertools
+
+import pytest
+import torch
+
+from mammo_lib.config import ModelConfig, RunConfig, TrainConfig
+from mammo_lib.models import build_model
+
+SIZE = 32
+
+
+def network(**model):
+    torch.manual_seed(0)
+    config = RunConfig(model=ModelConfig(backbone="nano", **model), train=TrainConfig(drop_path=0.1))
+    return build_model(config).eval()
+
+
+def batch(n=3, views=2, streams=("crop", "whole"), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = {stream: torch.rand(n, views, 1, SIZE, SIZE, generator=generator) for stream in streams}
+    return {"images": images, "present": {stream: torch.ones(n, views, dtype=torch.bool) for stream in streams}}
+
+
+def without(one, stream, view):
+    """Mark a view as missing for the first breast."""
+    present = {name: mask.clone() for name, mask in one["present"].items()}
+    present[stream][0, view] = False
+    return {"images": one["images"], "present": present}
+
+
+SUBSETS = [
+    (streams, views)
+    for streams in [("crop",), ("whole",), ("crop", "whole")]
+    for views in [("CC",), ("MLO",), ("CC", "MLO")]
+]
+
+
+@pytest.mark.parametrize(("streams", "views"), SUBSETS)
+def test_any_subset_of_streams_and_views_is_a_network(streams, views):
+    out = network(streams=streams, views=views)(batch(views=len(views), streams=streams))
+    assert out.logits.shape == (3, 2)
+    assert set(out.embeddings) == set(streams)
+    assert (out.stream_gate is not None) == (len(streams) == 2)
+
+
+def test_eval_twice_is_bitwise_equal():
+    model, one = network(), batch()
+    assert torch.equal(model(one).logits, model(one).logits)
+
+
+def test_a_batch_equals_one_by_one():
+    model, one = network(), without(batch(), "whole", 1)
+    together = model(one).logits
+    for i in range(3):
+        alone = {part: {s: t[i : i + 1] for s, t in one[part].items()} for part in ("images", "present")}
+        torch.testing.assert_close(model(alone).logits, together[i : i + 1])
+
+
+def test_swapping_the_views_swaps_their_embeddings():
+    model, one = network(), batch()
+    swapped = {part: {s: t.flip(1) for s, t in one[part].items()} for part in ("images", "present")}
+    for stream, embedding in model(one).embeddings.items():
+        torch.testing.assert_close(model(swapped).embeddings[stream], embedding.flip(1))
+
+
+@pytest.mark.parametrize(("stream", "view"), list(itertools.product(("crop", "whole"), (0, 1))))
+@pytest.mark.parametrize("is_training", [False, True])
+def test_pixels_of_a_missing_view_cannot_matter(stream, view, is_training):
+    model, one = network().train(is_training), without(batch(), stream, view)
+    one["images"][stream].requires_grad_()
+    model(one).logits.square().sum().backward()
+    gradient = one["images"][stream].grad
+    assert gradient[0, view].abs().max() == 0
+    assert gradient[0, 1 - view].abs().max() > 0
+
+
+@pytest.mark.parametrize("fusion", ["gate", "scalar_gate", "concat", "mean"])
+def test_a_missing_stream_leaves_the_other_in_charge(fusion):
+    model = network(fusion=fusion)
+    one = without(without(batch(), "whole", 0), "whole", 1)
+    other = {**one, "images": {**one["images"], "whole": torch.rand_like(one["images"]["whole"])}}
+    out = model(one)
+    torch.testing.assert_close(out.logits[0], model(other).logits[0])
+    assert not torch.equal(out.logits[1], model(other).logits[1])
+    if out.stream_gate is not None:
+        assert (out.stream_gate[0] == 1).all()
+        assert ((out.stream_gate[1:] > 0) & (out.stream_gate[1:] < 1)).all()
+
+
+def test_fusions_are_different_networks():
+    sizes = {name: sum(p.numel() for p in network(fusion=name).parameters()) for name in ("gate", "scalar_gate", "concat", "mean")}
+    assert len(set(sizes.values())) == 4
+
+
+@pytest.mark.parametrize("fusion", ["gate", "scalar_gate", "concat", "mean"])
+def test_every_parameter_gets_a_gradient(fusion):
+    model = network(fusion=fusion).train()
+    model(batch()).logits.square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_the_network_is_deterministic_in_its_seed():
+    assert all(torch.equal(a, b) for a, b in zip(network().parameters(), network().parameters(), strict=True))

@@ -1,0 +1,188 @@
+"""Statistics against scikit-learn, against slow references, and by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from mammo_lib import statistics as s
+
+
+@pytest.fixture
+def scores():
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 2, 200)
+    return label, 1 / (1 + np.exp(-(generator.normal(size=200) + label)))
+
+
+def test_confusion_by_hand():
+    # p >= .5: breasts 1, 2, 5 are called malignant; 1 and 5 are.
+    c = s.confusion(np.array([1, 0, 1, 0, 1]), np.array([0.9, 0.5, 0.2, 0.1, 0.7]), 0.5)
+    assert (c.tp, c.fn, c.tn, c.fp) == (2, 1, 1, 1)
+    assert c.accuracy == 3 / 5
+    assert c.sensitivity == 2 / 3
+    assert c.specificity == 1 / 2
+    assert c.f1 == 4 / 6  # 2*2 / (2*2 + 1 + 1)
+
+
+def test_confusion_metrics_equal_scikit_learn(scores):
+    label, probability = scores
+    c, decision = s.confusion(label, probability, 0.6), probability >= 0.6
+    assert c.accuracy == pytest.approx(sk.accuracy_score(label, decision))
+    assert c.f1 == pytest.approx(sk.f1_score(label, decision))
+    assert c.mcc == pytest.approx(sk.matthews_corrcoef(label, decision))
+    assert c.ppv == pytest.approx(sk.precision_score(label, decision))
+    assert s.brier(label, probability) == pytest.approx(sk.brier_score_loss(label, probability))
+
+
+def test_weighted_metrics_equal_scikit_learn_on_the_repeated_breasts(scores):
+    label, probability = scores
+    probability = probability.round(1)  # many ties
+    weights = s.patient_weights(np.arange(200), 3, seed=0)
+    for row, weight in enumerate(weights.astype(int)):
+        drawn, guess = np.repeat(label, weight), np.repeat(probability, weight)
+        assert s._auc(label, probability, weights)[row] == pytest.approx(sk.roc_auc_score(drawn, guess))
+        expected = sk.average_precision_score(drawn, guess)
+        assert s._average_precision(label, probability, weights)[row] == pytest.approx(expected)
+        assert s._brier(label, probability, weights)[row] == pytest.approx(sk.brier_score_loss(drawn, guess))
+        f1 = sk.f1_score(drawn, guess >= 0.6)
+        assert s._at_threshold("f1", 0.6)(label, probability, weights)[row] == pytest.approx(f1)
+
+
+def test_delong_by_hand():
+    # malignant .8 .4, benign .6 .2. Pairs won: .8>.6 .8>.2 .4<.6 .4>.2 -> AUC 3/4.
+    # Placements: malignant (1, 1/2), benign (1/2, 1): both variances 1/8, sum of var/2 = 1/8.
+    # Logit scale: centre log 3, standard error sqrt(1/8) / (3/4 * 1/4).
+    interval = s.delong_interval(np.array([1, 1, 0, 0]), np.array([0.8, 0.4, 0.6, 0.2]))
+    z = 1.959963984540054
+    half = z * math.sqrt(1 / 8) / (3 / 16)
+    assert interval.value == 0.75
+    assert interval.low == pytest.approx(1 / (1 + math.exp(-(math.log(3) - half))))
+    assert interval.high == pytest.approx(1 / (1 + math.exp(-(math.log(3) + half))))
+
+
+def test_delong_agrees_with_the_bootstrap(scores):
+    label, probability = scores
+    delong = s.delong_interval(label, probability)
+    boot = s.auc_bootstrap_interval(label, probability, np.arange(len(label)))
+    assert delong.value == boot.value == pytest.approx(sk.roc_auc_score(label, probability))
+    assert delong.low == pytest.approx(boot.low, abs=0.01)
+    assert delong.high == pytest.approx(boot.high, abs=0.01)
+
+
+def test_delong_test_of_a_score_with_itself_and_with_noise(scores):
+    label, probability = scores
+    assert s.delong_test(label, probability, probability) == (s.Interval(0.0, 0.0, 0.0, 200), 1.0)
+    noise = np.random.default_rng(1).uniform(size=200)
+    difference, p = s.delong_test(label, probability, noise)
+    assert difference.low > 0
+    assert p < 0.001
+
+
+def test_bootstrap_is_seeded_and_moves_with_the_seed(scores):
+    label, probability = scores
+    patients = np.arange(200) // 2
+    one = s.auc_bootstrap_interval(label, probability, patients, n_resamples=200)
+    assert one == s.auc_bootstrap_interval(label, probability, patients, n_resamples=200)
+    assert one != s.auc_bootstrap_interval(label, probability, patients, n_resamples=200, seed=1)
+
+
+def test_resamples_keep_a_patient_together():
+    patients = np.array(["b", "a", "b", "c"])
+    for counts in s.patient_weights(patients, 50, 0):
+        assert counts[0] == counts[2]  # both breasts of patient b, equally often
+        assert counts[0] + counts[1] + counts[3] == 3  # three patients drawn
+
+
+def test_copies_of_a_patient_widen_the_interval_by_root_two():
+    generator = np.random.default_rng(2)
+    label = generator.integers(0, 2, 150)
+    probability = 1 / (1 + np.exp(-(generator.normal(size=150) + label)))
+    twice = np.repeat(label, 2), np.repeat(probability, 2)
+    clustered = s.auc_bootstrap_interval(*twice, np.repeat(np.arange(150), 2))
+    ignored = s.auc_bootstrap_interval(*twice, np.arange(300))
+    ratio = (clustered.high - clustered.low) / (ignored.high - ignored.low)
+    assert ratio == pytest.approx(math.sqrt(2), rel=0.1)
+
+
+@pytest.mark.slow
+def test_clustered_intervals_cover():
+    generator, hits, truth = np.random.default_rng(3), 0, 0.5 * (1 + math.erf(1 / 2))  # P(N(1,1) > N(0,1)) = Phi(1/sqrt 2)
+    for trial in range(200):
+        label = np.repeat(generator.integers(0, 2, 60), 2)
+        shared = np.repeat(generator.normal(size=60), 2) * math.sqrt(0.5)
+        score = shared + generator.normal(size=120) * math.sqrt(0.5) + label
+        interval = s.auc_bootstrap_interval(label, score, np.arange(120) // 2, n_resamples=400, seed=trial)
+        hits += interval.low <= truth <= interval.high
+    assert hits / 200 >= 0.90
+
+
+def test_wilson_by_hand():
+    # 0.8658 at n = 149, as in the protocol's arithmetic: about .80 to .91.
+    interval = s.wilson_interval(129, 149)
+    assert (round(interval.low, 2), round(interval.high, 2)) == (0.80, 0.91)
+    assert math.isnan(s.wilson_interval(0, 0).value)
+
+
+def test_youden_by_hand():
+    # thresholds .9: 1/2 - 0; .6: 1 - 1/3 <- best; .5: 1 - 2/3.
+    assert s.youden_threshold(np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.6, 0.7, 0.5, 0.1])) == 0.6
+
+
+def test_sensitivity_at_specificity_by_hand():
+    label = np.array([1, 1, 0, 0, 0, 0, 0])
+    probability = np.array([0.9, 0.5, 0.6, 0.4, 0.3, 0.2, 0.1])
+    assert s.sensitivity_at(label, probability, 0.95) == 0.5  # one false positive already costs 1/5
+    assert s.sensitivity_at(label, probability, 0.80) == 1.0
+
+
+def test_calibration_error_by_hand():
+    # bin [.2,.3): mean .25, share 0 -> gap .25 on 2 of 4; bin [.7,.8): mean .75, share 1/2 -> gap .25 on 2 of 4.
+    value = s.calibration_error(np.array([0, 0, 1, 0]), np.array([0.25, 0.25, 0.75, 0.75]))
+    assert value == pytest.approx(0.25)
+
+
+def test_mcnemar_by_hand():
+    # 5 discordant pairs, all for one side: exact two-sided p = 2 * (1/2)^5.
+    label = np.ones(10, int)
+    one, other = np.ones(10, int), np.array([0] * 5 + [1] * 5)
+    assert s.mcnemar(label, one, other) == pytest.approx(2 / 32)
+
+
+def test_evaluate_predictions_names_and_one_class(scores):
+    label, probability = scores
+    frame = pd.DataFrame({"patient_id": np.arange(200), "label": label, "probability": probability, "threshold": 0.6})
+    result = s.evaluate_predictions(frame)
+    assert {"auc", "accuracy", "sensitivity", "specificity", "f1", "sensitivity_at_90", "brier"} <= set(result)
+    for value in result.values():
+        assert value["low"] <= value["value"] <= value["high"]
+        assert value["n"] in (200, label.sum(), (1 - label).sum())
+    benign = s.evaluate_predictions(frame.assign(label=0))
+    assert benign["auc"]["value"] is None
+    assert benign["sensitivity"]["value"] is None
+
+
+def test_the_papers_denominators():
+    assert s.matching_denominators([0.8322, 0.7517, 0.7383], 4, 400) == [149, 298]
+    assert [s.numerators(v, 149, 4) for v in (0.8322, 0.7517, 0.7383)] == [[124], [112], [110]]
+
+
+def test_the_papers_only_confusion_matrix():
+    published = {"accuracy": 0.87, "sensitivity": 0.86, "specificity": 0.87, "f1": 0.84}
+    assert s.matching_confusions(59, 90, published, 2) == [s.Confusion(tp=51, fn=8, tn=78, fp=12)]
+
+
+def test_power_is_what_simulation_finds():
+    generator = np.random.default_rng(0)
+    wins, losses, _ = generator.multinomial(149, [0.15, 0.05, 0.8], size=1000).T
+    label = np.ones(1, int)
+    assert s.mcnemar(label, label, label) == 1.0
+    rejected = [stats.binomtest(int(w), int(w + l)).pvalue < 0.05 for w, l in zip(wins, losses, strict=True)]
+    assert s.mcnemar_power(149, gain=0.10, discordant_share=0.20) == pytest.approx(np.mean(rejected), abs=0.04)
+
+
+def test_power_of_no_gain_is_at_most_the_level():
+    assert s.mcnemar_power(149, gain=0.0, discordant_share=0.2) <= 0.05
