@@ -5,27 +5,29 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from .config import PROFILES, get_profile, load_config
 from .errors import InputError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Mammo-Mamba, reproduced.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Mammo-Mamba, reproduced."
+)
 data_app = typer.Typer(no_args_is_help=True, help="The data: phantom, preparation.")
 app.add_typer(data_app, name="data")
 
 ProfileOption = Annotated[str, typer.Option(help=f"one of: {', '.join(PROFILES)}")]
-DataOption = Annotated[Optional[Path], typer.Option(help="folder of CBIS-DDSM (default: MAMMO_DATA)")]
+DataOption = Annotated[Path | None, typer.Option(help="folder of CBIS-DDSM (default: MAMMO_DATA)")]
 
 
 @app.command()
 def reproduce(
     profile: ProfileOption = "smoke",
     data: DataOption = None,
-    only: Annotated[Optional[list[str]], typer.Option(help="chapter number, e.g. 05; repeatable")] = None,
-    start: Annotated[Optional[str], typer.Option("--from", help="first chapter to run, e.g. 03")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="chapter number, e.g. 05; repeatable")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="first chapter to run, e.g. 03")] = None,
     force: Annotated[bool, typer.Option(help="run notebooks again that are up to date")] = False,
 ) -> None:
     """Run every notebook in order, then build the book; what is up to date is not run again."""
@@ -43,27 +45,31 @@ def reproduce(
     steps = reproduction.plan(chosen, root, only=only or (), start=start, force=force)
     for step in tqdm(steps, desc="notebooks", unit="notebook", dynamic_ncols=True):
         seconds = None if step.is_done else reproduction.execute(step, chosen)
-        tqdm.write(f"{step.source.stem:<36} {'up to date' if seconds is None else f'{seconds:6.1f} s'}", file=sys.stdout)
+        tqdm.write(
+            f"{step.source.stem:<36} {'up to date' if seconds is None else f'{seconds:6.1f} s'}", file=sys.stdout
+        )
     typer.echo("building the book")
     typer.echo(f"the report: {reproduction.build_book()}")
 
 
 @app.command()
 def run(
-    config: Annotated[Optional[Path], typer.Argument(help="a run config as JSON")] = None,
-    experiment: Annotated[Optional[str], typer.Option(help="a name in book/experiments.json")] = None,
+    config: Annotated[Path | None, typer.Argument(help="a run config as JSON")] = None,
+    experiment: Annotated[str | None, typer.Option(help="a name in book/experiments.json")] = None,
     profile: ProfileOption = "smoke",
     data: DataOption = None,
 ) -> None:
     """Train one config, or every seed of an experiment; scores validation only."""
-    from .data.collection import open_collection
     from .experiments import experiment_configs
-    from .train import train_run
 
     chosen = get_profile(profile)
     if (config is None) == (experiment is None):
         raise InputError("give either a CONFIG.json or --experiment NAME")
     configs = [load_config(config)] if config else experiment_configs(chosen, experiment)
+    # What is wrong with the arguments is said before the seconds that torch takes to import.
+    from .data.collection import open_collection
+    from .train import train_run
+
     collection = open_collection(chosen, data)
     for one in configs:
         finished = train_run(one, collection, progress=True)
@@ -73,10 +79,10 @@ def run(
 @app.command()
 def evaluate(profile: ProfileOption = "smoke", data: DataOption = None) -> None:
     """Open the test set for all runs of the frozen experiment list together."""
+    chosen = get_profile(profile)
     from .data.collection import open_collection
     from .evaluate import evaluate_profile
 
-    chosen = get_profile(profile)
     for opened in evaluate_profile(chosen, open_collection(chosen, data)):
         _echo_metrics(opened.run, "test")
 

@@ -54,7 +54,9 @@ class DataConfig(Frozen):
     definition: Definition = Field("paper", description="cohort definition; 'paper' is a candidate found by arithmetic")
     image_size: int = Field(224, ge=32, le=2048, description="side of the square network input, pixels (paper: 224)")
     mask_breast: bool = Field(True, description="blank everything outside the breast in whole views (our assumption)")
-    orient: bool = Field(True, description="mirror right breasts so that every breast faces the same way (our assumption)")
+    orient: bool = Field(
+        True, description="mirror right breasts so that every breast faces the same way (our assumption)"
+    )
     n_folds: int = Field(5, ge=2, le=20, description="patient-level folds of the training breasts (our assumption)")
     fold: int = Field(0, ge=0, description="the fold that validates (our assumption)")
     fold_seed: int = Field(0, ge=0, description="seed of the fold assignment (our assumption)")
@@ -74,7 +76,9 @@ class ModelConfig(Frozen):
     backbone: Literal["nano", "T", "T2", "S", "B", "L", "L2", "L3"] = Field(
         "L", description="MambaVision variant (paper: L)"
     )
-    streams: tuple[Stream, ...] = Field(("crop", "whole"), min_length=1, description="independent pipelines (paper: both)")
+    streams: tuple[Stream, ...] = Field(
+        ("crop", "whole"), min_length=1, description="independent pipelines (paper: both)"
+    )
     views: tuple[View, ...] = Field(("CC", "MLO"), min_length=1, description="projections (paper: both)")
     fusion: Literal["gate", "scalar_gate", "concat", "mean"] = Field(
         "gate", description="how streams are joined; the paper names a gate without a formula"
@@ -98,8 +102,12 @@ class TrainConfig(Frozen):
     warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up before the cosine decay (our assumption)")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="cross-entropy label smoothing (value: our assumption)")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate of the last block (our assumption)")
-    augment: bool = Field(True, description="random vertical flip, shift, zoom and contrast, same for both views (our assumption)")
-    patience: int = Field(10, ge=1, description="epochs without a better validation AUC before stopping (our assumption)")
+    augment: bool = Field(
+        True, description="random vertical flip, shift, zoom and contrast, same for both views (our assumption)"
+    )
+    patience: int = Field(
+        10, ge=1, description="epochs without a better validation AUC before stopping (our assumption)"
+    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="Lightning precision")
     devices: int = Field(1, ge=1, description="processes; each on a GPU of its own where there are GPUs")
 

@@ -25,7 +25,7 @@ STATE = BUILD / "papermill"
 NOTEBOOK_TIMEOUT_S = 6 * 3600
 
 
-class NotebookFailed(RuntimeError):
+class NotebookFailed(RuntimeError):  # noqa: N818  (an event, reported as one)
     """A notebook stopped with an error."""
 
     def __init__(self, notebook: Path, cell: int, name: str, message: str, source: str, partial: Path):
@@ -94,7 +94,8 @@ def execute(step: Step, profile: Profile, position: int = 1) -> float:
 def build_book(*, strict: bool = False) -> Path:
     """Build the HTML book from the executed notebooks and return its front page."""
     options = ["-W", "--keep-going"] if strict else []
-    command = [sys.executable, "-m", "jupyter_book", "build", "--all", "--quiet", *options, "book/"]
+    run_cli = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", run_cli, "build", "--all", "--quiet", *options, "book/"]
     done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise InputError(f"the book did not build; the builder said:\n{done.stdout.strip()}")
@@ -114,7 +115,9 @@ def _step(notebook: Path, shared: bytes, force: bool) -> Step:
     content = [(cell["cell_type"], cell["metadata"], "".join(cell["source"])) for cell in cells]
     key = hashlib.sha256(shared + json.dumps(content, sort_keys=True).encode()).hexdigest()
     step = Step(notebook, EXECUTED / notebook.name, key, is_done=False)
-    is_done = not force and step.output.exists() and step.mark.exists() and json.loads(step.mark.read_text())["key"] == key
+    is_done = (
+        not force and step.output.exists() and step.mark.exists() and json.loads(step.mark.read_text())["key"] == key
+    )
     return Step(notebook, step.output, key, is_done)
 
 

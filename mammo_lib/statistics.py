@@ -1,4 +1,4 @@
-"""Numpy in, numbers with intervals out: discrimination, decisions, calibration, comparisons, and the paper's arithmetic.
+"""Numpy in, numbers with intervals out: discrimination, decisions, calibration, comparisons, the paper's arithmetic.
 
 Everywhere ``label`` is 0 (benign) or 1 (malignant), ``probability`` the predicted probability of
 malignancy, and a decision is malignant when ``probability >= threshold``. Intervals are two-sided
@@ -121,7 +121,7 @@ def sensitivity_at(label: np.ndarray, probability: np.ndarray, specificity: floa
     return _value(_sensitivity_at(specificity), label, probability)
 
 
-# A metric in the form the bootstrap wants: weights (resamples, breasts), how often each breast was drawn -> (resamples,).
+# A metric as the bootstrap wants it: weights (resamples, breasts), how often each was drawn -> (resamples,).
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -210,7 +210,7 @@ def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[
 
 
 def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per malignant breast the share of benign scores below it, per benign one the share of malignant scores above it."""
+    """Per malignant breast the share of benign scores below it, per benign one that of malignant scores above it."""
     label, score = np.asarray(label), np.asarray(score, dtype=float)
     malignant, benign = score[label == 1], score[label == 0]
     wins = (malignant[:, None] > benign[None, :]) + 0.5 * (malignant[:, None] == benign[None, :])
@@ -263,7 +263,9 @@ def patient_weights(patients: np.ndarray, n_resamples: int, seed: int) -> np.nda
 def youden_threshold(label: np.ndarray, probability: np.ndarray) -> float:
     """Return the threshold with the largest sensitivity + specificity; the highest of equals."""
     fpr, tpr, thresholds = sk.roc_curve(label, probability, drop_intermediate=False)
-    best = int(np.argmax(np.round(tpr - fpr, 12)[1:])) + 1  # the first point decides nothing malignant: threshold infinity
+    best = (
+        int(np.argmax(np.round(tpr - fpr, 12)[1:])) + 1
+    )  # the first point decides nothing malignant: threshold infinity
     return float(thresholds[best])
 
 
@@ -299,7 +301,10 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
 
 
 def _as_json(interval: Interval) -> dict:
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(interval).items()}
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in asdict(interval).items()
+    }
 
 
 def mcnemar(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
@@ -324,7 +329,9 @@ def matching_confusions(n_malignant: int, n_benign: int, published: dict[str, fl
     """Return every confusion matrix of this size whose metrics round to all published values."""
     cells = product(range(n_malignant + 1), range(n_benign + 1))
     candidates = (Confusion(tp, n_malignant - tp, tn, n_benign - tn) for tp, tn in cells)
-    return [c for c in candidates if all(_rounds_to(getattr(c, name), value, decimals) for name, value in published.items())]
+    return [
+        c for c in candidates if all(_rounds_to(getattr(c, name), value, decimals) for name, value in published.items())
+    ]
 
 
 def _rounds_to(value: float, published: float, decimals: int) -> bool:
@@ -335,8 +342,8 @@ def _rounds_to(value: float, published: float, decimals: int) -> bool:
 def mcnemar_power(n: int, gain: float, discordant_share: float) -> float:
     """Return the chance that McNemar's exact test sees an accuracy gain between two classifiers on ``n`` breasts.
 
-    ``discordant_share`` is the expected share of breasts on which exactly one of the two is right; it cannot be less than
-    ``gain``. Exact: summed over the number of discordant breasts and their division.
+    ``discordant_share`` is the expected share of breasts on which exactly one of the two is right; it cannot be less
+    than ``gain``. Exact: summed over the number of discordant breasts and their division.
     """
     if not 0 <= gain <= discordant_share <= 1:
         raise ValueError(f"gain must lie in [0, discordant_share={discordant_share}], got {gain}")

@@ -46,7 +46,9 @@ class Classifier(lightning.LightningModule):
 
     def on_train_epoch_start(self):
         """Draw each epoch's noise from (seed, epoch, rank), so that it does not matter where a run was interrupted."""
-        torch.manual_seed(np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0])
+        torch.manual_seed(
+            np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0]
+        )
 
     def training_step(self, batch: dict, _):
         """Return the smoothed cross-entropy of a batch."""
@@ -156,7 +158,9 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
 def fit(run: Run, config: RunConfig, data: MammogramData, *, progress: bool) -> None:
     """Run Lightning's loop, from ``last.ckpt`` if there is one."""
     lightning.seed_everything(config.seed, verbose=False)
-    best = ModelCheckpoint(run.folder, "best", "validation_auc", mode="max", save_last=True, enable_version_counter=False)
+    best = ModelCheckpoint(
+        run.folder, "best", "validation_auc", mode="max", save_last=True, enable_version_counter=False
+    )
     callbacks = [History(run), best, EarlyStopping("validation_auc", mode="max", patience=config.train.patience)]
     if progress:
         callbacks.append(TQDMProgressBar())
@@ -186,7 +190,9 @@ def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFram
     for batch in loader:
         batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
         logits[batch["row"].cpu().numpy()] = log_odds(classifier(batch).logits).cpu().numpy()
-    known = cohort[["patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]].reset_index(drop=True)
+    known = cohort[["patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]].reset_index(
+        drop=True
+    )
     has = {f"has_{view}": cohort[f"whole_{view}"].notna().to_numpy() for view in ("CC", "MLO")}
     return known.assign(logit=logits, probability=1 / (1 + np.exp(-logits)), **has)
 

@@ -31,7 +31,9 @@ def one_line(done) -> str:
 
 @pytest.mark.parametrize("command", [["reproduce"], ["evaluate"], ["data", "prepare"]])
 def test_unknown_profile(command):
-    assert "unknown profile 'fast': choose one of smoke, mirror, paper" in one_line(mammo(*command, "--profile", "fast"))
+    assert "unknown profile 'fast': choose one of smoke, mirror, paper" in one_line(
+        mammo(*command, "--profile", "fast")
+    )
 
 
 def test_real_profile_without_data():

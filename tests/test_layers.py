@@ -57,7 +57,9 @@ def imports_of(path: Path) -> set[str]:
 def resolve(dotted: str) -> str:
     """Turn ``mammo_lib.data.cohort.read_tables`` into ``data.cohort``."""
     parts = dotted.split(".")[1:]
-    while parts and not ((PACKAGE / "/".join(parts)).is_dir() or (PACKAGE / "/".join(parts)).with_suffix(".py").is_file()):
+    while parts and not (
+        (PACKAGE / "/".join(parts)).is_dir() or (PACKAGE / "/".join(parts)).with_suffix(".py").is_file()
+    ):
         parts.pop()
     name = ".".join(parts) or "__init__"
     return f"{name}.__init__" if name == "data" else name

@@ -13,7 +13,8 @@ from mammo_lib.models.mambavision import DT_RANGE, MambaMixer, MambaVision, from
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PARAMETERS = {
-    "T": 31_794_248, "T2": 35_104_008, "S": 50_140_584, "B": 97_685_288, "L": 227_961_048, "L2": 241_554_824, "L3": 739_570_472,
+    "T": 31_794_248, "T2": 35_104_008, "S": 50_140_584, "B": 97_685_288, "L": 227_961_048,
+    "L2": 241_554_824, "L3": 739_570_472,
 }  # fmt: skip
 LOGITS_BOUND, STAGE_BOUND = 2e-6, 5e-6  # largest error over largest value, float32 against the official float64
 

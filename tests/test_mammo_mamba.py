@@ -90,7 +90,10 @@ def test_a_missing_stream_leaves_the_other_in_charge(fusion):
 
 
 def test_fusions_are_different_networks():
-    sizes = {name: sum(p.numel() for p in network(fusion=name).parameters()) for name in ("gate", "scalar_gate", "concat", "mean")}
+    sizes = {
+        name: sum(p.numel() for p in network(fusion=name).parameters())
+        for name in ("gate", "scalar_gate", "concat", "mean")
+    }
     assert len(set(sizes.values())) == 4
 
 

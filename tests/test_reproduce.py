@@ -56,7 +56,9 @@ def test_a_failure_names_the_cell_and_keeps_the_old_page(project):
     page = project / "book/notebooks/00_first.ipynb"
     before = page.read_bytes()
     write_notebook(project / "notebooks/00_first.ipynb", "1 / 0")
-    with pytest.raises(reproduce.NotebookFailed, match=r"00_first\.ipynb, cell 2: ZeroDivisionError: division by zero") as caught:
+    with pytest.raises(
+        reproduce.NotebookFailed, match=r"00_first\.ipynb, cell 2: ZeroDivisionError: division by zero"
+    ) as caught:
         reproduce.execute(reproduce.plan(SMOKE)[0], SMOKE)
     assert page.read_bytes() == before
     assert caught.value.partial.is_file()

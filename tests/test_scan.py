@@ -49,7 +49,10 @@ def test_shapes_of_B_and_C_mean_the_same():
 def test_any_strides_and_inputs_untouched():
     one = inputs()
     expected = selective_scan(**one)
-    strided = {k: v.transpose(-1, -2).contiguous().transpose(-1, -2) if k in "u delta z B C".split() else v for k, v in one.items()}
+    strided = {
+        k: v.transpose(-1, -2).contiguous().transpose(-1, -2) if k in ["u", "delta", "z", "B", "C"] else v
+        for k, v in one.items()
+    }
     before = {k: v.clone() for k, v in strided.items() if isinstance(v, torch.Tensor)}
     assert torch.equal(selective_scan(**strided), expected)
     assert all(torch.equal(strided[k], v) for k, v in before.items())
@@ -69,7 +72,8 @@ def test_gradients_are_right():
     one = {k: v.requires_grad_() if isinstance(v, torch.Tensor) else v for k, v in inputs(1, 2, 3, 2).items()}
     names = [k for k, v in one.items() if isinstance(v, torch.Tensor)]
     assert torch.autograd.gradcheck(
-        lambda *tensors: selective_scan(**dict(zip(names, tensors, strict=True)), delta_softplus=True), [one[k] for k in names]
+        lambda *tensors: selective_scan(**dict(zip(names, tensors, strict=True)), delta_softplus=True),
+        [one[k] for k in names],
     )
 
 
@@ -88,7 +92,7 @@ def test_short_and_empty(batch, length):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_in_and_out_with_a_float32_state(dtype):
     one = inputs(dtype=torch.float32, length=64)
-    low = {k: v.to(dtype) if k in "u delta z B C".split() else v for k, v in one.items()}
+    low = {k: v.to(dtype) if k in ["u", "delta", "z", "B", "C"] else v for k, v in one.items()}
     out, state = selective_scan(**low, return_last_state=True)
     assert (out.dtype, state.dtype) == (dtype, torch.float32)
     rounded = {k: v.float() if isinstance(v, torch.Tensor) else v for k, v in low.items()}

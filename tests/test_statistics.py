@@ -110,7 +110,11 @@ def test_copies_of_a_patient_widen_the_interval_by_root_two():
 
 @pytest.mark.slow
 def test_clustered_intervals_cover():
-    generator, hits, truth = np.random.default_rng(3), 0, 0.5 * (1 + math.erf(1 / 2))  # P(N(1,1) > N(0,1)) = Phi(1/sqrt 2)
+    generator, hits, truth = (
+        np.random.default_rng(3),
+        0,
+        0.5 * (1 + math.erf(1 / 2)),
+    )  # P(N(1,1) > N(0,1)) = Phi(1/sqrt 2)
     for trial in range(200):
         label = np.repeat(generator.integers(0, 2, 60), 2)
         shared = np.repeat(generator.normal(size=60), 2) * math.sqrt(0.5)

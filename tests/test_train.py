@@ -31,7 +31,9 @@ def test_a_run_leaves_a_whole_record(config, collection):
 def test_training_never_touches_the_test_set(config, collection, monkeypatch):
     asked = []
     original = type(collection).cohort
-    monkeypatch.setattr(type(collection), "cohort", lambda self, c, split: asked.append(split) or original(self, c, split))
+    monkeypatch.setattr(
+        type(collection), "cohort", lambda self, c, split: asked.append(split) or original(self, c, split)
+    )
     run = train.train_run(config, collection)
     assert set(asked) == {"train"}
     assert set(run.predictions["split"]) == {"validation"}

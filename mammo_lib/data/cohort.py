@@ -63,7 +63,9 @@ def find_tables(root: Path) -> list[Path]:
         if paths:
             _check_pairs(folder, {path.name for path in paths})
             return paths
-    raise InputError(f"{root}: no {TABLE_PATTERN} here, in tables/ or in csv/; give the folder that holds the CBIS-DDSM tables")
+    raise InputError(
+        f"{root}: no {TABLE_PATTERN} here, in tables/ or in csv/; give the folder that holds the CBIS-DDSM tables"
+    )
 
 
 def read_tables(root: str | Path) -> pd.DataFrame:
@@ -85,7 +87,7 @@ def read_tables(root: str | Path) -> pd.DataFrame:
 
 
 def table_fingerprint(table: pd.DataFrame) -> str:
-    """Return the SHA-256 of the canonical table: parsed, repaired and sorted, so that line ends and NA spellings do not count."""
+    """Return the SHA-256 of the canonical table: parsed, repaired, sorted; line ends and NA spellings do not count."""
     columns = [name for name in table.columns if name != "repairs"]
     keys = ["table", "patient_id", "laterality", "view", "abnormality_id"]
     canonical = table[columns].sort_values([*keys, "image_path", "crop_path"])
@@ -95,10 +97,11 @@ def table_fingerprint(table: pd.DataFrame) -> str:
 def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: str = "train") -> pd.DataFrame:
     """Group lesion rows into the breasts of an official split.
 
-    ``paper``: mass breasts with both views whose lesions carry one label (a candidate for the paper's test set, found by arithmetic).
-    ``official``: mass breasts with both views, malignant when any lesion is. ``lesion``: mass lesions seen in both views,
-    one row each. ``any-view``: mass breasts with at least one view. ``mass+calc``: both lesion types, both views;
-    training breasts of patients who are also in a test table are left out, so that the official test stays whole.
+    ``paper``: mass breasts with both views whose lesions carry one label (a candidate for the paper's test set, found
+    by arithmetic). ``official``: mass breasts with both views, malignant when any lesion is. ``lesion``: mass lesions
+    seen in both views, one row each. ``any-view``: mass breasts with at least one view. ``mass+calc``: both lesion
+    types, both views; training breasts of patients who are also in a test table are left out, so that the official
+    test stays whole.
 
     Returns
     -------
@@ -119,7 +122,9 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
     if definition == "paper":
         rows = rows[~_has_conflicting_labels(rows)]
     if rows.empty:
-        raise InputError(f"cohort {definition!r}, split {split!r}: no breast fits; check that the {split} tables are there")
+        raise InputError(
+            f"cohort {definition!r}, split {split!r}: no breast fits; check that the {split} tables are there"
+        )
     return _one_row_each(rows, keys)
 
 
@@ -130,7 +135,7 @@ def patients_on_both_sides(table: pd.DataFrame) -> set[str]:
 
 
 def cohort_funnel(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Count ``rows breasts patients malignant`` (breasts) after each ``step`` from the split's tables to the paper cohort."""
+    """Count ``rows breasts patients malignant`` after each ``step`` from the split's tables to the paper cohort."""
     rows = table[table["split"] == split]
     steps = {"all rows of the split": rows}
     steps["mass lesions"] = rows = rows[rows["lesion_type"] == "mass"]
@@ -158,7 +163,9 @@ def _check_pairs(folder: Path, names: set[str]) -> None:
         if partner not in names:
             raise InputError(f"{folder / partner}: missing, while {name} is there; both official splits are needed")
     if not any(name.startswith("mass_") for name in names):
-        raise InputError(f"{folder / 'mass_case_description_train_set.csv'}: missing; the cohorts are built from the mass tables")
+        raise InputError(
+            f"{folder / 'mass_case_description_train_set.csv'}: missing; the cohorts are built from the mass tables"
+        )
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -169,7 +176,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     spelling = next((name for name in DENSITY_SPELLINGS if name in raw.columns), None)
     missing = [name for name in COLUMNS if name not in raw.columns] + ([] if spelling else [DENSITY_SPELLINGS[0]])
     if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(raw.columns)}); download the table again")
+        raise InputError(
+            f"{path}: column {missing[0]!r} is missing (found: {', '.join(raw.columns)}); download the table again"
+        )
     names = COLUMNS | OPTIONAL | {spelling: "density"}
     tidy = raw.rename(columns=names)[[name for name in names.values() if name in raw.rename(columns=names)]]
     tidy, repairs = _repair(tidy, spelling)
@@ -189,7 +198,9 @@ def _repair(tidy: pd.DataFrame, spelling: str) -> tuple[pd.DataFrame, pd.Series]
     noted["density 0 is unknown"] = tidy["density"].eq("0").fillna(False)
     tidy["density"] = tidy["density"].mask(noted["density 0 is unknown"])
     noted["'breast density' spelt with a space"] = spelling == DENSITY_SPELLINGS[1]
-    names = pd.Series([",".join(noted.columns[row]) for row in noted.to_numpy(dtype=bool)], index=tidy.index, dtype="string")
+    names = pd.Series(
+        [",".join(noted.columns[row]) for row in noted.to_numpy(dtype=bool)], index=tidy.index, dtype="string"
+    )
     return tidy, names
 
 
@@ -198,7 +209,9 @@ def _check_vocabulary(path: Path, tidy: pd.DataFrame) -> None:
         strange = tidy.loc[~tidy[name].isin(allowed), name]
         if len(strange):
             row = strange.index[0] + 2
-            raise InputError(f"{path}, row {row}: {name} must be one of {', '.join(sorted(allowed))}, got {strange.iloc[0]!r}")
+            raise InputError(
+                f"{path}, row {row}: {name} must be one of {', '.join(sorted(allowed))}, got {strange.iloc[0]!r}"
+            )
 
 
 def _integers(path: Path, tidy: pd.DataFrame, name: str) -> pd.Series:

@@ -51,7 +51,8 @@ def data_root(profile: Profile, data: str | Path | None = None) -> Path:
     given = data or os.environ.get("MAMMO_DATA")
     if not given:
         raise InputError(
-            f"profile {profile.name!r} needs real images: give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR) or MAMMO_DATA"
+            f"profile {profile.name!r} needs real images: give the folder of CBIS-DDSM with --data DIR "
+            "(make: DATA=DIR) or MAMMO_DATA"
         )
     root = Path(given).expanduser().resolve()
     if not root.is_dir():

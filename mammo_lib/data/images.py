@@ -5,21 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from PIL import Image, UnidentifiedImageError
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_modality_lut
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import label as connected_components
 
 from ..errors import InputError
 
-MASK_WIDTH = 200  # the breast is found on a copy this wide: ten times faster, the outline no worse than a pixel of the input
+MASK_WIDTH = (
+    200  # the breast is found on a copy this wide: ten times faster, the outline no worse than a pixel of the input
+)
+DECODING_ERRORS = (
+    OSError, UnidentifiedImageError, InvalidDicomError, ValueError, RuntimeError, AttributeError, KeyError,
+)  # fmt: skip
 EDGE_SHARE = 0.03  # rows at the top and at the bottom that belong to the film's edge
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Decode DICOM, PNG, JPEG or PGM to float32 (height, width) in [0, 1].
 
-    DICOM: modality rescale applied, MONOCHROME1 inverted, divided by the stored range 2^BitsStored - 1. No window, no flip.
+    DICOM: modality rescale applied, MONOCHROME1 inverted, divided by the stored range 2^BitsStored - 1. No window, no
+    flip.
 
     Raises
     ------
@@ -31,7 +40,7 @@ def read_image(path: str | Path) -> np.ndarray:
         pixels = _read_dicom(path) if path.suffix.lower() in (".dcm", ".dicom", "") else _read_raster(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; complete the data folder") from None
-    except (OSError, UnidentifiedImageError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+    except DECODING_ERRORS as error:
         raise InputError(f"{path}: cannot be decoded ({_first_line(error)}); download the file again") from None
     if pixels.ndim != 2 or not pixels.size:
         raise InputError(f"{path}: expected one grey image, got an array of shape {pixels.shape}")
@@ -39,9 +48,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def breast_mask(image: np.ndarray) -> np.ndarray:
-    """Return where the breast is, bool (height, width): the largest bright region of a small, blurred copy, holes filled.
+    """Return where the breast is, bool (height, width): the largest bright region of a blurred copy, holes filled.
 
-    Labels and markers are other regions; film edges lie in the outermost rows, which are left out, or are thin ones that the opening removes.
+    Labels and markers are other regions; film edges lie in the outermost rows, which are left out, or are thin ones
+    that the opening removes.
     """
     step = max(1, image.shape[1] // MASK_WIDTH)
     small = ndimage.gaussian_filter(image[::step, ::step], 2)
@@ -76,7 +86,9 @@ def cut(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resample bilinearly, with antialiasing where it shrinks."""
-    resized = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
     return np.asarray(resized)
 
 
@@ -98,9 +110,6 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _read_dicom(path: Path) -> np.ndarray:
-    import pydicom
-    from pydicom.pixels import apply_modality_lut
-
     dataset = pydicom.dcmread(path)
     pixels = apply_modality_lut(dataset.pixel_array, dataset).astype(np.float32)
     pixels /= 2 ** int(dataset.BitsStored) - 1

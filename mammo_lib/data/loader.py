@@ -11,7 +11,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import RunConfig
 from .cohort import assign_folds
@@ -24,7 +24,9 @@ class BreastDataset(Dataset):
     def __init__(self, config: RunConfig, prepared: Prepared, cohort: pd.DataFrame, augment_seed: int | None = None):
         self.config, self.prepared, self.cohort, self.augment_seed = config, prepared, cohort, augment_seed
         keys = prepared.index
-        self.keys = dict(zip(zip(keys["breast_id"], keys["view"], keys["stream"], strict=True), keys["key"], strict=True))
+        self.keys = dict(
+            zip(zip(keys["breast_id"], keys["view"], keys["stream"], strict=True), keys["key"], strict=True)
+        )
         self.augmentation = build_augmentation(config) if augment_seed is not None else None
 
     def __len__(self) -> int:
@@ -33,7 +35,10 @@ class BreastDataset(Dataset):
     def __getitem__(self, row: int) -> dict:
         breast = self.cohort.iloc[row]
         model = self.config.model
-        keys = {stream: [self.keys.get((breast["breast_id"], view, stream)) for view in model.views] for stream in model.streams}
+        keys = {
+            stream: [self.keys.get((breast["breast_id"], view, stream)) for view in model.views]
+            for stream in model.streams
+        }
         images = {stream: torch.stack([self._load(key) for key in views]) for stream, views in keys.items()}
         if self.augmentation is not None:
             images = self._augment(images, row)
@@ -53,14 +58,16 @@ class BreastDataset(Dataset):
         seed = np.random.SeedSequence([self.augment_seed, row]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(seed))
-            return {stream: torch.stack([self.augmentation(view) for view in views]) for stream, views in images.items()}
+            return {
+                stream: torch.stack([self.augmentation(view) for view in views]) for stream, views in images.items()
+            }
 
 
 def build_augmentation(config: RunConfig):
     """Return the random transform of one view, or None where the config wants none.
 
-    A flip upside down keeps a mammogram plausible once every breast faces the same way; shifts of 8 %, zooms of 10 % and
-    contrast of 20 % stay within what positioning and film vary by.
+    A flip upside down keeps a mammogram plausible once every breast faces the same way; shifts of 8 %, zooms of 10 %
+    and contrast of 20 % stay within what positioning and film vary by.
     """
     from torchvision.transforms import v2
 
@@ -69,14 +76,29 @@ def build_augmentation(config: RunConfig):
     return v2.Compose(
         [
             v2.RandomVerticalFlip(0.5),
-            v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR),
+            v2.RandomAffine(
+                degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR
+            ),
             v2.ColorJitter(brightness=0.1, contrast=0.2),
         ]
     )
 
 
+class SeededShuffle(Sampler):
+    """The same random order at every pass: a trainer may start a pass more than once, and a resumed one fewer times."""
+
+    def __init__(self, n: int, seed: int):
+        self.n, self.seed = n, seed
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self):
+        return iter(torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed)).tolist())
+
+
 class MammogramData(lightning.LightningDataModule):
-    """Training and validation breasts: patient-level folds of the official training cohort. The test set is not in here."""
+    """Training and validation breasts: patient-level folds of the training cohort. The test set is not in here."""
 
     def __init__(self, config: RunConfig, prepared: Prepared):
         super().__init__()
@@ -93,11 +115,13 @@ class MammogramData(lightning.LightningDataModule):
         return self.cohorts[split]
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled, augmented training batches of the current epoch; order and noise depend on (seed, epoch) alone."""
+        """Return shuffled, augmented batches of the current epoch; order and noise depend on (seed, epoch) alone."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         seed = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
         dataset = BreastDataset(self.config, self.prepared, self.cohort("train"), augment_seed=seed)
-        return _loader(self.config, dataset, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(seed))
+        return _loader(
+            self.config, dataset, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(seed)
+        )
 
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in cohort order."""

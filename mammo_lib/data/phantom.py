@@ -60,8 +60,8 @@ class Planted:
 def write_phantom(root: str | Path, *, n_breasts: int, seed: int) -> None:
     """Write a phantom of ``n_breasts`` two-view, one-label mass breasts (two thirds training), plus defective ones.
 
-    The same ``n_breasts`` and ``seed`` give the same bytes. Nothing happens where that phantom is already; a killed call leaves nothing
-    under ``root``.
+    The same ``n_breasts`` and ``seed`` give the same bytes. Nothing happens where that phantom is already; a killed
+    call leaves nothing under ``root``.
 
     Raises
     ------
@@ -116,21 +116,29 @@ def _write_tree(root: Path, n_breasts: int, seed: int) -> Planted:
 def _plan_cohort(n_breasts: int, generator) -> list[Breast]:
     """Plan the breasts that the ``paper`` definition keeps."""
     breasts, n_train = [], round(n_breasts * TRAIN_SHARE)
+    is_malignant = np.concatenate([_shuffled_labels(n, generator) for n in (n_train, n_breasts - n_train)])
     for i in range(n_breasts):
         split = "train" if i < n_train else "test"
         is_twin = i % BOTH_SIDES_EVERY == 1 and breasts[-1].split == split
         patient = breasts[-1].patient_id if is_twin else f"P_{i + 1:05d}"
-        side = {"LEFT": "RIGHT", "RIGHT": "LEFT"}[breasts[-1].laterality] if is_twin else str(generator.choice(["LEFT", "RIGHT"]))
-        is_malignant = generator.random() < MALIGNANT_SHARE
+        side = (
+            {"LEFT": "RIGHT", "RIGHT": "LEFT"}[breasts[-1].laterality]
+            if is_twin
+            else str(generator.choice(["LEFT", "RIGHT"]))
+        )
         benign = str(generator.choice(["BENIGN", "BENIGN", "BENIGN_WITHOUT_CALLBACK"]))
         n_lesions = 2 if i % TWO_LESIONS_EVERY == 4 else 1
-        pathologies = ("MALIGNANT" if is_malignant else benign,) * n_lesions
+        pathologies = ("MALIGNANT" if is_malignant[i] else benign,) * n_lesions
         breasts.append(Breast(patient, side, split, "mass", pathologies, int(generator.integers(1, 5))))
     return breasts
 
 
+def _shuffled_labels(n: int, generator) -> np.ndarray:
+    return generator.permutation(np.arange(n) < round(n * MALIGNANT_SHARE))
+
+
 def _plan_defective(n_breasts: int, generator, planted: Planted) -> list[Breast]:
-    """Plan what the ``paper`` definition drops: conflicting labels, single views, calcifications, patients on both sides."""
+    """Plan what the ``paper`` definition drops: conflicting labels, single views, calcifications, split patients."""
     first = n_breasts + 1
     kinds = [
         ("breasts with conflicting labels", "mass", ("MALIGNANT", "BENIGN"), VIEWS),
@@ -143,7 +151,9 @@ def _plan_defective(n_breasts: int, generator, planted: Planted) -> list[Breast]
     for split in ("train", "test"):
         for name, lesion_type, pathologies, views in kinds:
             patient = f"P_{first + len(breasts):05d}"
-            breasts.append(Breast(patient, "LEFT", split, lesion_type, pathologies, int(generator.integers(1, 5)), views))
+            breasts.append(
+                Breast(patient, "LEFT", split, lesion_type, pathologies, int(generator.integers(1, 5)), views)
+            )
             planted.add(name)
     # A calcification training breast of a patient whose mass breast is in the test set.
     breasts.append(Breast(f"P_{n_breasts:05d}", "LEFT", "train", "calcification", ("BENIGN",), 2))
@@ -158,7 +168,9 @@ def _write_breast(root: Path, breast: Breast, number: int, generator, planted: P
     kind = "Mass" if breast.lesion_type == "mass" else "Calc"
     rows = []
     for view in breast.views:
-        case = f"{kind}-{'Training' if breast.split == 'train' else 'Test'}_{breast.patient_id}_{breast.laterality}_{view}"
+        case = (
+            f"{kind}-{'Training' if breast.split == 'train' else 'Test'}_{breast.patient_id}_{breast.laterality}_{view}"
+        )
         film, masks = draw_film(view, breast.density, masses, generator)
         if breast.laterality == "RIGHT":
             film, masks = film[:, ::-1], [mask[:, ::-1] for mask in masks]
@@ -172,7 +184,9 @@ def _write_breast(root: Path, breast: Breast, number: int, generator, planted: P
     return rows
 
 
-def _write_lesion(root: Path, case: str, film, mask, number: int, lesion_type: str, planted: Planted) -> tuple[str, str]:
+def _write_lesion(
+    root: Path, case: str, film, mask, number: int, lesion_type: str, planted: Planted
+) -> tuple[str, str]:
     """Write crop and mask in the forms that the original has them in; return their table paths."""
     crop = _cut_out(film, mask)
     if number % OTHER_SIZE_EVERY == 3:
@@ -246,7 +260,7 @@ def _subtlety(mass: Mass) -> int:
 
 
 def _write_table(root: Path, lesion_type: str, split: str, lines: list[list], planted: Planted) -> None:
-    """Write a description table with the original's own flaws: a newline in a path cell, two spellings of the density."""
+    """Write a description table with the original's flaws: a newline in a path cell, two spellings of density."""
     is_mass = lesion_type == "mass"
     header = [*HEADER, *MORPHOLOGY[lesion_type], *TAIL]
     broken = -1 if is_mass else -2
@@ -255,7 +269,9 @@ def _write_table(root: Path, lesion_type: str, split: str, lines: list[list], pl
         lines[0][1] = 0
         planted.add("rows with density 0")
     planted.add("rows with a newline in a path", len(lines))
-    with open(root / f"{lesion_type[:4]}_case_description_{split}_set.csv", "w", newline="", encoding="utf-8") as stream:
+    with open(
+        root / f"{lesion_type[:4]}_case_description_{split}_set.csv", "w", newline="", encoding="utf-8"
+    ) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         for line in lines:

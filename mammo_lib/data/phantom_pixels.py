@@ -1,7 +1,7 @@
 """How a synthetic mammogram is drawn: breast, tissue, pectoral muscle, film label, one or more masses.
 
-The chest wall is on the left. Lengths are pixels of the film, intensities lie in [0, 1]. Nothing but the masses depends on
-the label, and benign and malignant masses overlap in every property.
+The chest wall is on the left. Lengths are pixels of the film, intensities lie in [0, 1]. Nothing but the masses
+depends on the label, and benign and malignant masses overlap in every property.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ POWER_LAW = 1.5  # amplitude ~ 1 / f^1.5: power-law exponent 3, as measured on m
 class Mass:
     """One lesion: its size, how ragged and how spiculated it is, how much it stands out, and where it lies.
 
-    ``from_nipple`` is the distance of its centre from the nipple, the same in both views; ``angle`` (radians, one per view) says in which direction.
+    ``from_nipple`` is the distance of its centre from the nipple, the same in both views; ``angle`` (radians, one per
+    view) says in which direction.
     """
 
     radius: float
@@ -45,7 +46,9 @@ def draw_mass_properties(is_malignant: bool, generator: np.random.Generator) -> 
     )
 
 
-def draw_film(view: str, density: int, masses: list[Mass], generator: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+def draw_film(
+    view: str, density: int, masses: list[Mass], generator: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return a film (HEIGHT, WIDTH) in [0, 1] and one bool mask per mass."""
     thickness, nipple = _outline(view, generator)
     film = thickness * (0.27 + _tissue(density, nipple, generator))
@@ -74,7 +77,7 @@ def _outline(view: str, generator) -> tuple[np.ndarray, tuple[float, float]]:
 
 
 def _tissue(density: int, nipple, generator) -> np.ndarray:
-    """Return fibroglandular tissue: power-law noise under a fan behind the nipple; more and whiter with density 1 to 4."""
+    """Return fibroglandular tissue: power-law noise in a fan behind the nipple; more and whiter with density."""
     noise = _power_law_noise(generator)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     fan = np.exp(-(((y - nipple[0]) / 95) ** 2) - ((x - 0.55 * nipple[1]) / 75) ** 2)
@@ -99,7 +102,7 @@ def _pectoral(generator) -> np.ndarray:
 
 
 def _place(mass: Mass, view: str, nipple, thickness) -> tuple[float, float]:
-    """Return the (row, column) of a mass: at its distance from the nipple, towards the chest wall, inside the breast."""
+    """Return the (row, column) of a mass: at its distance from the nipple, towards the chest wall."""
     row = nipple[0] + mass.from_nipple * np.sin(mass.angle[view])
     column = nipple[1] - mass.from_nipple * np.cos(mass.angle[view])
     return float(np.clip(row, 30, HEIGHT - 30)), float(np.clip(column, 30, WIDTH - 30))
@@ -110,13 +113,11 @@ def _mass(mass: Mass, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarr
     generator = np.random.default_rng(mass.seed)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     distance, angle = np.hypot(y - centre[0], x - centre[1]), np.arctan2(y - centre[0], x - centre[1])
-    waves = sum(
-        generator.normal() / k**0.7 * np.cos(k * angle + generator.uniform(0, 2 * np.pi)) for k in range(2, 9)
-    )
+    waves = sum(generator.normal() / k**0.7 * np.cos(k * angle + generator.uniform(0, 2 * np.pi)) for k in range(2, 9))
     edge = mass.radius * (1 + mass.raggedness * waves)
     body = 1 / (1 + np.exp((distance - edge) / (1.0 + 6.4 * mass.raggedness)))
     rays = np.zeros_like(body)
-    for _ in range(int(round(14 * mass.spiculation))):
+    for _ in range(round(14 * mass.spiculation)):
         direction, length = generator.uniform(-np.pi, np.pi), mass.radius * generator.uniform(1.4, 2.3)
         across = np.abs(np.angle(np.exp(1j * (angle - direction)))) * distance
         along = np.clip((length - distance) / length, 0, 1)

@@ -30,7 +30,8 @@ FULL_SCALE = 65535
 class Prepared:
     """The pixels of a cohort as the network sees them.
 
-    ``index`` has one row per existing view and stream: ``breast_id view stream key derived``; ``cohort`` one row per breast.
+    ``index`` has one row per existing view and stream: ``breast_id view stream key derived``; ``cohort`` one row per
+    breast.
     """
 
     folder: Path
@@ -54,7 +55,14 @@ def load_pixels(path: Path) -> np.ndarray:
 
 
 def prepare(
-    cohort: pd.DataFrame, source: ImageSource, data: DataConfig, views, streams, cache: Path, *, workers: int | None = None
+    cohort: pd.DataFrame,
+    source: ImageSource,
+    data: DataConfig,
+    views,
+    streams,
+    cache: Path,
+    *,
+    workers: int | None = None,
 ) -> Prepared:
     """Decode what the cache lacks of a cohort's views.
 
@@ -71,20 +79,31 @@ def prepare(
     settings = [VERSION, data.image_size, data.mask_breast, data.orient]
     whole = located[located["stream"] == "whole"].set_index(["breast_id", "view"])["path"].map(hashes)
     films = [whole[row.breast_id, row.view] for row in located.itertuples()]
-    located = located.assign(key=[_key(row, hashes[row.path], film, settings) for row, film in zip(located.itertuples(), films, strict=True)])
+    located = located.assign(
+        key=[_key(row, hashes[row.path], film, settings) for row, film in zip(located.itertuples(), films, strict=True)]
+    )
     prepared = Prepared(cache, cohort, located[located["stream"].isin(streams)].reset_index(drop=True))
     _decode_missing(prepared, located, source, data, workers or os.cpu_count() or 1)
     return prepared
 
 
 def prepare_view(source: ImageSource, whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
-    """Return ``{stream: (size, size)}`` of one view: the crop turned the way the whole film says, the whole film without its labels."""
+    """Return ``{stream: (size, size)}`` of one view; the crop is turned the way the whole film says."""
     film = source.read(whole)
     mask = breast_mask(film)
-    flip = slice(None, None, -1) if data.orient and faces_right(mask) else slice(None)
-    shown = np.where(mask, film, 0) if data.mask_breast else film
-    pixels = {"whole": shown, "crop": source.read(crop)}
-    return {stream: fit_square(image[:, flip], data.image_size) for stream, image in pixels.items()}
+    crop_pixels = _turn(source.read(crop), mask, data)
+    pixels = {"whole": prepared_film(film, data, mask), "crop": crop_pixels}
+    return {stream: fit_square(image, data.image_size) for stream, image in pixels.items()}
+
+
+def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = None) -> np.ndarray:
+    """Return a whole film as the config wants it: everything beside the breast blanked, the chest wall on the left."""
+    mask = breast_mask(film) if mask is None else mask
+    return _turn(np.where(mask, film, 0) if data.mask_breast else film, mask, data)
+
+
+def _turn(image: np.ndarray, mask: np.ndarray, data: DataConfig) -> np.ndarray:
+    return image[:, ::-1] if data.orient and faces_right(mask) else image
 
 
 def _check_found(located: pd.DataFrame) -> None:

@@ -68,7 +68,8 @@ def open_source(root: str | Path) -> ImageSource:
         if source.is_at(root):
             return source(root)
     raise InputError(
-        f"{root}: no images found; expected mass-800/ with lesion_boxes.csv, or DICOM as <case>/<StudyUID>/<SeriesUID>/*.dcm"
+        f"{root}: no images found; expected mass-800/ with lesion_boxes.csv, "
+        "or DICOM as <case>/<StudyUID>/<SeriesUID>/*.dcm"
     )
 
 
@@ -85,10 +86,14 @@ class Mirror800:
 
     def __init__(self, root: Path):
         self.folder = root / "mass-800"
-        boxes = _read_csv(self.folder / "lesion_boxes.csv", ["patient_id", "laterality", "view", "x0", "y0", "x1", "y1"])
+        boxes = _read_csv(
+            self.folder / "lesion_boxes.csv", ["patient_id", "laterality", "view", "x0", "y0", "x1", "y1"]
+        )
         boxes["area"] = (boxes["x1"] - boxes["x0"]) * (boxes["y1"] - boxes["y0"])
         largest = boxes.sort_values("area").drop_duplicates(["patient_id", "laterality", "view"], keep="last")
-        self.boxes = largest.set_index(largest["patient_id"].str.removeprefix("P_") + "_" + largest["laterality"] + "_" + largest["view"])
+        self.boxes = largest.set_index(
+            largest["patient_id"].str.removeprefix("P_") + "_" + largest["laterality"] + "_" + largest["view"]
+        )
         sizes = _read_csv(self.folder / "original_size_estimate.csv", ["image", "rows", "cols_est"])
         # The width of some films is not known: they get the median shape of the others.
         sizes["cols_est"] = sizes["cols_est"].fillna(sizes["rows"] / (sizes["rows"] / sizes["cols_est"]).median())
@@ -120,7 +125,7 @@ class Mirror800:
 
 
 class ClassicDicom:
-    """``<case>/<StudyUID>/<SeriesUID>/*.dcm``: full mammograms and official crops as DICOM, joined on the series UID."""
+    """``<case>/<StudyUID>/<SeriesUID>/*.dcm``: films and official crops as DICOM, joined on the series UID."""
 
     kind = "dicom-classic"
 
@@ -161,7 +166,7 @@ class ClassicDicom:
         return self.series.get(Path(table_path).parent.name, [])
 
     def _crop_of(self, crop: str, mask: str) -> Path | None:
-        """Tell the crop from the mask by size: names and descriptions are swapped in places, a mask is as large as its film."""
+        """Tell crop from mask by size: names and descriptions are swapped in places; a mask is as large as its film."""
         files = {*self._files(crop), *self._files(mask)}
         smallest = sorted(files, key=lambda path: (_area(path), path.as_posix()))
         return smallest[0] if smallest else None
@@ -178,6 +183,14 @@ def _as_frame(located) -> pd.DataFrame:
     frame = pd.DataFrame([asdict(one) for one in located])
     boxes = pd.DataFrame(frame.pop("box").tolist(), columns=["x0", "y0", "x1", "y1"], index=frame.index)
     return frame.join(boxes.astype(float))
+
+
+def film_box(row) -> tuple[float, float, float, float] | None:
+    """Return a located crop's box in pixels of the film as read; None where the crop is a file of its own."""
+    if math.isnan(row.x0):
+        return None
+    wider, taller = max(1.0, 1 / row.aspect), max(1.0, row.aspect)
+    return row.x0 * wider, row.y0 * taller, row.x1 * wider, row.y1 * taller
 
 
 def _read(row) -> np.ndarray:

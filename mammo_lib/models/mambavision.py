@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -31,19 +31,30 @@ D_STATE = 8
 D_CONV = 3
 DT_RANGE = (0.001, 0.1)  # Mamba's initial step sizes, log-uniform
 
+
+class Variant(NamedTuple):
+    """The numbers in which the released networks differ."""
+
+    dim: int
+    in_dim: int
+    depths: tuple[int, int, int, int]
+    num_heads: tuple[int, int, int, int]
+    drop_path: float
+    layer_scale: float | None = None
+    windows: tuple[int, int, int, int] = (8, 8, 14, 7)
+
+
 # One line of numbers per variant. Parameters of the 1000-class networks: T 31.8 M, S 50.1 M, B 97.7 M, L 228 M.
 VARIANTS = {
-    "nano": {"dim": 16, "in_dim": 16, "depths": (1, 1, 3, 2), "num_heads": (1, 2, 4, 8), "drop_path": 0.0},
-    "T": {"dim": 80, "in_dim": 32, "depths": (1, 3, 8, 4), "num_heads": (2, 4, 8, 16), "drop_path": 0.2},
-    "T2": {"dim": 80, "in_dim": 32, "depths": (1, 3, 11, 4), "num_heads": (2, 4, 8, 16), "drop_path": 0.2},
-    "S": {"dim": 96, "in_dim": 64, "depths": (3, 3, 7, 5), "num_heads": (2, 4, 8, 16), "drop_path": 0.2},
-    "B": {"dim": 128, "in_dim": 64, "depths": (3, 3, 10, 5), "num_heads": (2, 4, 8, 16), "drop_path": 0.3, "layer_scale": 1e-5},
-    "L": {"dim": 196, "in_dim": 64, "depths": (3, 3, 10, 5), "num_heads": (4, 8, 16, 32), "drop_path": 0.3, "layer_scale": 1e-5},
-    "L2": {"dim": 196, "in_dim": 64, "depths": (3, 3, 12, 5), "num_heads": (4, 8, 16, 32), "drop_path": 0.3, "layer_scale": 1e-5},
-    "L3": {"dim": 256, "in_dim": 64, "depths": (3, 3, 20, 10), "num_heads": (4, 8, 16, 32), "drop_path": 0.5, "layer_scale": 1e-5},
-}  # fmt: skip
-WINDOWS = {"L3": (8, 8, 16, 8)}
-DEFAULT_WINDOWS = (8, 8, 14, 7)
+    "nano": Variant(16, 16, (1, 1, 3, 2), (1, 2, 4, 8), 0.0),
+    "T": Variant(80, 32, (1, 3, 8, 4), (2, 4, 8, 16), 0.2),
+    "T2": Variant(80, 32, (1, 3, 11, 4), (2, 4, 8, 16), 0.2),
+    "S": Variant(96, 64, (3, 3, 7, 5), (2, 4, 8, 16), 0.2),
+    "B": Variant(128, 64, (3, 3, 10, 5), (2, 4, 8, 16), 0.3, 1e-5),
+    "L": Variant(196, 64, (3, 3, 10, 5), (4, 8, 16, 32), 0.3, 1e-5),
+    "L2": Variant(196, 64, (3, 3, 12, 5), (4, 8, 16, 32), 0.3, 1e-5),
+    "L3": Variant(256, 64, (3, 3, 20, 10), (4, 8, 16, 32), 0.5, 1e-5, windows=(8, 8, 16, 8)),
+}
 
 
 def create_mambavision(
@@ -56,18 +67,19 @@ def create_mambavision(
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
-    numbers = dict(VARIANTS[variant])
-    if drop_path is not None:
-        numbers["drop_path"] = drop_path
-    windows = window_sizes or WINDOWS.get(variant, DEFAULT_WINDOWS)
-    return MambaVision(**numbers, window_sizes=windows, in_chans=in_chans, num_classes=num_classes, init=init)
+    numbers = VARIANTS[variant]
+    return MambaVision(
+        dim=numbers.dim, in_dim=numbers.in_dim, depths=numbers.depths, num_heads=numbers.num_heads,
+        window_sizes=window_sizes or numbers.windows, drop_path=numbers.drop_path if drop_path is None else drop_path,
+        layer_scale=numbers.layer_scale, in_chans=in_chans, num_classes=num_classes, init=init,
+    )  # fmt: skip
 
 
 class MambaVision(nn.Module):
     """The whole network, image to logits.
 
-    ``init="mamba"`` gives the scan the step sizes that Mamba intends; ``"official"`` reproduces the released code, whose last
-    initialisation pass overwrites them (every initial step is then softplus(0) = 0.69).
+    ``init="mamba"`` gives the scan the step sizes that Mamba intends; ``"official"`` reproduces the released code,
+    whose last initialisation pass overwrites them (every initial step is then softplus(0) = 0.69).
     """
 
     def __init__(
@@ -87,7 +99,9 @@ class MambaVision(nn.Module):
                 blocks = [ConvBlock(width, rate) for rate in own]
             else:
                 blocks = token_blocks(width, depth, num_heads[i], mlp_ratio, own, layer_scale)
-            self.levels.append(Level(width, blocks, window_sizes[i] if i >= 2 else None, has_downsample=i < len(depths) - 1))
+            self.levels.append(
+                Level(width, blocks, window_sizes[i] if i >= 2 else None, has_downsample=i < len(depths) - 1)
+            )
         self.num_features = dim * 2 ** (len(depths) - 1)
         self.norm = nn.BatchNorm2d(self.num_features)
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -175,7 +189,9 @@ class ConvBlock(nn.Module):
         return x + self.drop_path(self.norm2(self.conv2(self.act(self.norm1(self.conv1(x))))))
 
 
-def token_blocks(width: int, depth: int, heads: int, mlp_ratio: float, rates: list[float], layer_scale: float | None) -> list:
+def token_blocks(
+    width: int, depth: int, heads: int, mlp_ratio: float, rates: list[float], layer_scale: float | None
+) -> list:
     """Return the blocks of a token stage: Mamba mixers first, attention in the last floor(depth / 2)."""
     n_mamba = depth - depth // 2
     mixers = [MambaMixer(width) if j < n_mamba else Attention(width, heads) for j in range(depth)]
@@ -230,7 +246,7 @@ class Attention(nn.Module):
 
 
 class MambaMixer(nn.Module):
-    """The selective scan on one half of the channels, a convolution on the other; [y, z] are concatenated, not multiplied."""
+    """The selective scan on half of the channels, a convolution on the rest; [y, z] are concatenated."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -250,7 +266,7 @@ class MambaMixer(nn.Module):
         u, z = self.in_proj(x).transpose(1, 2).chunk(2, dim=1)
         u, z = functional.silu(self.conv1d_x(u)), functional.silu(self.conv1d_z(z))
         delta, B, C = self.step_and_maps(u)
-        # NOTE: the released network adds the bias of dt_proj twice, here and inside the projection; its weights expect it.
+        # NOTE: the released network adds the bias of dt_proj twice, here and in the projection; its weights expect it.
         y = selective_scan(u, delta, -torch.exp(self.A_log.float()), B, C, self.D.float(),
                            delta_bias=self.dt_proj.bias.float(), delta_softplus=True)  # fmt: skip
         return self.out_proj(torch.cat([y, z], dim=1).transpose(1, 2))
@@ -269,7 +285,9 @@ def to_windows(x: Float[Tensor, "batch dim height width"], w: int) -> Float[Tens
     return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, w * w, dim)
 
 
-def from_windows(tokens: Float[Tensor, "windows tokens dim"], w: int, shape: torch.Size) -> Float[Tensor, "batch dim height width"]:
+def from_windows(
+    tokens: Float[Tensor, "windows tokens dim"], w: int, shape: torch.Size
+) -> Float[Tensor, "batch dim height width"]:
     """Undo :func:`to_windows` for a map of this shape, dropping what was added."""
     batch, dim, height, width = shape
     rows, columns = math.ceil(height / w), math.ceil(width / w)

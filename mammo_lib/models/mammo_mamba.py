@@ -33,8 +33,8 @@ N_CLASSES = 2
 class MammoMambaOutput:
     """Everything a forward pass has to say.
 
-    ``logits`` (batch, 2); ``embeddings`` {stream: (batch, views, features)}, zeros where a view is missing; ``stream_gate``: the weight of
-    the crop stream, (batch, d_model) or (batch, 1), None where nothing is gated.
+    ``logits`` (batch, 2); ``embeddings`` {stream: (batch, views, features)}, zeros where a view is missing;
+    ``stream_gate``: the weight of the crop stream, (batch, d_model) or (batch, 1), None where nothing is gated.
     """
 
     logits: Tensor
@@ -50,11 +50,16 @@ class MammoMamba(nn.Module):
         self.streams = tuple(sorted(encoders))
         self.encoders = nn.ModuleDict({stream: ViewEncoder(encoders[stream]) for stream in self.streams})
         self.projections = nn.ModuleDict(
-            {stream: nn.Sequential(nn.Linear(n_views * encoders[stream].num_features, d_model), nn.GELU()) for stream in self.streams}
+            {
+                stream: nn.Sequential(nn.Linear(n_views * encoders[stream].num_features, d_model), nn.GELU())
+                for stream in self.streams
+            }
         )
         self.fusion = build_fusion(fusion if len(self.streams) > 1 else "mean", d_model)
         width = d_model * 2 if isinstance(self.fusion, ConcatFusion) else d_model
-        self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, d_model), nn.GELU(), nn.Linear(d_model, N_CLASSES))
+        self.classifier = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, d_model), nn.GELU(), nn.Linear(d_model, N_CLASSES)
+        )
 
     def forward(self, batch: dict) -> MammoMambaOutput:
         """Classify the breasts of a batch (its form: :mod:`mammo_lib.data.loader`)."""
@@ -115,7 +120,9 @@ class ConcatFusion(nn.Module):
 class MeanFusion(nn.Module):
     """The mean over the streams that are there."""
 
-    def forward(self, z: Float[Tensor, "batch streams dim"], present: Bool[Tensor, "batch streams"]) -> tuple[Tensor, None]:
+    def forward(
+        self, z: Float[Tensor, "batch streams dim"], present: Bool[Tensor, "batch streams"]
+    ) -> tuple[Tensor, None]:
         """Return the fused embedding."""
         weight = present[..., None].to(z.dtype)
         return (z * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1), None
@@ -132,7 +139,8 @@ def build_model(config: RunConfig) -> MammoMamba:
     """Build the network of a run config."""
     model = config.model
     encoders = {
-        stream: create_mambavision(model.backbone, num_classes=0, drop_path=config.train.drop_path) for stream in model.streams
+        stream: create_mambavision(model.backbone, num_classes=0, drop_path=config.train.drop_path)
+        for stream in model.streams
     }
     return MammoMamba(encoders, len(model.views), d_model=_width(encoders.values()), fusion=model.fusion)
 

@@ -29,8 +29,8 @@ def selective_scan(
     u: Float[Tensor, "batch dim length"],
     delta: Float[Tensor, "batch dim length"],
     A: Float[Tensor, "dim state"],
-    B: Float[Tensor, "..."],
-    C: Float[Tensor, "..."],
+    B: Float[Tensor, ...],
+    C: Float[Tensor, ...],
     D: Float[Tensor, " dim"] | None = None,
     z: Float[Tensor, "batch dim length"] | None = None,
     delta_bias: Float[Tensor, " dim"] | None = None,
@@ -41,8 +41,8 @@ def selective_scan(
 ):
     """Run the selective scan; the signature is that of ``mamba_ssm``'s ``selective_scan_fn``.
 
-    Tensors may have any strides. State and accumulation are float32, or float64 for float64 inputs. Differentiable in every
-    tensor. With ``z`` the output is multiplied by SiLU(z).
+    Tensors may have any strides. State and accumulation are float32, or float64 for float64 inputs. Differentiable in
+    every tensor. With ``z`` the output is multiplied by SiLU(z).
 
     Returns
     -------
@@ -106,6 +106,6 @@ def _check_shapes(u, delta, A, B, C):
         groups = matrix.shape[1] if is_grouped else 0
         if tuple(matrix.shape) not in {(dim, N), (batch, N, length), (batch, groups, N, length)}:
             raise ValueError(
-                f"{name} must be (dim={dim}, N={N}), (batch={batch}, N={N}, L={length}) or (batch, groups, N, L) with groups "
-                f"dividing dim, got {tuple(matrix.shape)}"
+                f"{name} must be (dim={dim}, N={N}), (batch={batch}, N={N}, L={length}) or (batch, groups, N, L) "
+                f"with groups dividing dim, got {tuple(matrix.shape)}"
             )

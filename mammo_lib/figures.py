@@ -1,0 +1,211 @@
+"""The book's figures: plain frames and arrays in, a matplotlib figure out, one visual language.
+
+Titles say the finding, computed from the numbers drawn; axes carry units; n and intervals are shown. Colours are
+the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammograms are never tinted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from sklearn.metrics import roc_curve as sk_roc_curve
+
+from .statistics import SPECIFICITIES, Confusion, Interval, sensitivity_at
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6E6E6E"
+PALETTE = [BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9"]
+LABEL_NAMES = {0: "benign", 1: "malignant"}
+LABEL_COLOURS = {0: BLUE, 1: ORANGE}
+
+
+def use_style() -> None:
+    """Set the look of every figure."""
+    sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE, font_scale=0.9)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110, "figure.figsize": (6.4, 3.8), "savefig.bbox": "tight", "axes.titlelocation": "left",
+            "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.4,
+            "image.cmap": "gray", "legend.frameon": False,
+        }
+    )  # fmt: skip
+
+
+def _canvas(width: float = 6.4, height: float = 3.8, rows: int = 1, columns: int = 1, **options):
+    # Figures are returned, not shown: without pyplot nothing is drawn twice in a notebook, and nothing stays open.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def funnel(counts: pd.DataFrame) -> Figure:
+    """Draw how table rows become the cohort: ``step rows breasts patients malignant``, one bar per step."""
+    figure, axes = _canvas(height=0.55 * len(counts) + 1.1)
+    benign = counts["breasts"] - counts["malignant"]
+    axes.barh(counts["step"], benign, color=BLUE, label="benign")
+    axes.barh(counts["step"], counts["malignant"], left=benign, color=ORANGE, label="malignant")
+    for y, row in enumerate(counts.itertuples()):
+        axes.annotate(
+            f" {row.breasts} breasts, {row.patients} patients, {row.rows} rows",
+            (row.breasts, y),
+            va="center",
+            fontsize=9,
+        )
+    axes.set(xlim=(0, counts["breasts"].max() * 1.75), xlabel="breasts")
+    axes.invert_yaxis()
+    axes.legend(loc="lower right")
+    last = counts.iloc[-1]
+    axes.set_title(
+        f"{counts['rows'].iloc[0]} rows become {last['breasts']} breasts, {last['malignant']} of them malignant"
+    )
+    return figure
+
+
+def cohort_composition(cohort: pd.DataFrame, by: str, name: str) -> Figure:
+    """Draw how many breasts, benign and malignant, have each value of a column, per split."""
+    splits = list(dict.fromkeys(cohort["split"]))
+    figure, axes = _canvas(columns=len(splits), sharey=True, squeeze=False)
+    for ax, split in zip(axes[0], splits, strict=True):
+        part = cohort[cohort["split"] == split]
+        counts = pd.crosstab(part[by].astype("string").fillna("unknown"), part["label"])
+        bottom = np.zeros(len(counts))
+        for label, colour in LABEL_COLOURS.items():
+            heights = counts.get(label, pd.Series(0, counts.index)).to_numpy()
+            ax.bar(counts.index.tolist(), heights, bottom=bottom, color=colour, label=LABEL_NAMES[label])
+            bottom += heights
+        ax.set(title=f"{split}: {part['label'].mean():.0%} of {len(part)} malignant", xlabel=name)
+    axes[0, 0].set_ylabel("breasts")
+    axes[0, 0].legend()
+    return figure
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw loss and validation AUC over epochs, one line per run; the kept epoch is marked."""
+    figure, (left, right) = _canvas(width=7, height=3.2, columns=2)
+    for (name, history), colour in zip(histories.items(), PALETTE * len(histories), strict=False):
+        epochs = history["epoch"] + 1
+        left.plot(epochs, history["train_loss"], color=colour, label=f"{name}, training")
+        left.plot(epochs, history["validation_loss"], color=colour, linestyle="--", label=f"{name}, validation")
+        right.plot(epochs, history["validation_auc"], color=colour, label=name)
+        best = history["validation_auc"].idxmax()
+        right.plot(epochs[best], history["validation_auc"][best], "o", color=colour)
+    best = {name: history["validation_auc"].max() for name, history in histories.items()}
+    left.set(xlabel="epoch", ylabel="cross-entropy, smoothed labels", title="Loss")
+    right.axhline(0.5, color=GREY, linewidth=1)
+    right.set(xlabel="epoch", ylabel="validation AUC", title=f"Best validation AUC {max(best.values()):.2f}")
+    left.legend(fontsize=8)
+    return figure
+
+
+def roc_curve(label: np.ndarray, probability: np.ndarray, interval: Interval) -> Figure:
+    """Draw the ROC curve with the AUC, its interval and the number of breasts in the title."""
+    figure, axes = _canvas(width=4.6, height=4.4)
+    fpr, tpr, _ = sk_roc_curve(label, probability, drop_intermediate=False)
+    axes.plot(100 * fpr, 100 * tpr, color=BLUE)
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="guessing")
+    axes.set(
+        xlabel="1 - specificity, % of benign breasts", ylabel="sensitivity, % of malignant breasts", aspect="equal"
+    )
+    axes.set_title(
+        f"AUC {interval.value:.2f} (95 % interval {interval.low:.2f} to {interval.high:.2f}, n = {interval.n})"
+    )
+    axes.legend(loc="lower right")
+    return figure
+
+
+def confusion_matrix(counts: Confusion) -> Figure:
+    """Draw the four counts at the threshold."""
+    figure, axes = _canvas(width=4.6, height=3.4)
+    table = np.array([[counts.tn, counts.fp], [counts.fn, counts.tp]])
+    names = list(LABEL_NAMES.values())
+    counted = {"annot": True, "fmt": "d", "annot_kws": {"size": 15}}
+    sns.heatmap(table, **counted, cmap="Blues", cbar=False, vmin=0, xticklabels=names, yticklabels=names, ax=axes)
+    axes.set(xlabel="decision", ylabel="pathology")
+    axes.set_title(
+        f"{counts.tp} of {counts.tp + counts.fn} malignant found, {counts.fp} of {counts.tn + counts.fp} benign called"
+    )
+    return figure
+
+
+def operating_points(predictions: pd.DataFrame) -> Figure:
+    """Draw the probabilities of both classes, the threshold, and the sensitivity at fixed specificities."""
+    figure, axes = _canvas(height=3.2)
+    label, probability = predictions["label"].to_numpy(), predictions["probability"].to_numpy()
+    bins = np.linspace(0, 1, 21)
+    for value, colour in LABEL_COLOURS.items():
+        axes.hist(
+            probability[label == value],
+            bins,
+            color=colour,
+            alpha=0.55,
+            label=f"{LABEL_NAMES[value]}, n = {(label == value).sum()}",
+        )
+    threshold = predictions["threshold"].iloc[0]
+    axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}, from validation")
+    axes.set(xlabel="predicted probability of malignancy", ylabel="breasts")
+    points = [f"{sensitivity_at(label, probability, s):.0%} at {s:.0%}" for s in SPECIFICITIES]
+    axes.set_title("Sensitivity at fixed specificity: " + ", ".join(points))
+    axes.legend()
+    return figure
+
+
+def mammogram_grid(
+    images: Sequence[np.ndarray], titles: Sequence[str], title: str, boxes: Sequence | None = None, columns: int = 4
+) -> Figure:
+    """Draw mammograms side by side in grey; ``boxes`` holds (x0, y0, x1, y1) in pixels of each image, or None."""
+    rows = -(-len(images) // columns)
+    figure, axes = _canvas(width=7, height=2.6 * rows + 0.4, rows=rows, columns=columns, squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if i >= len(images):
+            continue
+        ax.imshow(images[i], cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(images[i], 0.999))))
+        ax.set_title(titles[i], fontsize=9, loc="center")
+        if boxes is not None and boxes[i] is not None:
+            x0, y0, x1, y1 = boxes[i]
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=ORANGE, linewidth=1.2))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def published_intervals(published: pd.DataFrame, ours: Mapping[str, Interval]) -> Figure:
+    """Draw published values (``name value low high``) and, beside them, ours of the same name."""
+    figure, axes = _canvas(height=0.5 * len(published) + 1.2)
+    y = np.arange(len(published))
+    _error_bars(axes, published["value"], published["low"], published["high"], y - 0.12, BLUE, "published")
+    mine = [ours.get(name) for name in published["name"]]
+    if any(mine):
+        rows = [(i, one) for i, one in enumerate(mine) if one]
+        values, low, high = (np.array([getattr(one, part) for _, one in rows]) for part in ("value", "low", "high"))
+        _error_bars(axes, values, low, high, np.array([i for i, _ in rows]) + 0.12, ORANGE, "this profile")
+    axes.set(yticks=y, yticklabels=published["name"], xlabel="value, with 95 % interval")
+    axes.invert_yaxis()
+    axes.legend()
+    widest = (published["high"] - published["low"]).max()
+    axes.set_title(f"The published values with the intervals their test size implies: up to {widest:.2f} wide")
+    return figure
+
+
+def denominators(matches: Mapping[str, Sequence[int]], common: Sequence[int], n_max: int) -> Figure:
+    """Draw, per published accuracy, the test sizes at which it is a whole number of breasts; common ones are marked."""
+    figure, axes = _canvas(height=0.5 * len(matches) + 1.3)
+    for y, sizes in enumerate(matches.values()):
+        axes.plot(sizes, np.full(len(sizes), y), "|", color=BLUE, markersize=13)
+    for n in common:
+        axes.axvline(n, color=ORANGE, linewidth=1.5, zorder=0)
+        axes.annotate(f" {n}", (n, -0.65), color=ORANGE)
+    axes.set(
+        yticks=range(len(matches)), yticklabels=list(matches), xlim=(0, n_max), xlabel="size of the test set, breasts"
+    )
+    axes.set_ylim(len(matches) - 0.5, -0.9)
+    axes.set_title(f"Only {' and '.join(map(str, common))} breasts fit all {len(matches)} accuracies")
+    return figure
+
+
+def _error_bars(axes, values, low, high, y, colour, name) -> None:
+    spread = np.abs(np.vstack([np.asarray(values) - np.asarray(low), np.asarray(high) - np.asarray(values)]))
+    axes.errorbar(values, y, xerr=spread, fmt="o", color=colour, capsize=3, label=name)

