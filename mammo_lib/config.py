@@ -144,11 +144,11 @@ class Profile(Frozen):
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
         name="smoke",
-        phantom_breasts=96,
+        phantom_breasts=144,
         run=RunConfig(
             data=DataConfig(image_size=64, n_folds=4),
             model=ModelConfig(backbone="nano"),
-            train=TrainConfig(epochs=4, batch_size=8, learning_rate=1e-3),
+            train=TrainConfig(epochs=8, batch_size=8, learning_rate=1e-3, augment=False),
         ),
     ),
     "mirror": Profile(
@@ -156,7 +156,7 @@ PROFILES: dict[str, Profile] = {
         run=RunConfig(
             data=DataConfig(image_size=224),
             model=ModelConfig(backbone="nano"),
-            train=TrainConfig(epochs=8, batch_size=8, learning_rate=5e-4),
+            train=TrainConfig(epochs=20, batch_size=8, learning_rate=5e-4),
         ),
     ),
     "paper": Profile(name="paper", run=RunConfig(), seeds=(0, 1, 2, 3, 4)),

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from sklearn.metrics import roc_curve as sk_roc_curve
@@ -25,7 +26,9 @@ LABEL_COLOURS = {0: BLUE, 1: ORANGE}
 
 
 def use_style() -> None:
-    """Set the look of every figure."""
+    """Set the look of every figure and, in a notebook, show returned figures as pictures."""
+    if (shell := get_ipython()) is not None:
+        shell.run_line_magic("matplotlib", "inline")
     sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE, font_scale=0.9)
     plt.rcParams.update(
         {
@@ -57,7 +60,7 @@ def funnel(counts: pd.DataFrame) -> Figure:
         )
     axes.set(xlim=(0, counts["breasts"].max() * 1.75), xlabel="breasts")
     axes.invert_yaxis()
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.62, -0.12), ncols=2)
     last = counts.iloc[-1]
     axes.set_title(
         f"{counts['rows'].iloc[0]} rows become {last['breasts']} breasts, {last['malignant']} of them malignant"

@@ -39,8 +39,8 @@ def mirror(tmp_path):
 
 COHORT = pd.DataFrame(
     {
-        "breast_id": ["P_00001_LEFT"], "patient_id": ["P_00001"], "laterality": ["LEFT"], "split": ["test"], "label": [1],
-        "whole_CC": ["a"], "whole_MLO": ["b"], "crops_CC": [("c",)], "crops_MLO": [("d",)],
+        "breast_id": ["P_00001_LEFT"], "patient_id": ["P_00001"], "laterality": ["LEFT"], "split": ["test"],
+        "label": [1], "whole_CC": ["a"], "whole_MLO": ["b"], "crops_CC": [("c",)], "crops_MLO": [("d",)],
     }
 )  # fmt: skip
 

@@ -3,6 +3,8 @@
 Sphinx reads pages only below its source folder, book/, while the notebooks live in
 notebooks/. `mammo reproduce` puts the executed ones into book/notebooks/. On a fresh
 checkout nothing is there, so the source notebook, without outputs, stands in.
+
+Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}.
 """
 
 from __future__ import annotations
@@ -44,9 +46,27 @@ def _is_executed(page: Path) -> bool:
     return page.exists() and not json.loads(page.read_text(encoding="utf-8"))["metadata"].get("staged")
 
 
+def glued_values(book: Path) -> dict[str, str]:
+    """Return name -> Markdown of everything that the executed notebooks glued."""
+    values = {"headline": "*Nothing has been run in this copy yet: `make reproduce` fills this in.*"}
+    for page in sorted((book / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+                if name:
+                    values[name] = "".join(output["data"].get("text/markdown", output["data"]["text/plain"]))
+    return values
+
+
+def use_values(app, config):
+    """Offer the glued values to MyST."""
+    config.myst_substitutions = glued_values(Path(app.srcdir))
+
+
 def setup(app):
     """Stage the notebooks before Sphinx looks for pages."""
     waiting = stage(Path(app.srcdir))
     if waiting:
         logger.info("stage_notebooks: %d notebook(s) shown without results", waiting)
+    app.connect("config-inited", use_values, priority=100)  # before myst-parser reads its settings
     return {"version": "1.0", "parallel_read_safe": True}

@@ -119,9 +119,7 @@ class MammogramData(lightning.LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         seed = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
         dataset = BreastDataset(self.config, self.prepared, self.cohort("train"), augment_seed=seed)
-        return _loader(
-            self.config, dataset, shuffle=True, drop_last=True, generator=torch.Generator().manual_seed(seed)
-        )
+        return _loader(self.config, dataset, sampler=SeededShuffle(len(dataset), seed), drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in cohort order."""

@@ -109,20 +109,36 @@ def _place(mass: Mass, view: str, nipple, thickness) -> tuple[float, float]:
 
 
 def _mass(mass: Mass, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the added intensity and the outline of a mass: a star-shaped body and thin rays."""
-    generator = np.random.default_rng(mass.seed)
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    """Return the added intensity and the outline of a mass on the film: a star-shaped body and thin rays."""
+    reach = round(3 * mass.radius) + 8
+    top, left = (max(0, round(c) - reach) for c in centre)
+    window = np.s_[top : round(centre[0]) + reach, left : round(centre[1]) + reach]
+    bump, outline = np.zeros((HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH), bool)
+    y, x = (axis[window] for axis in np.mgrid[:HEIGHT, :WIDTH])
     distance, angle = np.hypot(y - centre[0], x - centre[1]), np.arctan2(y - centre[0], x - centre[1])
-    waves = sum(generator.normal() / k**0.7 * np.cos(k * angle + generator.uniform(0, 2 * np.pi)) for k in range(2, 9))
-    edge = mass.radius * (1 + mass.raggedness * waves)
+    generator = np.random.default_rng(mass.seed)
+    edge = mass.radius * (1 + mass.raggedness * _waves(angle, generator))
     body = 1 / (1 + np.exp((distance - edge) / (1.0 + 6.4 * mass.raggedness)))
-    rays = np.zeros_like(body)
+    rays = _rays(distance, angle, mass, generator)
+    bump[window], outline[window] = mass.contrast * np.maximum(body, 0.8 * rays), distance < np.maximum(edge, 3)
+    return bump, outline
+
+
+def _waves(angle: np.ndarray, generator) -> np.ndarray:
+    """Return a random closed contour's deviation from a circle."""
+    strength, phase = generator.normal(size=7), generator.uniform(0, 2 * np.pi, 7)
+    return sum(a / k**0.7 * np.cos(k * angle + p) for k, a, p in zip(range(2, 9), strength, phase, strict=True))
+
+
+def _rays(distance: np.ndarray, angle: np.ndarray, mass: Mass, generator) -> np.ndarray:
+    """Return spicules: thin lines that leave the body in random directions and fade."""
+    rays = np.zeros_like(distance)
     for _ in range(round(14 * mass.spiculation)):
         direction, length = generator.uniform(-np.pi, np.pi), mass.radius * generator.uniform(1.4, 2.3)
         across = np.abs(np.angle(np.exp(1j * (angle - direction)))) * distance
         along = np.clip((length - distance) / length, 0, 1)
         rays = np.maximum(rays, np.exp(-((across / 1.1) ** 2)) * along * (distance > 0.5 * mass.radius))
-    return mass.contrast * np.maximum(body, 0.8 * rays), distance < np.maximum(edge, 3)
+    return rays
 
 
 def _film_marks(view: str, generator) -> np.ndarray:

@@ -15,7 +15,6 @@ NOTE: the paper names a fusion gate without a formula; this is ours, and ``fusio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..config import RunConfig
-from .mambavision import MambaVision, create_mambavision
+from .mambavision import VARIANTS, MambaVision, create_mambavision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 N_CLASSES = 2
@@ -138,12 +137,20 @@ def build_fusion(name: str, d_model: int) -> nn.Module:
 def build_model(config: RunConfig) -> MammoMamba:
     """Build the network of a run config."""
     model = config.model
+    windows = fitting_windows(model.backbone, config.data.image_size)
     encoders = {
-        stream: create_mambavision(model.backbone, num_classes=0, drop_path=config.train.drop_path)
+        stream: create_mambavision(
+            model.backbone, num_classes=0, drop_path=config.train.drop_path, window_sizes=windows
+        )
         for stream in model.streams
     }
-    return MammoMamba(encoders, len(model.views), d_model=_width(encoders.values()), fusion=model.fusion)
+    d_model = next(iter(encoders.values())).num_features
+    return MammoMamba(encoders, len(model.views), d_model, model.fusion)
 
 
-def _width(encoders: Sequence[MambaVision]) -> int:
-    return next(iter(encoders)).num_features
+def fitting_windows(backbone: str, image_size: int) -> tuple[int, ...]:
+    """Return the variant's windows, made no larger than the stage maps: padding would be scanned and attended to."""
+    strides = (4, 8, 16, 32)
+    return tuple(
+        min(w, -(-image_size // stride)) for w, stride in zip(VARIANTS[backbone].windows, strides, strict=True)
+    )
