@@ -34,15 +34,16 @@ def reproduce(
     from tqdm import tqdm
 
     from . import reproduce as reproduction
-    from .data.collection import data_root
+    from .data.collection import open_collection
 
     chosen = get_profile(profile)
     typer.echo(f"profile {chosen.name}: preparing the data")
-    root = data_root(chosen, data)
-    os.environ["MAMMO_PROFILE"] = chosen.name
+    collection = open_collection(chosen, data)
+    for split in ("train", "test"):
+        collection.prepare(chosen.run, split)
     if chosen.phantom_breasts is None:
-        os.environ["MAMMO_DATA"] = str(root)  # the notebooks' kernels inherit it
-    steps = reproduction.plan(chosen, root, only=only or (), start=start, force=force)
+        os.environ["MAMMO_DATA"] = str(collection.root)  # the notebooks' kernels inherit it
+    steps = reproduction.plan(chosen, collection.root, only=only or (), start=start, force=force)
     for step in tqdm(steps, desc="notebooks", unit="notebook", dynamic_ncols=True):
         seconds = None if step.is_done else reproduction.execute(step, chosen)
         tqdm.write(

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mammo_lib.data.cohort import build_cohort, read_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +27,8 @@ def empty(tmp_path):
 
 def one_line(done) -> str:
     assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line]
+    # A progress bar may have been drawn before; it ends with a carriage return, not with a line of its own.
+    lines = [line for line in done.stderr.splitlines() if line and "it/s]" not in line and "view/s]" not in line]
     assert len(lines) == 1, done.stderr
     return lines[0]
 
@@ -50,6 +54,32 @@ def test_empty_data_folder(empty):
     line = one_line(mammo("data", "prepare", "--profile", "mirror", "--data", empty))
     assert str(empty) in line
     assert "case_description" in line
+
+
+@pytest.fixture
+def damaged(phantom_root, tmp_path):
+    """A copy of the phantom that a test may damage; the `mirror` profile reads any layout."""
+    return shutil.copytree(phantom_root, tmp_path / "data")
+
+
+def a_test_film(root):
+    cohort = build_cohort(read_tables(root), "paper", "test")
+    return root / cohort["whole_CC"].iloc[0]
+
+
+@pytest.mark.parametrize("command", [["reproduce"], ["data", "prepare"]])
+def test_truncated_image(damaged, command):
+    film = a_test_film(damaged)
+    film.write_bytes(film.read_bytes()[:-9999])
+    line = one_line(mammo(*command, "--profile", "mirror", "--data", damaged, MAMMO_ROOT=damaged.parent))
+    assert f"{film}: cannot be decoded" in line
+    assert not list(damaged.parent.rglob("_build/cache/.*"))
+
+
+def test_missing_table(damaged):
+    (damaged / "mass_case_description_test_set.csv").unlink()
+    line = one_line(mammo("reproduce", "--profile", "mirror", "--data", damaged))
+    assert "mass_case_description_test_set.csv: missing, while" in line
 
 
 def test_config_with_an_unknown_key(tmp_path):

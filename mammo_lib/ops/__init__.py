@@ -1,5 +1,6 @@
-"""State-space operators."""
+"""State-space operators: the selective scan and, for constant coefficients, its three classical forms."""
 
-from .scan import selective_scan
+from .scan import backends, selective_scan
+from .ssm import ssm_convolve, ssm_kernel, ssm_recurrence
 
-__all__ = ["selective_scan"]
+__all__ = ["backends", "selective_scan", "ssm_convolve", "ssm_kernel", "ssm_recurrence"]

@@ -17,20 +17,24 @@ convolution kernel.
 
 from __future__ import annotations
 
+import functools
+import importlib
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-BACKENDS = ("auto", "reference")
+BACKENDS = ("reference", "numba", "triton", "mamba_ssm")
 
 
 def selective_scan(
     u: Float[Tensor, "batch dim length"],
     delta: Float[Tensor, "batch dim length"],
     A: Float[Tensor, "dim state"],
-    B: Float[Tensor, ...],
-    C: Float[Tensor, ...],
+    B: Float[Tensor, "..."],
+    C: Float[Tensor, "..."],
     D: Float[Tensor, " dim"] | None = None,
     z: Float[Tensor, "batch dim length"] | None = None,
     delta_bias: Float[Tensor, " dim"] | None = None,
@@ -41,8 +45,10 @@ def selective_scan(
 ):
     """Run the selective scan; the signature is that of ``mamba_ssm``'s ``selective_scan_fn``.
 
-    Tensors may have any strides. State and accumulation are float32, or float64 for float64 inputs. Differentiable in
-    every tensor. With ``z`` the output is multiplied by SiLU(z).
+    Tensors may have any strides. State and accumulation are float32, or float64 for a float64 ``u``. Differentiable in
+    every tensor. With ``z`` the output is multiplied by SiLU(z). ``backend`` is ``reference`` (plain PyTorch, the
+    specification), ``numba`` (CPU), ``triton`` or ``mamba_ssm`` (NVIDIA GPU), or ``auto``: on a GPU ``mamba_ssm``, then
+    ``triton``; on a CPU ``numba``; ``reference`` on other devices.
 
     Returns
     -------
@@ -53,45 +59,123 @@ def selective_scan(
     ------
     ValueError
         A shape does not fit, or the backend is unknown.
+    RuntimeError
+        The backend is not available here; the message says why.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     _check_shapes(u, delta, A, B, C)
+    backend = choose_backend(u) if backend == "auto" else _available(backend)
+    if backend == "mamba_ssm":
+        return _mamba_ssm()(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
     work = torch.float64 if u.dtype == torch.float64 else torch.float32
     step = delta.to(work)
     if delta_bias is not None:
         step = step + delta_bias.to(work)[:, None]
     if delta_softplus:
         step = functional.softplus(step)
-    y, last_state = _recurrence(u.to(work), step, A.to(work), _per_channel(B, u).to(work), _per_channel(C, u).to(work))
-    if D is not None:
-        y = y + D.to(work)[:, None] * u.to(work)
+    skip = u.new_zeros(u.shape[1], dtype=work) if D is None else D.to(work)
+    inputs = (u.to(work), step, A.to(work), _grouped(B, u).to(work), _grouped(C, u).to(work), skip)
+    y, last_state = scan_reference(*inputs) if backend == "reference" else _run_compiled(backend, inputs)
     if z is not None:
         y = y * functional.silu(z.to(work))
     out = y.to(u.dtype)
     return (out, last_state) if return_last_state else out
 
 
-def _recurrence(u, delta, A, B, C):
-    """Step through time: u, delta (batch, dim, L); A (dim, N); B, C (batch, dim or 1, N, L)."""
-    decay = torch.exp(delta.unsqueeze(2) * A[:, :, None]).unbind(-1)
-    drive = ((delta * u).unsqueeze(2) * B).unbind(-1)
-    state, outputs = u.new_zeros(*u.shape[:2], A.shape[1]), []
-    for t, read in enumerate(C.unbind(-1)):
-        state = decay[t] * state + drive[t]
-        outputs.append((state * read).sum(-1))
-    return torch.stack(outputs, dim=-1) if outputs else torch.empty_like(u), state
+def scan_reference(
+    u: Float[Tensor, "batch dim length"],
+    step: Float[Tensor, "batch dim length"],
+    A: Float[Tensor, "dim state"],
+    B: Float[Tensor, "batch groups state length"],
+    C: Float[Tensor, "batch groups state length"],
+    D: Float[Tensor, " dim"],
+) -> tuple[Tensor, Tensor]:
+    """Step through time, as the equation says; return y and the last state."""
+    B, C = (m.repeat_interleave(u.shape[1] // m.shape[1], dim=1) for m in (B, C))
+    decay = torch.exp(step.unsqueeze(2) * A[:, :, None]).unbind(-1)
+    drive = ((step * u).unsqueeze(2) * B).unbind(-1)
+    h, outputs = u.new_zeros(*u.shape[:2], A.shape[1]), []
+    for a_t, b_t, C_t in zip(decay, drive, C.unbind(-1), strict=True):
+        h = a_t * h + b_t
+        outputs.append((h * C_t).sum(-1))
+    return torch.stack(outputs, dim=-1) + D[:, None] * u, h
 
 
-def _per_channel(matrix: Tensor, u: Tensor) -> Tensor:
-    """Bring B or C to (batch, dim or 1, N, L)."""
+def choose_backend(u: Tensor) -> str:
+    """Return what ``auto`` means for a tensor: the fastest available backend of its device."""
+    if u.device.type == "cuda":
+        # mamba_ssm has no float64.
+        names = ["triton"] if u.dtype == torch.float64 else ["mamba_ssm", "triton"]
+        return next((name for name in names if reason_against(name) is None), "reference")
+    return _available("numba") if u.device.type == "cpu" else "reference"
+
+
+def backends() -> dict[str, str]:
+    """Return, for every backend, "available" or the reason why not, and whether GPU parity has been recorded."""
+    return {name: reason_against(name) or _status(name) for name in BACKENDS}
+
+
+@functools.cache
+def reason_against(name: str) -> str | None:
+    """Return why a backend cannot be used here, None where it can. Asked once, at first use."""
+    try:
+        if name == "numba":
+            importlib.import_module("numba")
+        elif name == "triton":
+            importlib.import_module("triton")
+            from .scan_gpu import is_interpreted
+
+            if not (torch.cuda.is_available() or is_interpreted()):
+                return "no CUDA device"
+        elif name == "mamba_ssm":
+            _mamba_ssm()
+            if not torch.cuda.is_available():
+                return "no CUDA device"
+    except Exception as error:  # an import of compiled code may fail in any way; the way is the answer
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    return None
+
+
+def _status(name: str) -> str:
+    if name != "triton":
+        return "available"
+    from .scan_gpu import has_recorded_parity
+
+    return "available" if has_recorded_parity() else "available, not yet verified on a GPU"
+
+
+def _available(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    if reason := reason_against(name):
+        raise RuntimeError(f"backend {name!r} is not available: {reason}; choose another or backend='auto'")
+    return name
+
+
+def _run_compiled(backend: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    y, last_state, _ = _operator(backend)(*inputs, keep)
+    return y, last_state
+
+
+@functools.cache
+def _operator(backend: str) -> Callable:
+    """Register a compiled backend's torch operator at its first use."""
+    from .scan_op import register
+
+    module = {"numba": "scan_cpu", "triton": "scan_gpu"}[backend]
+    return register(module, importlib.import_module(f".{module}", __package__))
+
+
+def _mamba_ssm() -> Callable:
+    return importlib.import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
+
+
+def _grouped(matrix: Tensor, u: Tensor) -> Tensor:
+    """Bring B or C to (batch, groups, N, L): one group per channel where it is constant, one group where it has none."""
     batch, dim, length = u.shape
     if matrix.dim() == 2:
         return matrix[None, :, :, None].expand(batch, dim, -1, length)
-    if matrix.dim() == 3:
-        return matrix[:, None]
-    groups = matrix.shape[1]
-    return matrix if groups == 1 else matrix.repeat_interleave(dim // groups, dim=1)
+    return matrix[:, None] if matrix.dim() == 3 else matrix
 
 
 def _check_shapes(u, delta, A, B, C):

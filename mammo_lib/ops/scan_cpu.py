@@ -1,0 +1,298 @@
+"""The selective scan compiled for CPUs (Numba): the forward, and a backward derived by hand.
+
+Work is cut into tiles of ``LANES`` channels and chunks of ``CHUNK`` steps. Inside a tile the channels are the
+vector lanes of the processor, so the recurrence over time costs no vector width; a tile is loaded once into local
+buffers, whatever the strides of its tensors. The forward keeps the state at the start of each chunk (N / CHUNK of the
+size of u); the backward recomputes the states inside a chunk from it. Nothing of size batch x dim x L x N is stored.
+
+With s the step, a_t = exp(s_t A), h_t = a_t h_{t-1} + s_t B_t u_t, y_t = <C_t, h_t> + D u_t and g = dL/dy, the adjoint
+state G_t = C_t g_t + a_{t+1} G_{t+1} runs backwards in time and gives
+
+    dC_t = g_t h_t,  dB_t = G_t s_t u_t,  du_t = D g_t + s_t <G_t, B_t>,  dD = sum g_t u_t,
+    dA = sum G_t a_t h_{t-1} s_t,  ds_t = <G_t, A a_t h_{t-1} + B_t u_t>.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+from torch import Tensor
+
+LANES = 16
+CHUNK = 32
+SERIAL_WORK = 200_000  # state updates below which a second thread costs more than it saves
+FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption on NaN or infinity
+
+# Cephes' expf: exp(x) = 2^k exp(r), r = x - k ln 2 in two parts, a degree-5 polynomial; 1e-7 relative error.
+LOG2_E, LN2_HIGH, LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
+P0, P1, P2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
+P3, P4, P5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(0.5)
+LOWEST, HIGHEST, HALF, ONE = np.float32(-87.3), np.float32(88.0), np.float32(0.5), np.float32(1)
+EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)
+
+
+def scan_forward(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, keep: bool):
+    """Run the recurrence.
+
+    ``u step`` (batch, dim, L), any strides; ``A`` (dim, N); ``B C`` (batch, groups, N, L); ``D`` (dim,); all float32 or all
+    float64. Returns ``y`` (batch, dim, L), the last state (batch, dim, N), and the states at chunk starts that the
+    backward needs (empty unless ``keep``).
+    """
+    batch, dim, _ = u.shape
+    tiles, N = _tiles(dim, B), A.shape[1]
+    y, last = torch.empty_like(u), u.new_zeros(batch, dim, N)
+    starts = u.new_empty(starts_shape(u, A, B, keep))
+    arrays = [_array(tensor) for tensor in (u, step, A, B, C, D, y, last, starts)]
+    kernel = _compile("forward", u.dtype)
+    _in_parallel(lambda first, stop: kernel(first, stop, *arrays), batch * tiles, u.numel() * N)
+    return y, last, starts
+
+
+def scan_backward(g: Tensor, g_last: Tensor, u: Tensor, step: Tensor, A, B, C, D, starts: Tensor):
+    """Return the gradients of u, step, A, B, C, D for the gradients of y and of the last state."""
+    batch, dim, _ = u.shape
+    tiles = _tiles(dim, B)
+    du, dstep = torch.empty_like(u), torch.empty_like(step)
+    # A thread owns whole batch entries where there are enough; else channels are split and each split has sums of its own.
+    threads = torch.get_num_threads()
+    splits = 1 if batch >= threads else min(tiles, -(-threads // max(1, batch)))
+    units = batch * splits
+    dA, dD = u.new_zeros(units, *A.shape), u.new_zeros(units, dim)
+    dB, dC = (u.new_zeros(splits, *B.shape) for _ in range(2))
+    arrays = [_array(tensor) for tensor in (g, g_last, u, step, A, B, C, D, starts, du, dstep, dA, dB, dC, dD)]
+    kernel = _compile("backward", u.dtype)
+    _in_parallel(lambda first, stop: kernel(first, stop, splits, *arrays), units, 3 * u.numel() * A.shape[1])
+    return du, dstep, dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0)
+
+
+def starts_shape(u: Tensor, A: Tensor, B: Tensor, keep: bool) -> tuple[int, ...]:
+    """Return the shape of the states that the forward keeps: (batch, tiles, chunks, N, LANES)."""
+    batch, dim, length = u.shape
+    return batch, _tiles(dim, B), -(-length // CHUNK) if keep else 0, A.shape[1], LANES
+
+
+def _forward(first, stop, u, step, A, B, C, D, y, last, starts):
+    """Tasks first to stop - 1; a task is one tile of channels of one batch entry."""
+    dim, length, groups, N = u.shape[1], u.shape[2], B.shape[1], A.shape[1]
+    per_group = dim // groups
+    tiles_per_group = (per_group + LANES - 1) // LANES
+    tiles = groups * tiles_per_group
+    us, ss, ys = np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype)
+    h, Al, Dl = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype), np.zeros(LANES, u.dtype)
+    for task in range(first, stop):
+        b, tile = task // tiles, task % tiles
+        group = tile // tiles_per_group
+        d0 = group * per_group + (tile % tiles_per_group) * LANES
+        width = min(LANES, (group + 1) * per_group - d0)
+        _load_coefficients(A, D, d0, width, Al, Dl)
+        h[:] = 0
+        for chunk in range((length + CHUNK - 1) // CHUNK):
+            t0 = chunk * CHUNK
+            n_steps = min(CHUNK, length - t0)
+            if starts.shape[2]:
+                starts[b, tile, chunk] = h
+            _load(u, b, d0, width, t0, n_steps, us)
+            _load(step, b, d0, width, t0, n_steps, ss)
+            for t in range(n_steps):
+                for i in range(LANES):
+                    ys[t, i] = Dl[i] * us[t, i]
+                for n in range(N):
+                    Bt, Ct = B[b, group, n, t0 + t], C[b, group, n, t0 + t]
+                    for i in range(LANES):
+                        h[n, i] = _exp(ss[t, i] * Al[n, i]) * h[n, i] + ss[t, i] * us[t, i] * Bt
+                        ys[t, i] += Ct * h[n, i]
+            _store(ys, y, b, d0, width, t0, n_steps)
+        for n in range(N):
+            for i in range(width):
+                last[b, d0 + i, n] = h[n, i]
+
+
+def _backward(first, stop, splits, g, g_last, u, step, A, B, C, D, starts, du, dstep, dA, dB, dC, dD):
+    """Units first to stop - 1; a unit is one split of the channels of one batch entry."""
+    dim, length, groups, N = u.shape[1], u.shape[2], B.shape[1], A.shape[1]
+    per_group = dim // groups
+    tiles_per_group = (per_group + LANES - 1) // LANES
+    tiles = groups * tiles_per_group
+    us, ss, gs = np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype)
+    dus, dss = np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype)
+    Al, Dl = np.zeros((N, LANES), u.dtype), np.zeros(LANES, u.dtype)
+    h, a = np.zeros((CHUNK + 1, N, LANES), u.dtype), np.zeros((CHUNK, N, LANES), u.dtype)
+    dBl, dCl = np.zeros((CHUNK, N, LANES), u.dtype), np.zeros((CHUNK, N, LANES), u.dtype)
+    G = np.zeros((tiles, N, LANES), u.dtype)  # a_{t+1} G_{t+1} of every tile, carried from chunk to chunk
+    dAl, dDl = np.zeros((tiles, N, LANES), u.dtype), np.zeros((tiles, LANES), u.dtype)
+    for unit in range(first, stop):
+        b, split = unit // splits, unit % splits
+        tile0, tile1 = split * tiles // splits, (split + 1) * tiles // splits
+        dAl[:] = 0
+        dDl[:] = 0
+        for tile in range(tile0, tile1):
+            group = tile // tiles_per_group
+            d0 = group * per_group + (tile % tiles_per_group) * LANES
+            width = min(LANES, (group + 1) * per_group - d0)
+            G[tile] = 0
+            for n in range(N):
+                for i in range(width):
+                    G[tile, n, i] = g_last[b, d0 + i, n]
+        for chunk in range((length + CHUNK - 1) // CHUNK - 1, -1, -1):
+            t0 = chunk * CHUNK
+            n_steps = min(CHUNK, length - t0)
+            for group in range(tile0 // tiles_per_group, (tile1 - 1) // tiles_per_group + 1):
+                dBl[:] = 0
+                dCl[:] = 0
+                for tile in range(max(tile0, group * tiles_per_group), min(tile1, (group + 1) * tiles_per_group)):
+                    d0 = group * per_group + (tile % tiles_per_group) * LANES
+                    width = min(LANES, (group + 1) * per_group - d0)
+                    _load_coefficients(A, D, d0, width, Al, Dl)
+                    _load(u, b, d0, width, t0, n_steps, us)
+                    _load(step, b, d0, width, t0, n_steps, ss)
+                    _load(g, b, d0, width, t0, n_steps, gs)
+                    h[0] = starts[b, tile, chunk]
+                    for t in range(n_steps):
+                        for n in range(N):
+                            Bt = B[b, group, n, t0 + t]
+                            for i in range(LANES):
+                                a[t, n, i] = _exp(ss[t, i] * Al[n, i])
+                                h[t + 1, n, i] = a[t, n, i] * h[t, n, i] + ss[t, i] * us[t, i] * Bt
+                    for t in range(n_steps - 1, -1, -1):
+                        for i in range(LANES):
+                            dus[t, i] = 0
+                            dss[t, i] = 0
+                            dDl[tile, i] += gs[t, i] * us[t, i]
+                        for n in range(N):
+                            Bt, Ct = B[b, group, n, t0 + t], C[b, group, n, t0 + t]
+                            for i in range(LANES):
+                                Gt = G[tile, n, i] + Ct * gs[t, i]
+                                through = Gt * a[t, n, i]
+                                decayed = through * h[t, n, i]
+                                dCl[t, n, i] += gs[t, i] * h[t + 1, n, i]
+                                dBl[t, n, i] += Gt * ss[t, i] * us[t, i]
+                                dAl[tile, n, i] += decayed * ss[t, i]
+                                dss[t, i] += decayed * Al[n, i]
+                                dus[t, i] += Gt * Bt
+                                G[tile, n, i] = through
+                        for i in range(LANES):
+                            dss[t, i] += dus[t, i] * us[t, i]
+                            dus[t, i] = dus[t, i] * ss[t, i] + Dl[i] * gs[t, i]
+                    _store(dus, du, b, d0, width, t0, n_steps)
+                    _store(dss, dstep, b, d0, width, t0, n_steps)
+                for t in range(n_steps):
+                    for n in range(N):
+                        dB[split, b, group, n, t0 + t] = dBl[t, n].sum()
+                        dC[split, b, group, n, t0 + t] = dCl[t, n].sum()
+        for tile in range(tile0, tile1):
+            group = tile // tiles_per_group
+            d0 = group * per_group + (tile % tiles_per_group) * LANES
+            for i in range(min(LANES, (group + 1) * per_group - d0)):
+                dD[unit, d0 + i] = dDl[tile, i]
+                for n in range(N):
+                    dA[unit, d0 + i, n] = dAl[tile, n, i]
+
+
+@intrinsic
+def _as_float32(typing_context, bits):
+    """Reinterpret the bits of an int32 as a float32."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+def _exp(x):
+    """exp(x); in float32 a form that the compiler can vectorise."""
+    return math.exp(x)
+
+
+@overload(_exp, inline="always")
+def _compiled_exp(x):
+    if x != types.float32:
+        return lambda x: math.exp(x)
+
+    def vectorised(x):
+        x = max(min(x, HIGHEST), LOWEST)
+        k = np.floor(x * LOG2_E + HALF)
+        r = x - k * LN2_HIGH - k * LN2_LOW
+        p = (((((P0 * r + P1) * r + P2) * r + P3) * r + P4) * r + P5) * r * r + r + ONE
+        return p * _as_float32((np.int32(k) + EXPONENT_BIAS) << MANTISSA_BITS)
+
+    return vectorised
+
+
+@njit(inline="always")
+def _load(source, b, d0, width, t0, n_steps, tile):
+    """Copy steps t0... of channels d0... into a (step, lane) tile; lanes beyond the width stay zero."""
+    if width < LANES:
+        tile[:] = 0
+    for i in range(width):
+        for t in range(n_steps):
+            tile[t, i] = source[b, d0 + i, t0 + t]
+
+
+@njit(inline="always")
+def _store(tile, target, b, d0, width, t0, n_steps):
+    """Copy a (step, lane) tile back."""
+    for i in range(width):
+        for t in range(n_steps):
+            target[b, d0 + i, t0 + t] = tile[t, i]
+
+
+@njit(inline="always")
+def _load_coefficients(A, D, d0, width, Al, Dl):
+    """Copy A and D of a tile's channels; lanes beyond the width stay zero."""
+    Al[:] = 0
+    Dl[:] = 0
+    for i in range(width):
+        Dl[i] = D[d0 + i]
+        for n in range(A.shape[1]):
+            Al[n, i] = A[d0 + i, n]
+
+
+@functools.cache
+def _compile(name: str, dtype: torch.dtype):
+    """Compile a kernel for a type, for arrays of any strides; once per machine, then read from Numba's cache."""
+    scalar = types.float32 if dtype == torch.float32 else types.float64
+
+    def arrays(*dimensions: int):
+        return [types.Array(scalar, d, "A") for d in dimensions]
+
+    integer = types.int64
+    if name == "forward":
+        signature, kernel = [integer, integer, *arrays(3, 3, 2, 4, 4, 1, 3, 3, 5)], _forward
+    else:
+        signature = [integer, integer, integer, *arrays(3, 3, 3, 3, 2, 4, 4, 1, 5, 3, 3, 3, 5, 5, 2)]
+        kernel = _backward
+    return njit(types.void(*signature), nogil=True, cache=True, fastmath=FAST, error_model="numpy")(kernel)
+
+
+@functools.cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="selective-scan")
+
+
+def _in_parallel(kernel, tasks: int, work: int) -> None:
+    """Share tasks 0 to tasks - 1 out to torch's number of threads."""
+    threads = min(torch.get_num_threads(), tasks) if work > SERIAL_WORK else 1
+    if threads <= 1:
+        kernel(0, tasks)
+        return
+    bounds = [k * tasks // threads for k in range(threads + 1)]
+    futures = [_pool(threads - 1).submit(kernel, *span) for span in zip(bounds[1:-1], bounds[2:], strict=True)]
+    kernel(bounds[0], bounds[1])
+    for future in futures:
+        future.result()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().numpy()
+
+
+def _tiles(dim: int, B: Tensor) -> int:
+    groups = B.shape[1]
+    return groups * -(-(dim // groups) // LANES)

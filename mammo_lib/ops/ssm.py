@@ -1,0 +1,62 @@
+"""A linear state space model with constant coefficients, in three forms of one operator.
+
+| code | meaning | shape |
+|---|---|---|
+| A | state matrix | (N, N), or (N,) for a diagonal one |
+| B, C | input and output vectors | (N,) |
+| D | skip, a number | |
+| h | state | (..., N) |
+| K | kernel | (L,) |
+
+    h_t = A h_{t-1} + B x_t,  y_t = C h_t + D x_t        (recurrence: L steps, one after the other)
+    y = K * x + D x,  K = [CB, CAB, ..., C A^{L-1} B]    (convolution: all steps at once)
+
+A *selective* scan has no such kernel: its coefficients change with the input.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def ssm_recurrence(
+    x: Float[Tensor, "*batch length"], A: Float[Tensor, "..."], B: Float[Tensor, " state"], C: Float[Tensor, " state"],
+    D: float | Tensor = 0.0,
+) -> Float[Tensor, "*batch length"]:  # fmt: skip
+    """Run the recurrence, one step after the other."""
+    h, outputs = x.new_zeros(*x.shape[:-1], B.shape[0]), []
+    for x_t in x.unbind(-1):
+        h = _advance(A, h) + B * x_t[..., None]
+        outputs.append(h @ C)
+    return torch.stack(outputs, dim=-1) + D * x
+
+
+def ssm_kernel(
+    A: Float[Tensor, "..."], B: Float[Tensor, " state"], C: Float[Tensor, " state"], length: int
+) -> Float[Tensor, " length"]:
+    """Return K = [CB, CAB, ..., C A^(length-1) B]."""
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    state, entries = B, []
+    for _ in range(length):
+        entries.append(state @ C)
+        state = _advance(A, state)
+    return torch.stack(entries)
+
+
+def ssm_convolve(
+    x: Float[Tensor, "*batch length"], K: Float[Tensor, " length"], D: float | Tensor = 0.0
+) -> Float[Tensor, "*batch length"]:
+    """Return the causal convolution K * x + D x by FFT, in O(L log L); padded so that nothing wraps around."""
+    length = x.shape[-1]
+    if K.shape[-1] < length:
+        raise ValueError(f"the kernel must be at least as long as x ({length}), got {K.shape[-1]}")
+    n = 2 * length
+    product = torch.fft.rfft(x, n=n) * torch.fft.rfft(K[..., :length], n=n)
+    return torch.fft.irfft(product, n=n)[..., :length] + D * x
+
+
+def _advance(A: Tensor, h: Tensor) -> Tensor:
+    return A * h if A.dim() == 1 else h @ A.T
