@@ -113,5 +113,5 @@ def test_bad_shapes_are_named(name, shape, message):
 
 
 def test_unknown_backend():
-    with pytest.raises(ValueError, match="backend must be one of auto, reference, .*got 'cuda'"):
+    with pytest.raises(ValueError, match=r"backend must be one of auto, reference, .*got 'cuda'"):
         selective_scan(**inputs(), backend="cuda")

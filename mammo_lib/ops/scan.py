@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -33,8 +34,8 @@ def selective_scan(
     u: Float[Tensor, "batch dim length"],
     delta: Float[Tensor, "batch dim length"],
     A: Float[Tensor, "dim state"],
-    B: Float[Tensor, "..."],
-    C: Float[Tensor, "..."],
+    B: Float[Tensor, ...],
+    C: Float[Tensor, ...],
     D: Float[Tensor, " dim"] | None = None,
     z: Float[Tensor, "batch dim length"] | None = None,
     delta_bias: Float[Tensor, " dim"] | None = None,
@@ -73,7 +74,7 @@ def selective_scan(
     if delta_softplus:
         step = functional.softplus(step)
     skip = u.new_zeros(u.shape[1], dtype=work) if D is None else D.to(work)
-    inputs = (u.to(work), step, A.to(work), _grouped(B, u).to(work), _grouped(C, u).to(work), skip)
+    inputs = (u.to(work), step, A.to(work), *(m.to(work) for m in _same_groups(B, C, u)), skip)
     y, last_state = scan_reference(*inputs) if backend == "reference" else _run_compiled(backend, inputs)
     if z is not None:
         y = y * functional.silu(z.to(work))
@@ -170,8 +171,15 @@ def _mamba_ssm() -> Callable:
     return importlib.import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
 
 
+def _same_groups(B: Tensor, C: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring B and C to (batch, groups, N, L) with as many groups in both."""
+    B, C = _grouped(B, u), _grouped(C, u)
+    groups = math.lcm(B.shape[1], C.shape[1])
+    return tuple(m if m.shape[1] == groups else m.repeat_interleave(groups // m.shape[1], dim=1) for m in (B, C))
+
+
 def _grouped(matrix: Tensor, u: Tensor) -> Tensor:
-    """Bring B or C to (batch, groups, N, L): one group per channel where it is constant, one group where it has none."""
+    """Bring B or C to (batch, groups, N, L): a group per channel where it is constant, one group where it has none."""
     batch, dim, length = u.shape
     if matrix.dim() == 2:
         return matrix[None, :, :, None].expand(batch, dim, -1, length)

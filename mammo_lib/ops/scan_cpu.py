@@ -15,6 +15,7 @@ state G_t = C_t g_t + a_{t+1} G_{t+1} runs backwards in time and gives
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -41,9 +42,9 @@ EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)
 def scan_forward(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, keep: bool):
     """Run the recurrence.
 
-    ``u step`` (batch, dim, L), any strides; ``A`` (dim, N); ``B C`` (batch, groups, N, L); ``D`` (dim,); all float32 or all
-    float64. Returns ``y`` (batch, dim, L), the last state (batch, dim, N), and the states at chunk starts that the
-    backward needs (empty unless ``keep``).
+    ``u step`` (batch, dim, L), any strides; ``A`` (dim, N); ``B C`` (batch, groups, N, L); ``D`` (dim,); all float32
+    or all float64. Returns ``y`` (batch, dim, L), the last state (batch, dim, N), and the states at chunk starts that
+    the backward needs (empty unless ``keep``).
     """
     batch, dim, _ = u.shape
     tiles, N = _tiles(dim, B), A.shape[1]
@@ -60,7 +61,7 @@ def scan_backward(g: Tensor, g_last: Tensor, u: Tensor, step: Tensor, A, B, C, D
     batch, dim, _ = u.shape
     tiles = _tiles(dim, B)
     du, dstep = torch.empty_like(u), torch.empty_like(step)
-    # A thread owns whole batch entries where there are enough; else channels are split and each split has sums of its own.
+    # A thread owns whole batch entries where there are enough; else channels are split, with sums of their own.
     threads = torch.get_num_threads()
     splits = 1 if batch >= threads else min(tiles, -(-threads // max(1, batch)))
     units = batch * splits
@@ -283,7 +284,7 @@ def _in_parallel(kernel, tasks: int, work: int) -> None:
         kernel(0, tasks)
         return
     bounds = [k * tasks // threads for k in range(threads + 1)]
-    futures = [_pool(threads - 1).submit(kernel, *span) for span in zip(bounds[1:-1], bounds[2:], strict=True)]
+    futures = [_pool(threads - 1).submit(kernel, *span) for span in itertools.pairwise(bounds[1:])]
     kernel(bounds[0], bounds[1])
     for future in futures:
         future.result()

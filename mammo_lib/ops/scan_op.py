@@ -20,7 +20,7 @@ BACKWARD = (
 
 
 def register(name: str, kernels: ModuleType) -> Callable:
-    """Register ``mammo::<name>`` and its derivative; return the operator (u, step, A, B, C, D, keep) -> (y, last, starts)."""
+    """Register ``mammo::<name>`` and its derivative; return (u, step, A, B, C, D, keep) -> (y, last, starts)."""
     op = torch.library.custom_op(f"mammo::{name}", _forward_of(kernels), mutates_args=(), schema=FORWARD)
     derivative = torch.library.custom_op(
         f"mammo::{name}_backward", _backward_of(kernels), mutates_args=(), schema=BACKWARD
