@@ -88,6 +88,17 @@ def evaluate(profile: ProfileOption = "smoke", data: DataOption = None) -> None:
         _echo_metrics(opened.run, "test")
 
 
+@app.command()
+def weights(
+    variant: Annotated[str, typer.Argument(help="T, T2, S, B, B_21k, L, L_21k, L2 or L3_256_21k")],
+    folder: Annotated[Path, typer.Option(help="where to put the checkpoint")] = Path("weights"),
+) -> None:
+    """Download an official MambaVision checkpoint (CC-BY-NC-SA-4.0)."""
+    from .models.weights import fetch_weights
+
+    typer.echo(f"{fetch_weights(variant, folder)}: give this path as model.weights")
+
+
 @data_app.command()
 def phantom(
     folder: Path,

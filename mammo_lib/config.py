@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import InputError
 
@@ -80,6 +80,32 @@ class ModelConfig(Frozen):
         ("crop", "whole"), min_length=1, description="independent pipelines (paper: both)"
     )
     views: tuple[View, ...] = Field(("CC", "MLO"), min_length=1, description="projections (paper: both)")
+    mixer: Literal["selective", "gated_conv"] = Field(
+        "selective",
+        description="the paper says both: an input-dependent scan, or a fixed kernel and a gate",
+    )
+    token_blocks: Literal["hybrid", "ssm", "attention"] = Field(
+        "hybrid", description="what stages 3 and 4 mix tokens with (paper: state-space mixers, then attention)"
+    )
+    gate: Literal["learned", "fixed", "random", "none"] = Field(
+        "learned", description="SeqMoE's gates; 'none' is plain MambaVision, 'fixed' is 0.5, 'random' ignores the image"
+    )
+    gate_scope: Literal["image", "window", "token"] = Field(
+        "image", description="what one gate value is for (paper: a mean-pooled scalar, called spatial routing)"
+    )
+    gate_blocks: Literal["all", "mixer"] = Field(
+        "all",
+        description="which blocks SeqMoE wraps: all, or those with a state-space mixer (our assumption)",
+    )
+    gate_stages: Literal["3+4", "3", "4"] = Field("3+4", description="stages whose blocks are gated (paper: 3 and 4)")
+    gate_bias: float = Field(2.0, description="initial bias of the gates; sigmoid(2) = 0.88 (our assumption)")
+    weights: str | None = Field(None, description="official MambaVision checkpoint (paper: 1K or 21K not stated)")
+    stem: Literal["repeat", "fold"] = Field(
+        "repeat", description="grey to three channels, or a one-channel stem with the normalisation folded in"
+    )
+    freeze: Literal["auto", "none", "stages12", "stages12_and_stem"] = Field(
+        "auto", description="'auto': stages 1-2 where weights are loaded, else nothing (paper: stages 1-2, stem tuned)"
+    )
     fusion: Literal["gate", "scalar_gate", "concat", "mean"] = Field(
         "gate", description="how streams are joined; the paper names a gate without a formula"
     )
@@ -90,6 +116,12 @@ class ModelConfig(Frozen):
         if len(set(value)) != len(value):
             raise ValueError(f"entries must differ, got {list(value)}")
         return tuple(sorted(value))
+
+    @model_validator(mode="after")
+    def _frozen_stages_need_weights(self):
+        if self.freeze.startswith("stages12") and self.weights is None:
+            raise ValueError(f"freeze={self.freeze!r} would freeze random weights: give weights, or freeze='none'")
+        return self
 
 
 class TrainConfig(Frozen):
@@ -148,7 +180,7 @@ PROFILES: dict[str, Profile] = {
         run=RunConfig(
             data=DataConfig(image_size=64, n_folds=4),
             model=ModelConfig(backbone="nano"),
-            train=TrainConfig(epochs=8, batch_size=8, learning_rate=1e-3, augment=False),
+            train=TrainConfig(epochs=6, batch_size=8, learning_rate=1e-3, augment=False),
         ),
     ),
     "mirror": Profile(

@@ -167,6 +167,17 @@ def damage_number(folder):
     path.write_text(path.read_text().replace(",CC,1,", ",CC,one,", 1))
 
 
+def damage_share(folder):
+    path = folder / "mass_case_description_test_set.csv"
+    path.write_text(path.read_text().replace(",CC,1,", ",CC,1.5,", 1))
+
+
+def empty_patient(folder):
+    path = folder / "mass_case_description_test_set.csv"
+    header, first, *rest = path.read_text().split("\n")
+    path.write_text("\n".join([header, "," + first.split(",", 1)[1], *rest]))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -179,6 +190,8 @@ def damage_number(folder):
         (damage_column, r"mass_case_description_test_set\.csv: column 'pathology' is missing"),
         (damage_value, r"mass_case_.*row \d+: laterality must be one of LEFT, RIGHT, got 'LINKS'"),
         (damage_number, r"calc_case_.*row \d+: abnormality_id must be a whole number, got 'one'"),
+        (damage_share, r"mass_case_.*row \d+: abnormality_id must be a whole number, got '1\.5'"),
+        (empty_patient, r"mass_case_.*row 2: 'patient_id' is empty"),
         (lambda f: (f / "mass_case_description_test_set.csv").write_text(""), r"mass_case_.*not a readable CSV"),
     ],
 )

@@ -65,6 +65,17 @@ def truncated_dicom(path):
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_dicom_cut_anywhere_is_refused_or_whole(tmp_path):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, np.zeros((8, 8), np.uint16))
+    content = path.read_bytes()
+    for length in range(0, len(content) - 1, 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"a\.dcm: cannot be decoded"):
+            im.read_image(path)
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [

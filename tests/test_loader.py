@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import default_collate
 
 from mammo_lib.data import loader
+from mammo_lib.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,9 @@ def test_a_missing_view_is_zeros_and_marked(data, config):
         assert item["present"][stream].tolist() == [True, False]
         assert item["images"][stream][1].abs().max() == 0
         assert item["images"][stream][0].abs().max() > 0
+
+
+def test_fewer_breasts_than_a_batch(data, config):
+    large = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 999})})
+    with pytest.raises(InputError, match=r"train\.batch_size=999 exceeds the \d+ training breasts: lower it"):
+        loader.MammogramData(large, data.prepared)

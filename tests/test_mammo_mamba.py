@@ -106,3 +106,84 @@ def test_every_parameter_gets_a_gradient(fusion):
 
 def test_the_network_is_deterministic_in_its_seed():
     assert all(torch.equal(a, b) for a, b in zip(network().parameters(), network().parameters(), strict=True))
+
+
+SWITCHES = [
+    {"mixer": "gated_conv"}, {"token_blocks": "ssm"}, {"token_blocks": "attention"}, {"gate": "none"},
+    {"gate": "fixed"}, {"gate": "random"}, {"gate_scope": "window"}, {"gate_scope": "token"},
+    {"gate_blocks": "mixer"}, {"gate_stages": "3"},
+    {"gate_stages": "4"}, {"gate_bias": 0.0}, {"stem": "fold"}, {"fusion": "mean"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda s: "-".join(map(str, *s.items())))
+def test_every_switch_changes_the_network(switch):
+    torch.manual_seed(0)
+    base, other = network().train(), network(**switch).train()
+    for model in (base, other):
+        for gate in model.modules():
+            if type(gate).__name__ == "Gate" and gate.kind == "learned":
+                torch.nn.init.normal_(gate.proj.weight, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    one = base(batch()).logits
+    torch.manual_seed(0)
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (base, other)]
+    assert sizes[0] != sizes[1] or not torch.allclose(one, other(batch()).logits)
+
+
+def test_gates_come_back_by_stream_block_and_view():
+    out = network()(without(batch(), "whole", 1))
+    assert set(out.gates) == {"crop", "whole"}
+    gate = out.gates["whole"]["stage3_block0"]
+    assert gate.shape == (3, 2)
+    assert gate.isnan().nonzero().tolist() == [[0, 1]]
+    assert network(gate="none")(batch()).gates == {"crop": {}, "whole": {}}
+
+
+def checkpoint(tmp_path):
+    from mammo_lib.models import create_mambavision
+
+    torch.manual_seed(9)
+    path = tmp_path / "nano.pth"
+    torch.save(create_mambavision("nano").state_dict(), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(("freeze", "frozen"), [
+    ("auto", ("levels.0.", "levels.1.")), ("stages12", ("levels.0.", "levels.1.")), ("none", ()),
+    ("stages12_and_stem", ("patch_embed.", "levels.0.", "levels.1.")),
+])  # fmt: skip
+def test_frozen_parts_stay_and_the_rest_learns(tmp_path, freeze, frozen):
+    model = network(weights=checkpoint(tmp_path), freeze=freeze).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model(batch()).logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        is_frozen = any(f".backbone.{part}" in name for part in frozen)
+        assert (parameter.grad is None) == is_frozen, name
+    for name, value in model.named_buffers():
+        if "running_mean" in name and "encoders" in name:
+            assert torch.equal(value, before[name]) == any(f".backbone.{part}" in name for part in frozen), name
+
+
+def test_both_streams_start_from_the_checkpoint(tmp_path):
+    path = checkpoint(tmp_path)
+    model, official = network(weights=path), torch.load(path, weights_only=True)
+    for stream in ("crop", "whole"):
+        backbone = model.encoders[stream].network.backbone
+        assert torch.equal(backbone.levels[2].blocks[0].mixer.A_log, official["levels.2.blocks.0.mixer.A_log"])
+        assert torch.equal(backbone.patch_embed.conv_down[0].weight, official["patch_embed.conv_down.0.weight"])
+
+
+def test_freezing_random_weights_is_refused():
+    with pytest.raises(ValueError, match="freeze='stages12' would freeze random weights"):
+        ModelConfig(freeze="stages12")
+
+
+def test_open_gates_equal_the_ungated_network():
+    gated, plain = network(), network(gate="none")
+    state = {name: value for name, value in gated.state_dict().items() if ".gates." not in name}
+    plain.load_state_dict(state)
+    for module in gated.modules():
+        if type(module).__name__ == "Gate":
+            torch.nn.init.constant_(module.proj.bias, 200.0)
+    assert torch.equal(gated(batch()).logits, plain(batch()).logits)

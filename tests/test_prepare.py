@@ -114,3 +114,26 @@ def test_a_bad_image_is_named_and_leaves_no_half_file(copy, tmp_path, damage, me
     assert film.name in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").glob(".*")) if (tmp_path / "cache").exists() else True
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(phantom_root, tmp_path, monkeypatch):
+    def full(path, pixels):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(p.np, "save", full)
+    with pytest.raises(InputError, match=r"cannot be written \(.*No space left on device\); free some space"):
+        prepared(phantom_root, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_cache_that_is_a_file_is_refused(phantom_root, tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(InputError, match=r"cache: cannot be made \(File exists\)"):
+        prepared(phantom_root, tmp_path / "cache")
+
+
+def test_lesion_rows_are_refused(phantom_root, tmp_path):
+    cohort = build_cohort(read_tables(phantom_root), "lesion", "train")
+    with pytest.raises(InputError, match=r"several rows of breast P_\d+_\w+, .* other than 'lesion'"):
+        p.prepare(cohort, open_source(phantom_root), DATA, VIEWS, STREAMS, tmp_path)

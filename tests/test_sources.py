@@ -10,6 +10,7 @@ from PIL import Image
 
 from mammo_lib.data import sources
 from mammo_lib.data.cohort import build_cohort, read_tables
+from mammo_lib.data.images import breast_mask, faces_right, read_image
 from mammo_lib.errors import InputError
 
 REAL = os.environ.get("MAMMO_DATA")
@@ -128,6 +129,15 @@ def test_dicom_says_missing(phantom_root, tmp_path):
     assert one(located, "MLO", "whole").status == "found"
 
 
+def test_a_mask_is_not_taken_for_the_crop_that_is_missing(phantom_root, tmp_path):
+    root = shutil.copytree(phantom_root, tmp_path / "copy")
+    cohort = build_cohort(read_tables(root), "paper", "test")
+    crops = sources.open_source(root).locate(cohort).query("stream == 'crop'")
+    for path in crops["path"]:
+        os.unlink(path)
+    assert set(sources.open_source(root).locate(cohort).query("stream == 'crop'")["status"]) == {"missing"}
+
+
 def test_an_unknown_layout_says_what_was_expected(tmp_path):
     with pytest.raises(InputError, match=r"no images found; expected mass-800/ with lesion_boxes\.csv, or DICOM"):
         sources.open_source(tmp_path)
@@ -139,3 +149,13 @@ def test_every_real_view_is_found(split):
     located = sources.open_source(REAL).locate(build_cohort(read_tables(REAL), "paper", split))
     assert set(located["status"]) == {"found"}
     assert located["aspect"].between(1.1, 3.1).all()
+
+
+@needs_real_data
+def test_both_real_views_of_a_breast_face_the_same_way():
+    """A film is scanned either way round, the laterality does not tell; but a breast's two films go together."""
+    source = sources.open_source(REAL)
+    films = source.locate(build_cohort(read_tables(REAL), "paper", "test")).query("stream == 'whole'").head(100)
+    faces = pd.Series([faces_right(breast_mask(read_image(path))) for path in films["path"]], index=films["breast_id"])
+    assert faces.groupby(level=0).nunique().eq(1).all()
+    assert 0 < faces.mean() < 1

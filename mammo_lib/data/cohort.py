@@ -81,7 +81,7 @@ def read_tables(root: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        A table is missing, lacks a column, or holds a value outside its vocabulary.
+        A table is missing, lacks a column, or holds an empty cell or a value outside its vocabulary.
     """
     return pd.concat([_read_table(path) for path in find_tables(Path(root))], ignore_index=True)
 
@@ -182,6 +182,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     names = COLUMNS | OPTIONAL | {spelling: "density"}
     tidy = raw.rename(columns=names)[[name for name in names.values() if name in raw.rename(columns=names)]]
     tidy, repairs = _repair(tidy, spelling)
+    _check_filled(path, tidy)
     _check_vocabulary(path, tidy)
     for name in ("abnormality_id", "assessment", "subtlety", "density"):
         tidy[name] = _integers(path, tidy, name)
@@ -204,6 +205,13 @@ def _repair(tidy: pd.DataFrame, spelling: str) -> tuple[pd.DataFrame, pd.Series]
     return tidy, names
 
 
+def _check_filled(path: Path, tidy: pd.DataFrame) -> None:
+    for published, name in COLUMNS.items():
+        empty = tidy.index[tidy[name].isna() | tidy[name].eq("")]
+        if len(empty):
+            raise InputError(f"{path}, row {empty[0] + 2}: {published!r} is empty; download the table again")
+
+
 def _check_vocabulary(path: Path, tidy: pd.DataFrame) -> None:
     for name, allowed in ALLOWED.items():
         strange = tidy.loc[~tidy[name].isin(allowed), name]
@@ -215,11 +223,11 @@ def _check_vocabulary(path: Path, tidy: pd.DataFrame) -> None:
 
 
 def _integers(path: Path, tidy: pd.DataFrame, name: str) -> pd.Series:
-    values = pd.to_numeric(tidy[name], errors="coerce").astype("Int64")
-    strange = tidy.loc[values.isna() & tidy[name].notna(), name]
+    values = pd.to_numeric(tidy[name], errors="coerce")
+    strange = tidy.loc[~values.mod(1).eq(0).fillna(False) & tidy[name].notna(), name]
     if len(strange):
         raise InputError(f"{path}, row {strange.index[0] + 2}: {name} must be a whole number, got {strange.iloc[0]!r}")
-    return values
+    return values.astype("Int64")
 
 
 def _has_both_views(rows: pd.DataFrame, keys: list[str]) -> pd.Series:

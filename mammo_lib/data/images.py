@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from PIL import Image, UnidentifiedImageError
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_modality_lut
 from scipy import ndimage
 from skimage.filters import threshold_otsu
@@ -19,7 +20,8 @@ MASK_WIDTH = (
     200  # the breast is found on a copy this wide: ten times faster, the outline no worse than a pixel of the input
 )
 DECODING_ERRORS = (
-    OSError, UnidentifiedImageError, InvalidDicomError, ValueError, RuntimeError, AttributeError, KeyError,
+    OSError, UnidentifiedImageError, InvalidDicomError, BytesLengthException, struct.error,
+    ValueError, TypeError, RuntimeError, AttributeError, KeyError,
 )  # fmt: skip
 EDGE_SHARE = 0.03  # rows at the top and at the bottom that belong to the film's edge
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import RunConfig
+from ..errors import InputError
 from .cohort import assign_folds
 from .prepare import Prepared, load_pixels
 
@@ -85,7 +86,7 @@ def build_augmentation(config: RunConfig):
 
 
 class SeededShuffle(Sampler):
-    """The same random order at every pass: a trainer may start a pass more than once, and a resumed one fewer times."""
+    """The same random order at every pass: a trainer may start a pass more than once, a resumed one fewer times."""
 
     def __init__(self, n: int, seed: int):
         self.n, self.seed = n, seed
@@ -109,6 +110,9 @@ class MammogramData(lightning.LightningDataModule):
             "train": prepared.cohort[~is_validation].reset_index(drop=True),
             "validation": prepared.cohort[is_validation].assign(split="validation").reset_index(drop=True),
         }
+        n_train, batch_size = len(self.cohorts["train"]), config.train.batch_size
+        if n_train < batch_size:
+            raise InputError(f"train.batch_size={batch_size} exceeds the {n_train} training breasts: lower it")
 
     def cohort(self, split: str) -> pd.DataFrame:
         """Return the breasts of ``train`` or ``validation``."""

@@ -8,6 +8,7 @@ whole or not at all; a killed preparation goes on where it was.
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +70,14 @@ def prepare(
     Raises
     ------
     InputError
-        A file is missing or cannot be decoded; files prepared until then stay in the cache.
+        A file is missing or cannot be decoded, or the cache cannot be written; files prepared until then stay in the
+        cache. Or the cohort has several rows a breast.
     """
+    _check_one_row_per_breast(cohort)
     located = source.locate(cohort)
     located = located[located["view"].isin(views) & (located["status"] != "absent")]
     _check_found(located)
-    cache.mkdir(parents=True, exist_ok=True)
+    _make_folder(cache)
     hashes = _hash_files(sorted(set(located["path"])))
     settings = [VERSION, data.image_size, data.mask_breast, data.orient]
     whole = located[located["stream"] == "whole"].set_index(["breast_id", "view"])["path"].map(hashes)
@@ -104,6 +107,22 @@ def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = 
 
 def _turn(image: np.ndarray, mask: np.ndarray, data: DataConfig) -> np.ndarray:
     return image[:, ::-1] if data.orient and faces_right(mask) else image
+
+
+def _check_one_row_per_breast(cohort: pd.DataFrame) -> None:
+    repeated = cohort["breast_id"][cohort["breast_id"].duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"the cohort has several rows of breast {repeated.iloc[0]}, and pixels are prepared per breast; "
+            "choose a data.definition other than 'lesion'"
+        )
+
+
+def _make_folder(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{cache}: cannot be made ({error.strerror}); the cache needs a folder to write to") from None
 
 
 def _check_found(located: pd.DataFrame) -> None:
@@ -151,9 +170,11 @@ def _decode_missing(prepared: Prepared, located: pd.DataFrame, source, data: Dat
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.npy")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.npy")
     try:
         np.save(partial, np.round(pixels * FULL_SCALE).astype(np.uint16))
         os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be written ({error}); free some space there, then go on") from None
     finally:
         partial.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..errors import InputError
 from .cohort import VIEWS
-from .images import cut, read_image, unstretch
+from .images import DECODING_ERRORS, cut, read_image, unstretch
 
 CROP_MARGIN = 20  # pixels a side at full resolution: the rule that the official crops follow
 NO_BOX = (math.nan,) * 4
@@ -166,10 +166,16 @@ class ClassicDicom:
         return self.series.get(Path(table_path).parent.name, [])
 
     def _crop_of(self, crop: str, mask: str) -> Path | None:
-        """Tell crop from mask by size: names and descriptions are swapped in places; a mask is as large as its film."""
+        """Tell crop from mask by pixels: names and descriptions are swapped in places.
+
+        A mask is as large as its film, so the smaller of two files is the crop; a file that is alone may be the mask of
+        a crop that is missing.
+        """
         files = {*self._files(crop), *self._files(mask)}
         smallest = sorted(files, key=lambda path: (_area(path), path.as_posix()))
-        return smallest[0] if smallest else None
+        if not smallest or (len(smallest) == 1 and _is_mask(smallest[0])):
+            return None
+        return smallest[0]
 
 
 def _views(cohort: pd.DataFrame):
@@ -226,5 +232,11 @@ def _area(path: Path) -> int:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
         return int(header.Rows) * int(header.Columns)
-    except (OSError, AttributeError, pydicom.errors.InvalidDicomError) as error:
+    except DECODING_ERRORS as error:
         raise InputError(f"{path}: not a DICOM image ({error}); download the file again") from None
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether an image is binary."""
+    pixels = read_image(path)
+    return bool(np.isin(pixels, (pixels.min(), pixels.max())).all())

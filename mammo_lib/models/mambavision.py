@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..ops import selective_scan
+from .gated_conv import GatedConvMixer
 
 D_STATE = 8
 D_CONV = 3
@@ -60,6 +61,8 @@ VARIANTS = {
 def create_mambavision(
     variant: str, *, in_chans: int = 3, num_classes: int = 1000, window_sizes: Sequence[int] | None = None,
     drop_path: float | None = None, init: Literal["mamba", "official"] = "mamba",
+    mixer: Literal["selective", "gated_conv"] = "selective",
+    token_blocks: Literal["hybrid", "ssm", "attention"] = "hybrid",
 ) -> MambaVision:  # fmt: skip
     """Build a released variant, or ``nano``, our own for demonstrations on a CPU.
 
@@ -72,6 +75,7 @@ def create_mambavision(
         dim=numbers.dim, in_dim=numbers.in_dim, depths=numbers.depths, num_heads=numbers.num_heads,
         window_sizes=window_sizes or numbers.windows, drop_path=numbers.drop_path if drop_path is None else drop_path,
         layer_scale=numbers.layer_scale, in_chans=in_chans, num_classes=num_classes, init=init,
+        mixer=mixer, token_blocks=token_blocks,
     )  # fmt: skip
 
 
@@ -86,6 +90,8 @@ class MambaVision(nn.Module):
         self, *, dim: int, in_dim: int, depths: Sequence[int], num_heads: Sequence[int], window_sizes: Sequence[int],
         mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None, in_chans: int = 3,
         num_classes: int = 1000, init: Literal["mamba", "official"] = "mamba",
+        mixer: Literal["selective", "gated_conv"] = "selective",
+        token_blocks: Literal["hybrid", "ssm", "attention"] = "hybrid",
     ):  # fmt: skip
         super().__init__()
         if init not in ("mamba", "official"):
@@ -98,7 +104,10 @@ class MambaVision(nn.Module):
             if i < 2:
                 blocks = [ConvBlock(width, rate) for rate in own]
             else:
-                blocks = token_blocks(width, depth, num_heads[i], mlp_ratio, own, layer_scale)
+                mixers = build_mixers(width, depth, num_heads[i], mixer, token_blocks)
+                blocks = [
+                    TokenBlock(width, m, mlp_ratio, rate, layer_scale) for m, rate in zip(mixers, own, strict=True)
+                ]
             self.levels.append(
                 Level(width, blocks, window_sizes[i] if i >= 2 else None, has_downsample=i < len(depths) - 1)
             )
@@ -115,7 +124,11 @@ class MambaVision(nn.Module):
 
     def forward_features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return the normalised last stage, averaged over space."""
-        return self.norm(self.forward_stages(x)[-1]).mean(dim=(2, 3))
+        return self.pool(self.forward_stages(x)[-1])
+
+    def pool(self, x: Float[Tensor, "batch features height width"]) -> Float[Tensor, "batch features"]:
+        """Normalise the last stage's map and average it over space."""
+        return self.norm(x).mean(dim=(2, 3))
 
     def forward_stages(self, x: Float[Tensor, "batch channels height width"]) -> list[Tensor]:
         """Return the four stage maps, each before its downsample: strides 4, 8, 16, 32, widths d, 2d, 4d, 8d."""
@@ -189,13 +202,14 @@ class ConvBlock(nn.Module):
         return x + self.drop_path(self.norm2(self.conv2(self.act(self.norm1(self.conv1(x))))))
 
 
-def token_blocks(
-    width: int, depth: int, heads: int, mlp_ratio: float, rates: list[float], layer_scale: float | None
-) -> list:
-    """Return the blocks of a token stage: Mamba mixers first, attention in the last floor(depth / 2)."""
-    n_mamba = depth - depth // 2
-    mixers = [MambaMixer(width) if j < n_mamba else Attention(width, heads) for j in range(depth)]
-    return [TokenBlock(width, mixer, mlp_ratio, rate, layer_scale) for mixer, rate in zip(mixers, rates, strict=True)]
+def build_mixers(width: int, depth: int, heads: int, mixer: str, token_blocks: str) -> list[nn.Module]:
+    """Return what mixes tokens in each block of a stage: state-space first, attention in the last floor(depth / 2).
+
+    ``ssm`` and ``attention`` use one kind throughout; they are controls of the hybrid and not part of MambaVision.
+    """
+    n_ssm = {"hybrid": depth - depth // 2, "ssm": depth, "attention": 0}[token_blocks]
+    ssm = MambaMixer if mixer == "selective" else GatedConvMixer
+    return [ssm(width) if j < n_ssm else Attention(width, heads) for j in range(depth)]
 
 
 class TokenBlock(nn.Module):
@@ -203,6 +217,7 @@ class TokenBlock(nn.Module):
 
     def __init__(self, width: int, mixer: nn.Module, mlp_ratio: float, drop_path: float, layer_scale: float | None):
         super().__init__()
+        self.width, self.is_ssm = width, not isinstance(mixer, Attention)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mixer, self.mlp = mixer, Mlp(width, round(width * mlp_ratio))
         self.drop_path = DropPath(drop_path)

@@ -21,10 +21,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..config import RunConfig
-from .mambavision import VARIANTS, MambaVision, create_mambavision
+from ..config import ModelConfig, RunConfig
+from .mambavision import VARIANTS, create_mambavision
+from .seqmoe import SeqMoE
+from .weights import IMAGENET_MEAN, IMAGENET_STD, fold_grey_stem, load_checkpoint
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 N_CLASSES = 2
 
 
@@ -32,22 +33,24 @@ N_CLASSES = 2
 class MammoMambaOutput:
     """Everything a forward pass has to say.
 
-    ``logits`` (batch, 2); ``embeddings`` {stream: (batch, views, features)}, zeros where a view is missing;
+    ``logits`` (batch, 2); ``embeddings`` {stream: (batch, views, features)}, zeros where a view is missing; ``gates``
+    {stream: {block: (batch, views, ...)}}, NaN where a view is missing, the rest of the shape by gate scope;
     ``stream_gate``: the weight of the crop stream, (batch, d_model) or (batch, 1), None where nothing is gated.
     """
 
     logits: Tensor
     embeddings: dict[str, Tensor]
+    gates: dict[str, dict[str, Tensor]]
     stream_gate: Tensor | None
 
 
 class MammoMamba(nn.Module):
     """Encoders, fusion and classifier; any non-empty subset of streams and views is a valid network."""
 
-    def __init__(self, encoders: dict[str, MambaVision], n_views: int, d_model: int, fusion: str):
+    def __init__(self, encoders: dict[str, ViewEncoder], n_views: int, d_model: int, fusion: str):
         super().__init__()
         self.streams = tuple(sorted(encoders))
-        self.encoders = nn.ModuleDict({stream: ViewEncoder(encoders[stream]) for stream in self.streams})
+        self.encoders = nn.ModuleDict({stream: encoders[stream] for stream in self.streams})
         self.projections = nn.ModuleDict(
             {
                 stream: nn.Sequential(nn.Linear(n_views * encoders[stream].num_features, d_model), nn.GELU())
@@ -62,35 +65,64 @@ class MammoMamba(nn.Module):
 
     def forward(self, batch: dict) -> MammoMambaOutput:
         """Classify the breasts of a batch (its form: :mod:`mammo_lib.data.loader`)."""
-        embeddings, projected, has_stream = {}, [], []
+        embeddings, gates, projected, has_stream = {}, {}, [], []
         for stream in self.streams:
             present = batch["present"][stream]
-            embeddings[stream] = self.encoders[stream](batch["images"][stream], present)
+            embeddings[stream], gates[stream] = self.encoders[stream](batch["images"][stream], present)
             projected.append(self.projections[stream](embeddings[stream].flatten(1)))
             has_stream.append(present.any(dim=1))
-        z, gate = self.fusion(torch.stack(projected, dim=1), torch.stack(has_stream, dim=1))
-        return MammoMambaOutput(self.classifier(z), embeddings, gate)
+        z, stream_gate = self.fusion(torch.stack(projected, dim=1), torch.stack(has_stream, dim=1))
+        return MammoMambaOutput(self.classifier(z), embeddings, gates, stream_gate)
 
 
 class ViewEncoder(nn.Module):
-    """One backbone for all views of a stream; only views that exist pass through it."""
+    """One network for all views of a stream; only views that exist pass through it.
 
-    def __init__(self, backbone: MambaVision):
+    ``frozen`` parts keep their weights, and their batch statistics stay as they are, also after ``.train()``.
+    """
+
+    def __init__(self, network: SeqMoE, *, is_folded: bool = False, frozen: tuple[str, ...] = ()):
         super().__init__()
-        self.backbone = backbone
+        self.network, self.is_folded = network, is_folded
+        self.frozen = tuple(f"backbone.{name}" for name in frozen)
+        for name in self.frozen:
+            network.get_submodule(name).requires_grad_(False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
+    @property
+    def num_features(self) -> int:
+        """Width of a view's embedding."""
+        return self.network.num_features
+
+    def train(self, mode: bool = True) -> ViewEncoder:
+        """Switch to training, frozen parts excepted."""
+        super().train(mode)
+        for name in self.frozen:
+            self.network.get_submodule(name).eval()
+        return self
+
     def forward(
         self, images: Float[Tensor, "batch views 1 height width"], present: Bool[Tensor, "batch views"]
-    ) -> Float[Tensor, "batch views features"]:
-        """Embed each view; a missing one is zeros, whatever its pixels hold, and stays out of the batch statistics."""
-        features = images.new_zeros(*present.shape, self.backbone.num_features)
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Embed each view, (batch, views, features), and return its gates.
+
+        A missing view is zeros, whatever its pixels hold, and stays out of the batch statistics.
+        """
         if not present.any():
-            return features
-        seen = (images[present] - self.mean) / self.std  # the grey channel broadcasts to three
-        embedded = self.backbone(seen)
-        return features.to(embedded.dtype).index_put((present,), embedded)
+            return images.new_zeros(*present.shape, self.num_features), {}
+        seen = images[present]
+        if not self.is_folded:
+            seen = (seen - self.mean) / self.std  # the grey channel broadcasts to three
+        embedded, gates = self.network(seen)
+        return _scatter(embedded, present, 0.0), {
+            name: _scatter(gate, present, torch.nan) for name, gate in gates.items()
+        }
+
+
+def _scatter(values: Tensor, present: Bool[Tensor, "batch views"], missing: float) -> Tensor:
+    """Put one row per present view where it belongs in (batch, views, ...)."""
+    return values.new_full((*present.shape, *values.shape[1:]), missing).index_put((present,), values)
 
 
 class GateFusion(nn.Module):
@@ -135,22 +167,45 @@ def build_fusion(name: str, d_model: int) -> nn.Module:
 
 
 def build_model(config: RunConfig) -> MammoMamba:
-    """Build the network of a run config."""
+    """Build the network of a run config, with its weights loaded and its stages frozen as the config says.
+
+    Raises
+    ------
+    InputError
+        The checkpoint of ``model.weights`` cannot be read or does not fit the backbone.
+    """
     model = config.model
-    windows = fitting_windows(model.backbone, config.data.image_size)
-    encoders = {
-        stream: create_mambavision(
-            model.backbone, num_classes=0, drop_path=config.train.drop_path, window_sizes=windows
-        )
-        for stream in model.streams
-    }
+    encoders = {stream: _build_encoder(config) for stream in model.streams}
     d_model = next(iter(encoders.values())).num_features
     return MammoMamba(encoders, len(model.views), d_model, model.fusion)
 
 
+def _build_encoder(config: RunConfig) -> ViewEncoder:
+    model = config.model
+    backbone = create_mambavision(
+        model.backbone, num_classes=0, drop_path=config.train.drop_path, mixer=model.mixer,
+        token_blocks=model.token_blocks, window_sizes=fitting_windows(model.backbone, config.data.image_size),
+    )  # fmt: skip
+    if model.weights:
+        load_checkpoint(backbone, model.weights)
+    if model.stem == "fold":
+        backbone = fold_grey_stem(backbone)
+    stages = () if model.gate == "none" else tuple(int(stage) for stage in model.gate_stages.split("+"))
+    network = SeqMoE(
+        backbone, kind=model.gate, scope=model.gate_scope, bias=model.gate_bias, stages=stages,
+        mixers_only=model.gate_blocks == "mixer",
+    )  # fmt: skip
+    return ViewEncoder(network, is_folded=model.stem == "fold", frozen=frozen_parts(model))
+
+
+def frozen_parts(model: ModelConfig) -> tuple[str, ...]:
+    """Return the parts of the backbone that a config freezes."""
+    freeze = ("stages12" if model.weights else "none") if model.freeze == "auto" else model.freeze
+    stages = ("levels.0", "levels.1")
+    return {"none": (), "stages12": stages, "stages12_and_stem": ("patch_embed", *stages)}[freeze]
+
+
 def fitting_windows(backbone: str, image_size: int) -> tuple[int, ...]:
-    """Return the variant's windows, made no larger than the stage maps: padding would be scanned and attended to."""
-    strides = (4, 8, 16, 32)
-    return tuple(
-        min(w, -(-image_size // stride)) for w, stride in zip(VARIANTS[backbone].windows, strides, strict=True)
-    )
+    """Return the variant's windows, no larger than the stage maps: padding would be scanned and attended to."""
+    windows, strides = VARIANTS[backbone].windows, (4, 8, 16, 32)
+    return tuple(min(w, -(-image_size // stride)) for w, stride in zip(windows, strides, strict=True))

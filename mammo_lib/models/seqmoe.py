@@ -1,0 +1,159 @@
+"""SeqMoE: a mixture of experts in depth. Each gated block is mixed with the identity.
+
+| code | meaning | shape |
+|---|---|---|
+| x | the previous block's gated output | (windows, tokens, dim) |
+| B_i(x) | a MambaVision block, the first expert; x itself is the second | as x |
+| G | gate, in [0, 1] | one value per image, window or token |
+
+    X_{i+1} = G_i B_i(X_i) + (1 - G_i) X_i,    G_i = sigmoid(w . [mean(B_i(X_i)); mean(X_i)] + b)
+
+With G = 1 this is MambaVision, with G = 0 the block is skipped: a highway connection. The means run over the image
+(the paper's mean-pooled scalar), over a window, or over nothing (``token``). NOTE: the paper calls the mean-pooled
+scalar "spatial routing"; a scalar per image cannot route in space, so ``scope`` offers both readings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .mambavision import Level, MambaVision, from_windows, to_windows
+
+Scope = Literal["image", "window", "token"]
+Kind = Literal["learned", "fixed", "random"]
+FIXED_VALUE = 0.5
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a stage's map is cut: (batch, dim, height, width) into windows of side w."""
+
+    shape: torch.Size
+    w: int
+
+    @property
+    def rows(self) -> int:
+        """Windows from top to bottom."""
+        return math.ceil(self.shape[2] / self.w)
+
+    @property
+    def columns(self) -> int:
+        """Windows from left to right."""
+        return math.ceil(self.shape[3] / self.w)
+
+    def per_window(self, values: Float[Tensor, " batch"]) -> Float[Tensor, "windows 1 1"]:
+        """Give every window of an image the image's value."""
+        return values.repeat_interleave(self.rows * self.columns)[:, None, None]
+
+
+class Gate(nn.Module):
+    """How much of a block's output is used. ``learned`` is the equation; ``fixed`` and ``random`` are its controls.
+
+    ``random`` draws one value per image and call in training, uniform on [0, 1], and uses the mean, 0.5, in evaluation.
+    """
+
+    def __init__(self, width: int, *, kind: Kind = "learned", scope: Scope = "image", bias: float = 2.0):
+        super().__init__()
+        self.kind, self.scope = kind, scope
+        if kind == "learned":
+            self.proj = nn.Linear(2 * width, 1)
+            # w = 0: at the start every gate is sigmoid(bias) whatever the image, and the gradient of w is alive.
+            nn.init.zeros_(self.proj.weight)
+            nn.init.constant_(self.proj.bias, bias)
+
+    def forward(
+        self, mixed: Tensor, x: Tensor, grid: Grid
+    ) -> Float[
+        Tensor,
+        (
+            windows  # tokens 1
+        ),
+    ]:
+        """Return the gate in a form that broadcasts over tokens and channels."""
+        if self.kind != "learned":
+            return grid.per_window(self._draw(grid.shape[0], x))
+        seen = torch.cat([mixed, x], dim=-1)
+        if self.scope == "token":
+            return torch.sigmoid(self.proj(seen))
+        if self.scope == "window":
+            return torch.sigmoid(self.proj(seen.mean(dim=1, keepdim=True)))
+        # Tokens that only pad the last windows are not part of the image.
+        image = from_windows(seen, grid.w, torch.Size((grid.shape[0], seen.shape[-1], *grid.shape[2:])))
+        return grid.per_window(torch.sigmoid(self.proj(image.mean(dim=(2, 3))))[:, 0])
+
+    def _draw(self, batch: int, x: Tensor) -> Tensor:
+        if self.kind == "random" and self.training:
+            return torch.rand(batch, dtype=x.dtype, device=x.device)
+        return x.new_full((batch,), FIXED_VALUE)
+
+    def values(
+        self,
+        gate: Float[
+            Tensor,
+            (
+                windows  # tokens 1
+            ),
+        ],
+        grid: Grid,
+    ) -> Tensor:
+        """Return the gate by image: (batch,), (batch, rows, columns) of windows, or (batch, height, width)."""
+        batch = grid.shape[0]
+        if gate.shape[1] > 1:
+            return from_windows(gate, grid.w, torch.Size((batch, 1, *grid.shape[2:])))[:, 0]
+        windows = gate.reshape(batch, grid.rows, grid.columns)
+        return windows if self.kind == "learned" and self.scope == "window" else windows[:, 0, 0]
+
+
+class SeqMoE(nn.Module):
+    """A MambaVision whose token blocks are gated. Nothing is stored by ``forward``; the gates are returned."""
+
+    def __init__(
+        self, backbone: MambaVision, *, kind: Kind = "learned", scope: Scope = "image", bias: float = 2.0,
+        stages: Iterable[int] = (3, 4), mixers_only: bool = False,
+    ):  # fmt: skip
+        super().__init__()
+        self.backbone = backbone
+        self.gates = nn.ModuleDict()
+        for stage in stages:
+            for j, block in enumerate(backbone.levels[stage - 1].blocks):
+                if block.is_ssm or not mixers_only:
+                    self.gates[gate_name(stage, j)] = Gate(block.width, kind=kind, scope=scope, bias=bias)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the pooled features."""
+        return self.backbone.num_features
+
+    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the pooled features (batch, num_features) and every gate by its block's name, ``stage3_block0``..."""
+        gates = {}
+        x = self.backbone.patch_embed(x)
+        for stage, level in enumerate(self.backbone.levels, start=1):
+            x = level.downsample(self._mix(level, stage, x, gates))
+        return self.backbone.pool(x), gates
+
+    def _mix(self, level: Level, stage: int, x: Tensor, gates: dict[str, Tensor]) -> Tensor:
+        if level.window is None or not any(name.startswith(f"stage{stage}_") for name in self.gates):
+            return level.mix(x)
+        grid = Grid(x.shape, level.window)
+        tokens = to_windows(x, level.window)
+        for j, block in enumerate(level.blocks):
+            mixed, name = block(tokens), gate_name(stage, j)
+            if name in self.gates:
+                gate = self.gates[name](mixed, tokens, grid)
+                gates[name] = self.gates[name].values(gate, grid)
+                mixed = gate * mixed + (1 - gate) * tokens
+            tokens = mixed
+        return from_windows(tokens, level.window, x.shape)
+
+
+def gate_name(stage: int, block: int) -> str:
+    """Return the name of a block's gate."""
+    return f"stage{stage}_block{block}"

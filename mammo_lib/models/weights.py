@@ -1,0 +1,144 @@
+"""Official MambaVision checkpoints: fetch them, read them strictly, adapt their stem to grey images.
+
+The weights are NVIDIA's, under CC-BY-NC-SA-4.0; they are never shipped with this project.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..config import ROOT
+from ..errors import InputError
+from .mambavision import MambaVision
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RECORD = ROOT / "data_manifest" / "weights.json"
+LICENCE_NOTICE = (
+    "MambaVision weights (NVIDIA) are licensed CC-BY-NC-SA-4.0: non-commercial use, share alike, attribution. "
+    "Hatamizadeh and Kautz, MambaVision, arXiv 2407.08083."
+)
+
+
+def load_checkpoint(model: MambaVision, path: str | Path) -> MambaVision:
+    """Load an official checkpoint (``.pth.tar``, ``.pth`` or ``.safetensors``) strictly, in place.
+
+    A network without a head (``num_classes=0``) leaves the checkpoint's head out; any other difference is an error.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or keys are missing, unexpected or of another shape: every one is listed.
+    """
+    state = read_checkpoint(path)
+    if isinstance(model.head, nn.Identity):
+        state = {key: value for key, value in state.items() if not key.startswith("head.")}
+    if differences := list_differences(model.state_dict(), state):
+        raise InputError(f"{path}: does not fit this network: {'; '.join(differences)}")
+    model.load_state_dict(state)
+    return model
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors under the official names, whatever wrapper and prefix they came with."""
+    path = Path(path)
+    try:
+        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint; `mammo weights VARIANT` downloads one") from None
+    except Exception as error:  # the two readers raise a dozen types for a damaged or refused file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not a readable checkpoint ({reason})") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(held.get(wrapper), dict):
+            held = held[wrapper]
+            break
+    return _without_prefix({key: value for key, value in held.items() if isinstance(value, Tensor)})
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in ("module.", "model.", "encoder."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if any(key.startswith("encoder.") for key in state):
+        state = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
+    return state
+
+
+def list_differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    """Name every missing, unexpected and mis-shaped key."""
+    groups = {
+        "missing": [key for key in wanted if key not in found],
+        "unexpected": [key for key in found if key not in wanted],
+        "other shape": [
+            f"{key} (network {tuple(wanted[key].shape)}, file {tuple(found[key].shape)})"
+            for key in wanted
+            if key in found and wanted[key].shape != found[key].shape
+        ],
+    }
+    return [f"{name}: {', '.join(keys)}" for name, keys in groups.items() if keys]
+
+
+def fold_grey_stem(model: MambaVision) -> MambaVision:
+    """Return a copy that takes grey images in [0, 1], (batch, 1, height, width), normalisation folded in.
+
+    For grey x the first convolution of the normalised three channels is sum_c W_c (x - m_c) / s_c. The factor folds
+    into a one-channel kernel, the constant into the running mean of the BatchNorm behind it. Exact but for the border
+    of the image, where zero padding stands for the mean in one network and for black in the other.
+    """
+    folded = copy.deepcopy(model)
+    convolution, norm = folded.patch_embed.conv_down[0], folded.patch_embed.conv_down[1]
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1).to(convolution.weight) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    scaled = convolution.weight.detach() / std
+    grey = nn.Conv2d(1, convolution.out_channels, 3, 2, 1, bias=False)
+    grey.weight = nn.Parameter(scaled.sum(dim=1, keepdim=True))
+    folded.patch_embed.conv_down[0] = grey
+    norm.running_mean += (scaled * mean).sum(dim=(1, 2, 3))
+    return folded
+
+
+def fetch_weights(variant: str, folder: str | Path) -> Path:
+    """Download a variant's official checkpoint from the Hugging Face hub, show its licence, record its checksum.
+
+    Raises
+    ------
+    InputError
+        There is no network, the variant has no official weights, or the file differs from the recorded checksum.
+    """
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    if variant not in record:
+        raise InputError(f"no official weights for {variant!r}: choose one of {', '.join(record)}")
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise InputError("huggingface-hub is not installed: pip install 'mammo-lib[data]'") from None
+    entry = record[variant]
+    print(LICENCE_NOTICE)
+    try:
+        path = Path(hf_hub_download(entry["repository"], entry["file"], local_dir=folder))
+    except Exception as error:  # the hub's client raises many types for no network
+        raise InputError(
+            f"{entry['repository']}: could not be downloaded ({type(error).__name__}); "
+            f"without a network, put {entry['file']} there yourself and give its path as model.weights"
+        ) from None
+    check_recorded(variant, path)
+    return path
+
+
+def check_recorded(variant: str, path: Path) -> None:
+    """Compare a file with the recorded checksum of its variant; record it where there is none yet."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    with open(path, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    known = record[variant]["sha256"]
+    if known and known != found:
+        raise InputError(f"{path}: SHA-256 is {found}, recorded is {known}; download the file again")
+    if not known:
+        record[variant]["sha256"] = found
+        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
