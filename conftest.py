@@ -1,8 +1,13 @@
-"""Notebooks share run folders, so under pytest-xdist one worker runs them all, in order."""
+"""What all tests share: one worker for the notebooks (they share run folders), Triton without a GPU, GPU marks."""
 
 import os
+import shutil
 
 import pytest
+
+# Without a GPU the Triton kernels run under Triton's interpreter, which checks their arithmetic. Read at import.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Two workers with two OpenMP threads each fight over two cores (measured: six times slower).
 if os.environ.get("PYTEST_XDIST_WORKER"):

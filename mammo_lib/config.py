@@ -135,7 +135,7 @@ class TrainConfig(Frozen):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="cross-entropy label smoothing (value: our assumption)")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate of the last block (our assumption)")
     augment: bool = Field(
-        True, description="random vertical flip, shift, zoom and contrast, same for both views (our assumption)"
+        True, description="random flip, rotation, shift, zoom and contrast, drawn per view (our assumption)"
     )
     patience: int = Field(
         10, ge=1, description="epochs without a better validation AUC before stopping (our assumption)"

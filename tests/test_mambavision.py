@@ -116,6 +116,11 @@ def test_eval_twice_is_bitwise_equal_and_every_parameter_learns():
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
+def test_an_empty_batch_passes():
+    network = create_mambavision("nano", num_classes=3).eval()
+    assert network(torch.rand(0, 3, 64, 64)).shape == (0, 3)
+
+
 def test_drop_path_acts_in_training_only():
     torch.manual_seed(0)
     network, image = create_mambavision("nano", num_classes=3, drop_path=0.9), torch.rand(4, 3, 64, 64)
@@ -127,6 +132,10 @@ def test_drop_path_acts_in_training_only():
     [
         (lambda: create_mambavision("XL"), "variant must be one of nano, T, .*got 'XL'"),
         (lambda: create_mambavision("nano", init="mama"), "init must be 'mamba' or 'official', got 'mama'"),
+        (lambda: create_mambavision("nano", mixer="conv"), "mixer must be one of selective, gated_conv, got 'conv'"),
+        (lambda: create_mambavision("nano", token_blocks="none"), "token_blocks must be one of hybrid, .*got 'none'"),
+        (lambda: create_mambavision("nano", window_sizes=(7, 7)), r"window_sizes must be 4 numbers .*got \(7, 7\)"),
+        (lambda: create_mambavision("nano", window_sizes=(8, 8, 0, 7)), "window_sizes must be 4 numbers of at least 1"),
     ],
 )
 def test_bad_arguments_name_the_choices(call, message):

@@ -7,6 +7,7 @@ import torch
 
 from mammo_lib.config import ModelConfig, RunConfig, TrainConfig
 from mammo_lib.models import build_model
+from mammo_lib.models.mammo_mamba import build_fusion
 
 SIZE = 32
 
@@ -58,6 +59,18 @@ def test_a_batch_equals_one_by_one():
         torch.testing.assert_close(model(alone).logits, together[i : i + 1])
 
 
+@pytest.mark.parametrize("scope", ["image", "window", "token"])
+def test_gates_come_one_by_one_as_in_a_batch_also_without_a_stream(scope):
+    model, one = network(gate_scope=scope), without(without(batch(), "whole", 0), "whole", 1)
+    together = model(one).gates
+    alone = {part: {s: t[:1] for s, t in one[part].items()} for part in ("images", "present")}
+    for stream, gates in model(alone).gates.items():
+        assert set(gates) == set(together[stream])
+        for name, gate in gates.items():
+            torch.testing.assert_close(gate, together[stream][name][:1], equal_nan=True)
+            assert gate.isnan().all() == (stream == "whole")
+
+
 def test_swapping_the_views_swaps_their_embeddings():
     model, one = network(), batch()
     swapped = {part: {s: t.flip(1) for s, t in one[part].items()} for part in ("images", "present")}
@@ -76,6 +89,27 @@ def test_pixels_of_a_missing_view_cannot_matter(stream, view, is_training):
     assert gradient[0, 1 - view].abs().max() > 0
 
 
+def test_a_missing_view_stays_out_of_the_batch_statistics():
+    """Whatever stands in its place, NaN included: same logits, same running statistics, bit for bit."""
+    results = []
+    for pixels in (0.0, torch.nan):
+        torch.manual_seed(0)
+        model, one = network().train(), without(batch(), "whole", 1)
+        one["images"]["whole"][0, 1] = pixels
+        torch.manual_seed(1)
+        results.append((model(one).logits, [b for name, b in model.named_buffers() if "running" in name]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
+
+
+def test_training_goes_on_where_a_batch_lacks_a_stream():
+    model, one = network().train(), batch()
+    one["present"]["whole"][:] = False
+    out = model(one)
+    assert out.logits.isfinite().all()
+    assert out.gates["whole"] == {}
+
+
 @pytest.mark.parametrize("fusion", ["gate", "scalar_gate", "concat", "mean"])
 def test_a_missing_stream_leaves_the_other_in_charge(fusion):
     model = network(fusion=fusion)
@@ -87,6 +121,11 @@ def test_a_missing_stream_leaves_the_other_in_charge(fusion):
     if out.stream_gate is not None:
         assert (out.stream_gate[0] == 1).all()
         assert ((out.stream_gate[1:] > 0) & (out.stream_gate[1:] < 1)).all()
+
+
+def test_an_unknown_fusion_is_refused():
+    with pytest.raises(ValueError, match="fusion must be one of gate, scalar_gate, concat, mean, got 'gaet'"):
+        build_fusion("gaet", 8)
 
 
 def test_fusions_are_different_networks():

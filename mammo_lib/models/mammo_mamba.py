@@ -34,7 +34,8 @@ class MammoMambaOutput:
     """Everything a forward pass has to say.
 
     ``logits`` (batch, 2); ``embeddings`` {stream: (batch, views, features)}, zeros where a view is missing; ``gates``
-    {stream: {block: (batch, views, ...)}}, NaN where a view is missing, the rest of the shape by gate scope;
+    {stream: {block: (batch, views, ...)}}, NaN where a view is missing, the rest of the shape by gate scope (in
+    training a stream of which the whole batch holds nothing has none);
     ``stream_gate``: the weight of the crop stream, (batch, d_model) or (batch, 1), None where nothing is gated.
     """
 
@@ -109,7 +110,8 @@ class ViewEncoder(nn.Module):
 
         A missing view is zeros, whatever its pixels hold, and stays out of the batch statistics.
         """
-        if not present.any():
+        # BatchNorm cannot learn from an empty batch; in evaluation it passes, and the gates keep their shapes.
+        if self.training and not present.any():
             return images.new_zeros(*present.shape, self.num_features), {}
         seen = images[present]
         if not self.is_folded:
@@ -163,7 +165,9 @@ def build_fusion(name: str, d_model: int) -> nn.Module:
     """Return the fusion of a name: gate, scalar_gate, concat or mean."""
     if name in ("gate", "scalar_gate"):
         return GateFusion(d_model, d_model if name == "gate" else 1)
-    return ConcatFusion() if name == "concat" else MeanFusion()
+    if name in ("concat", "mean"):
+        return ConcatFusion() if name == "concat" else MeanFusion()
+    raise ValueError(f"fusion must be one of gate, scalar_gate, concat, mean, got {name!r}")
 
 
 def build_model(config: RunConfig) -> MammoMamba:

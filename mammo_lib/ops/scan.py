@@ -27,15 +27,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from .scan_op import register
+
 BACKENDS = ("reference", "numba", "triton", "mamba_ssm")
+OPERATORS = {"numba": register("scan_cpu"), "triton": register("scan_gpu")}
 
 
 def selective_scan(
     u: Float[Tensor, "batch dim length"],
     delta: Float[Tensor, "batch dim length"],
     A: Float[Tensor, "dim state"],
-    B: Float[Tensor, ...],
-    C: Float[Tensor, ...],
+    B: Float[Tensor, "*_"],
+    C: Float[Tensor, "*_"],
     D: Float[Tensor, " dim"] | None = None,
     z: Float[Tensor, "batch dim length"] | None = None,
     delta_bias: Float[Tensor, " dim"] | None = None,
@@ -63,7 +66,7 @@ def selective_scan(
     RuntimeError
         The backend is not available here; the message says why.
     """
-    _check_shapes(u, delta, A, B, C)
+    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     backend = choose_backend(u) if backend == "auto" else _available(backend)
     if backend == "mamba_ssm":
         return _mamba_ssm()(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
@@ -115,9 +118,14 @@ def backends() -> dict[str, str]:
     return {name: reason_against(name) or _status(name) for name in BACKENDS}
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def reason_against(name: str) -> str | None:
-    """Return why a backend cannot be used here, None where it can. Asked once, at first use."""
+    """Return why a backend cannot be used here, None where it can. Found out once, at first use."""
+    return _probe(name)
+
+
+@functools.cache
+def _probe(name: str) -> str | None:
     try:
         if name == "numba":
             importlib.import_module("numba")
@@ -154,17 +162,8 @@ def _available(name: str) -> str:
 
 def _run_compiled(backend: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    y, last_state, _ = _operator(backend)(*inputs, keep)
+    y, last_state, _ = OPERATORS[backend](*inputs, keep)
     return y, last_state
-
-
-@functools.cache
-def _operator(backend: str) -> Callable:
-    """Register a compiled backend's torch operator at its first use."""
-    from .scan_op import register
-
-    module = {"numba": "scan_cpu", "triton": "scan_gpu"}[backend]
-    return register(module, importlib.import_module(f".{module}", __package__))
 
 
 def _mamba_ssm() -> Callable:
@@ -186,17 +185,24 @@ def _grouped(matrix: Tensor, u: Tensor) -> Tensor:
     return matrix[:, None] if matrix.dim() == 3 else matrix
 
 
-def _check_shapes(u, delta, A, B, C):
+def _check_shapes(u, delta, A, B, C, D, z, delta_bias):
+    """Refuse what does not fit: the compiled kernels do not check their bounds."""
+    if u.dim() != 3:
+        raise ValueError(f"u must be (batch, dim, L), got {tuple(u.shape)}")
     batch, dim, length = u.shape
-    if delta.shape != u.shape:
-        raise ValueError(f"delta must have u's shape {tuple(u.shape)}, got {tuple(delta.shape)}")
+    for name, sequence in (("delta", delta), ("z", z)):
+        if sequence is not None and sequence.shape != u.shape:
+            raise ValueError(f"{name} must have u's shape {tuple(u.shape)}, got {tuple(sequence.shape)}")
+    for name, vector in (("D", D), ("delta_bias", delta_bias)):
+        if vector is not None and tuple(vector.shape) != (dim,):
+            raise ValueError(f"{name} must be (dim={dim},), got {tuple(vector.shape)}")
     if A.dim() != 2 or A.shape[0] != dim:
         raise ValueError(f"A must be (dim={dim}, N), got {tuple(A.shape)}")
     N = A.shape[1]
     for name, matrix in (("B", B), ("C", C)):
-        is_grouped = matrix.dim() == 4 and matrix.shape[1] > 0 and dim % matrix.shape[1] == 0
-        groups = matrix.shape[1] if is_grouped else 0
-        if tuple(matrix.shape) not in {(dim, N), (batch, N, length), (batch, groups, N, length)}:
+        groups = matrix.shape[1] if matrix.dim() == 4 and matrix.shape[1] > 0 else 1
+        is_known = tuple(matrix.shape) in {(dim, N), (batch, N, length), (batch, groups, N, length)}
+        if not is_known or dim % groups:
             raise ValueError(
                 f"{name} must be (dim={dim}, N={N}), (batch={batch}, N={N}, L={length}) or (batch, groups, N, L) "
                 f"with groups dividing dim, got {tuple(matrix.shape)}"

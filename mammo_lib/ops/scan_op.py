@@ -1,16 +1,17 @@
 """One torch operator per compiled kernel, so that autograd, ``torch.compile`` and checkpointing work through it.
 
-A kernel module offers ``scan_forward``, ``scan_backward`` and ``starts_shape`` (see :mod:`mammo_lib.ops.scan_cpu`
-for what they take and return); this module gives them a schema, a fake implementation and a derivative.
+A kernel module, :mod:`mammo_lib.ops.scan_cpu` or :mod:`mammo_lib.ops.scan_gpu`, offers ``scan_forward``,
+``scan_backward`` and ``starts_shape``; this module gives them a schema, a fake implementation and a derivative. The
+kernels, and the compiler behind them, are imported when they first run.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
-from torch import Tensor
 
 FORWARD = "(Tensor u, Tensor step, Tensor A, Tensor B, Tensor C, Tensor D, bool keep) -> (Tensor, Tensor, Tensor)"
 BACKWARD = (
@@ -19,16 +20,21 @@ BACKWARD = (
 )
 
 
-def register(name: str, kernels: ModuleType) -> Callable:
-    """Register ``mammo::<name>`` and its derivative; return (u, step, A, B, C, D, keep) -> (y, last, starts)."""
-    op = torch.library.custom_op(f"mammo::{name}", _forward_of(kernels), mutates_args=(), schema=FORWARD)
-    derivative = torch.library.custom_op(
-        f"mammo::{name}_backward", _backward_of(kernels), mutates_args=(), schema=BACKWARD
-    )
+def register(module: str) -> Callable:
+    """Register ``mammo::<module>`` and its derivative; return (u, step, A, B, C, D, keep) -> (y, last, starts)."""
+
+    def forward(u, step, A, B, C, D, keep):
+        return _kernels(module).scan_forward(u, step, A, B, C, D, keep=keep)
+
+    def differentiate(g, g_last, u, step, A, B, C, D, starts):
+        return _kernels(module).scan_backward(g, g_last, u, step, A, B, C, D, starts)
+
+    op = torch.library.custom_op(f"mammo::{module}", forward, mutates_args=(), schema=FORWARD)
+    derivative = torch.library.custom_op(f"mammo::{module}_backward", differentiate, mutates_args=(), schema=BACKWARD)
 
     @op.register_fake
     def _(u, step, A, B, C, D, keep):
-        shape = kernels.starts_shape(u, A, B, keep)
+        shape = _kernels(module).starts_shape(u, A, B, keep)
         return torch.empty_like(u), u.new_empty(*u.shape[:2], A.shape[1]), u.new_empty(shape)
 
     @derivative.register_fake
@@ -45,15 +51,5 @@ def register(name: str, kernels: ModuleType) -> Callable:
     return op
 
 
-def _forward_of(kernels: ModuleType) -> Callable:
-    def forward(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, keep: bool):
-        return kernels.scan_forward(u, step, A, B, C, D, keep=keep)
-
-    return forward
-
-
-def _backward_of(kernels: ModuleType) -> Callable:
-    def backward(g: Tensor, g_last: Tensor, u: Tensor, step: Tensor, A, B, C, D, starts: Tensor):
-        return kernels.scan_backward(g, g_last, u, step, A, B, C, D, starts)
-
-    return backward
+def _kernels(module: str) -> ModuleType:
+    return importlib.import_module(f".{module}", __package__)

@@ -1,0 +1,32 @@
+"""The other sides of the benchmarks: two ways in which the scan is commonly computed in plain PyTorch.
+
+Both take what ``mammo_lib.ops.scan.scan_reference`` takes, with one group, and return y and None.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def indexing_loop(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, None]:
+    """A loop that indexes (batch, dim, L, N) tensors at every step, the shape of ``mamba_ssm``'s reference, written anew."""
+    B, C = B[:, 0], C[:, 0]
+    decay = torch.exp(torch.einsum("bdl,dn->bdln", step, A))
+    drive = torch.einsum("bdl,bnl,bdl->bdln", step, B, u)
+    h, outputs = u.new_zeros(*u.shape[:2], A.shape[1]), []
+    for t in range(u.shape[2]):
+        h = decay[:, :, t] * h + drive[:, :, t]
+        outputs.append(torch.einsum("bdn,bn->bd", h, C[:, :, t]))
+    return torch.stack(outputs, dim=2) + u * D[:, None], None
+
+
+def parallel_scan(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, None]:
+    """``mambapy``'s parallel scan (PyPI) over (batch, L, dim, N)."""
+    from mambapy.pscan import pscan
+
+    u_, step_, B_, C_ = u.transpose(1, 2), step.transpose(1, 2), B[:, 0].transpose(1, 2), C[:, 0].transpose(1, 2)
+    decay = torch.exp(step_[..., None] * A)
+    drive = step_[..., None] * B_[:, :, None] * u_[..., None]
+    h = pscan(decay, drive)
+    return ((h @ C_[..., None])[..., 0] + D * u_).transpose(1, 2), None

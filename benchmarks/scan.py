@@ -1,0 +1,123 @@
+"""CPU scan against a plain PyTorch loop and mambapy's parallel scan: time, memory, growth with length.
+
+pip install mambapy && python benchmarks/scan.py
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import subprocess
+import sys
+
+import torch
+from baselines import indexing_loop, parallel_scan
+from timing import paired_medians, record
+
+import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
+from mammo_lib.ops.scan import OPERATORS, scan_reference
+
+SHAPES = [(8, 160, 196, 8), (8, 392, 196, 8), (8, 784, 49, 8), (2, 320, 3136, 8), (1, 320, 12544, 8)]
+LENGTHS = [784, 1568, 3136, 6272, 12544]
+REPEATS = 7
+
+
+def compiled(*inputs):
+    """Ours, as the library calls it."""
+    keep = any(tensor.requires_grad for tensor in inputs) and torch.is_grad_enabled()
+    return OPERATORS["numba"](*inputs, keep)
+
+
+SIDES = {"ours": compiled, "loop": scan_reference, "indexing_loop": indexing_loop, "mambapy": parallel_scan}
+
+
+def inputs(batch, dim, length, N):
+    """Inputs after softplus, as every side takes them."""
+    torch.manual_seed(0)
+    sequences = [torch.randn(batch, dim, length), 0.1 * torch.rand(batch, dim, length)]
+    maps = [torch.randn(batch, 1, N, length) for _ in range(2)]
+    A = -torch.arange(1.0, N + 1).repeat(dim, 1)
+    return [t.requires_grad_() for t in (*sequences, A, *maps, torch.ones(dim))]
+
+
+def forward(side, tensors):
+    """Run without gradients."""
+    with torch.no_grad():
+        SIDES[side](*tensors)
+
+
+def forward_backward(side, tensors):
+    """Run with the gradients of every input."""
+    y = SIDES[side](*tensors)[0]
+    torch.autograd.grad(y.sum(), tensors)
+
+
+def extra_memory(side, shape) -> float:
+    """Return the growth of peak memory over one forward and backward, MiB, in a process of its own."""
+    command = [sys.executable, __file__, "--memory", side, *map(str, shape)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def measure_memory(side, shape):
+    """Child process: warm up on a tiny input, then print how far the peak rises on the real one."""
+    forward_backward(side, inputs(1, 16, 4, shape[3]))
+    tensors = inputs(*shape)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forward_backward(side, tensors)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def compare(shape) -> dict:
+    """Time one shape."""
+    tensors = inputs(*shape)
+    repeats = REPEATS if math.prod(shape) < 5e6 else 3
+    fast = paired_medians({side: lambda side=side: forward(side, tensors) for side in SIDES}, repeats)
+    full = paired_medians(
+        {side: lambda side=side: forward_backward(side, tensors) for side in ("ours", "loop", "mambapy")}, repeats
+    )
+    ours, theirs = (extra_memory(side, shape) for side in ("ours", "mambapy"))
+    return {
+        "shape": "x".join(map(str, shape)),
+        "forward_ms": 1e3 * fast["ours"],
+        "forward_speedup_over_better": min(fast["loop"], fast["mambapy"]) / fast["ours"],
+        "forward_speedup_over_indexing_loop": fast["indexing_loop"] / fast["ours"],
+        "forward_backward_ms": 1e3 * full["ours"],
+        "forward_backward_speedup_over_mambapy": full["mambapy"] / full["ours"],
+        "forward_backward_speedup_over_loop": full["loop"] / full["ours"],
+        "extra_memory_mib": ours,
+        "extra_memory_over_mambapy": ours / theirs,
+    }
+
+
+def growth_exponent() -> float:
+    """Return the slope of log time over log length, forward and backward."""
+    times = []
+    for length in LENGTHS:
+        tensors = inputs(1, 320, length, 8)
+        times.append(
+            paired_medians({"ours": lambda tensors=tensors: forward_backward("ours", tensors)}, REPEATS)["ours"]
+        )
+    x = torch.tensor([math.log(length) for length in LENGTHS])
+    y = torch.tensor([math.log(t) for t in times])
+    return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
+
+
+def main():
+    """Measure everything and record it."""
+    rows = [compare(shape) for shape in SHAPES]
+    over_mambapy = [row["forward_backward_speedup_over_mambapy"] for row in rows]
+    summary = {
+        "forward_speedup_over_better_min": min(row["forward_speedup_over_better"] for row in rows),
+        "forward_backward_speedup_over_mambapy_geometric_mean": math.prod(over_mambapy) ** (1 / len(rows)),
+        "forward_backward_speedup_over_mambapy_min": min(over_mambapy),
+        "extra_memory_over_mambapy_max": max(row["extra_memory_over_mambapy"] for row in rows),
+        "exponent_of_time_in_length": growth_exponent(),
+    }
+    record("scan", rows, summary)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--memory"]:
+        measure_memory(sys.argv[2], tuple(map(int, sys.argv[3:])))
+    else:
+        main()
