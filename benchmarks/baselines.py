@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def indexing_loop(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, None]:
-    """A loop that indexes (batch, dim, L, N) tensors at every step, the shape of ``mamba_ssm``'s reference, written anew."""
+    """A loop that indexes (batch, dim, L, N) tensors at every step, as ``mamba_ssm``'s reference does; written anew."""
     B, C = B[:, 0], C[:, 0]
     decay = torch.exp(torch.einsum("bdl,dn->bdln", step, A))
     drive = torch.einsum("bdl,bnl,bdl->bdln", step, B, u)

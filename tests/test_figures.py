@@ -41,6 +41,12 @@ CASES = {
         lambda: figures.published_intervals(PUBLISHED, {"auc": Interval(0.7, 0.6, 0.8, 9)}),
         "up to 0.20 wide",
     ),
+    "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 at dt"),
+    "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens cost 4, 2"),
+    "gate": (
+        lambda: figures.gate_opening(np.array([0.0, 2.0]), np.array([0.5, 0.88]), 2.0),
+        "88% open .* slope of 0.11",
+    ),
     "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),
 }
 

@@ -112,6 +112,15 @@ def test_fixed_and_random_gates():
     assert ((first >= 0) & (first <= 1)).all()
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({"kind": "learnt"}, "kind must be one of learned, fixed, random, got 'learnt'"),
+    ({"scope": "img"}, "scope must be one of image, window, token, got 'img'"),
+])  # fmt: skip
+def test_unknown_kinds_and_scopes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Gate(4, **options)
+
+
 def test_a_batch_equals_one_by_one():
     moe = network(scope="token")
     features, gates = moe(image())

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,9 @@ class Gate(nn.Module):
 
     def __init__(self, width: int, *, kind: Kind = "learned", scope: Scope = "image", bias: float = 2.0):
         super().__init__()
+        for name, value, allowed in (("kind", kind, get_args(Kind)), ("scope", scope, get_args(Scope))):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         self.kind, self.scope = kind, scope
         if kind == "learned":
             self.proj = nn.Linear(2 * width, 1)
@@ -68,14 +71,7 @@ class Gate(nn.Module):
             nn.init.zeros_(self.proj.weight)
             nn.init.constant_(self.proj.bias, bias)
 
-    def forward(
-        self, mixed: Tensor, x: Tensor, grid: Grid
-    ) -> Float[
-        Tensor,
-        (
-            windows  # tokens 1
-        ),
-    ]:
+    def forward(self, mixed: Tensor, x: Tensor, grid: Grid) -> Float[Tensor, "windows _ 1"]:
         """Return the gate in a form that broadcasts over tokens and channels."""
         if self.kind != "learned":
             return grid.per_window(self._draw(grid.shape[0], x))
@@ -95,12 +91,7 @@ class Gate(nn.Module):
 
     def values(
         self,
-        gate: Float[
-            Tensor,
-            (
-                windows  # tokens 1
-            ),
-        ],
+        gate: Float[Tensor, "windows _ 1"],
         grid: Grid,
     ) -> Tensor:
         """Return the gate by image: (batch,), (batch, rows, columns) of windows, or (batch, height, width)."""

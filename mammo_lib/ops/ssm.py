@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 def ssm_recurrence(
-    x: Float[Tensor, "*batch length"], A: Float[Tensor, ...], B: Float[Tensor, " state"], C: Float[Tensor, " state"],
+    x: Float[Tensor, "*batch length"], A: Float[Tensor, "*_"], B: Float[Tensor, " state"], C: Float[Tensor, " state"],
     D: float | Tensor = 0.0,
 ) -> Float[Tensor, "*batch length"]:  # fmt: skip
     """Run the recurrence, one step after the other."""
@@ -34,7 +34,7 @@ def ssm_recurrence(
 
 
 def ssm_kernel(
-    A: Float[Tensor, ...], B: Float[Tensor, " state"], C: Float[Tensor, " state"], length: int
+    A: Float[Tensor, "*_"], B: Float[Tensor, " state"], C: Float[Tensor, " state"], length: int
 ) -> Float[Tensor, " length"]:
     """Return K = [CB, CAB, ..., C A^(length-1) B]."""
     if length < 1:
