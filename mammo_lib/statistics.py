@@ -15,11 +15,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import expit, logit
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
+from .errors import InputError
+
 LEVEL = 0.95
+Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 N_RESAMPLES = 2000
 SPECIFICITIES = (0.80, 0.90, 0.95)
 
@@ -184,29 +188,51 @@ def _at_threshold(name: str, threshold: float) -> Metric:
 
 
 def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
-    """AUC with DeLong's interval, on the logit scale so that it stays within [0, 1] (DeLong et al. 1988)."""
+    """AUC with DeLong's interval, on the logit scale so that it stays within [0, 1] (DeLong et al. 1988).
+
+    NaN bounds with fewer than two breasts of a class. Where the classes are separated the estimated variance is zero,
+    which is no certainty: the open bound is then that of :func:`_separated_bound`.
+    """
     value, (malignant, benign) = auc(label, probability), _placements(label, probability)
-    n = len(label)
-    if min(len(malignant), len(benign)) < 2:
+    n, pairs = len(label), min(len(malignant), len(benign))
+    if pairs < 2:
         return Interval(value, math.nan, math.nan, n)
-    variance = malignant.var(ddof=1) / len(malignant) + benign.var(ddof=1) / len(benign)
-    if variance == 0:
-        return Interval(value, value, value, n)
-    centre, spread = math.log(value / (1 - value)), math.sqrt(variance) / (value * (1 - value))
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
-    return Interval(value, float(_expit(centre - z * spread)), float(_expit(centre + z * spread)), n)
+    if value in (0, 1):
+        bound = _separated_bound(pairs)
+        return Interval(value, bound, 1.0, n) if value else Interval(value, 0.0, 1 - bound, n)
+    spread = _spread(malignant, benign) / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-1, 1]) * Z * spread)
+    return Interval(value, float(low), float(high), n)
+
+
+def _separated_bound(pairs: int) -> float:
+    """Return the smallest AUC that is not refuted when every malignant breast scores above every benign one.
+
+    Match the breasts into ``pairs`` disjoint pairs: all of them are in order with probability AUC^pairs, so an AUC
+    below (1 - LEVEL)/2 to the power 1/pairs would be in the tail. Conservative: the other pairs are not used.
+    """
+    return ((1 - LEVEL) / 2) ** (1 / pairs)
 
 
 def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[Interval, float]:
-    """Paired difference AUC(one) - AUC(other) on the same breasts, with DeLong's interval and two-sided p value."""
+    """Paired difference AUC(one) - AUC(other) on the same breasts, with DeLong's interval and two-sided p value.
+
+    NaN bounds and p with fewer than two breasts of a class. Breasts count as independent.
+    """
     (m1, b1), (m2, b2) = _placements(label, one), _placements(label, other)
     value = auc(label, one) - auc(label, other)
-    spread = math.sqrt((m1 - m2).var(ddof=1) / len(m1) + (b1 - b2).var(ddof=1) / len(b1))
+    if min(len(m1), len(b1)) < 2:
+        return Interval(value, math.nan, math.nan, len(label)), math.nan
+    spread = _spread(m1 - m2, b1 - b2)
     if spread == 0:
         return Interval(value, value, value, len(label)), 1.0 if value == 0 else 0.0
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
     p = 2 * stats.norm.sf(abs(value) / spread)
-    return Interval(value, value - z * spread, value + z * spread, len(label)), float(p)
+    return Interval(value, value - Z * spread, value + Z * spread, len(label)), float(p)
+
+
+def _spread(malignant: np.ndarray, benign: np.ndarray) -> float:
+    """Standard error of a mean of placements (or of their paired differences)."""
+    return math.sqrt(malignant.var(ddof=1) / len(malignant) + benign.var(ddof=1) / len(benign))
 
 
 def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -219,8 +245,16 @@ def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nd
     return wins.mean(axis=1), wins.mean(axis=0)
 
 
-def _expit(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+def hanley_mcneil_interval(value: float, n_malignant: int, n_benign: int) -> Interval:
+    """Interval of a published AUC, from its value and the class sizes alone (Hanley and McNeil 1982).
+
+    On the logit scale; ``value`` lies strictly between 0 and 1. DeLong's interval is better where the scores are known.
+    """
+    q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
+    variance = value * (1 - value) + (n_malignant - 1) * (q1 - value**2) + (n_benign - 1) * (q2 - value**2)
+    spread = math.sqrt(variance / (n_malignant * n_benign)) / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-1, 1]) * Z * spread)
+    return Interval(value, float(low), float(high), n_malignant + n_benign)
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
@@ -261,12 +295,19 @@ def patient_weights(patients: np.ndarray, n_resamples: int, seed: int) -> np.nda
 
 
 def youden_threshold(label: np.ndarray, probability: np.ndarray) -> float:
-    """Return the threshold with the largest sensitivity + specificity; the highest of equals."""
+    """Return the threshold with the largest sensitivity + specificity; the highest of equals.
+
+    Raises
+    ------
+    InputError
+        Only one class is present.
+    """
+    if len(np.unique(label)) < 2:
+        raise InputError(f"no threshold can be chosen: all {len(label)} breasts have one label; use larger folds")
     fpr, tpr, thresholds = sk.roc_curve(label, probability, drop_intermediate=False)
-    best = (
-        int(np.argmax(np.round(tpr - fpr, 12)[1:])) + 1
-    )  # the first point decides nothing malignant: threshold infinity
-    return float(thresholds[best])
+    # The first point decides nothing malignant: its threshold is infinite. Rounding makes equals equal.
+    best = np.argmax(np.round(tpr - fpr, 12)[1:])
+    return float(thresholds[1:][best])
 
 
 def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
@@ -280,9 +321,16 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     Returns
     -------
     dict
-        ``{name: {value, low, high, n}}``; an undefined number is None. Accuracy, sensitivity and specificity have
-        Wilson intervals, ``auc`` DeLong's, all others patient-cluster bootstrap intervals.
+        ``{name: {value, low, high, n}}``; where the value is undefined it is None and a ``reason`` stands beside it.
+        Accuracy, sensitivity and specificity have Wilson intervals, ``auc`` DeLong's, all others patient-cluster
+        bootstrap intervals.
+
+    Raises
+    ------
+    InputError
+        There is no row, a label other than 0 and 1, a probability outside [0, 1] or more than one threshold.
     """
+    _check_predictions(frame)
     label, probability = frame["label"].to_numpy(), frame["probability"].to_numpy()
     threshold = float(frame["threshold"].iloc[0])
     counts = confusion(label, probability, threshold)
@@ -297,14 +345,34 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     resampled |= {f"sensitivity_at_{round(100 * s)}": _sensitivity_at(s) for s in SPECIFICITIES}
     patients = frame["patient_id"].to_numpy()
     results = exact | {name: bootstrap_interval(f, label, probability, patients) for name, f in resampled.items()}
-    return {name: _as_json(interval) for name, interval in results.items()}
+    reason = _why_undefined(counts)
+    return {name: _as_json(interval, reason) for name, interval in results.items()}
 
 
-def _as_json(interval: Interval) -> dict:
-    return {
+def _check_predictions(frame: pd.DataFrame) -> None:
+    if frame.empty:
+        raise InputError("predictions: no row to evaluate; check the split's name")
+    label, probability, thresholds = frame["label"], frame["probability"], frame["threshold"].unique()
+    if not label.isin([0, 1]).all():
+        raise InputError(f"predictions: labels must be 0 or 1, got {sorted(set(label) - {0, 1})}")
+    if not (outside := probability[~probability.between(0, 1)]).empty:
+        raise InputError(f"predictions: probabilities must lie in [0, 1], got {outside.iloc[0]} in {len(outside)} rows")
+    if len(thresholds) != 1 or np.isnan(thresholds[0]):
+        raise InputError(f"predictions: one split has one threshold, got {thresholds.tolist()}")
+
+
+def _why_undefined(counts: Confusion) -> str:
+    absent = {"malignant": counts.tp + counts.fn, "benign": counts.tn + counts.fp}
+    missing = [name for name, n in absent.items() if n == 0]
+    return f"no {missing[0]} breast" if missing else "every breast got the same decision"
+
+
+def _as_json(interval: Interval, reason: str) -> dict:
+    record = {
         key: None if isinstance(value, float) and math.isnan(value) else value
         for key, value in asdict(interval).items()
     }
+    return record | ({"reason": reason} if record["value"] is None else {})
 
 
 def mcnemar(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
@@ -321,7 +389,8 @@ def matching_denominators(published: list[float], decimals: int, n_max: int) -> 
 
 def numerators(value: float, n: int, decimals: int) -> list[int]:
     """Return every k for which k / n rounds to ``value``."""
-    near = range(max(0, math.floor(value * n) - 1), min(n, math.ceil(value * n) + 1) + 1)
+    reach = 0.5 * 10**-decimals * n + 1
+    near = range(max(0, math.floor(value * n - reach)), min(n, math.ceil(value * n + reach)) + 1)
     return [k for k in near if _rounds_to(k / n, value, decimals)]
 
 

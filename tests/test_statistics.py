@@ -1,5 +1,6 @@
 """Statistics against scikit-learn, against slow references, and by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from mammo_lib import statistics as s
+from mammo_lib.errors import InputError
 
 
 @pytest.fixture
@@ -64,6 +66,64 @@ def test_delong_by_hand():
     assert interval.high == pytest.approx(1 / (1 + math.exp(-(math.log(3) + half))))
 
 
+def slow_delong(label, one, other):
+    """Variance of AUC(one) - AUC(other), the slow O(mn) way: DeLong's S10/m + S01/n, pair by pair."""
+    malignant, benign = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
+    wins = np.empty((2, len(malignant), len(benign)))
+    for k, score in enumerate((one, other)):
+        for i, x in enumerate(malignant):
+            for j, y in enumerate(benign):
+                wins[k, i, j] = 1.0 if score[x] > score[y] else 0.5 if score[x] == score[y] else 0.0
+    covariance = np.cov(wins.mean(axis=2)) / len(malignant) + np.cov(wins.mean(axis=1)) / len(benign)
+    return covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+
+
+def test_delong_test_equals_the_slow_covariances(scores):
+    label, one = scores
+    one = one.round(1)  # many ties
+    other = np.random.default_rng(4).uniform(size=200) / 2 + one / 2
+    difference, p = s.delong_test(label, one, other)
+    error = math.sqrt(slow_delong(label, one, other))
+    assert difference.value == pytest.approx(sk.roc_auc_score(label, one) - sk.roc_auc_score(label, other))
+    assert difference.high - difference.value == pytest.approx(1.959963984540054 * error)
+    assert p == pytest.approx(2 * stats.norm.sf(abs(difference.value) / error))
+
+
+def test_delong_with_too_few_breasts_has_no_interval():
+    label, score = np.array([0, 0, 1]), np.array([0.1, 0.2, 0.3])
+    assert math.isnan(s.delong_interval(label, score).low)
+    difference, p = s.delong_test(label, score, score[::-1])
+    assert math.isnan(difference.low)
+    assert math.isnan(p)
+
+
+def test_separated_classes_do_not_give_certainty():
+    # 3 malignant above 5 benign: 3 disjoint pairs, all in order. At AUC = a that happens with chance a^3;
+    # a^3 = .025 at a = .2924.
+    label, score = np.array([1, 1, 1, 0, 0, 0, 0, 0]), np.arange(8, 0, -1) / 10
+    above, below = s.delong_interval(label, score), s.delong_interval(label, -score)
+    assert (above.value, above.low, above.high) == (1.0, pytest.approx(0.2924, abs=1e-4), 1.0)
+    assert (below.value, below.low, below.high) == (0.0, 0.0, pytest.approx(1 - 0.2924, abs=1e-4))
+
+
+def test_hanley_mcneil_by_hand():
+    # A = .8, 2 malignant, 2 benign: Q1 = .8/1.2 = 2/3, Q2 = 1.28/1.8 = .7111;
+    # variance = (.16 + (2/3 - .64) + (.7111 - .64)) / 4 = .064444; logit scale: .253859 / .16.
+    interval = s.hanley_mcneil_interval(0.8, 2, 2)
+    half = 1.959963984540054 * math.sqrt(0.0644444444) / 0.16
+    assert interval.low == pytest.approx(1 / (1 + math.exp(-(math.log(4) - half))))
+    assert interval.high == pytest.approx(1 / (1 + math.exp(-(math.log(4) + half))))
+    assert interval.n == 4
+
+
+def test_hanley_mcneil_is_close_to_delong(scores):
+    label, probability = scores
+    delong = s.delong_interval(label, probability)
+    from_value = s.hanley_mcneil_interval(delong.value, label.sum(), (1 - label).sum())
+    assert from_value.low == pytest.approx(delong.low, abs=0.02)
+    assert from_value.high == pytest.approx(delong.high, abs=0.02)
+
+
 def test_delong_agrees_with_the_bootstrap(scores):
     label, probability = scores
     delong = s.delong_interval(label, probability)
@@ -110,11 +170,8 @@ def test_copies_of_a_patient_widen_the_interval_by_root_two():
 
 @pytest.mark.slow
 def test_clustered_intervals_cover():
-    generator, hits, truth = (
-        np.random.default_rng(3),
-        0,
-        0.5 * (1 + math.erf(1 / 2)),
-    )  # P(N(1,1) > N(0,1)) = Phi(1/sqrt 2)
+    generator, hits = np.random.default_rng(3), 0
+    truth = stats.norm.cdf(math.sqrt(0.5))  # P(N(1, 1) > N(0, 1))
     for trial in range(200):
         label = np.repeat(generator.integers(0, 2, 60), 2)
         shared = np.repeat(generator.normal(size=60), 2) * math.sqrt(0.5)
@@ -134,6 +191,16 @@ def test_wilson_by_hand():
 def test_youden_by_hand():
     # thresholds .9: 1/2 - 0; .6: 1 - 1/3 <- best; .5: 1 - 2/3.
     assert s.youden_threshold(np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.6, 0.7, 0.5, 0.1])) == 0.6
+
+
+def test_youden_takes_the_highest_of_equals():
+    # .9: 1/2 - 0; .6: 1/2 - 1/2; .5: 1 - 1/2; .4: 1 - 1. The first and the third are equal.
+    assert s.youden_threshold(np.array([1, 0, 1, 0]), np.array([0.9, 0.6, 0.5, 0.4])) == 0.9
+
+
+def test_youden_needs_both_classes():
+    with pytest.raises(InputError, match="all 3 breasts have one label"):
+        s.youden_threshold(np.zeros(3, int), np.array([0.1, 0.2, 0.3]))
 
 
 def test_sensitivity_at_specificity_by_hand():
@@ -164,14 +231,64 @@ def test_evaluate_predictions_names_and_one_class(scores):
     for value in result.values():
         assert value["low"] <= value["value"] <= value["high"]
         assert value["n"] in (200, label.sum(), (1 - label).sum())
-    benign = s.evaluate_predictions(frame.assign(label=0))
-    assert benign["auc"]["value"] is None
-    assert benign["sensitivity"]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "undefined", "reason"),
+    [
+        ({"label": 0}, {"auc", "auc_bootstrap", "auprc", "sensitivity", "sensitivity_at_90"}, "no malignant breast"),
+        ({"label": 1}, {"auc", "auc_bootstrap", "specificity", "sensitivity_at_90"}, "no benign breast"),
+        ({"probability": 0.1}, {"ppv", "mcc"}, "every breast got the same decision"),
+    ],
+)
+def test_an_undefined_metric_is_null_with_a_reason(scores, change, undefined, reason):
+    label, probability = scores
+    frame = pd.DataFrame({"patient_id": np.arange(200), "label": label, "probability": probability, "threshold": 0.6})
+    result = s.evaluate_predictions(frame.assign(**change))
+    json.dumps(result, allow_nan=False)
+    for name, record in result.items():
+        assert (record["value"] is None) == ("reason" in record)
+        if name in undefined:
+            assert record["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("probability", [0.1, math.nan], r"must lie in \[0, 1\], got nan in 1 rows"),
+        ("probability", [0.1, 1.5], r"must lie in \[0, 1\], got 1.5 in 1 rows"),
+        ("label", [0, 2], r"labels must be 0 or 1, got \[2\]"),
+        ("threshold", [0.5, 0.6], "one split has one threshold"),
+        ("threshold", [math.nan, math.nan], "one split has one threshold"),
+    ],
+)
+def test_predictions_that_cannot_be_evaluated(column, values, message):
+    frame = pd.DataFrame({"patient_id": [1, 2], "label": [0, 1], "probability": [0.2, 0.8], "threshold": 0.5})
+    with pytest.raises(InputError, match=message):
+        s.evaluate_predictions(frame.assign(**{column: values}))
+    with pytest.raises(InputError, match="no row"):
+        s.evaluate_predictions(frame.iloc[:0])
 
 
 def test_the_papers_denominators():
     assert s.matching_denominators([0.8322, 0.7517, 0.7383], 4, 400) == [149, 298]
     assert [s.numerators(v, 149, 4) for v in (0.8322, 0.7517, 0.7383)] == [[124], [112], [110]]
+
+
+@pytest.mark.parametrize(("value", "n", "decimals"), [(0.87, 400, 2), (0.8322, 149, 4), (0.5, 1000, 2), (1.0, 7, 1)])
+def test_numerators_are_all_there(value, n, decimals):
+    everything = [k for k in range(n + 1) if abs(k / n - value) <= 0.5 * 10**-decimals + 1e-12]
+    assert s.numerators(value, n, decimals) == everything
+
+
+def test_five_breasts_cannot_be_significant_at_any_size():
+    # Of breasts on which one of two is right, 5 of 5 for one side: p = 2/2^5 = .0625; 6 of 6: p = 2/2^6 = .03125.
+    label = np.ones(149, int)
+    for gain, p in ((5, 0.0625), (6, 0.03125)):
+        assert s.mcnemar(label, label, np.arange(149) >= gain) == pytest.approx(p)
+    # So with no breast lost, power is the chance of at least 6 among 149, each with probability 5/149.
+    expected = stats.binom.sf(5, 149, 5 / 149)
+    assert s.mcnemar_power(149, 5 / 149, 5 / 149) == pytest.approx(expected)
 
 
 def test_the_papers_only_confusion_matrix():
