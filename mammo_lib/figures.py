@@ -6,7 +6,8 @@ the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammogra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +15,9 @@ import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve as sk_roc_curve
 
 from .statistics import SPECIFICITIES, Confusion, Interval, sensitivity_at
@@ -87,21 +90,31 @@ def cohort_composition(cohort: pd.DataFrame, by: str, name: str) -> Figure:
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw loss and validation AUC over epochs, one line per run; the kept epoch is marked."""
-    figure, (left, right) = _canvas(width=7, height=3.2, columns=2)
-    for (name, history), colour in zip(histories.items(), PALETTE * len(histories), strict=False):
+    """Draw loss and validation AUC over epochs, one colour per run; the kept epoch is marked."""
+    figure, (left, right) = _canvas(width=7, height=3.4, columns=2)
+    for (name, history), colour in zip(histories.items(), cycle(PALETTE), strict=False):
         epochs = history["epoch"] + 1
-        left.plot(epochs, history["train_loss"], color=colour, label=f"{name}, training")
-        left.plot(epochs, history["validation_loss"], color=colour, linestyle="--", label=f"{name}, validation")
+        left.plot(epochs, history["train_loss"], color=colour)
+        left.plot(epochs, history["validation_loss"], color=colour, linestyle="--")
         right.plot(epochs, history["validation_auc"], color=colour, label=name)
         best = history["validation_auc"].idxmax()
         right.plot(epochs[best], history["validation_auc"][best], "o", color=colour)
-    best = {name: history["validation_auc"].max() for name, history in histories.items()}
-    left.set(xlabel="epoch", ylabel="cross-entropy, smoothed labels", title="Loss")
+    left.set(xlabel="epoch", ylabel="cross-entropy, smoothed labels", title=_loss_finding(histories.values()))
+    left.legend([Line2D([], [], color=GREY, linestyle=style) for style in ("-", "--")], ["training", "validation"])
     right.axhline(0.5, color=GREY, linewidth=1)
-    right.set(xlabel="epoch", ylabel="validation AUC", title=f"Best validation AUC {max(best.values()):.2f}")
-    left.legend(fontsize=8)
+    best = [history["validation_auc"].max() for history in histories.values()]
+    found = f"{best[0]:.2f}" if len(best) == 1 else f"{min(best):.2f} to {max(best):.2f}, {len(best)} runs"
+    right.set(xlabel="epoch", ylabel="validation AUC", title=f"Best validation AUC {found}")
+    right.legend()
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def _loss_finding(histories: Iterable[pd.DataFrame]) -> str:
+    lowest = sorted({int(history.loc[history["validation_loss"].idxmin(), "epoch"]) + 1 for history in histories})
+    epochs = f"epoch {lowest[0]}" if len(lowest) == 1 else f"epochs {lowest[0]} to {lowest[-1]}"
+    return f"Validation loss lowest at {epochs}"
 
 
 def roc_curve(label: np.ndarray, probability: np.ndarray, interval: Interval) -> Figure:
@@ -176,20 +189,18 @@ def mammogram_grid(
 
 
 def published_intervals(published: pd.DataFrame, ours: Mapping[str, Interval]) -> Figure:
-    """Draw published values (``name value low high``) and, beside them, ours of the same name."""
-    figure, axes = _canvas(height=0.5 * len(published) + 1.2)
+    """Draw published values (``name value low high n``) and, beside them, ours of the same name."""
+    figure, axes = _canvas(width=7, height=0.42 * len(published) + 1.5)
     y = np.arange(len(published))
-    _error_bars(axes, published["value"], published["low"], published["high"], y - 0.12, BLUE, "published")
-    mine = [ours.get(name) for name in published["name"]]
-    if any(mine):
-        rows = [(i, one) for i, one in enumerate(mine) if one]
-        values, low, high = (np.array([getattr(one, part) for _, one in rows]) for part in ("value", "low", "high"))
-        _error_bars(axes, values, low, high, np.array([i for i, _ in rows]) + 0.12, ORANGE, "this profile")
-    axes.set(yticks=y, yticklabels=published["name"], xlabel="value, with 95 % interval")
-    axes.invert_yaxis()
-    axes.legend()
-    widest = (published["high"] - published["low"]).max()
-    axes.set_title(f"The published values with the intervals their test size implies: up to {widest:.2f} wide")
+    _error_bars(axes, published, y - 0.12, BLUE, "published, with the interval of its test size")
+    mine = pd.DataFrame({name: vars(ours[name]) for name in published["name"] if name in ours}).T
+    if len(mine):
+        _error_bars(axes, mine, y[published["name"].isin(mine.index)] + 0.12, ORANGE, "this profile")
+    names = [f"{name}, n = {n}" for name, n in zip(published["name"], published["n"], strict=True)]
+    axes.set(yticks=y, yticklabels=names, ylim=(len(y) - 0.5, -0.5), xlabel="value, with 95 % interval")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)
+    widths = published["high"] - published["low"]
+    axes.set_title(f"The test size leaves each value open by {widths.min():.2f} to {widths.max():.2f}")
     return figure
 
 
@@ -209,9 +220,10 @@ def denominators(matches: Mapping[str, Sequence[int]], common: Sequence[int], n_
     return figure
 
 
-def _error_bars(axes, values, low, high, y, colour, name) -> None:
-    spread = np.abs(np.vstack([np.asarray(values) - np.asarray(low), np.asarray(high) - np.asarray(values)]))
-    axes.errorbar(values, y, xerr=spread, fmt="o", color=colour, capsize=3, label=name)
+def _error_bars(axes, intervals: pd.DataFrame, y: np.ndarray, colour: str, name: str) -> None:
+    value = intervals["value"].to_numpy(float)
+    spread = [value - intervals["low"].to_numpy(float), intervals["high"].to_numpy(float) - value]
+    axes.errorbar(value, y, xerr=spread, fmt="o", color=colour, capsize=3, label=name)
 
 
 def kernel_curves(kernels: Mapping[str, np.ndarray], title: str | None = None) -> Figure:

@@ -23,11 +23,16 @@ FUNNEL = pd.DataFrame(
     {"step": ["all", "some"], "rows": [20, 9], "breasts": [10, 4], "patients": [9, 4], "malignant": [5, 1]}
 )
 PUBLISHED = pd.DataFrame({"name": ["auc", "f1"], "value": [0.9, 0.8], "low": [0.85, 0.7], "high": [0.95, 0.9]})
+PUBLISHED["n"] = [100, 40]
 
 CASES = {
     "funnel": (lambda: figures.funnel(FUNNEL), "20 rows become 4 breasts, 1 of them malignant"),
     "composition": (lambda: figures.cohort_composition(COHORT, "density", "density"), "train: 67% of 3 malignant"),
-    "curves": (lambda: figures.learning_curves({"seed 0": HISTORY}), "Best validation AUC 0.75"),
+    "curves": (lambda: figures.learning_curves({"seed 0": HISTORY}), "lowest at epoch 2 .*Best validation AUC 0.75"),
+    "curves of two runs": (
+        lambda: figures.learning_curves({"seed 0": HISTORY, "seed 1": HISTORY.assign(validation_auc=[0.6, 0.5])}),
+        "Best validation AUC 0.60 to 0.75, 2 runs",
+    ),
     "roc": (lambda: figures.roc_curve(LABEL, PROBABILITY, delong_interval(LABEL, PROBABILITY)), "AUC 0.89 .*n = 6"),
     "confusion": (
         lambda: figures.confusion_matrix(Confusion(2, 1, 3, 4)),
@@ -39,9 +44,9 @@ CASES = {
     ),
     "published": (
         lambda: figures.published_intervals(PUBLISHED, {"auc": Interval(0.7, 0.6, 0.8, 9)}),
-        "up to 0.20 wide",
+        "open by 0.10 to 0.20",
     ),
-    "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 at dt"),
+    "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 "),
     "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens cost 4, 2"),
     "gate": (
         lambda: figures.gate_opening(np.array([0.0, 2.0]), np.array([0.5, 0.88]), 2.0),
@@ -59,8 +64,17 @@ def test_title_says_the_finding_and_axes_are_named(name):
     titles = " ".join(ax.get_title(loc) for ax in figure.axes for loc in ("left", "center"))
     assert re.search(title, titles), titles
     assert all(ax.get_xlabel() for ax in figure.axes)
+    assert figure.axes[0].get_ylabel() or all(tick.get_text() for tick in figure.axes[0].get_yticklabels())
     assert max(figure.get_size_inches()) <= 7
     assert plt.get_fignums() == []
+
+
+def test_published_and_ours_stand_on_their_own_rows():
+    axes = figures.published_intervals(PUBLISHED, {"f1": Interval(0.7, 0.6, 0.8, 9)}).axes[0]
+    published, ours = (container[0].get_xydata() for container in axes.containers)
+    assert published.tolist() == [[0.9, -0.12], [0.8, 0.88]]
+    assert ours.tolist() == [[0.7, 1.12]]  # f1 is the second row
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["auc, n = 100", "f1, n = 40"]
 
 
 def test_mammograms_are_grey_and_boxed():
