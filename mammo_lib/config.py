@@ -106,6 +106,9 @@ class ModelConfig(Frozen):
     freeze: Literal["auto", "none", "stages12", "stages12_and_stem"] = Field(
         "auto", description="'auto': stages 1-2 where weights are loaded, else nothing (paper: stages 1-2, stem tuned)"
     )
+    lesion_type_head: bool = Field(
+        False, description="a second head, mass or calcification, trained beside the first (not in the paper)"
+    )
     fusion: Literal["gate", "scalar_gate", "concat", "mean"] = Field(
         "gate", description="how streams are joined; the paper names a gate without a formula"
     )

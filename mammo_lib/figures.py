@@ -48,6 +48,11 @@ def _canvas(width: float = 6.4, height: float = 3.8, rows: int = 1, columns: int
     return figure, figure.subplots(rows, columns, **options)
 
 
+def _legend_below(figure: Figure, axes) -> None:
+    """Put the legend where it hides no data."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+
 def funnel(counts: pd.DataFrame) -> Figure:
     """Draw how table rows become the cohort: ``step rows breasts patients malignant``, one bar per step."""
     figure, axes = _canvas(height=0.55 * len(counts) + 1.1)
@@ -62,8 +67,9 @@ def funnel(counts: pd.DataFrame) -> Figure:
             fontsize=9,
         )
     axes.set(xlim=(0, counts["breasts"].max() * 1.75), xlabel="breasts")
+    axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
-    axes.legend(loc="upper left", bbox_to_anchor=(0.62, -0.12), ncols=2)
+    _legend_below(figure, axes)
     last = counts.iloc[-1]
     axes.set_title(
         f"{counts['rows'].iloc[0]} rows become {last['breasts']} breasts, {last['malignant']} of them malignant"
@@ -85,7 +91,7 @@ def cohort_composition(cohort: pd.DataFrame, by: str, name: str) -> Figure:
             bottom += heights
         ax.set(title=f"{split}: {part['label'].mean():.0%} of {len(part)} malignant", xlabel=name)
     axes[0, 0].set_ylabel("breasts")
-    axes[0, 0].legend()
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -165,7 +171,7 @@ def operating_points(predictions: pd.DataFrame) -> Figure:
     axes.set(xlabel="predicted probability of malignancy", ylabel="breasts")
     points = [f"{sensitivity_at(label, probability, s):.0%} at {s:.0%}" for s in SPECIFICITIES]
     axes.set_title("Sensitivity at fixed specificity: " + ", ".join(points))
-    axes.legend()
+    _legend_below(figure, axes)
     return figure
 
 
@@ -192,13 +198,14 @@ def published_intervals(published: pd.DataFrame, ours: Mapping[str, Interval]) -
     """Draw published values (``name value low high n``) and, beside them, ours of the same name."""
     figure, axes = _canvas(width=7, height=0.42 * len(published) + 1.5)
     y = np.arange(len(published))
-    _error_bars(axes, published, y - 0.12, BLUE, "published, with the interval of its test size")
     mine = pd.DataFrame({name: vars(ours[name]) for name in published["name"] if name in ours}).T
+    apart = 0.12 if len(mine) else 0.0
+    _error_bars(axes, published, y - apart, BLUE, "published, with the interval of its test size")
     if len(mine):
-        _error_bars(axes, mine, y[published["name"].isin(mine.index)] + 0.12, ORANGE, "this profile")
+        _error_bars(axes, mine, y[published["name"].isin(mine.index)] + apart, ORANGE, "this profile")
     names = [f"{name}, n = {n}" for name, n in zip(published["name"], published["n"], strict=True)]
     axes.set(yticks=y, yticklabels=names, ylim=(len(y) - 0.5, -0.5), xlabel="value, with 95 % interval")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)
+    _legend_below(figure, axes)
     widths = published["high"] - published["low"]
     axes.set_title(f"The test size leaves each value open by {widths.min():.2f} to {widths.max():.2f}")
     return figure
@@ -216,7 +223,9 @@ def denominators(matches: Mapping[str, Sequence[int]], common: Sequence[int], n_
         yticks=range(len(matches)), yticklabels=list(matches), xlim=(0, n_max), xlabel="size of the test set, breasts"
     )
     axes.set_ylim(len(matches) - 0.5, -0.9)
-    axes.set_title(f"Only {' and '.join(map(str, common))} breasts fit all {len(matches)} accuracies")
+    axes.set_title(
+        f"Only {' and '.join(map(str, common))} breasts fit all {len(matches)} accuracies, of sizes below {n_max}"
+    )
     return figure
 
 

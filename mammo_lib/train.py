@@ -8,8 +8,10 @@ read here; the test set is opened by :mod:`mammo_lib.evaluate`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import os
 import time
 import warnings
 
@@ -52,7 +54,10 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: dict, _):
         """Return the smoothed cross-entropy of a batch."""
-        loss = self.loss(self.model(batch).logits, batch["label"])
+        output = self.model(batch)
+        loss = self.loss(output.logits, batch["label"])
+        if output.lesion_type_logits is not None:
+            loss = loss + self.loss(output.lesion_type_logits, batch["lesion_type"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["label"]), sync_dist=True)
         return loss
 
@@ -144,7 +149,7 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
     if finished:
         return finished
     run = start_run(config, prepared.fingerprint)
-    with filelock.FileLock(run.folder / ".lock"):
+    with one_process_per_run(run):
         if run.is_finished:
             return run
         data = MammogramData(config, prepared)
@@ -153,6 +158,12 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
         frame = with_threshold(frame, youden_threshold(frame["label"].to_numpy(), frame["probability"].to_numpy()))
         run.finish(frame, {"validation": evaluate_predictions(frame)})
     return run
+
+
+def one_process_per_run(run: Run):
+    """Hold the run's lock: a notebook and a command never train the same run; the processes of one run share it."""
+    is_helper = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
 
 
 def fit(run: Run, config: RunConfig, data: MammogramData, *, progress: bool) -> None:

@@ -123,6 +123,13 @@ def test_a_missing_stream_leaves_the_other_in_charge(fusion):
         assert ((out.stream_gate[1:] > 0) & (out.stream_gate[1:] < 1)).all()
 
 
+def test_a_second_head_tells_the_lesion_type():
+    assert network()(batch()).lesion_type_logits is None
+    out = network(lesion_type_head=True)(batch())
+    assert out.lesion_type_logits.shape == (3, 2)
+    assert not torch.equal(out.lesion_type_logits, out.logits)
+
+
 def test_an_unknown_fusion_is_refused():
     with pytest.raises(ValueError, match="fusion must be one of gate, scalar_gate, concat, mean, got 'gaet'"):
         build_fusion("gaet", 8)
@@ -151,7 +158,7 @@ SWITCHES = [
     {"mixer": "gated_conv"}, {"token_blocks": "ssm"}, {"token_blocks": "attention"}, {"gate": "none"},
     {"gate": "fixed"}, {"gate": "random"}, {"gate_scope": "window"}, {"gate_scope": "token"},
     {"gate_blocks": "mixer"}, {"gate_stages": "3"},
-    {"gate_stages": "4"}, {"gate_bias": 0.0}, {"stem": "fold"}, {"fusion": "mean"},
+    {"lesion_type_head": True}, {"gate_stages": "4"}, {"gate_bias": 0.0}, {"stem": "fold"}, {"fusion": "mean"},
 ]  # fmt: skip
 
 

@@ -1,5 +1,9 @@
 """Training: what it leaves behind, what a kill costs, what it may not touch."""
 
+import os
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
@@ -73,6 +77,30 @@ def test_another_seed_gives_another_network(config, collection):
     one = train.train_run(config, collection).predictions["logit"]
     other = train.train_run(config.model_copy(update={"seed": 1}), collection).predictions["logit"]
     assert not one.equals(other)
+
+
+def test_the_second_head_learns_beside_the_first(config, collection):
+    both = config.model_copy(update={"model": config.model.model_copy(update={"lesion_type_head": True})})
+    fresh = train.Classifier(both).model.lesion_type[1].weight
+    trained = train.load_best(train.train_run(both, collection)).model.lesion_type[1].weight
+    assert trained.shape == fresh.shape
+    torch.manual_seed(both.seed)
+    assert not torch.equal(trained.cpu(), train.Classifier(both).model.lesion_type[1].weight)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(config, collection, tmp_path):
+    """Lightning's ddp over gloo: as `devices=2` on one machine, from the command line."""
+    two = config.model_copy(update={"train": config.train.model_copy(update={"devices": 2})})
+    (tmp_path / "config.json").write_text(two.model_dump_json())
+    command = [sys.executable, "-m", "mammo_lib.cli", "run", str(tmp_path / "config.json"), "--profile", "paper"]
+    root = tmp_path / "root"
+    (root / "book").mkdir(parents=True)
+    env = os.environ | {"MAMMO_ROOT": str(root), "MAMMO_DATA": str(collection.root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (metrics,) = root.glob("_build/runs/*/*/metrics.json")
+    assert len(pd.read_csv(metrics.parent / "history.csv")) == two.train.epochs
 
 
 def test_schedule_warms_up_then_falls_to_zero():

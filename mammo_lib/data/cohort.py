@@ -106,9 +106,9 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
     Returns
     -------
     DataFrame
-        ``breast_id patient_id laterality split label n_lesions density assessment subtlety`` (for ``lesion`` also
-        ``abnormality_id``), and per view ``whole_<view>`` (the image's path in the table, NA without that view) and
-        ``crops_<view>`` and ``masks_<view>`` (tuples with one path per lesion in that view, as the table names them).
+        ``breast_id patient_id laterality split label lesion_type n_lesions density assessment subtlety`` (for
+        ``lesion`` also ``abnormality_id``), and per view ``whole_<view>`` (the image's path in the table, NA without
+        that view), ``crops_<view>`` and ``masks_<view>`` (tuples with one path per lesion in that view).
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -254,10 +254,12 @@ def _count(rows: pd.DataFrame) -> dict[str, int]:
 
 def _one_row_each(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Collapse lesion rows to one per key; reader scores are the highest over the lesions."""
-    rows = rows.assign(label=_is_malignant(rows).astype(int))
+    # A breast with both kinds of lesion counts as a mass: the mass decides what the crop shows.
+    rows = rows.assign(label=_is_malignant(rows).astype(int), is_mass=rows["lesion_type"].eq("mass"))
     grouped = rows.groupby(keys, sort=True)
     cohort = grouped.agg(
-        split=("split", "first"), label=("label", "max"), n_lesions=("abnormality_id", "nunique"),
+        split=("split", "first"), label=("label", "max"), is_mass=("is_mass", "any"),
+        n_lesions=("abnormality_id", "nunique"),
         density=("density", "max"), assessment=("assessment", "max"), subtlety=("subtlety", "max"),
     )  # fmt: skip
     for view in VIEWS:
@@ -267,5 +269,6 @@ def _one_row_each(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
             paths = {key: tuple(values) for key, values in seen[f"{name}_path"]}
             cohort[f"{name}s_{view}"] = [paths.get(key, ()) for key in cohort.index]
     cohort = cohort.reset_index()
+    cohort["lesion_type"] = cohort.pop("is_mass").map({True: "mass", False: "calcification"})
     cohort.insert(0, "breast_id", cohort["patient_id"] + "_" + cohort["laterality"])
     return cohort

@@ -1,8 +1,9 @@
 """From prepared pixels to batches: folds, augmentation, and the dictionary that models read.
 
 A batch is ``{"images": {stream: float32 (batch, views, 1, height, width) in [0, 1]}, "present": {stream: bool
-(batch, views)}, "label": int64 (batch,), "row": int64 (batch,)}``; ``row`` is the breast's position in its split's
-cohort. A view that a breast lacks is zeros with ``present`` False.
+(batch, views)}, "label": int64 (batch,), "lesion_type": int64 (batch,), "row": int64 (batch,)}``. ``row`` is the
+breast's position in its split's cohort, ``lesion_type`` an index into ``LESION_TYPES``. A view that a breast lacks is
+zeros with ``present`` False.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from ..config import RunConfig
 from ..errors import InputError
 from .cohort import assign_folds
 from .prepare import Prepared, load_pixels
+
+LESION_TYPES = ("mass", "calcification")
 
 
 class BreastDataset(Dataset):
@@ -47,6 +50,7 @@ class BreastDataset(Dataset):
             "images": images,
             "present": {stream: torch.tensor([key is not None for key in views]) for stream, views in keys.items()},
             "label": torch.tensor(int(breast["label"])),
+            "lesion_type": torch.tensor(LESION_TYPES.index(breast["lesion_type"])),
             "row": torch.tensor(row),
         }
 

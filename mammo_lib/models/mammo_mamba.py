@@ -36,19 +36,24 @@ class MammoMambaOutput:
     ``logits`` (batch, 2); ``embeddings`` {stream: (batch, views, features)}, zeros where a view is missing; ``gates``
     {stream: {block: (batch, views, ...)}}, NaN where a view is missing, the rest of the shape by gate scope (in
     training a stream of which the whole batch holds nothing has none);
-    ``stream_gate``: the weight of the crop stream, (batch, d_model) or (batch, 1), None where nothing is gated.
+    ``stream_gate``: the weight of the crop stream, (batch, d_model) or (batch, 1), None where nothing is gated;
+    ``lesion_type_logits`` (batch, 2), mass and calcification, None without that head.
     """
 
     logits: Tensor
     embeddings: dict[str, Tensor]
     gates: dict[str, dict[str, Tensor]]
     stream_gate: Tensor | None
+    lesion_type_logits: Tensor | None = None
 
 
 class MammoMamba(nn.Module):
     """Encoders, fusion and classifier; any non-empty subset of streams and views is a valid network."""
 
-    def __init__(self, encoders: dict[str, ViewEncoder], n_views: int, d_model: int, fusion: str):
+    def __init__(
+        self, encoders: dict[str, ViewEncoder], n_views: int, d_model: int, fusion: str, *,
+        has_lesion_type: bool = False,
+    ):  # fmt: skip
         super().__init__()
         self.streams = tuple(sorted(encoders))
         self.encoders = nn.ModuleDict({stream: encoders[stream] for stream in self.streams})
@@ -60,9 +65,8 @@ class MammoMamba(nn.Module):
         )
         self.fusion = build_fusion(fusion if len(self.streams) > 1 else "mean", d_model)
         width = d_model * 2 if isinstance(self.fusion, ConcatFusion) else d_model
-        self.classifier = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, d_model), nn.GELU(), nn.Linear(d_model, N_CLASSES)
-        )
+        self.classifier = build_head(width, d_model)
+        self.lesion_type = build_head(width, d_model) if has_lesion_type else None
 
     def forward(self, batch: dict) -> MammoMambaOutput:
         """Classify the breasts of a batch (its form: :mod:`mammo_lib.data.loader`)."""
@@ -73,7 +77,8 @@ class MammoMamba(nn.Module):
             projected.append(self.projections[stream](embeddings[stream].flatten(1)))
             has_stream.append(present.any(dim=1))
         z, stream_gate = self.fusion(torch.stack(projected, dim=1), torch.stack(has_stream, dim=1))
-        return MammoMambaOutput(self.classifier(z), embeddings, gates, stream_gate)
+        lesion_type = None if self.lesion_type is None else self.lesion_type(z)
+        return MammoMambaOutput(self.classifier(z), embeddings, gates, stream_gate, lesion_type)
 
 
 class ViewEncoder(nn.Module):
@@ -161,6 +166,11 @@ class MeanFusion(nn.Module):
         return (z * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1), None
 
 
+def build_head(width: int, hidden: int) -> nn.Module:
+    """Return a small perceptron from a fused embedding to two logits."""
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, N_CLASSES))
+
+
 def build_fusion(name: str, d_model: int) -> nn.Module:
     """Return the fusion of a name: gate, scalar_gate, concat or mean."""
     if name in ("gate", "scalar_gate"):
@@ -181,7 +191,7 @@ def build_model(config: RunConfig) -> MammoMamba:
     model = config.model
     encoders = {stream: _build_encoder(config) for stream in model.streams}
     d_model = next(iter(encoders.values())).num_features
-    return MammoMamba(encoders, len(model.views), d_model, model.fusion)
+    return MammoMamba(encoders, len(model.views), d_model, model.fusion, has_lesion_type=model.lesion_type_head)
 
 
 def _build_encoder(config: RunConfig) -> ViewEncoder:
