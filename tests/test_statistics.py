@@ -107,13 +107,13 @@ def test_separated_classes_do_not_give_certainty():
 
 
 def test_hanley_mcneil_by_hand():
-    # A = .8, 2 malignant, 2 benign: Q1 = .8/1.2 = 2/3, Q2 = 1.28/1.8 = .7111;
-    # variance = (.16 + (2/3 - .64) + (.7111 - .64)) / 4 = .064444; logit scale: .253859 / .16.
-    interval = s.hanley_mcneil_interval(0.8, 2, 2)
-    half = 1.959963984540054 * math.sqrt(0.0644444444) / 0.16
+    # A = .8, 3 malignant, 2 benign: Q1 = .8/1.2 = 2/3, Q2 = 1.28/1.8 = .7111;
+    # variance = (.16 + 2 (2/3 - .64) + (.7111 - .64)) / 6 = .284444 / 6; its root over .16 on the logit scale.
+    interval = s.hanley_mcneil_interval(0.8, 3, 2)
+    half = 1.959963984540054 * math.sqrt(0.2844444444 / 6) / 0.16
     assert interval.low == pytest.approx(1 / (1 + math.exp(-(math.log(4) - half))))
     assert interval.high == pytest.approx(1 / (1 + math.exp(-(math.log(4) + half))))
-    assert interval.n == 4
+    assert interval.n == 5
 
 
 def test_hanley_mcneil_is_close_to_delong(scores):
