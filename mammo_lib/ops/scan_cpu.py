@@ -22,7 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
@@ -121,11 +122,10 @@ def _backward(first, stop, splits, g, g_last, u, step, A, B, C, D, starts, du, d
     per_group = dim // groups
     tiles_per_group = (per_group + LANES - 1) // LANES
     tiles = groups * tiles_per_group
-    us, ss, gs = np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype)
-    dus, dss = np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype)
+    us, ss, gs, dus, dss = _tile(u), _tile(u), _tile(u), _tile(u), _tile(u)
+    hs, decays, row = _tile(u), _tile(u), _tile(u)
     Al, Dl = np.zeros((N, LANES), u.dtype), np.zeros(LANES, u.dtype)
-    h, a = np.zeros((CHUNK + 1, N, LANES), u.dtype), np.zeros((CHUNK, N, LANES), u.dtype)
-    dBl, dCl = np.zeros((CHUNK, N, LANES), u.dtype), np.zeros((CHUNK, N, LANES), u.dtype)
+    zero = u.dtype.type(0)
     G = np.zeros((tiles, N, LANES), u.dtype)  # a_{t+1} G_{t+1} of every tile, carried from chunk to chunk
     dAl, dDl = np.zeros((tiles, N, LANES), u.dtype), np.zeros((tiles, LANES), u.dtype)
     for unit in range(first, stop):
@@ -145,8 +145,6 @@ def _backward(first, stop, splits, g, g_last, u, step, A, B, C, D, starts, du, d
             t0 = chunk * CHUNK
             n_steps = min(CHUNK, length - t0)
             for group in range(tile0 // tiles_per_group, (tile1 - 1) // tiles_per_group + 1):
-                dBl[:] = 0
-                dCl[:] = 0
                 for tile in range(max(tile0, group * tiles_per_group), min(tile1, (group + 1) * tiles_per_group)):
                     d0 = group * per_group + (tile % tiles_per_group) * LANES
                     width = min(LANES, (group + 1) * per_group - d0)
@@ -154,39 +152,43 @@ def _backward(first, stop, splits, g, g_last, u, step, A, B, C, D, starts, du, d
                     _load(u, b, d0, width, t0, n_steps, us)
                     _load(step, b, d0, width, t0, n_steps, ss)
                     _load(g, b, d0, width, t0, n_steps, gs)
-                    h[0] = starts[b, tile, chunk]
                     for t in range(n_steps):
-                        for n in range(N):
-                            Bt = B[b, group, n, t0 + t]
-                            for i in range(LANES):
-                                a[t, n, i] = _exp(ss[t, i] * Al[n, i])
-                                h[t + 1, n, i] = a[t, n, i] * h[t, n, i] + ss[t, i] * us[t, i] * Bt
-                    for t in range(n_steps - 1, -1, -1):
                         for i in range(LANES):
                             dus[t, i] = 0
                             dss[t, i] = 0
-                            dDl[tile, i] += gs[t, i] * us[t, i]
-                        for n in range(N):
-                            Bt, Ct = B[b, group, n, t0 + t], C[b, group, n, t0 + t]
-                            for i in range(LANES):
-                                Gt = G[tile, n, i] + Ct * gs[t, i]
-                                through = Gt * a[t, n, i]
-                                decayed = through * h[t, n, i]
-                                dCl[t, n, i] += gs[t, i] * h[t + 1, n, i]
-                                dBl[t, n, i] += Gt * ss[t, i] * us[t, i]
-                                dAl[tile, n, i] += decayed * ss[t, i]
-                                dss[t, i] += decayed * Al[n, i]
-                                dus[t, i] += Gt * Bt
-                                G[tile, n, i] = through
+                    for n in range(N):
+                        h, An, Gn, dAn = row[0], row[1], row[2], row[3]
                         for i in range(LANES):
+                            h[i], An[i], Gn[i], dAn[i] = starts[b, tile, chunk, n, i], Al[n, i], G[tile, n, i], 0
+                        for t in range(n_steps):
+                            Bt, dCt = B[b, group, n, t0 + t], zero
+                            for i in range(LANES):
+                                hs[t, i] = h[i]
+                                decays[t, i] = _exp(ss[t, i] * An[i])
+                                h[i] = decays[t, i] * h[i] + ss[t, i] * us[t, i] * Bt
+                                dCt += gs[t, i] * h[i]
+                            dC[split, b, group, n, t0 + t] += dCt
+                        for t in range(n_steps - 1, -1, -1):
+                            Bt, Ct, dBt = B[b, group, n, t0 + t], C[b, group, n, t0 + t], zero
+                            for i in range(LANES):
+                                Gt = Gn[i] + Ct * gs[t, i]
+                                Gn[i] = Gt * decays[t, i]
+                                through = Gn[i] * hs[t, i]
+                                dBt += Gt * ss[t, i] * us[t, i]
+                                dAn[i] += through * ss[t, i]
+                                dss[t, i] += through * An[i]
+                                dus[t, i] += Gt * Bt
+                            dB[split, b, group, n, t0 + t] += dBt
+                        for i in range(LANES):
+                            G[tile, n, i] = Gn[i]
+                            dAl[tile, n, i] += dAn[i]
+                    for t in range(n_steps):
+                        for i in range(LANES):
+                            dDl[tile, i] += gs[t, i] * us[t, i]
                             dss[t, i] += dus[t, i] * us[t, i]
                             dus[t, i] = dus[t, i] * ss[t, i] + Dl[i] * gs[t, i]
                     _store(dus, du, b, d0, width, t0, n_steps)
                     _store(dss, dstep, b, d0, width, t0, n_steps)
-                for t in range(n_steps):
-                    for n in range(N):
-                        dB[split, b, group, n, t0 + t] = dBl[t, n].sum()
-                        dC[split, b, group, n, t0 + t] = dCl[t, n].sum()
         for tile in range(tile0, tile1):
             group = tile // tiles_per_group
             d0 = group * per_group + (tile % tiles_per_group) * LANES
@@ -194,6 +196,24 @@ def _backward(first, stop, splits, g, g_last, u, step, A, B, C, D, starts, du, d
                 dD[unit, d0 + i] = dDl[tile, i]
                 for n in range(N):
                     dA[unit, d0 + i, n] = dAl[tile, n, i]
+
+
+@intrinsic
+def _stack(typing_context, like):
+    """Reserve a (CHUNK, LANES) buffer on the stack: the compiler then knows that it overlaps no other one."""
+
+    def codegen(context, builder, signature, arguments):
+        buffer = cgutils.alloca_once(builder, context.get_value_type(like.dtype), size=CHUNK * LANES)
+        buffer.align = 64  # bytes, a cache line: no vector crosses two
+        return buffer
+
+    return types.CPointer(like.dtype)(like), codegen
+
+
+@njit(inline="always")
+def _tile(like):
+    """Return an uninitialised (CHUNK, LANES) buffer of the type of ``like``."""
+    return carray(_stack(like), (CHUNK, LANES))
 
 
 @intrinsic
