@@ -75,6 +75,19 @@ def compare(variant: str, sides: list[str], *, is_training: bool) -> dict:
     return row
 
 
+def operator_shares(variant: str, side: str, *, is_training: bool, most: int = 6) -> dict:
+    """Return the share of processor time of the operators that take most of it: what bounds the speed."""
+    network, images = networks(variant)[side].train(is_training), torch.randn(BATCH, 3, SIZE, SIZE)
+    run(network, images, side, is_training=is_training)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run(network, images, side, is_training=is_training)
+    seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    total = sum(seconds.values())
+    ordered = sorted(seconds, key=seconds.get, reverse=True)[:most]
+    scan_time = sum(value for key, value in seconds.items() if "scan_cpu" in key)
+    return {key: seconds[key] / total for key in ordered} | {"selective scan, all of it": scan_time / total}
+
+
 def change_by_low_precision(variant: str) -> dict:
     """Return the relative change of logits and of all gradients from float32 to bfloat16, in norm."""
     own, images = networks(variant), torch.randn(BATCH, 3, SIZE, SIZE)
@@ -106,6 +119,15 @@ def main():
         "L_inference_bfloat16_over_indexing_loop": large["bfloat16_over_indexing_loop"],
         **change_by_low_precision("T"),
     }
+    rows += [
+        {"variant": "T", "task": "profile of a training step", "side": side}
+        | operator_shares("T", side, is_training=True)
+        for side in ("float32", "bfloat16")
+    ]
+    rows.append(
+        {"variant": "L", "task": "profile of inference", "side": "bfloat16"}
+        | operator_shares("L", "bfloat16", is_training=False)
+    )
     record("model", rows, summary)
 
 
