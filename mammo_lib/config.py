@@ -19,7 +19,7 @@ from .errors import InputError
 
 View = Literal["CC", "MLO"]
 Stream = Literal["crop", "whole"]
-Definition = Literal["paper", "official", "lesion", "mass+calc", "any-view"]
+Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "any-view"]
 
 
 def find_root() -> Path:
@@ -56,6 +56,9 @@ class DataConfig(Frozen):
     mask_breast: bool = Field(True, description="blank everything outside the breast in whole views (our assumption)")
     orient: bool = Field(
         True, description="mirror right breasts so that every breast faces the same way (our assumption)"
+    )
+    allow_missing: bool = Field(
+        False, description="leave out views whose files are missing or cannot be decoded, instead of refusing to start"
     )
     n_folds: int = Field(5, ge=2, le=20, description="patient-level folds of the training breasts (our assumption)")
     fold: int = Field(0, ge=0, description="the fold that validates (our assumption)")

@@ -19,9 +19,9 @@ def phantom_root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def collection(phantom_root):
     """The phantom, opened."""
-    from mammo_lib.data.cohort import read_tables
     from mammo_lib.data.collection import Collection
     from mammo_lib.data.sources import open_source
+    from mammo_lib.data.tables import read_tables
 
     return Collection(phantom_root, read_tables(phantom_root), open_source(phantom_root))
 
@@ -49,9 +49,11 @@ def run_homes(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory):
-    """Keep prepared pixels of tests out of the project, shared by all tests of a session."""
-    from mammo_lib.data import collection
+    """Keep what tests prepare and remember out of the project, shared by all tests of a session."""
+    from mammo_lib.data import collection, memo
 
-    before, collection.CACHE = collection.CACHE, tmp_path_factory.mktemp("cache")
+    before = collection.CACHE, memo.MEMO
+    collection.CACHE = tmp_path_factory.mktemp("cache")
+    memo.MEMO = collection.CACHE.with_name("files.sqlite")
     yield
-    collection.CACHE = before
+    collection.CACHE, memo.MEMO = before

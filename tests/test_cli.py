@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mammo_lib.data.cohort import build_cohort, read_tables
+from mammo_lib.data.cohort import build_cohort
+from mammo_lib.data.tables import read_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 

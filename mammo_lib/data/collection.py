@@ -10,10 +10,11 @@ import pandas as pd
 
 from ..config import BUILD, Profile, RunConfig
 from ..errors import InputError
-from .cohort import build_cohort, read_tables
+from .cohort import build_cohort
 from .phantom import write_phantom
 from .prepare import Prepared, prepare
 from .sources import ImageSource, open_source
+from .tables import read_tables
 
 CACHE = BUILD / "cache"
 
@@ -30,10 +31,15 @@ class Collection:
         """Return the breasts of an official split, one row each."""
         return build_cohort(self.table, config.data.definition, split)
 
-    def prepare(self, config: RunConfig, split: str) -> Prepared:
-        """Return the split's pixels as the network sees them, decoding what the cache lacks."""
-        cohort = self.cohort(config, split)
-        return prepare(cohort, self.source, config.data, config.model.views, config.model.streams, CACHE)
+    def prepare(self, config: RunConfig, split: str, **where) -> Prepared:
+        """Return the split's pixels as the network sees them, decoding what the cache lacks.
+
+        ``where`` is ``workers`` (processes) or ``cluster`` (the address of a Dask scheduler).
+        """
+        model = config.model
+        return prepare(
+            self.cohort(config, split), self.source, config.data, model.views, model.streams, cache=CACHE, **where
+        )
 
 
 def data_root(profile: Profile, data: str | Path | None = None) -> Path:

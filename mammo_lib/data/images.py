@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 from PIL import Image, UnidentifiedImageError
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import label as connected_components
@@ -23,14 +23,22 @@ DECODING_ERRORS = (
     OSError, UnidentifiedImageError, InvalidDicomError, BytesLengthException, struct.error,
     ValueError, TypeError, RuntimeError, AttributeError, KeyError,
 )  # fmt: skip
+MAGIC = {b"\xff\xd8\xff": "a JPEG file", b"\x89PNG": "a PNG file", b"PK": "a ZIP archive", b"<": "a web page"}
+# What a DICOM file means that lacks a tag; None: all bits that are allocated.
+ABSENT_TAGS = {
+    "BitsStored": None,
+    "PixelRepresentation": 0,
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+}
 EDGE_SHARE = 0.03  # rows at the top and at the bottom that belong to the film's edge
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Decode DICOM, PNG, JPEG or PGM to float32 (height, width) in [0, 1].
 
-    DICOM: modality rescale applied, MONOCHROME1 inverted, divided by the stored range 2^BitsStored - 1. No window, no
-    flip.
+    DICOM: rescale or modality LUT, then VOI LUT or window where the file has one, scaled from the range that these make
+    possible, MONOCHROME1 inverted. No flip. Tags that are absent mean unsigned, all bits stored, MONOCHROME2.
 
     Raises
     ------
@@ -43,7 +51,9 @@ def read_image(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; complete the data folder") from None
     except DECODING_ERRORS as error:
-        raise InputError(f"{path}: cannot be decoded ({_first_line(error)}); download the file again") from None
+        raise InputError(
+            f"{path}: cannot be decoded ({why_unreadable(path, error)}); download the file again"
+        ) from None
     if pixels.ndim != 2 or not pixels.size:
         raise InputError(f"{path}: expected one grey image, got an array of shape {pixels.shape}")
     return pixels
@@ -113,11 +123,32 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
 
 def _read_dicom(path: Path) -> np.ndarray:
     dataset = pydicom.dcmread(path)
-    pixels = apply_modality_lut(dataset.pixel_array, dataset).astype(np.float32)
-    pixels /= 2 ** int(dataset.BitsStored) - 1
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        pixels = 1 - pixels
-    return np.clip(pixels, 0, 1)
+    for tag, default in ABSENT_TAGS.items():
+        if dataset.get(tag) is None:
+            setattr(dataset, tag, dataset.BitsAllocated if default is None else default)
+    stored = dataset.pixel_array
+    low, high = _stored_range(dataset)
+    pixels = apply_modality_lut(stored, dataset)
+    if "ModalityLUTSequence" in dataset:
+        low, high = _lut_range(dataset.ModalityLUTSequence[0])
+    else:
+        slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+        low, high = sorted((low * slope + intercept, high * slope + intercept))
+    if "VOILUTSequence" in dataset:
+        low, high = _lut_range(dataset.VOILUTSequence[0])
+    if "VOILUTSequence" in dataset or ("WindowCenter" in dataset and "WindowWidth" in dataset):
+        pixels = apply_voi_lut(pixels, dataset)
+    pixels = np.clip((pixels.astype(np.float32) - low) / (high - low), 0, 1, dtype=np.float32)
+    return 1 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels
+
+
+def _stored_range(dataset) -> tuple[float, float]:
+    bits = int(dataset.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+
+
+def _lut_range(lut) -> tuple[float, float]:
+    return 0, 2 ** int(lut.LUTDescriptor[2]) - 1
 
 
 def _read_raster(path: Path) -> np.ndarray:
@@ -127,5 +158,15 @@ def _read_raster(path: Path) -> np.ndarray:
     return pixels / (65535 if is_wide else 255)
 
 
-def _first_line(error: Exception) -> str:
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Say what a file is that is not what its name says, else what the decoder said."""
+    with open(path, "rb") as stream:
+        start = stream.read(8)
+    if not start:
+        return "an empty file"
+    known = next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None)
+    return f"{known} under a DICOM name" if known and isinstance(error, InvalidDicomError) else first_line(error)
+
+
+def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].strip()

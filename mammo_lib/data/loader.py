@@ -29,7 +29,7 @@ class BreastDataset(Dataset):
         self.config, self.prepared, self.cohort, self.augment_seed = config, prepared, cohort, augment_seed
         keys = prepared.index
         self.keys = dict(
-            zip(zip(keys["breast_id"], keys["view"], keys["stream"], strict=True), keys["key"], strict=True)
+            zip(zip(keys["sample_id"], keys["view"], keys["stream"], strict=True), keys["key"], strict=True)
         )
         self.augmentation = build_augmentation(config) if augment_seed is not None else None
 
@@ -40,7 +40,7 @@ class BreastDataset(Dataset):
         breast = self.cohort.iloc[row]
         model = self.config.model
         keys = {
-            stream: [self.keys.get((breast["breast_id"], view, stream)) for view in model.views]
+            stream: [self.keys.get((breast["sample_id"], view, stream)) for view in model.views]
             for stream in model.streams
         }
         images = {stream: torch.stack([self._load(key) for key in views]) for stream, views in keys.items()}

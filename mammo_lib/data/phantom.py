@@ -5,7 +5,6 @@ It makes everything run without a download. Its numbers say that the software wo
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -16,12 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
+from .phantom_files import CROP, FILM, LAYOUTS, MASK, PhantomImage, open_tree, write_rows
 from .phantom_pixels import Mass, draw_film, draw_mass_properties
+from .tables import VIEWS
 
-VERSION = 1  # raise it when a change here moves pixels or tables
+VERSION = 2  # raise it when a change here moves pixels or tables
 STAMP = "phantom.json"
 CROP_MARGIN = 20
-VIEWS = ("CC", "MLO")
 TRAIN_SHARE = 2 / 3
 MALIGNANT_SHARE = 0.45
 BOTH_SIDES_EVERY = 12  # every n-th breast belongs to the patient before it
@@ -57,19 +57,22 @@ class Planted:
         self.counts[name] = self.counts.get(name, 0) + n
 
 
-def write_phantom(root: str | Path, *, n_breasts: int, seed: int) -> None:
+def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = "classic") -> None:
     """Write a phantom of ``n_breasts`` two-view, one-label mass breasts (two thirds training), plus defective ones.
 
-    The same ``n_breasts`` and ``seed`` give the same bytes. Nothing happens where that phantom is already; a killed
-    call leaves nothing under ``root``.
+    ``layout`` is one of ``classic nbia flat idc kaggle mirror-800``: the ways in which people have the original. The
+    same arguments give the same bytes. Nothing happens where that phantom is already; a killed call leaves nothing
+    under ``root``.
 
     Raises
     ------
     InputError
-        ``root`` holds something else, or ``n_breasts`` is below 12.
+        ``root`` holds something else, ``n_breasts`` is below 12, or the layout is unknown.
     """
     root = Path(root)
-    wanted = {"n_breasts": n_breasts, "seed": seed, "version": VERSION}
+    wanted = {"n_breasts": n_breasts, "seed": seed, "layout": layout, "version": VERSION}
+    if layout not in LAYOUTS:
+        raise InputError(f"unknown phantom layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
     if n_breasts < 12:
         raise InputError(f"a phantom needs at least 12 breasts, got {n_breasts}")
     if root.exists() and any(root.iterdir()):
@@ -80,7 +83,7 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        planted = _write_tree(partial, n_breasts, seed)
+        planted = _write_tree(open_tree(partial, layout), n_breasts, seed)
         (partial / STAMP).write_text(json.dumps(wanted | {"planted": planted.counts}, indent=1) + "\n")
         if root.exists():
             root.rmdir()
@@ -97,19 +100,20 @@ def _stamp_of(root: Path) -> dict | None:
         stamp = json.loads((root / STAMP).read_text())
     except (OSError, json.JSONDecodeError):
         return None
-    return {key: stamp.get(key) for key in ("n_breasts", "seed", "version")}
+    return {key: stamp.get(key) for key in ("n_breasts", "seed", "layout", "version")}
 
 
-def _write_tree(root: Path, n_breasts: int, seed: int) -> Planted:
+def _write_tree(tree, n_breasts: int, seed: int) -> Planted:
     generator, planted = np.random.default_rng([VERSION, seed]), Planted()
     breasts = [*_plan_cohort(n_breasts, generator), *_plan_defective(n_breasts, generator, planted)]
     rows: dict[tuple[str, str], list[list]] = {}
     for number, breast in enumerate(tqdm(breasts, desc="phantom", unit="breast", dynamic_ncols=True)):
         own = np.random.default_rng([VERSION, seed, number])
-        for row in _write_breast(root, breast, number, own, planted):
+        for row in _write_breast(tree, breast, number, own, planted):
             rows.setdefault((breast.lesion_type, breast.split), []).append(row)
     for (lesion_type, split), lines in rows.items():
-        _write_table(root, lesion_type, split, lines, planted)
+        _write_table(tree.tables, lesion_type, split, lines, planted)
+    tree.finish()
     return planted
 
 
@@ -162,7 +166,7 @@ def _plan_defective(n_breasts: int, generator, planted: Planted) -> list[Breast]
     return breasts
 
 
-def _write_breast(root: Path, breast: Breast, number: int, generator, planted: Planted) -> list[list]:
+def _write_breast(tree, breast: Breast, number: int, generator, planted: Planted) -> list[list]:
     """Draw the films of a breast, write their files, and return the table rows."""
     masses = [draw_mass_properties(p == "MALIGNANT", generator) for p in breast.pathologies]
     kind = "Mass" if breast.lesion_type == "mass" else "Calc"
@@ -174,9 +178,9 @@ def _write_breast(root: Path, breast: Breast, number: int, generator, planted: P
         film, masks = draw_film(view, breast.density, masses, generator)
         if breast.laterality == "RIGHT":
             film, masks = film[:, ::-1], [mask[:, ::-1] for mask in masks]
-        image_path = _write_dicom(root, case, "full mammogram images", 0, film)
+        image_path = _add(tree, case, FILM, 0, film)
         for i, (mass, mask, pathology) in enumerate(zip(masses, masks, breast.pathologies, strict=True), start=1):
-            crop_path, mask_path = _write_lesion(root, f"{case}_{i}", film, mask, number, breast.lesion_type, planted)
+            crop_path, mask_path = _write_lesion(tree, f"{case}_{i}", film, mask, number, breast.lesion_type, planted)
             description = _describe(mass, breast.lesion_type, generator)
             head = [breast.patient_id, breast.density, breast.laterality, view, i, breast.lesion_type]
             assessment = _assess(mass, pathology)
@@ -184,9 +188,7 @@ def _write_breast(root: Path, breast: Breast, number: int, generator, planted: P
     return rows
 
 
-def _write_lesion(
-    root: Path, case: str, film, mask, number: int, lesion_type: str, planted: Planted
-) -> tuple[str, str]:
+def _write_lesion(tree, case: str, film, mask, number: int, lesion_type: str, planted: Planted) -> tuple[str, str]:
     """Write crop and mask in the forms that the original has them in; return their table paths."""
     crop = _cut_out(film, mask)
     if number % OTHER_SIZE_EVERY == 3:
@@ -194,48 +196,23 @@ def _write_lesion(
         planted.add("masks of another size than their film")
     if number % SAME_NAME_EVERY == 2:
         planted.add("crop and mask both 000000.dcm in different series")
-        return _write_dicom(root, case, "cropped images", 0, crop), _write_dicom(root, case, "ROI mask images", 0, mask)
+        return _add(tree, case, CROP, 0, crop), _add(tree, case, MASK, 0, mask)
     crop_first = lesion_type == "mass"
     planted.add("crop and mask sharing one series labelled ROI mask images")
-    crop_path = _write_dicom(root, case, "ROI mask images", 0 if crop_first else 1, crop)
-    return crop_path, _write_dicom(root, case, "ROI mask images", 1 if crop_first else 0, mask)
+    crop_path = _add(tree, case, MASK, 0 if crop_first else 1, crop)
+    return crop_path, _add(tree, case, MASK, 1 if crop_first else 0, mask)
+
+
+def _add(tree, case: str, description: str, instance: int, pixels: np.ndarray) -> str:
+    image = PhantomImage(case, description, instance, pixels)
+    tree.add(image)
+    return image.table_path
 
 
 def _cut_out(film: np.ndarray, mask: np.ndarray) -> np.ndarray:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = max(0, rows[0] - CROP_MARGIN), max(0, columns[0] - CROP_MARGIN)
     return film[top : rows[-1] + CROP_MARGIN + 1, left : columns[-1] + CROP_MARGIN + 1]
-
-
-def _write_dicom(root: Path, case: str, description: str, instance: int, pixels: np.ndarray) -> str:
-    """Write one secondary capture, 16 bit (8 bit for a mask), and return its path as the tables state it."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    study, series = (generate_uid(entropy_srcs=[str(VERSION), case, what]) for what in ("study", description))
-    is_mask = pixels.dtype == bool
-    stored = pixels.astype(np.uint8) * 255 if is_mask else np.round(pixels * 65535).astype("<u2")
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = SecondaryCaptureImageStorage
-    uid = generate_uid(entropy_srcs=[case, description, str(instance)])
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
-    dataset.file_meta.ImplementationClassUID = generate_uid(entropy_srcs=["mammo_lib phantom"])
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
-    dataset.PatientID, dataset.PatientName, dataset.SeriesDescription, dataset.Modality = case, case, description, "MG"
-    dataset.Laterality = "L" if "LEFT" in case else "R"
-    dataset.PatientOrientation = "CC" if "_CC" in case else "MLO"
-    dataset.InstanceNumber, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = instance + 1, 1, "MONOCHROME2"
-    dataset.Rows, dataset.Columns = stored.shape
-    bits = stored.itemsize * 8
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits, bits - 1, 0
-    dataset.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
-    dataset["PixelData"].VR = "OW" if bits == 16 else "OB"
-    path = Path(case) / study / series / f"{instance:06d}.dcm"
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(root / path, enforce_file_format=True)
-    return path.as_posix()
 
 
 def _describe(mass: Mass, lesion_type: str, generator) -> list[str]:
@@ -259,7 +236,7 @@ def _subtlety(mass: Mass) -> int:
     return int(np.clip(1 + (mass.contrast - 0.10) / 0.05, 1, 5))
 
 
-def _write_table(root: Path, lesion_type: str, split: str, lines: list[list], planted: Planted) -> None:
+def _write_table(folder: Path, lesion_type: str, split: str, lines: list[list], planted: Planted) -> None:
     """Write a description table with the original's flaws: a newline in a path cell, two spellings of density."""
     is_mass = lesion_type == "mass"
     header = [*HEADER, *MORPHOLOGY[lesion_type], *TAIL]
@@ -269,10 +246,5 @@ def _write_table(root: Path, lesion_type: str, split: str, lines: list[list], pl
         lines[0][1] = 0
         planted.add("rows with density 0")
     planted.add("rows with a newline in a path", len(lines))
-    with open(
-        root / f"{lesion_type[:4]}_case_description_{split}_set.csv", "w", newline="", encoding="utf-8"
-    ) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        for line in lines:
-            writer.writerow([*line[:broken], line[broken] + "\n", *line[len(line) + broken + 1 :]])
+    lines = [[*line[:broken], line[broken] + "\n", *line[len(line) + broken + 1 :]] for line in lines]
+    write_rows(folder / f"{lesion_type[:4]}_case_description_{split}_set.csv", header, lines)

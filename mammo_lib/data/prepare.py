@@ -1,15 +1,14 @@
 """Decode each image once into a cache of network-sized pixels.
 
-One file per view and stream, named by a hash of the source file's content, the box and the
-settings, so that the cache can serve any cohort and never goes stale. Files appear
-whole or not at all; a killed preparation goes on where it was.
+One file per view and stream, named by a hash of the source files' content, the box and the settings, so that the
+cache can serve any cohort and never goes stale. Files appear whole or not at all; a killed preparation goes on where it
+was. The work is shared out by view, since a crop is turned the way its film says.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,35 +18,55 @@ from tqdm import tqdm
 
 from ..config import DataConfig, fingerprint
 from ..errors import InputError
+from ..executor import as_done, open_executor
 from ..runs import file_hash
-from .images import breast_mask, faces_right, fit_square
-from .sources import ImageSource
+from .images import breast_mask, faces_right, fit_square, read_image
+from .memo import remember
+from .sources import ImageSource, read_view
+from .tables import VIEWS
 
 VERSION = 1  # raise it when a change here moves pixels
 FULL_SCALE = 65535
+PROBLEMS = "problems.csv"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
 class Prepared:
     """The pixels of a cohort as the network sees them.
 
-    ``index`` has one row per existing view and stream: ``breast_id view stream key derived``; ``cohort`` one row per
-    breast.
+    ``index`` has one row per existing view and stream: ``sample_id view stream key derived``; ``cohort`` one row per
+    sample; ``problems`` the located rows whose files are missing or cannot be decoded (none unless they were allowed).
     """
 
     folder: Path
     cohort: pd.DataFrame
     index: pd.DataFrame
+    problems: pd.DataFrame
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over who is in the cohort, with which label, and what the pixels were made from."""
-        breasts = self.cohort[["breast_id", "label"]].astype(str).to_numpy().tolist()
-        return fingerprint([breasts, self.index[["breast_id", "view", "stream", "key"]].to_numpy().tolist()])
+        samples = self.cohort[["sample_id", "label"]].astype(str).to_numpy().tolist()
+        return fingerprint([samples, self.index[["sample_id", "view", "stream", "key"]].to_numpy().tolist()])
 
     def path(self, key: str) -> Path:
         """Return the file of one prepared view."""
         return self.folder / f"{key}.npy"
+
+
+@dataclass(frozen=True)
+class ViewTask:
+    """What a worker needs to prepare one view: the located film and crop, and where their pixels go."""
+
+    whole: object
+    crop: object
+    data: DataConfig
+    folder: Path
+
+    def target(self, stream: str) -> Path:
+        """Return the file of a stream."""
+        return self.folder / f"{getattr(self, stream).key}.npy"
 
 
 def load_pixels(path: Path) -> np.ndarray:
@@ -59,42 +78,36 @@ def prepare(
     cohort: pd.DataFrame,
     source: ImageSource,
     data: DataConfig,
-    views,
-    streams,
-    cache: Path,
+    views=VIEWS,
+    streams=("crop", "whole"),
     *,
+    cache: Path,
     workers: int | None = None,
+    cluster: str | None = None,
 ) -> Prepared:
     """Decode what the cache lacks of a cohort's views.
 
     Raises
     ------
     InputError
-        A file is missing or cannot be decoded, or the cache cannot be written; files prepared until then stay in the
-        cache. Or the cohort has several rows a breast.
+        A file is missing or cannot be decoded and ``data.allow_missing`` is not set (all such files are listed in the
+        cache's ``problems.csv``), nothing is left, or the cache cannot be written. What was prepared stays there.
     """
-    _check_one_row_per_breast(cohort)
+    _make_folder(cache)
     located = source.locate(cohort)
     located = located[located["view"].isin(views) & (located["status"] != "absent")]
-    _check_found(located)
-    _make_folder(cache)
-    hashes = _hash_files(sorted(set(located["path"])))
-    settings = [VERSION, data.image_size, data.mask_breast, data.orient]
-    whole = located[located["stream"] == "whole"].set_index(["breast_id", "view"])["path"].map(hashes)
-    films = [whole[row.breast_id, row.view] for row in located.itertuples()]
-    located = located.assign(
-        key=[_key(row, hashes[row.path], film, settings) for row, film in zip(located.itertuples(), films, strict=True)]
-    )
-    prepared = Prepared(cache, cohort, located[located["stream"].isin(streams)].reset_index(drop=True))
-    _decode_missing(prepared, located, source, data, workers or os.cpu_count() or 1)
-    return prepared
+    located = _with_keys(located, data)
+    tasks = _tasks(located[located["status"] == "found"], data, cache)
+    waiting = [task for task in tasks if not all(task.target(stream).is_file() for stream in streams)]
+    failures = _decode(waiting, workers, cluster)
+    return _collect(cohort, located, streams, cache, failures, data)
 
 
-def prepare_view(source: ImageSource, whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
+def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
     """Return ``{stream: (size, size)}`` of one view; the crop is turned the way the whole film says."""
-    film = source.read(whole)
+    film = read_view(whole)
     mask = breast_mask(film)
-    crop_pixels = _turn(source.read(crop), mask, data)
+    crop_pixels = _turn(read_view(crop), mask, data)
     pixels = {"whole": prepared_film(film, data, mask), "crop": crop_pixels}
     return {stream: fit_square(image, data.image_size) for stream, image in pixels.items()}
 
@@ -105,39 +118,45 @@ def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = 
     return _turn(np.where(mask, film, 0) if data.mask_breast else film, mask, data)
 
 
+def chest_walls(films: pd.DataFrame) -> pd.Series:
+    """Return for located whole films on which side the chest wall is, ``left`` or ``right``, as the pixels show it."""
+    seen = remember("chest walls", [Path(path) for path in films["path"]], _chest_wall)
+    return films["path"].map({str(path): side for path, side in seen.items()}).rename("chest_wall")
+
+
+def _chest_wall(path: Path) -> str:
+    return "right" if faces_right(breast_mask(read_image(path))) else "left"
+
+
 def _turn(image: np.ndarray, mask: np.ndarray, data: DataConfig) -> np.ndarray:
     return image[:, ::-1] if data.orient and faces_right(mask) else image
-
-
-def _check_one_row_per_breast(cohort: pd.DataFrame) -> None:
-    repeated = cohort["breast_id"][cohort["breast_id"].duplicated()]
-    if len(repeated):
-        raise InputError(
-            f"the cohort has several rows of breast {repeated.iloc[0]}, and pixels are prepared per breast; "
-            "choose a data.definition other than 'lesion'"
-        )
 
 
 def _make_folder(cache: Path) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        probe = cache / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
-        raise InputError(f"{cache}: cannot be made ({error.strerror}); the cache needs a folder to write to") from None
-
-
-def _check_found(located: pd.DataFrame) -> None:
-    missing = located[located["status"] != "found"]
-    if len(missing):
-        one = missing.iloc[0]
         raise InputError(
-            f"{one['path']}: {one['status']} ({one['breast_id']} {one['view']} {one['stream']}; "
-            f"{len(missing)} of {len(located)} views in all); complete the data folder"
-        )
+            f"{cache}: cannot be written ({error.strerror}); the cache needs a folder to write to"
+        ) from None
 
 
-def _hash_files(paths: list[str]) -> dict[str, str]:
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(paths, pool.map(lambda path: file_hash(Path(path)), paths), strict=True))
+def _with_keys(located: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
+    """Name the cache file of each located row by what its pixels are made from."""
+    readable = located["status"] == "found"
+    paths = [Path(path) for path in located.loc[readable, "path"].unique()]
+    hashes = {str(path): content for path, content in remember("hashing", paths, file_hash).items()}
+    settings = [VERSION, data.image_size, data.mask_breast, data.orient]
+    wholes = located[readable & (located["stream"] == "whole")]
+    film_of = dict(zip(zip(wholes["sample_id"], wholes["view"], strict=True), wholes["path"].map(hashes), strict=True))
+    keys = [
+        _key(row, hashes.get(row.path, ""), film_of.get((row.sample_id, row.view), ""), settings)
+        for row in located.itertuples()
+    ]
+    return located.assign(key=keys)
 
 
 def _key(row, content: str, film: str, settings: list) -> str:
@@ -145,36 +164,86 @@ def _key(row, content: str, film: str, settings: list) -> str:
     return fingerprint([content, film, row.stream, box, round(row.aspect, 6), settings])[:32]
 
 
-def _decode_missing(prepared: Prepared, located: pd.DataFrame, source, data: DataConfig, workers: int) -> None:
-    """Decode in threads, view by view; whichever files of a view are there already are not written again."""
-    wanted = prepared.index.assign(is_there=[prepared.path(key).is_file() for key in prepared.index["key"]])
-    waiting = wanted.loc[~wanted["is_there"], ["breast_id", "view"]].drop_duplicates()
-    if waiting.empty:
-        return
-    rows = {(row.breast_id, row.view, row.stream): row for row in located.itertuples()}
+def _tasks(found: pd.DataFrame, data: DataConfig, folder: Path) -> list[ViewTask]:
+    """Return one task per view whose film and crop are both there."""
+    rows = {(row.sample_id, row.view, row.stream): row for row in _plain_rows(found)}
+    views = [key[:2] for key in rows if key[2] == "whole" and (*key[:2], "crop") in rows]
+    return [ViewTask(rows[*view, "whole"], rows[*view, "crop"], data, folder) for view in views]
 
-    def decode(view: tuple[str, str]) -> None:
-        whole, crop = rows[(*view, "whole")], rows[(*view, "crop")]
-        pixels = prepare_view(source, whole, crop, data)
-        for row in (whole, crop):
-            _write(prepared.path(row.key), pixels[row.stream])
 
-    todo = list(waiting.itertuples(index=False, name=None))
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for _ in tqdm(pool.map(decode, todo), total=len(todo), desc="preparing", unit="view", dynamic_ncols=True):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _plain_rows(frame: pd.DataFrame):
+    """Rows as objects that can be sent to another process."""
+    from types import SimpleNamespace
+
+    for row in frame.to_dict("records"):
+        yield SimpleNamespace(**row)
+
+
+def _decode(tasks: list[ViewTask], workers: int | None, cluster: str | None) -> dict[str, str]:
+    """Prepare the views; return ``{path: problem}`` of the files that could not be decoded."""
+    if not tasks:
+        return {}
+    failures = {}
+    few = None if len(tasks) > 16 else 1  # a handful is done before processes have started
+    with open_executor(workers or few, cluster) as (executor, n), _progress(len(tasks)) as bar:
+        for failed in as_done(executor, n, _prepare_and_write, tasks):
+            failures |= failed
+            bar.update()
+    return failures
+
+
+def _progress(total: int):
+    return tqdm(total=total, desc="preparing", unit="view", dynamic_ncols=True)
+
+
+def _prepare_and_write(task: ViewTask) -> dict[str, str]:
+    """Work of one task: nothing where it succeeds, else which file is unreadable and why."""
+    try:
+        pixels = prepare_view(task.whole, task.crop, task.data)
+    except InputError as error:
+        path = next((row.path for row in (task.crop, task.whole) if str(error).startswith(row.path)), task.whole.path)
+        return {path: str(error).removeprefix(f"{path}: ")}
+    for stream, image in pixels.items():
+        _write(task.target(stream), image)
+    return {}
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.npy")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.npy")
     try:
         np.save(partial, np.round(pixels * FULL_SCALE).astype(np.uint16))
         os.replace(partial, path)
     except OSError as error:
-        raise InputError(f"{path.parent}: cannot be written ({error}); free some space there, then go on") from None
+        raise InputError(
+            f"{path.parent}: cannot be written ({error.strerror or error}); free some space there, then go on"
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _collect(cohort, located, streams, cache: Path, failures: dict[str, str], data: DataConfig) -> Prepared:
+    """Join what is ready with the cohort; report what is not."""
+    failed = located["path"].isin(list(failures)) & (located["status"] == "found")
+    located = located.assign(
+        status=located["status"].mask(failed, "undecodable"),
+        problem=located["problem"].mask(failed, located["path"].map(failures)),
+    )
+    problems = located[located["status"] != "found"]
+    # A view is used whole or not at all: its crop is turned by its film.
+    broken = set(zip(problems["sample_id"], problems["view"], strict=True))
+    in_broken = [(row.sample_id, row.view) in broken for row in located.itertuples()]
+    index = located[~np.array(in_broken, bool) & located["stream"].isin(streams)].reset_index(drop=True)
+    report = cache / PROBLEMS
+    if len(problems):
+        problems[["sample_id", "view", "stream", "status", "problem", "path"]].to_csv(report, index=False)
+    if len(problems) and not data.allow_missing:
+        one = problems.iloc[0]
+        raise InputError(
+            f"{one['path']}: {one['status']}, {one['problem']} ({one['sample_id']} {one['view']} {one['stream']}; "
+            f"{len(problems)} of {len(located)} images in all, listed in {report}); complete the data folder, or go on "
+            "without them with --allow-missing"
+        )
+    kept = cohort[cohort["sample_id"].isin(index["sample_id"])].reset_index(drop=True)
+    if kept.empty:
+        raise InputError(f"no view of the cohort can be read; {report} lists why")
+    return Prepared(cache, kept, index, problems.reset_index(drop=True))

@@ -1,0 +1,81 @@
+"""What was once learnt about a file, kept until the file's size or modification time changes.
+
+Hashing and opening thousands of large files takes minutes on a network drive; a small SQLite file remembers the
+answers. Where it cannot be written, everything is computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..config import BUILD
+
+MEMO = BUILD / "files.sqlite"
+MANY = 300  # files from which on a progress bar is worth its line
+BATCH = 64  # answers between two writes
+
+
+def remember(what: str, paths: Iterable[Path], compute: Callable[[Path], object]) -> dict[Path, object]:
+    """Return ``{path: compute(path)}``, in threads. Answers are JSON values.
+
+    A file is asked once per ``what``. A killed call keeps the answers that it wrote. Errors of ``compute`` are not remembered.
+    """
+    paths = list(dict.fromkeys(paths))
+    stamps = {path: f"{what}|{path}|{_stamp(path)}" for path in paths}
+    with closing(_connect()) as memo:
+        known = _look_up(memo, stamps)
+        waiting = [path for path in paths if path not in known]
+        bar = tqdm(total=len(waiting), desc=what, unit="file", disable=len(waiting) < MANY, dynamic_ncols=True)
+        with ThreadPoolExecutor() as pool, bar:
+            for start in range(0, len(waiting), BATCH):
+                batch = waiting[start : start + BATCH]
+                answers = dict(zip(batch, pool.map(compute, batch), strict=True))
+                known |= answers
+                _write(memo, {stamps[path]: answer for path, answer in answers.items()})
+                bar.update(len(batch))
+    return known
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "gone"
+    return f"{status.st_size}|{status.st_mtime_ns}"
+
+
+def _connect() -> sqlite3.Connection:
+    try:
+        MEMO.parent.mkdir(parents=True, exist_ok=True)
+        memo = sqlite3.connect(MEMO, timeout=30)
+        memo.execute("CREATE TABLE IF NOT EXISTS memo (stamp TEXT PRIMARY KEY, answer TEXT)")
+    except (OSError, sqlite3.Error):
+        memo = sqlite3.connect(":memory:")
+        memo.execute("CREATE TABLE memo (stamp TEXT PRIMARY KEY, answer TEXT)")
+    return memo
+
+
+def _look_up(memo: sqlite3.Connection, stamps: dict[Path, str]) -> dict[Path, object]:
+    found = {}
+    for path, stamp in stamps.items():
+        row = memo.execute("SELECT answer FROM memo WHERE stamp = ?", (stamp,)).fetchone()
+        if row:
+            found[path] = json.loads(row[0])
+    return found
+
+
+def _write(memo: sqlite3.Connection, answers: dict[str, object]) -> None:
+    rows = [(stamp, json.dumps(answer)) for stamp, answer in answers.items()]
+    try:
+        with memo:
+            memo.executemany("INSERT OR REPLACE INTO memo VALUES (?, ?)", rows)
+    except sqlite3.Error:
+        return  # a full disk or a lost drive: the answers are used, only not kept
