@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def empty(tmp_path):
 def one_line(done) -> str:
     assert done.returncode == 2, done.stderr
     # A progress bar may have been drawn before; it ends with a carriage return, not with a line of its own.
-    lines = [line for line in done.stderr.splitlines() if line and "it/s]" not in line and "view/s]" not in line]
+    lines = [line for line in done.stderr.splitlines() if line and not re.search(r"\| \d+/\d+ \[", line)]
     assert len(lines) == 1, done.stderr
     return lines[0]
 

@@ -26,7 +26,7 @@ BATCH = 64  # answers between two writes
 def remember(what: str, paths: Iterable[Path], compute: Callable[[Path], object]) -> dict[Path, object]:
     """Return ``{path: compute(path)}``, in threads. Answers are JSON values.
 
-    A file is asked once per ``what``. A killed call keeps the answers that it wrote. Errors of ``compute`` are not remembered.
+    A file is asked once per ``what``. A killed call keeps the answers that it wrote; errors are not kept.
     """
     paths = list(dict.fromkeys(paths))
     stamps = {path: f"{what}|{path}|{_stamp(path)}" for path in paths}

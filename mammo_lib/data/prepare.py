@@ -7,7 +7,6 @@ was. The work is shared out by view, since a crop is turned the way its film say
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,8 @@ from .tables import VIEWS
 VERSION = 1  # raise it when a change here moves pixels
 FULL_SCALE = 65535
 PROBLEMS = "problems.csv"
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+PROBE = 4  # views that are prepared before anything is said about the time
+POOL_START_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -183,17 +183,19 @@ def _decode(tasks: list[ViewTask], workers: int | None, cluster: str | None) -> 
     """Prepare the views; return ``{path: problem}`` of the files that could not be decoded."""
     if not tasks:
         return {}
-    failures = {}
-    few = None if len(tasks) > 16 else 1  # a handful is done before processes have started
-    with open_executor(workers or few, cluster) as (executor, n), _progress(len(tasks)) as bar:
-        for failed in as_done(executor, n, _prepare_and_write, tasks):
+    failures, first = {}, tasks[:PROBE]
+    with tqdm(total=len(tasks), desc="preparing", unit="view", dynamic_ncols=True) as bar:
+        for failed in map(_prepare_and_write, first):
             failures |= failed
             bar.update()
+        seconds_left = bar.format_dict["elapsed"] / len(first) * (len(tasks) - len(first))
+        # Processes take seconds to start: a short list is done here before they have.
+        is_short = seconds_left < POOL_START_S and workers is None and cluster is None
+        with open_executor(1 if is_short else workers, cluster) as (executor, n):
+            for failed in as_done(executor, n, _prepare_and_write, tasks[PROBE:]):
+                failures |= failed
+                bar.update()
     return failures
-
-
-def _progress(total: int):
-    return tqdm(total=total, desc="preparing", unit="view", dynamic_ncols=True)
 
 
 def _prepare_and_write(task: ViewTask) -> dict[str, str]:
@@ -239,7 +241,7 @@ def _collect(cohort, located, streams, cache: Path, failures: dict[str, str], da
     if len(problems) and not data.allow_missing:
         one = problems.iloc[0]
         raise InputError(
-            f"{one['path']}: {one['status']}, {one['problem']} ({one['sample_id']} {one['view']} {one['stream']}; "
+            f"{one['path']}: {one['problem']} ({one['sample_id']} {one['view']} {one['stream']}; "
             f"{len(problems)} of {len(located)} images in all, listed in {report}); complete the data folder, or go on "
             "without them with --allow-missing"
         )

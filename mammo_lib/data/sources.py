@@ -154,7 +154,7 @@ class SeriesSource:
 
     def _answer(self, names, stream: str, file, wanted: str) -> Located:
         if file is None:
-            return Located(*names, stream, "missing", str(self.root / wanted), "no file of this series")
+            return Located(*names, stream, "missing", str(self.root / wanted), "missing, no file of this series")
         return Located(*names, stream, "undecodable" if file.problem else "found", file.path, file.problem)
 
     def _crop(self, names, film, crop_path: str, mask_path: str) -> tuple[float, Located]:
@@ -209,7 +209,9 @@ class Mirror800:
         film = f"{row.patient_id.removeprefix('P_')}_{row.laterality}_{view}"
         path = self.folder / row.split / f"{film}.jpg"
         if not path.is_file() or film not in self.boxes or film not in self.sizes.index:
-            return Located(*names, "missing", str(path), "no such image" if not path.is_file() else "no lesion box")
+            return Located(
+                *names, "missing", str(path), "missing" if not path.is_file() else "no lesion box for this film"
+            )
         size = self.sizes.loc[film]
         aspect = float(size["rows"] / size["cols_est"])
         if stream == "whole":
