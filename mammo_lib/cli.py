@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from .config import PROFILES, get_profile, load_config
+from .config import ALLOW_MISSING, PROFILES, Definition, get_profile, load_config
 from .errors import InputError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Mammo-Mamba, reproduced."
 )
-data_app = typer.Typer(no_args_is_help=True, help="The data: phantom, preparation.")
+data_app = typer.Typer(no_args_is_help=True, help="The data: fetch, audit, prepare; a phantom; folds.")
 app.add_typer(data_app, name="data")
 
 ProfileOption = Annotated[str, typer.Option(help=f"one of: {', '.join(PROFILES)}")]
 DataOption = Annotated[Path | None, typer.Option(help="folder of CBIS-DDSM (default: MAMMO_DATA)")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="leave out views whose files are missing or cannot be decoded")
+]
+DefinitionOption = Annotated[str, typer.Option("--cohort", help=f"one of: {', '.join(get_args(Definition))}")]
+MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[dim]absent[/]", "note": ""}
 
 
 @app.command()
@@ -29,6 +34,7 @@ def reproduce(
     only: Annotated[list[str] | None, typer.Option(help="chapter number, e.g. 05; repeatable")] = None,
     start: Annotated[str | None, typer.Option("--from", help="first chapter to run, e.g. 03")] = None,
     force: Annotated[bool, typer.Option(help="run notebooks again that are up to date")] = False,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Run every notebook in order, then build the book; what is up to date is not run again."""
     from tqdm import tqdm
@@ -36,7 +42,7 @@ def reproduce(
     from . import reproduce as reproduction
     from .data.collection import open_collection
 
-    chosen = get_profile(profile)
+    chosen = _profile(profile, allow_missing)
     typer.echo(f"profile {chosen.name}: preparing the data")
     collection = open_collection(chosen, data)
     for split in ("train", "test"):
@@ -59,11 +65,12 @@ def run(
     experiment: Annotated[str | None, typer.Option(help="a name in book/experiments.json")] = None,
     profile: ProfileOption = "smoke",
     data: DataOption = None,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Train one config, or every seed of an experiment; scores validation only."""
     from .experiments import experiment_configs
 
-    chosen = get_profile(profile)
+    chosen = _profile(profile, allow_missing)
     if (config is None) == (experiment is None):
         raise InputError("give either a CONFIG.json or --experiment NAME")
     configs = [load_config(config)] if config else experiment_configs(chosen, experiment)
@@ -78,9 +85,9 @@ def run(
 
 
 @app.command()
-def evaluate(profile: ProfileOption = "smoke", data: DataOption = None) -> None:
+def evaluate(profile: ProfileOption = "smoke", data: DataOption = None, allow_missing: AllowMissing = False) -> None:
     """Open the test set for all runs of the frozen experiment list together."""
-    chosen = get_profile(profile)
+    chosen = _profile(profile, allow_missing)
     from .data.collection import open_collection
     from .evaluate import evaluate_profile
 
@@ -104,24 +111,122 @@ def phantom(
     folder: Path,
     breasts: Annotated[int, typer.Option(help="two-view breasts, train and test together", min=12)] = 96,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    layout: Annotated[str, typer.Option(help="classic, nbia, flat, idc, kaggle or mirror-800")] = "classic",
 ) -> None:
     """Write a synthetic data set in the form of CBIS-DDSM."""
     from .data.phantom import write_phantom
 
-    write_phantom(folder, n_breasts=breasts, seed=seed)
+    write_phantom(folder, n_breasts=breasts, seed=seed, layout=layout)
     typer.echo(f"phantom of {breasts} breasts, seed {seed}: {folder}")
 
 
 @data_app.command()
-def prepare(profile: ProfileOption = "smoke", data: DataOption = None) -> None:
+def fetch(
+    folder: Path,
+    cohort: DefinitionOption = "paper",
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="the four tables, no images")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be downloaded")] = False,
+) -> None:
+    """Download the tables and a cohort's images from The Cancer Imaging Archive (CC BY 3.0); resumes."""
+    from .data.fetch import fetch_series, fetch_tables, series_of_cohort
+
+    table = fetch_tables(folder)
+    series = series_of_cohort(table, _definition(cohort))
+    size = f"{len(series)} series, {series['images'].sum():.0f} images, {series['megabytes'].sum() / 1000:.1f} GB"
+    typer.echo(f"cohort {cohort}: {size}")
+    if not tables_only and not dry_run:
+        fetch_series(series, folder)
+        typer.echo(f"complete; now: mammo data audit --data {folder}")
+
+
+@data_app.command()
+def audit(
+    data: DataOption = None,
+    report: Annotated[Path | None, typer.Option("--json", help="where the report goes as JSON")] = None,
+) -> None:
+    """Hold a copy of the data against what it must be; exit code 1 where they contradict each other."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .config import BUILD
+    from .data.audit import audit as audit_copy
+    from .data.audit import write_report
+
+    checks = audit_copy(_data_folder(data))
+    path = report or BUILD / "audit.json"
+    write_report(checks, path)
+    shown = Table("part", "what", "expected", "found", "", box=None, pad_edge=False)
+    folder = f"{_data_folder(data)}/"
+    for before, check in zip([None, *checks], checks, strict=False):
+        part = "" if before and before.part == check.part else check.part
+        found = f"{check.found}" + (
+            f"  [dim]e.g. {check.example.removeprefix(folder)}[/]" if check.example and check.found else ""
+        )
+        shown.add_row(
+            part, check.what, "" if check.expected is None else str(check.expected), found, MARKS[check.verdict]
+        )
+    Console(width=None if sys.stdout.isatty() else 180, highlight=False).print(shown)
+    wrong = [check for check in checks if check.verdict == "mismatch"]
+    typer.echo(f"{len(checks)} checks, {len(wrong)} contradict the manifest; report: {path}")
+    if wrong:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def folds(
+    folder: Annotated[Path, typer.Argument(help="where the files go")],
+    cohort: DefinitionOption = "paper",
+    n_folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    data: DataOption = None,
+) -> None:
+    """Write the patient-level validation folds of a cohort's training part, with a checksum."""
+    from .data.folds import write_folds
+    from .data.tables import read_tables
+
+    record = write_folds(read_tables(_data_folder(data)), _definition(cohort), n_folds, seed, folder)
+    typer.echo(f"{record['rows']} samples, {record['patients']} patients: {folder / record['file']}")
+
+
+@data_app.command()
+def prepare(
+    profile: ProfileOption = "smoke",
+    data: DataOption = None,
+    allow_missing: AllowMissing = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes (default: one per core)")] = None,
+    cluster: Annotated[str | None, typer.Option(help="address of a Dask scheduler, instead of processes")] = None,
+) -> None:
     """Decode every image of the profile's cohort once, into the cache; resumes."""
     from .data.collection import open_collection
 
-    chosen = get_profile(profile)
+    chosen = _profile(profile, allow_missing)
     collection = open_collection(chosen, data)
     for split in ("train", "test"):
-        prepared = collection.prepare(chosen.run, split)
-        typer.echo(f"{split}: {len(prepared.index)} views ready in {prepared.folder}")
+        prepared = collection.prepare(chosen.run, split, workers=workers, cluster=cluster)
+        left_out = f", {len(prepared.problems)} left out" if len(prepared.problems) else ""
+        typer.echo(f"{split}: {len(prepared.index)} views ready in {prepared.folder}{left_out}")
+
+
+def _profile(name: str, allow_missing: bool):
+    if allow_missing:
+        os.environ[ALLOW_MISSING] = "1"  # the notebooks' kernels inherit it
+    return get_profile(name)
+
+
+def _definition(name: str) -> str:
+    if name not in get_args(Definition):
+        raise InputError(f"unknown cohort {name!r}: choose one of {', '.join(get_args(Definition))}")
+    return name
+
+
+def _data_folder(data: Path | None) -> Path:
+    given = data or os.environ.get("MAMMO_DATA")
+    if not given:
+        raise InputError("give the folder of CBIS-DDSM with --data DIR or MAMMO_DATA")
+    folder = Path(given).expanduser().resolve()
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder of CBIS-DDSM with --data DIR")
+    return folder
 
 
 def _echo_metrics(run, split: str) -> None:

@@ -135,3 +135,14 @@ def test_funnel_ends_at_the_cohort(table):
 def test_more_folds_than_patients():
     with pytest.raises(InputError, match="n_folds=5 exceeds the 1 patients"):
         c.assign_folds(rows(view=["CC"]).assign(label=0), 5, 0)
+
+
+@needs_real_data
+def test_the_committed_folds_are_made_again_to_the_byte(real_table, tmp_path):
+    from mammo_lib.data.folds import write_folds
+
+    committed = Path(__file__).parents[1] / "data_manifest" / "folds"
+    record = write_folds(real_table, "paper", 5, 0, tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (committed / path.name).read_bytes()
+    assert record["rows"] == sum(record["breasts_per_fold"]) == 506

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mammo_lib.config import DataConfig
-from mammo_lib.data import phantom
+from mammo_lib.data import defects, phantom
 from mammo_lib.data.cohort import build_cohort, patients_on_both_sides
 from mammo_lib.data.phantom_pixels import Mass, draw_film
 from mammo_lib.data.prepare import load_pixels, prepare
@@ -43,13 +43,13 @@ def test_what_was_planted_is_found(phantom_root):
         sum(cohorts[d, s] for s in ("train", "test")) for d in ("paper", "official", "any-view")
     )
     assert paper == 24
-    assert official - paper == planted["breasts with conflicting labels"]
-    assert any_view - official == planted["breasts with a single view"]
-    assert len(patients_on_both_sides(table)) == planted["patients on both sides of the pooled split"]
+    assert official - paper == planted[defects.CONFLICT]
+    assert any_view - official == planted[defects.SINGLE_VIEW]
+    assert len(patients_on_both_sides(table)) == planted[defects.SHARED_PATIENTS]
     calc = table[table["lesion_type"] == "calcification"]
     assert calc[["patient_id", "laterality"]].drop_duplicates().shape[0] == planted["calcification breasts"]
     both_zero = table["crop_path"].str.endswith("000000.dcm") & table["mask_path"].str.endswith("000000.dcm")
-    assert both_zero.sum() == planted["crop and mask both 000000.dcm in different series"]
+    assert both_zero.sum() == planted[defects.SAME_NAME]
 
 
 def test_written_once(phantom_root):
@@ -109,7 +109,7 @@ def test_a_small_cnn_reads_crops_and_hardly_whole_films(tmp_path):
     assert np.mean(scores["whole"]) < np.mean(scores["crop"]) - 0.05, scores
 
 
-def cnn_auc(train, test, seed, epochs=20, batch=32):
+def cnn_auc(train, test, seed, epochs=30, batch=32):
     """Train four convolutions on single views (breasts, 2, side, side); the test score is the mean of both views."""
     from sklearn.metrics import roc_auc_score
     from torch import nn
@@ -122,18 +122,26 @@ def cnn_auc(train, test, seed, epochs=20, batch=32):
         for layer in (nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2))
     ]
     cnn = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, 1))
-    images, labels = train[0].flatten(0, 1)[:, None], train[1].repeat_interleave(2).float()
+    images, unseen = (standardise(part[0].flatten(0, 1)[:, None]) for part in (train, test))
+    labels = train[1].repeat_interleave(2).float()
     steps = len(images) // batch
     optimizer = torch.optim.AdamW(cnn.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * steps)
     for _ in range(epochs):
         for chosen in torch.randperm(len(images)).split(batch)[:steps]:
-            x = images[chosen] if torch.rand(()) < 0.5 else images[chosen].flip(-2)
+            x = images[chosen]
+            for turn in (lambda x: x.flip(-2), lambda x: x.flip(-1), lambda x: x.transpose(-1, -2)):
+                x = turn(x) if torch.rand(()) < 0.5 else x
             loss = nn.functional.binary_cross_entropy_with_logits(cnn(x)[:, 0], labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        scores = cnn.eval()(test[0].flatten(0, 1)[:, None]).view(-1, 2).mean(1)
+        scores = cnn.eval()(unseen).view(-1, 2).mean(1)
     return roc_auc_score(test[1], scores)
+
+
+def standardise(images):
+    """Give every image mean 0 and standard deviation 1."""
+    return (images - images.mean((-2, -1), keepdim=True)) / (images.std((-2, -1), keepdim=True) + 1e-3)

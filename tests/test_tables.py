@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mammo_lib.data import defects
 from mammo_lib.data import tables as t
 from mammo_lib.errors import InputError
 
@@ -45,8 +46,8 @@ def test_real_tables_have_the_manifests_rows(real_table):
 def test_repairs_are_named_and_counted(table, phantom_root):
     planted = json.loads((phantom_root / "phantom.json").read_text())["planted"]
     repairs = table["repairs"].str.split(",").explode().value_counts()
-    assert repairs[["newline in crop_path", "newline in mask_path"]].sum() == planted["rows with a newline in a path"]
-    assert repairs["density 0 is unknown"] == planted["rows with density 0"] == table["density"].isna().sum()
+    assert repairs[["newline in crop_path", "newline in mask_path"]].sum() == planted[defects.NEWLINE]
+    assert repairs["density 0 is unknown"] == planted[defects.DENSITY] == table["density"].isna().sum()
     assert not table[["image_path", "crop_path", "mask_path"]].melt()["value"].str.contains("\n").any()
 
 

@@ -42,7 +42,7 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
     elif definition != "any-view":
         rows = rows[_has_both_views(rows, keys)]
     if definition == "paper":
-        rows = rows[~_has_conflicting_labels(rows)]
+        rows = rows[~has_conflicting_labels(rows)]
     if rows.empty:
         raise InputError(
             f"cohort {definition!r}, split {split!r}: no breast fits; check that the {split} tables are there"
@@ -74,7 +74,7 @@ def cohort_funnel(table: pd.DataFrame, split: str) -> pd.DataFrame:
     steps = {"all rows of the split": rows}
     steps["mass lesions"] = rows = rows[rows["lesion_type"] == "mass"]
     steps["both views"] = rows = rows[_has_both_views(rows, BREAST)]
-    steps["one label per breast"] = rows[~_has_conflicting_labels(rows)]
+    steps["one label per breast"] = rows[~has_conflicting_labels(rows)]
     return pd.DataFrame([{"step": name, **_count(part)} for name, part in steps.items()])
 
 
@@ -95,7 +95,7 @@ def _has_both_views(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
     return rows.groupby(keys)["view"].transform("nunique").eq(len(VIEWS))
 
 
-def _has_conflicting_labels(rows: pd.DataFrame) -> pd.Series:
+def has_conflicting_labels(rows: pd.DataFrame) -> pd.Series:
     return _is_malignant(rows).groupby([rows[key] for key in BREAST]).transform("nunique").gt(1)
 
 

@@ -15,9 +15,25 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
+from .defects import (
+    CONFLICT,
+    DEFECTS,
+    DENSITY,
+    NEWLINE,
+    ONE_SERIES,
+    OTHER_NAME,
+    OTHER_SIZE,
+    PATIENT_ID,
+    REVERSED,
+    SAME_NAME,
+    SHARED_PATIENTS,
+    SINGLE_VIEW,
+    SPELLING,
+    SWAPPED,
+)  # fmt: skip
 from .phantom_files import CROP, FILM, LAYOUTS, MASK, PhantomImage, open_tree, write_rows
 from .phantom_pixels import Mass, draw_film, draw_mass_properties
-from .tables import VIEWS
+from .tables import SPLITS, VIEWS
 
 VERSION = 2  # raise it when a change here moves pixels or tables
 STAMP = "phantom.json"
@@ -26,6 +42,7 @@ TRAIN_SHARE = 2 / 3
 MALIGNANT_SHARE = 0.45
 BOTH_SIDES_EVERY = 12  # every n-th breast belongs to the patient before it
 TWO_LESIONS_EVERY = 10
+SWAPPED_IDS = 1  # breasts whose lesion ids are swapped between views
 SAME_NAME_EVERY = 9  # lesions whose crop and mask are both called 000000.dcm, in different series
 OTHER_SIZE_EVERY = 16  # lesions whose mask is smaller than its film
 HEADER = ["patient_id", "breast_density", "left or right breast", "image view", "abnormality id", "abnormality type"]
@@ -48,9 +65,10 @@ class Breast:
 
 @dataclass
 class Planted:
-    """The defects of a phantom, counted where they are made."""
+    """The defects of a phantom, counted where they are made, and the size of its ``paper`` cohort."""
 
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DEFECTS, 0))
+    cohort: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def add(self, name: str, n: int = 1) -> None:
         """Count a planted defect."""
@@ -84,7 +102,9 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
     partial.mkdir(parents=True)
     try:
         planted = _write_tree(open_tree(partial, layout), n_breasts, seed)
-        (partial / STAMP).write_text(json.dumps(wanted | {"planted": planted.counts}, indent=1) + "\n")
+        (partial / STAMP).write_text(
+            json.dumps(wanted | {"planted": planted.counts, "cohort": planted.cohort}, indent=1) + "\n"
+        )
         if root.exists():
             root.rmdir()
         os.replace(partial, root)
@@ -105,7 +125,11 @@ def _stamp_of(root: Path) -> dict | None:
 
 def _write_tree(tree, n_breasts: int, seed: int) -> Planted:
     generator, planted = np.random.default_rng([VERSION, seed]), Planted()
-    breasts = [*_plan_cohort(n_breasts, generator), *_plan_defective(n_breasts, generator, planted)]
+    cohort = _plan_cohort(n_breasts, generator)
+    for split in SPLITS:
+        malignant = ["MALIGNANT" in breast.pathologies for breast in cohort if breast.split == split]
+        planted.cohort[split] = {"rows": len(malignant), "malignant": sum(malignant)}
+    breasts = [*cohort, *_plan_defective(n_breasts, generator, planted)]
     rows: dict[tuple[str, str], list[list]] = {}
     for number, breast in enumerate(tqdm(breasts, desc="phantom", unit="breast", dynamic_ncols=True)):
         own = np.random.default_rng([VERSION, seed, number])
@@ -114,6 +138,8 @@ def _write_tree(tree, n_breasts: int, seed: int) -> Planted:
     for (lesion_type, split), lines in rows.items():
         _write_table(tree.tables, lesion_type, split, lines, planted)
     tree.finish()
+    planted.add(PATIENT_ID, tree.n_files)
+    planted.add(OTHER_NAME, tree.n_files if tree.renames else 0)
     return planted
 
 
@@ -145,9 +171,9 @@ def _plan_defective(n_breasts: int, generator, planted: Planted) -> list[Breast]
     """Plan what the ``paper`` definition drops: conflicting labels, single views, calcifications, split patients."""
     first = n_breasts + 1
     kinds = [
-        ("breasts with conflicting labels", "mass", ("MALIGNANT", "BENIGN"), VIEWS),
-        ("breasts with a single view", "mass", ("MALIGNANT",), ("CC",)),
-        ("breasts with a single view", "mass", ("BENIGN",), ("MLO",)),
+        (CONFLICT, "mass", ("MALIGNANT", "BENIGN"), VIEWS),
+        (SINGLE_VIEW, "mass", ("MALIGNANT",), ("CC",)),
+        (SINGLE_VIEW, "mass", ("BENIGN",), ("MLO",)),
         ("calcification breasts", "calcification", ("BENIGN",), VIEWS),
         ("calcification breasts", "calcification", ("MALIGNANT",), VIEWS),
     ]
@@ -162,13 +188,16 @@ def _plan_defective(n_breasts: int, generator, planted: Planted) -> list[Breast]
     # A calcification training breast of a patient whose mass breast is in the test set.
     breasts.append(Breast(f"P_{n_breasts:05d}", "LEFT", "train", "calcification", ("BENIGN",), 2))
     planted.add("calcification breasts")
-    planted.add("patients on both sides of the pooled split")
+    planted.add(SHARED_PATIENTS)
     return breasts
 
 
 def _write_breast(tree, breast: Breast, number: int, generator, planted: Planted) -> list[list]:
     """Draw the films of a breast, write their files, and return the table rows."""
     masses = [draw_mass_properties(p == "MALIGNANT", generator) for p in breast.pathologies]
+    descriptions = [_describe(mass, breast.lesion_type, generator) for mass in masses]
+    is_swapped = len(masses) == 2 and descriptions[0] != descriptions[1] and planted.counts[SWAPPED] < SWAPPED_IDS
+    planted.add(SWAPPED, int(is_swapped))
     kind = "Mass" if breast.lesion_type == "mass" else "Calc"
     rows = []
     for view in breast.views:
@@ -179,12 +208,15 @@ def _write_breast(tree, breast: Breast, number: int, generator, planted: Planted
         if breast.laterality == "RIGHT":
             film, masks = film[:, ::-1], [mask[:, ::-1] for mask in masks]
         image_path = _add(tree, case, FILM, 0, film)
-        for i, (mass, mask, pathology) in enumerate(zip(masses, masks, breast.pathologies, strict=True), start=1):
-            crop_path, mask_path = _write_lesion(tree, f"{case}_{i}", film, mask, number, breast.lesion_type, planted)
-            description = _describe(mass, breast.lesion_type, generator)
-            head = [breast.patient_id, breast.density, breast.laterality, view, i, breast.lesion_type]
-            assessment = _assess(mass, pathology)
-            rows.append([*head, *description, assessment, pathology, _subtlety(mass), image_path, crop_path, mask_path])
+        for i, mass in enumerate(masses):
+            lesion_id = (2 - i) if is_swapped and view == "MLO" else i + 1
+            crop_path, mask_path = _write_lesion(
+                tree, f"{case}_{lesion_id}", film, masks[i], number, breast.lesion_type, planted
+            )
+            head = [breast.patient_id, breast.density, breast.laterality, view, lesion_id, breast.lesion_type]
+            pathology = breast.pathologies[i]
+            reading = [*descriptions[i], _assess(mass, pathology), pathology, _subtlety(mass)]
+            rows.append([*head, *reading, image_path, crop_path, mask_path])
     return rows
 
 
@@ -193,12 +225,13 @@ def _write_lesion(tree, case: str, film, mask, number: int, lesion_type: str, pl
     crop = _cut_out(film, mask)
     if number % OTHER_SIZE_EVERY == 3:
         mask = mask[:-1, :-2]
-        planted.add("masks of another size than their film")
+        planted.add(OTHER_SIZE)
     if number % SAME_NAME_EVERY == 2:
-        planted.add("crop and mask both 000000.dcm in different series")
+        planted.add(SAME_NAME)
         return _add(tree, case, CROP, 0, crop), _add(tree, case, MASK, 0, mask)
     crop_first = lesion_type == "mass"
-    planted.add("crop and mask sharing one series labelled ROI mask images")
+    planted.add(REVERSED, 0 if crop_first else 1)
+    planted.add(ONE_SERIES)
     crop_path = _add(tree, case, MASK, 0 if crop_first else 1, crop)
     return crop_path, _add(tree, case, MASK, 1 if crop_first else 0, mask)
 
@@ -244,7 +277,8 @@ def _write_table(folder: Path, lesion_type: str, split: str, lines: list[list], 
     if not is_mass:
         header[1] = "breast density"
         lines[0][1] = 0
-        planted.add("rows with density 0")
-    planted.add("rows with a newline in a path", len(lines))
+        planted.add(DENSITY)
+        planted.add(SPELLING, len(lines))
+    planted.add(NEWLINE, len(lines))
     lines = [[*line[:broken], line[broken] + "\n", *line[len(line) + broken + 1 :]] for line in lines]
     write_rows(folder / f"{lesion_type[:4]}_case_description_{split}_set.csv", header, lines)

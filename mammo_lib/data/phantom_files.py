@@ -59,9 +59,11 @@ class DicomTree:
 
     def __init__(self, root: Path, layout: str):
         self.root, self.layout, self.tables = root, layout, root
+        self.n_files, self.renames = 0, layout != "classic"
 
     def add(self, image: PhantomImage) -> None:
         """Write one file."""
+        self.n_files += 1
         path = self.root / self._path(image)
         path.parent.mkdir(parents=True, exist_ok=True)
         _dicom(image).save_as(path, enforce_file_format=True)
@@ -83,8 +85,15 @@ class DicomTree:
 class KaggleTree:
     """8-bit JPEG files in one folder per series, and a table of what the DICOM headers said."""
 
+    renames = True
+
     def __init__(self, root: Path, layout: str):
         self.root, self.tables, self.rows = root, root / "csv", []
+
+    @property
+    def n_files(self) -> int:
+        """Files written so far."""
+        return len(self.rows)
 
     def add(self, image: PhantomImage) -> None:
         """Write one file."""
@@ -103,6 +112,8 @@ class KaggleTree:
 
 class MirrorTree:
     """Films stretched to a square, with the boxes of the lesion masks and the films' sizes; masses only."""
+
+    n_files, renames = 0, False  # it keeps no DICOM file, so none can be misnamed
 
     def __init__(self, root: Path, layout: str):
         self.root, self.tables, self.films, self.boxes = root / "mass-800", root / "tables", {}, []

@@ -65,11 +65,12 @@ def index_dicom(root: Path, paths: list[Path]) -> pd.DataFrame:
     duplicate repeats.
     """
     headers = remember("DICOM headers", paths, _read_header)
-    frame = pd.DataFrame([{"path": str(path), "layout": _layout(root, path), **headers[path]} for path in paths])
+    rows = [{"path": str(path), "layout": _layout(root, path), **headers[path]} for path in paths]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     first = frame.drop_duplicates("instance").set_index("instance")["path"]
     repeated = frame["instance"].ne("") & frame["instance"].duplicated()
     frame.loc[repeated, "problem"] = "duplicate of " + frame.loc[repeated, "instance"].map(first)
-    return frame[list(COLUMNS)]
+    return frame
 
 
 def index_kaggle(root: Path) -> pd.DataFrame:
