@@ -33,9 +33,9 @@ def test_an_error_comes_through(workers):
 
 
 def test_a_dead_worker_is_one_line():
-    with pytest.raises(InputError, match=r"a worker process died .* lower --workers") as caught:
-        with open_executor(2) as (executor, n):
-            list(as_done(executor, n, die, [1, 2]))
+    message = r"a worker process died .* lower --workers"
+    with pytest.raises(InputError, match=message) as caught, open_executor(2) as (executor, n):
+        list(as_done(executor, n, die, [1, 2]))
     assert "\n" not in str(caught.value)
 
 

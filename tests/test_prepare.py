@@ -1,6 +1,9 @@
 """The cache: each image once, whole or not at all, keyed by what it was made from."""
 
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -67,6 +70,34 @@ def test_a_killed_preparation_goes_on_and_ends_the_same(phantom_root, tmp_path, 
     assert left.items() <= files(tmp_path / "killed").items()
     for key in whole.index["key"]:
         assert (tmp_path / "killed" / f"{key}.npy").read_bytes() == whole.path(key).read_bytes()
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from mammo_lib.config import DataConfig
+from mammo_lib.data import prepare as p, build_cohort, open_source, read_tables
+original = p.prepare_view
+p.prepare_view = lambda *a: time.sleep(0.05) or original(*a)
+root, cache = map(Path, sys.argv[1:])
+p.prepare(build_cohort(read_tables(root), "paper", "test"), open_source(root), DataConfig(image_size=32), cache=cache)
+"""
+
+
+def test_kill_9_leaves_whole_files_only(phantom_root, tmp_path):
+    whole, cache = prepared(phantom_root, tmp_path / "whole"), tmp_path / "killed"
+    child = subprocess.Popen([sys.executable, "-c", KILLED, phantom_root, cache], stderr=subprocess.DEVNULL)
+    while len(list(cache.glob("[!.]*.npy"))) < 6:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    left = list(cache.glob("[!.]*.npy"))
+    assert len(left) < len(whole.index)
+    for path in left:
+        assert path.read_bytes() == whole.path(path.stem).read_bytes()
+    assert prepared(phantom_root, cache).fingerprint == whole.fingerprint
+    assert {path.name for path in cache.glob("[!.]*")} == {f"{key}.npy" for key in whole.index["key"]}
 
 
 @pytest.mark.parametrize("change", [{"image_size": 48}, {"mask_breast": False}, {"orient": False}])

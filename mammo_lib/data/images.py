@@ -138,13 +138,24 @@ def _read_dicom(path: Path) -> np.ndarray:
         low, high = _lut_range(dataset.VOILUTSequence[0])
     if "VOILUTSequence" in dataset or ("WindowCenter" in dataset and "WindowWidth" in dataset):
         pixels = apply_voi_lut(pixels, dataset)
-    pixels = np.clip((pixels.astype(np.float32) - low) / (high - low), 0, 1, dtype=np.float32)
+    pixels = pixels.astype(np.float32)
+    if low:
+        pixels -= np.float32(low)
+    pixels /= np.float32(high - low)
+    if not _fills_its_type(dataset):
+        np.clip(pixels, 0, 1, out=pixels)
     return 1 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels
 
 
 def _stored_range(dataset) -> tuple[float, float]:
     bits = int(dataset.BitsStored)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+
+
+def _fills_its_type(dataset) -> bool:
+    """Whether no stored value can lie outside the range: all bits are used, and nothing changes them."""
+    changes = ("ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "RescaleSlope")
+    return dataset.BitsStored == dataset.BitsAllocated and not any(name in dataset for name in changes)
 
 
 def _lut_range(lut) -> tuple[float, float]:

@@ -8,6 +8,7 @@ was. The work is shared out by view, since a crop is turned the way its film say
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ FULL_SCALE = 65535
 PROBLEMS = "problems.csv"
 PROBE = 4  # views that are prepared before anything is said about the time
 POOL_START_S = 8.0
+STALE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -105,16 +107,18 @@ def prepare(
 
 def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
     """Return ``{stream: (size, size)}`` of one view; the crop is turned the way the whole film says."""
-    film = read_view(whole)
-    mask = breast_mask(film)
-    crop_pixels = _turn(read_view(crop), mask, data)
+    image = read_image(whole.path)
+    film = read_view(whole, image)
+    mask = breast_mask(film) if data.mask_breast or data.orient else None
+    crop_pixels = _turn(read_view(crop, image if crop.path == whole.path else None), mask, data)
     pixels = {"whole": prepared_film(film, data, mask), "crop": crop_pixels}
     return {stream: fit_square(image, data.image_size) for stream, image in pixels.items()}
 
 
 def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = None) -> np.ndarray:
     """Return a whole film as the config wants it: everything beside the breast blanked, the chest wall on the left."""
-    mask = breast_mask(film) if mask is None else mask
+    if mask is None and (data.mask_breast or data.orient):
+        mask = breast_mask(film)
     return _turn(np.where(mask, film, 0) if data.mask_breast else film, mask, data)
 
 
@@ -128,7 +132,7 @@ def _chest_wall(path: Path) -> str:
     return "right" if faces_right(breast_mask(read_image(path))) else "left"
 
 
-def _turn(image: np.ndarray, mask: np.ndarray, data: DataConfig) -> np.ndarray:
+def _turn(image: np.ndarray, mask: np.ndarray | None, data: DataConfig) -> np.ndarray:
     return image[:, ::-1] if data.orient and faces_right(mask) else image
 
 
@@ -138,6 +142,9 @@ def _make_folder(cache: Path) -> None:
         probe = cache / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        for partial in cache.glob(".*.npy"):  # what a killed process left; a living one needs seconds
+            if time.time() - partial.stat().st_mtime > STALE_S:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{cache}: cannot be written ({error.strerror}); the cache needs a folder to write to"
@@ -183,16 +190,16 @@ def _decode(tasks: list[ViewTask], workers: int | None, cluster: str | None) -> 
     """Prepare the views; return ``{path: problem}`` of the files that could not be decoded."""
     if not tasks:
         return {}
-    failures, first = {}, tasks[:PROBE]
+    failures, is_free = {}, workers is None and cluster is None
+    first = tasks[:PROBE] if is_free else []
     with tqdm(total=len(tasks), desc="preparing", unit="view", dynamic_ncols=True) as bar:
         for failed in map(_prepare_and_write, first):
             failures |= failed
             bar.update()
-        seconds_left = bar.format_dict["elapsed"] / len(first) * (len(tasks) - len(first))
+        seconds_left = bar.format_dict["elapsed"] / PROBE * len(tasks)
         # Processes take seconds to start: a short list is done here before they have.
-        is_short = seconds_left < POOL_START_S and workers is None and cluster is None
-        with open_executor(1 if is_short else workers, cluster) as (executor, n):
-            for failed in as_done(executor, n, _prepare_and_write, tasks[PROBE:]):
+        with open_executor(1 if is_free and seconds_left < POOL_START_S else workers, cluster) as (executor, n):
+            for failed in as_done(executor, n, _prepare_and_write, tasks[len(first) :]):
                 failures |= failed
                 bar.update()
     return failures

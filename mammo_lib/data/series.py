@@ -69,7 +69,7 @@ def index_dicom(root: Path, paths: list[Path]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=COLUMNS)
     first = frame.drop_duplicates("instance").set_index("instance")["path"]
     repeated = frame["instance"].ne("") & frame["instance"].duplicated()
-    frame.loc[repeated, "problem"] = "duplicate of " + frame.loc[repeated, "instance"].map(first)
+    frame.loc[repeated, "problem"] = [f"duplicate of {first[uid]}" for uid in frame.loc[repeated, "instance"]]
     return frame
 
 

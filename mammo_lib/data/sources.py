@@ -85,9 +85,12 @@ def open_source(root: str | Path) -> ImageSource:
     return SeriesSource(root, index_dicom(root, dicom) if dicom else index_kaggle(root))
 
 
-def read_view(row) -> np.ndarray:
-    """Return the pixels of one located row, float32 (height, width) in [0, 1], with square pixels."""
-    image = read_image(row.path)
+def read_view(row, image: np.ndarray | None = None) -> np.ndarray:
+    """Return the pixels of one located row, float32 (height, width) in [0, 1], with square pixels.
+
+    ``image`` spares the decoding where the file's pixels are at hand.
+    """
+    image = read_image(row.path) if image is None else image
     box = (row.x0, row.y0, row.x1, row.y1)
     pixels = image if math.isnan(row.x0) else cut(image, box)
     return pixels if row.aspect == 1 else unstretch(pixels, row.aspect)
