@@ -26,6 +26,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 PALETTE = [BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9"]
 LABEL_NAMES = {0: "benign", 1: "malignant"}
 LABEL_COLOURS = {0: BLUE, 1: ORANGE}
+FEW = 10  # breasts below which a share is not worth a headline
 
 
 def use_style() -> None:
@@ -92,6 +93,67 @@ def cohort_composition(cohort: pd.DataFrame, by: str, name: str) -> Figure:
         ax.set(title=f"{split}: {part['label'].mean():.0%} of {len(part)} malignant", xlabel=name)
     axes[0, 0].set_ylabel("breasts")
     _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def malignant_shares(shares: pd.DataFrame) -> Figure:
+    """Draw the share of malignant breasts per level, a panel per name: ``name level value low high n``."""
+    names = list(dict.fromkeys(shares["name"]))
+    figure, axes = _canvas(width=7, height=3.0, columns=len(names), sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], names, strict=True):
+        part = shares[shares["name"] == name]
+        x = np.arange(len(part))
+        spread = 100 * np.clip([part["value"] - part["low"], part["high"] - part["value"]], 0, None)
+        ax.errorbar(x, 100 * part["value"], spread, fmt="o", color=BLUE, capsize=3)
+        ax.set_xticks(x, [f"{level}\n({n})" for level, n in zip(part["level"], part["n"], strict=True)], fontsize=8)
+        ax.set(xlabel=name, ylim=(0, 100), xlim=(-0.5, len(part) - 0.5))
+    axes[0, 0].set_ylabel("malignant breasts, % (n below)")
+    spans = shares[shares["n"] >= FEW].groupby("name", sort=False)["value"].agg(["min", "max"])
+    widest = (spans["max"] - spans["min"]).idxmax()
+    low, high = 100 * spans.loc[widest, "min"], 100 * spans.loc[widest, "max"]
+    figure.suptitle(
+        f"From {low:.0f} to {high:.0f} % malignant across {widest} (levels with n of {FEW} or more)",
+        x=0.01,
+        ha="left",
+        fontsize=11,
+    )
+    return figure
+
+
+def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
+    """Draw the AUC of several scores with their intervals, the best on top; guessing is marked."""
+    ordered = sorted(scores.items(), key=lambda item: item[1].value)
+    figure, axes = _canvas(height=0.42 * len(ordered) + 1.1)
+    for y, (name, one) in enumerate(ordered):
+        axes.errorbar(
+            one.value, y, xerr=[[one.value - one.low], [one.high - one.value]], fmt="o", color=BLUE, capsize=3
+        )
+        axes.annotate(
+            f"{one.value:.2f}", (one.value, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8
+        )
+        ordered[y] = f"{name} (n = {one.n})"
+    axes.axvline(0.5, color=GREY, linestyle=":")
+    axes.set(
+        xlim=(0.3, 1), xlabel="AUC, 95 % interval over patients; dotted: guessing", ylim=(-0.5, len(ordered) - 0.3)
+    )
+    axes.set_yticks(range(len(ordered)), ordered)
+    axes.grid(visible=False, axis="y")
+    informative = sum(one.low > 0.5 or one.high < 0.5 for one in scores.values())
+    figure.suptitle(f"{informative} of {len(scores)} scores differ from guessing", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def crop_sizes(longest: np.ndarray, side: int) -> Figure:
+    """Draw the longest sides of crops, in pixels of their files, against the side of the network's input."""
+    figure, axes = _canvas(height=3.0)
+    axes.hist(longest, bins=30, color=BLUE)
+    axes.axvline(side, color="black", linestyle="--", label=f"network input, {side} px")
+    axes.set(xlabel="longest side of the crop, pixels of the file", ylabel="crops")
+    enlarged = np.mean(np.asarray(longest) < side)
+    axes.set_title(
+        f"Half of the crops are below {np.median(longest):.0f} px; {enlarged:.0%} are enlarged for the network"
+    )
+    _legend_below(figure, axes)
     return figure
 
 

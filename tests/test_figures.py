@@ -24,6 +24,13 @@ FUNNEL = pd.DataFrame(
 )
 PUBLISHED = pd.DataFrame({"name": ["auc", "f1"], "value": [0.9, 0.8], "low": [0.85, 0.7], "high": [0.95, 0.9]})
 PUBLISHED["n"] = [100, 40]
+SHARES = pd.DataFrame(
+    {
+        "name": ["density", "density", "BI-RADS", "BI-RADS", "BI-RADS"], "level": [1, 2, 1, 4, 5],
+        "value": [0.4, 0.5, 1.0, 0.1, 0.6], "low": [0.3, 0.4, 0.2, 0.0, 0.5], "high": [0.5, 0.6, 1.0, 0.2, 0.7],
+        "n": [50, 60, 1, 40, 60],
+    }
+)  # fmt: skip
 
 CASES = {
     "funnel": (lambda: figures.funnel(FUNNEL), "20 rows become 4 breasts, 1 of them malignant"),
@@ -52,6 +59,15 @@ CASES = {
         lambda: figures.gate_opening(np.array([0.0, 2.0]), np.array([0.5, 0.88]), 2.0),
         "88% open .* slope of 0.11",
     ),
+    "shares": (
+        lambda: figures.malignant_shares(SHARES),
+        r"From 10 to 60 % malignant across BI-RADS \(levels with n of 10 or more\)",
+    ),
+    "scores": (
+        lambda: figures.auc_intervals({"age": Interval(0.5, 0.4, 0.6, 9), "size": Interval(0.8, 0.7, 0.9, 9)}),
+        "1 of 2 scores differ from guessing",
+    ),
+    "crops": (lambda: figures.crop_sizes(np.array([10, 20, 300]), 64), "below 20 px; 67% are enlarged"),
     "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),
 }
 
@@ -62,6 +78,7 @@ def test_title_says_the_finding_and_axes_are_named(name):
     figure = draw()
     assert isinstance(figure, Figure)
     titles = " ".join(ax.get_title(loc) for ax in figure.axes for loc in ("left", "center"))
+    titles += figure.get_suptitle()
     assert re.search(title, titles), titles
     assert all(ax.get_xlabel() for ax in figure.axes)
     assert figure.axes[0].get_ylabel() or all(tick.get_text() for tick in figure.axes[0].get_yticklabels())

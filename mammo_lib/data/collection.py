@@ -11,6 +11,7 @@ import pandas as pd
 from ..config import BUILD, Profile, RunConfig
 from ..errors import InputError
 from .cohort import build_cohort
+from .phantom import VERSION as PHANTOM_VERSION
 from .phantom import write_phantom
 from .prepare import Prepared, prepare
 from .sources import ImageSource, open_source
@@ -51,7 +52,7 @@ def data_root(profile: Profile, data: str | Path | None = None) -> Path:
         The profile needs real data and no folder was given.
     """
     if profile.phantom_breasts is not None:
-        root = BUILD / "phantom" / f"{profile.phantom_breasts}-breasts-seed{profile.phantom_seed}"
+        root = BUILD / "phantom" / f"{profile.phantom_breasts}-breasts-seed{profile.phantom_seed}-v{PHANTOM_VERSION}"
         write_phantom(root, n_breasts=profile.phantom_breasts, seed=profile.phantom_seed)
         return root
     given = data or os.environ.get("MAMMO_DATA")
