@@ -62,12 +62,14 @@ def reproduce(
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Argument(help="a run config as JSON")] = None,
-    experiment: Annotated[str | None, typer.Option(help="a name in book/experiments.json")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="an experiment or a group in book/experiments.json, or 'all'")
+    ] = None,
     profile: ProfileOption = "smoke",
     data: DataOption = None,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Train one config, or every seed of an experiment; scores validation only."""
+    """Train one config, or every seed of an experiment or a group, one after another; scores validation only."""
     from .experiments import experiment_configs
 
     chosen = _profile(profile, allow_missing)
@@ -79,9 +81,10 @@ def run(
     from .train import train_run
 
     collection = open_collection(chosen, data)
-    for one in configs:
-        finished = train_run(one, collection, progress=True)
-        _echo_metrics(finished, "validation")
+    for number, one in enumerate(configs, start=1):
+        if len(configs) > 1:
+            typer.echo(f"[{number}/{len(configs)}] {one.experiment}, seed {one.seed}")
+        _echo_metrics(train_run(one, collection, progress=True), "validation")
 
 
 @app.command()

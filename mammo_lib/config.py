@@ -141,8 +141,15 @@ class TrainConfig(Frozen):
     warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up before the cosine decay (our assumption)")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="cross-entropy label smoothing (value: our assumption)")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate of the last block (our assumption)")
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none (not in the paper)")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="decay of averaged weights, which are then validated and kept (not in the paper)"
+    )
     augment: bool = Field(
         True, description="random flip, rotation, shift, zoom and contrast, drawn per view (our assumption)"
+    )
+    augment_strength: float = Field(
+        1.0, gt=0, le=3, description="1: 10 degrees, 8 % shift, 10 % zoom, 20 % contrast (our assumption)"
     )
     patience: int = Field(
         10, ge=1, description="epochs without a better validation AUC before stopping (our assumption)"

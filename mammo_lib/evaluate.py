@@ -1,6 +1,6 @@
 """Opening the test set: all runs of the frozen experiment list together, once, with a receipt.
 
-Thresholds come from each run's validation predictions. A run whose test predictions
+Threshold and temperature come from each run's validation predictions. A run whose test predictions
 exist is read, never scored again.
 """
 
@@ -15,10 +15,10 @@ from .config import Profile, RunConfig
 from .data.collection import Collection
 from .data.loader import test_loader
 from .errors import InputError
-from .experiments import FROZEN, experiment_configs, read_experiments
+from .experiments import FROZEN, experiment_configs
 from .runs import PROTOCOL, Run, describe_environment, file_hash, find_run, write_json
 from .statistics import evaluate_predictions
-from .train import load_best, predict, with_threshold
+from .train import load_best, predict, with_choices
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ def evaluate_profile(profile: Profile, collection: Collection) -> list[Opened]:
     InputError
         A run of the list is not finished: the test set is opened for all of them or for none.
     """
-    configs = [config for name in read_experiments() for config in experiment_configs(profile, name)]
-    runs = [_finished(config, collection, profile) for config in configs]
+    runs = [_finished(config, collection, profile) for config in experiment_configs(profile, "all")]
     return [open_test_set(run, collection) for run in runs]
 
 
@@ -49,7 +48,7 @@ def open_test_set(run: Run, collection: Collection) -> Opened:
     config, validation = run.config, run.predictions
     prepared = collection.prepare(config, "test")
     frame = predict(load_best(run), test_loader(config, prepared), prepared.cohort.assign(split="test"))
-    frame = with_threshold(frame, validation["threshold"].iloc[0])
+    frame = with_choices(frame, *validation[["threshold", "temperature"]].iloc[0])
     write_json(run.folder / "receipt.json", _receipt(prepared.fingerprint))
     run.finish(pd.concat([validation, frame], ignore_index=True), run.metrics | {"test": evaluate_predictions(frame)})
     return Opened(run, is_new=True)

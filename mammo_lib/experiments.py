@@ -1,4 +1,8 @@
-"""The frozen list of experiments: a name, and how it differs from its profile's run."""
+"""The frozen list of experiments: names, how each differs from its profile's run, and groups of names.
+
+``book/experiments.json`` holds ``experiments`` (name -> ``question``, ``overrides``, and ``profiles`` where not every
+profile runs it) and ``groups`` (name -> experiment names).
+"""
 
 from __future__ import annotations
 
@@ -13,24 +17,47 @@ from .errors import InputError
 FROZEN = ROOT / "book" / "experiments.json"
 
 
-def read_experiments(path: Path = FROZEN) -> dict[str, dict]:
-    """Return experiment name -> overrides of the profile's run config."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["experiments"]
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a list of experiments ({error}); restore it from the repository") from None
+def read_experiments(profile: Profile, path: Path = FROZEN) -> dict[str, dict]:
+    """Return the experiments of a profile: name -> ``question``, ``overrides``."""
+    experiments = _read(path)["experiments"]
+    return {name: one for name, one in experiments.items() if profile.name in one.get("profiles", [profile.name])}
 
 
 def experiment_configs(profile: Profile, name: str, path: Path = FROZEN) -> list[RunConfig]:
-    """Return the run configs of an experiment under a profile, one per seed."""
-    experiments = read_experiments(path)
-    if name not in experiments:
-        raise InputError(f"unknown experiment {name!r}: choose one of {', '.join(experiments)}")
+    """Return the run configs of an experiment, or of every experiment of a group, under a profile: one per seed.
+
+    Raises
+    ------
+    InputError
+        The name is unknown, the profile does not run it, or its overrides make no valid config.
+    """
+    experiments, content = read_experiments(profile, path), _read(path)
+    groups = content.get("groups", {}) | {"all": list(experiments)}
+    members = [one for one in groups.get(name, [name]) if one in experiments]
+    if not members:
+        known = [*experiments, *groups]
+        everywhere = " (other profiles run it)" if name in content["experiments"] or name in groups else ""
+        raise InputError(
+            f"unknown experiment {name!r} in profile {profile.name!r}{everywhere}: choose one of {', '.join(known)}"
+        )
+    return [config for one in members for config in _configs(profile, one, experiments[one], path)]
+
+
+def _configs(profile: Profile, name: str, experiment: dict, path: Path) -> list[RunConfig]:
     fields = profile.run.model_dump()
-    for section, overrides in experiments[name].get("overrides", {}).items():
+    for section, overrides in experiment.get("overrides", {}).items():
         fields[section] = fields[section] | overrides
     try:
         base = RunConfig.model_validate(fields | {"experiment": name})
     except ValidationError as error:
         raise InputError(f"{path}: experiment {name}: {describe(error)}") from None
     return [base.model_copy(update={"seed": seed}) for seed in profile.seeds]
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["experiments"]
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a list of experiments ({error}); restore it from the repository") from None
+    return content

@@ -237,6 +237,25 @@ def operating_points(predictions: pd.DataFrame) -> Figure:
     return figure
 
 
+def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw probability against the malignant share, a colour per curve; bins as ``statistics.reliability`` has them."""
+    figure, axes = _canvas(width=4.8, height=4.6)
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="calibrated")
+    for i, ((name, bins), colour) in enumerate(zip(curves.items(), cycle(PALETTE))):
+        spread = 100 * np.clip([bins["value"] - bins["low"], bins["high"] - bins["value"]], 0, None)
+        x, y = 100 * bins["mean"] + i, 100 * bins["value"]  # one percent aside, so that bars do not hide each other
+        axes.errorbar(x, y, spread, fmt="os^"[i % 3], color=colour, capsize=2, label=name)
+    axes.set(xlabel="mean predicted probability, %", ylabel="malignant breasts, %", xlim=(-2, 102), ylim=(-2, 102))
+    gaps = [f"{100 * _mean_gap(bins):.0f}" for bins in curves.values()]
+    axes.set_title(f"Mean gap of {', then '.join(gaps)} percentage points")
+    _legend_below(figure, axes)
+    return figure
+
+
+def _mean_gap(bins: pd.DataFrame) -> float:
+    return float(((bins["mean"] - bins["value"]).abs() * bins["n"]).sum() / bins["n"].sum())
+
+
 def mammogram_grid(
     images: Sequence[np.ndarray], titles: Sequence[str], title: str, boxes: Sequence | None = None, columns: int = 4
 ) -> Figure:

@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import expit, logit
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
@@ -118,6 +118,21 @@ def brier(label: np.ndarray, probability: np.ndarray) -> float:
 def calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
     """Expected calibration error: mean gap of probability and malignant share over ten equal bins, weighted by size."""
     return _value(_calibration_error, label, probability)
+
+
+def reliability(label: np.ndarray, probability: np.ndarray, n_bins: int = 10) -> pd.DataFrame:
+    """Return ``mean value low high n`` per equal bin that holds a breast: its mean probability, its malignant share."""
+    label, probability = np.asarray(label), np.asarray(probability)
+    bins = np.minimum((probability * n_bins).astype(int), n_bins - 1)
+    return pd.DataFrame(
+        [
+            {
+                "mean": probability[bins == k].mean(),
+                **asdict(wilson_interval(int(label[bins == k].sum()), (bins == k).sum())),
+            }
+            for k in np.unique(bins)
+        ]
+    )
 
 
 def sensitivity_at(label: np.ndarray, probability: np.ndarray, specificity: float) -> float:
@@ -310,13 +325,25 @@ def youden_threshold(label: np.ndarray, probability: np.ndarray) -> float:
     return float(thresholds[1:][best])
 
 
+def fit_temperature(label: np.ndarray, logit: np.ndarray) -> float:
+    """Return the T > 0 for which sigmoid(logit / T) has the smallest log loss (Guo et al. 2017), within [0.05, 20]."""
+
+    def loss(log_t: float) -> float:
+        scaled = np.asarray(logit) / math.exp(log_t)
+        return float(np.mean(np.logaddexp(0, scaled) - np.asarray(label) * scaled))
+
+    bounds = (math.log(0.05), math.log(20))
+    return math.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
 def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     """Compute every metric of one split's predictions.
 
     Parameters
     ----------
     frame
-        One row per breast with ``patient_id label probability threshold``.
+        One row per breast with ``patient_id label probability threshold``; with ``logit temperature`` the calibration
+        after temperature scaling is computed too.
 
     Returns
     -------
@@ -345,6 +372,10 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     resampled |= {f"sensitivity_at_{round(100 * s)}": _sensitivity_at(s) for s in SPECIFICITIES}
     patients = frame["patient_id"].to_numpy()
     results = exact | {name: bootstrap_interval(f, label, probability, patients) for name, f in resampled.items()}
+    if "temperature" in frame:
+        scaled = expit((frame["logit"] / frame["temperature"]).to_numpy())
+        for name, metric in {"brier": _brier, "ece": _calibration_error}.items():
+            results[f"{name}_scaled"] = bootstrap_interval(metric, label, scaled, patients)
     reason = _why_undefined(counts)
     return {name: _as_json(interval, reason) for name, interval in results.items()}
 

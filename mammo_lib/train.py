@@ -12,7 +12,6 @@ import contextlib
 import logging
 import math
 import os
-import time
 import warnings
 
 import filelock
@@ -20,16 +19,18 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
+from .callbacks import History, StopAtNaN, WatchFailures
 from .config import RunConfig, TrainConfig
 from .data.collection import Collection
 from .data.loader import MammogramData
+from .errors import InputError
 from .models import build_model
-from .runs import Run, find_run, start_run, write_csv
-from .statistics import evaluate_predictions, youden_threshold
+from .runs import Run, find_run, start_run
+from .statistics import evaluate_predictions, fit_temperature, youden_threshold
 
 
 class Classifier(lightning.LightningModule):
@@ -41,6 +42,7 @@ class Classifier(lightning.LightningModule):
         self.model = build_model(config)
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
         self.validation_auc = BinaryAUROC()
+        self.seen: list[tuple[torch.Tensor, ...]] = []  # label, probability, crop weight of the validation so far
 
     def forward(self, batch: dict):
         """Return the model's output for a batch."""
@@ -51,6 +53,10 @@ class Classifier(lightning.LightningModule):
         torch.manual_seed(
             np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0]
         )
+
+    def on_validation_epoch_start(self):
+        """Forget the validation of the epoch before."""
+        self.seen.clear()
 
     def training_step(self, batch: dict, _):
         """Return the smoothed cross-entropy of a batch."""
@@ -63,9 +69,15 @@ class Classifier(lightning.LightningModule):
 
     def validation_step(self, batch: dict, _):
         """Accumulate validation loss and AUC."""
-        logits = self.model(batch).logits
-        self.validation_auc.update(log_odds(logits).sigmoid(), batch["label"])
+        output = self.model(batch)
+        logits, probability = output.logits, log_odds(output.logits).sigmoid()
+        self.validation_auc.update(probability, batch["label"])
         loss = self.loss(logits, batch["label"])
+        half = torch.full_like(probability, 0.5)
+        weight = half if output.stream_gate is None else output.stream_gate.float().mean(dim=1)
+        self.seen.append((batch["label"], probability, weight))
+        if output.stream_gate is not None:
+            self.log("crop_weight", weight.mean(), batch_size=len(weight), sync_dist=True)
         self.log("validation_loss", loss, batch_size=len(batch["label"]), sync_dist=True, prog_bar=True)
         self.log("validation_auc", self.validation_auc, prog_bar=True)
 
@@ -76,39 +88,6 @@ class Classifier(lightning.LightningModule):
         schedule = cosine_schedule(train, int(self.trainer.estimated_stepping_batches))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-class History(Callback):
-    """Write one row per epoch to ``history.csv``; the rows travel in the checkpoint."""
-
-    def __init__(self, run: Run):
-        self.run = run
-        self.rows: list[dict] = []
-        self.started = 0.0
-
-    def on_train_epoch_start(self, trainer, module):
-        """Start the epoch's clock."""
-        self.started = time.perf_counter()
-
-    def on_validation_end(self, trainer, module):
-        """Close the epoch's row before the checkpoint of this epoch is written."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {"epoch": trainer.current_epoch, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], **values}
-        self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
-
-    def on_train_epoch_end(self, trainer, module):
-        """Complete the row with the training loss and write the table."""
-        self.rows[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
-        if trainer.is_global_zero:
-            write_csv(self.run.folder / "history.csv", pd.DataFrame(self.rows))
-
-    def state_dict(self):
-        """Return the rows so far."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state):
-        """Take up the rows of an interrupted run."""
-        self.rows = state["rows"]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -141,8 +120,13 @@ def log_odds(logits: torch.Tensor) -> torch.Tensor:
 def train_run(config: RunConfig, collection: Collection, *, progress: bool = False) -> Run:
     """Train one run, or return it if it is finished; an interrupted one goes on after its last whole epoch.
 
-    The weights kept are those of the best validation AUC; the decision threshold is the
-    Youden point of the validation predictions.
+    The weights kept are those of the best validation AUC; the decision threshold is the Youden point of the validation
+    predictions, and the temperature minimises their log loss.
+
+    Raises
+    ------
+    InputError
+        The loss became no number, or memory ran out: the message says which setting to change.
     """
     prepared = collection.prepare(config, "train")
     finished = find_run(config, prepared.fingerprint)
@@ -155,7 +139,9 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
         data = MammogramData(config, prepared)
         fit(run, config, data, progress=progress)
         frame = predict(load_best(run), data.val_dataloader(), data.cohort("validation"))
-        frame = with_threshold(frame, youden_threshold(frame["label"].to_numpy(), frame["probability"].to_numpy()))
+        label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
+        threshold = youden_threshold(label, frame["probability"].to_numpy())
+        frame = with_choices(frame, threshold, fit_temperature(label, logit))
         run.finish(frame, {"validation": evaluate_predictions(frame)})
     return run
 
@@ -172,18 +158,39 @@ def fit(run: Run, config: RunConfig, data: MammogramData, *, progress: bool) -> 
     best = ModelCheckpoint(
         run.folder, "best", "validation_auc", mode="max", save_last=True, enable_version_counter=False
     )
-    callbacks = [History(run), best, EarlyStopping("validation_auc", mode="max", patience=config.train.patience)]
+    patience = EarlyStopping("validation_auc", mode="max", patience=config.train.patience)
+    breasts = data.cohort("train")["sample_id"].tolist()
+    callbacks = [History(run), best, patience, StopAtNaN(breasts, config), WatchFailures()]
+    if config.train.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=config.train.ema_decay))
     if progress:
         callbacks.append(TQDMProgressBar())
     last = run.folder / "last.ckpt"
-    with quiet_lightning():
+    with quiet_lightning(), memory_advice(config):
         trainer = lightning.Trainer(
             max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
-            strategy="ddp" if config.train.devices > 1 else "auto", callbacks=callbacks, logger=False,
+            strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,
+            callbacks=callbacks, logger=False,
             enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
         )  # fmt: skip
         trainer.fit(Classifier(config), datamodule=data, ckpt_path=last if last.exists() else None)
+
+
+@contextlib.contextmanager
+def memory_advice(config: RunConfig):
+    """Turn running out of memory into a line that says what to lower."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        train = config.train
+        advice = "" if "bf16" in train.precision else ", or set train.precision to 'bf16-mixed'"
+        raise InputError(
+            f"out of memory: lower train.batch_size ({train.batch_size}) or data.image_size "
+            f"({config.data.image_size}){advice}; the run goes on after its last whole epoch when it is given again"
+        ) from error
 
 
 def load_best(run: Run) -> Classifier:
@@ -201,16 +208,16 @@ def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFram
     for batch in loader:
         batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
         logits[batch["row"].cpu().numpy()] = log_odds(classifier(batch).logits).cpu().numpy()
-    known = cohort[["patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]].reset_index(
-        drop=True
-    )
+    known = cohort[
+        ["sample_id", "patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]
+    ].reset_index(drop=True)
     has = {f"has_{view}": cohort[f"whole_{view}"].notna().to_numpy() for view in ("CC", "MLO")}
     return known.assign(logit=logits, probability=1 / (1 + np.exp(-logits)), **has)
 
 
-def with_threshold(frame: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Record the decision threshold beside every probability."""
-    return frame.assign(threshold=float(threshold))
+def with_choices(frame: pd.DataFrame, threshold: float, temperature: float) -> pd.DataFrame:
+    """Record what validation chose, the decision threshold and the temperature, beside every probability."""
+    return frame.assign(threshold=float(threshold), temperature=float(temperature))
 
 
 class quiet_lightning(warnings.catch_warnings):  # noqa: N801  (a context manager, used like a function)

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mammo_lib import figures
-from mammo_lib.statistics import Confusion, Interval, delong_interval
+from mammo_lib.statistics import Confusion, Interval, delong_interval, reliability
 
 LABEL = np.array([0, 1, 0, 1, 1, 0])
 PROBABILITY = np.array([0.2, 0.8, 0.6, 0.4, 0.9, 0.1])
@@ -62,6 +62,12 @@ CASES = {
     "shares": (
         lambda: figures.malignant_shares(SHARES),
         r"From 10 to 60 % malignant across BI-RADS \(levels with n of 10 or more\)",
+    ),
+    "reliability": (
+        lambda: figures.reliability(
+            {"raw": reliability(LABEL, PROBABILITY), "scaled": reliability(LABEL, LABEL * 1.0)}
+        ),
+        "Mean gap of 30, then 0 percentage points",
     ),
     "scores": (
         lambda: figures.auc_intervals({"age": Interval(0.5, 0.4, 0.6, 9), "size": Interval(0.8, 0.7, 0.9, 9)}),

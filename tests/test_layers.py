@@ -23,6 +23,7 @@ LAYERS = [
     {"data.loader"},
     {"ops"},
     {"models"},
+    {"callbacks"},
     {"train"},
     {"experiments"},
     {"evaluate"},

@@ -307,3 +307,36 @@ def test_power_is_what_simulation_finds():
 
 def test_power_of_no_gain_is_at_most_the_level():
     assert s.mcnemar_power(149, gain=0.0, discordant_share=0.2) <= 0.05
+
+
+def test_temperature_finds_the_scale_that_made_the_labels():
+    """Labels drawn from sigmoid(x); logits stated three times too sure: the temperature is three."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(0, 2, 20_000)
+    label = (generator.random(x.size) < 1 / (1 + np.exp(-x))).astype(int)
+    assert s.fit_temperature(label, 3 * x) == pytest.approx(3, rel=0.05)
+    assert s.fit_temperature(label, x) == pytest.approx(1, rel=0.05)
+
+
+def test_temperature_stays_bounded_where_the_classes_separate():
+    assert s.fit_temperature(np.array([0, 1]), np.array([-1.0, 1.0])) == pytest.approx(0.05, rel=0.01)
+    assert s.fit_temperature(np.array([1, 0]), np.array([-1.0, 1.0])) == pytest.approx(20, rel=0.01)
+
+
+def test_scaled_calibration_stands_beside_the_raw_one():
+    generator = np.random.default_rng(1)
+    x = generator.normal(0, 2, 400)
+    label = (generator.random(x.size) < 1 / (1 + np.exp(-x))).astype(int)
+    frame = pd.DataFrame({"patient_id": np.arange(400), "label": label, "logit": 4 * x, "threshold": 0.5})
+    frame = frame.assign(probability=1 / (1 + np.exp(-frame["logit"])), temperature=4.0)
+    metrics = s.evaluate_predictions(frame)
+    assert metrics["ece_scaled"]["value"] < metrics["ece"]["value"] / 2
+    assert metrics["brier_scaled"]["value"] < metrics["brier"]["value"]
+    assert "ece_scaled" not in s.evaluate_predictions(frame.drop(columns="temperature"))
+
+
+def test_reliability_by_hand():
+    bins = s.reliability(np.array([0, 1, 1, 1]), np.array([0.05, 0.07, 0.95, 1.0]))
+    assert bins["mean"].tolist() == pytest.approx([0.06, 0.975])
+    assert bins["value"].tolist() == [0.5, 1.0]
+    assert bins["n"].tolist() == [2, 2]

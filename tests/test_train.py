@@ -11,6 +11,7 @@ from torch import nn
 
 from mammo_lib import runs, train
 from mammo_lib.config import TrainConfig
+from mammo_lib.errors import InputError
 from mammo_lib.statistics import evaluate_predictions
 
 pytestmark = pytest.mark.usefixtures("run_homes")
@@ -50,7 +51,9 @@ def test_a_finished_run_is_read_not_redone(config, collection, monkeypatch):
     assert train.train_run(config, collection).folder == first.folder
 
 
-def test_a_killed_run_ends_as_an_uninterrupted_one(config, collection, monkeypatch, tmp_path):
+@pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.9, "gradient_clip": 1.0, "augment": True}])
+def test_a_killed_run_ends_as_an_uninterrupted_one(config, collection, monkeypatch, tmp_path, extras):
+    config = config.model_copy(update={"train": config.train.model_copy(update=extras)})
     whole = train.train_run(config, collection)
     monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
 
@@ -71,6 +74,26 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(config, collection, monkeypat
     assert resumed.folder != whole.folder
     pd.testing.assert_frame_equal(resumed.predictions, whole.predictions, check_exact=True)
     pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
+
+
+def test_averaged_weights_are_the_ones_that_are_kept(config, collection):
+    averaged = config.model_copy(update={"train": config.train.model_copy(update={"ema_decay": 0.999})})
+    plain, slow = (train.load_best(train.train_run(one, collection)).state_dict() for one in (config, averaged))
+    name = next(name for name in plain if name.endswith("classifier.3.weight"))
+    lightning_seeded = train.Classifier
+    train.lightning.seed_everything(config.seed, verbose=False)
+    start = lightning_seeded(config).state_dict()[name]
+    # The average begins at the first step and hardly moves at a decay of 0.999; the trained weights go on.
+    assert (slow[name].cpu() - start).norm() < 0.7 * (plain[name].cpu() - start).norm()
+
+
+def test_memory_that_runs_out_says_what_to_lower(config, collection, monkeypatch):
+    def exhausted(*a, **k):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(train.Classifier, "training_step", exhausted)
+    with pytest.raises(InputError, match=r"out of memory: lower train.batch_size \(4\) or data.image_size \(32\)"):
+        train.train_run(config, collection)
 
 
 def test_another_seed_gives_another_network(config, collection):

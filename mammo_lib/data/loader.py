@@ -78,13 +78,13 @@ def build_augmentation(config: RunConfig):
 
     if not config.train.augment:
         return None
+    s = config.train.augment_strength
+    bilinear = v2.InterpolationMode.BILINEAR
     return v2.Compose(
         [
             v2.RandomVerticalFlip(0.5),
-            v2.RandomAffine(
-                degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR
-            ),
-            v2.ColorJitter(brightness=0.1, contrast=0.2),
+            v2.RandomAffine(10 * s, (0.08 * s, 0.08 * s), (1 - 0.1 * s, 1 + 0.1 * s), interpolation=bilinear),
+            v2.ColorJitter(brightness=0.1 * s, contrast=0.2 * s),
         ]
     )
 

@@ -1,0 +1,131 @@
+"""What watches a training run: its history, a loss that is no number, and two ways to fail that look like success."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import lightning
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from .errors import InputError
+from .runs import Run, write_csv
+from .statistics import confusion
+
+# Warned about once a run, from the validation breasts of an epoch.
+OVERCALLING = {
+    "sensitivity": 0.95,
+    "specificity": 0.30,
+}  # nearly everything malignant: typical of learning the crop's frame
+DOMINANCE = 0.95  # a stream that gets this share of the fusion gate is the only one that is heard
+PATIENCE = 2  # epochs before the first warning: at the start every network does so
+
+
+class History(Callback):
+    """Write one row per epoch to ``history.csv``; the rows travel in the checkpoint."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.rows: list[dict] = []
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer, module):
+        """Start the epoch's clock."""
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, trainer, module):
+        """Close the epoch's row before the checkpoint of this epoch is written."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {"epoch": trainer.current_epoch, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], **values}
+        self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
+
+    def on_train_epoch_end(self, trainer, module):
+        """Complete the row with the training loss and write the table."""
+        self.rows[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        if trainer.is_global_zero:
+            write_csv(self.run.folder / "history.csv", pd.DataFrame(self.rows))
+
+    def state_dict(self):
+        """Return the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state):
+        """Take up the rows of an interrupted run."""
+        self.rows = state["rows"]
+
+
+class StopAtNaN(Callback):
+    """End a run whose loss is no number, and say where and why.
+
+    Raises
+    ------
+    InputError
+        With the epoch, the step, the breasts of the batch and the likely cause.
+    """
+
+    def __init__(self, breasts: list[str], config):
+        self.breasts, self.config = breasts, config
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+        """Look at the loss of the batch."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if torch.isfinite(loss):
+            return
+        names = ", ".join(self.breasts[row] for row in batch["row"].tolist())
+        broken = [stream for stream, images in batch["images"].items() if not torch.isfinite(images).all()]
+        train = self.config.train
+        if broken:
+            cause = f"pixels of the {' and '.join(broken)} stream are no numbers: prepare the data again"
+        elif train.precision == "16-mixed":
+            cause = "16-bit floats overflow: take train.precision 'bf16-mixed' or '32-true'"
+        else:
+            clip = "" if train.gradient_clip else ", or set train.gradient_clip to 1"
+            cause = f"steps too large: lower train.learning_rate ({train.learning_rate:g}){clip}"
+        raise InputError(
+            f"the loss is {float(loss)} at epoch {trainer.current_epoch}, step {trainer.global_step} "
+            f"(breasts {names}); {cause}"
+        )
+
+
+class WatchFailures(Callback):
+    """Warn once, with the number, where validation shows overcalling or a stream that is ignored."""
+
+    def __init__(self):
+        self.told: set[str] = set()
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, module):
+        """Judge the validation breasts that the module has gathered in this epoch."""
+        if trainer.current_epoch < PATIENCE or not module.seen:
+            return
+        label, probability, crop_weight = (torch.cat(column).float().cpu() for column in zip(*module.seen, strict=True))
+        counts = confusion(label.numpy(), probability.numpy(), 0.5)
+        if counts.sensitivity >= OVERCALLING["sensitivity"] and counts.specificity <= OVERCALLING["specificity"]:
+            self._tell(
+                "overcalling",
+                f"epoch {trainer.current_epoch}: sensitivity {counts.sensitivity:.2f} with specificity "
+                f"{counts.specificity:.2f} on validation: nearly every breast is called malignant, as networks do that "
+                "overfit the crop stream; look at more augmentation, fewer epochs or the whole stream",
+            )
+        weight = float(crop_weight.mean())
+        if weight > DOMINANCE or weight < 1 - DOMINANCE:
+            ignored = "whole" if weight > DOMINANCE else "crop"
+            self._tell(
+                "dominance",
+                f"epoch {trainer.current_epoch}: the fusion gate gives the crop stream a mean weight of {weight:.2f} "
+                f"on validation: the {ignored} stream is ignored; compare with fusion='mean' or with one stream alone",
+            )
+
+    def _tell(self, what: str, message: str) -> None:
+        if what not in self.told:
+            self.told.add(what)
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+    def state_dict(self):
+        """Return what was said, so that a resumed run does not say it again."""
+        return {"told": sorted(self.told)}
+
+    def load_state_dict(self, state):
+        """Take up what was said."""
+        self.told = set(state["told"])
