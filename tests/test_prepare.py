@@ -189,6 +189,7 @@ def test_what_is_missing_is_listed_and_left_out_when_allowed(copy, tmp_path):
     one = prepared(copy, tmp_path / "cache", DATA.model_copy(update={"allow_missing": True}))
     assert len(one.index) == len(cohort) * 4 - 4  # a view goes with both of its streams
     assert len(one.cohort) == len(cohort)
+    assert one.cohort[["whole_CC", "whole_MLO"]].isna().sum().sum() == 2
     assert len(one.problems) == 2
 
 

@@ -255,4 +255,7 @@ def _collect(cohort, located, streams, cache: Path, failures: dict[str, str], da
     kept = cohort[cohort["sample_id"].isin(index["sample_id"])].reset_index(drop=True)
     if kept.empty:
         raise InputError(f"no view of the cohort can be read; {report} lists why")
+    for view in VIEWS:  # from here on a view that was left out is one that the breast does not have
+        gone = [(sample, view) in broken for sample in kept["sample_id"]]
+        kept[f"whole_{view}"] = kept[f"whole_{view}"].mask(gone)
     return Prepared(cache, kept, index, problems.reset_index(drop=True))
