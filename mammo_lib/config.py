@@ -19,6 +19,7 @@ from .errors import InputError
 
 View = Literal["CC", "MLO"]
 Stream = Literal["crop", "whole"]
+Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features"]
 Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "any-view"]
 
 
@@ -162,6 +163,7 @@ class RunConfig(Frozen):
     """One run: one experiment, one seed."""
 
     experiment: str = Field("dual_stream", pattern=r"^[a-z0-9][a-z0-9_]*$", description="name of the experiment")
+    baseline: Baseline | None = Field(None, description="a baseline instead of the network; the model is then ignored")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()

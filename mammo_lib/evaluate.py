@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from .baselines import predict_baseline
 from .config import Profile, RunConfig
 from .data.collection import Collection
 from .data.loader import test_loader
@@ -18,7 +19,7 @@ from .errors import InputError
 from .experiments import FROZEN, experiment_configs
 from .runs import PROTOCOL, Run, describe_environment, file_hash, find_run, write_json
 from .statistics import evaluate_predictions
-from .train import load_best, predict, with_choices
+from .train import as_predictions, load_best, predict, train_run, with_choices
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,17 @@ class Opened:
 
     run: Run
     is_new: bool
+
+
+def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool = False) -> dict[str, list[Run]]:
+    """Train what is missing of the frozen list, then open the test set for all of it: experiment -> runs, by seed."""
+    configs = experiment_configs(profile, "all")
+    for config in configs:
+        train_run(config, collection, progress=progress)
+    runs: dict[str, list[Run]] = {}
+    for opened in evaluate_profile(profile, collection):
+        runs.setdefault(opened.run.config.experiment, []).append(opened.run)
+    return runs
 
 
 def evaluate_profile(profile: Profile, collection: Collection) -> list[Opened]:
@@ -47,7 +59,10 @@ def open_test_set(run: Run, collection: Collection) -> Opened:
         return Opened(run, is_new=False)
     config, validation = run.config, run.predictions
     prepared = collection.prepare(config, "test")
-    frame = predict(load_best(run), test_loader(config, prepared), prepared.cohort.assign(split="test"))
+    if config.baseline:
+        frame = as_predictions(*predict_baseline(config, collection, "test"))
+    else:
+        frame = predict(load_best(run), test_loader(config, prepared), prepared.cohort.assign(split="test"))
     frame = with_choices(frame, *validation[["threshold", "temperature"]].iloc[0])
     write_json(run.folder / "receipt.json", _receipt(prepared.fingerprint))
     run.finish(pd.concat([validation, frame], ignore_index=True), run.metrics | {"test": evaluate_predictions(frame)})

@@ -46,7 +46,7 @@ def experiment_configs(profile: Profile, name: str, path: Path = FROZEN) -> list
 def _configs(profile: Profile, name: str, experiment: dict, path: Path) -> list[RunConfig]:
     fields = profile.run.model_dump()
     for section, overrides in experiment.get("overrides", {}).items():
-        fields[section] = fields[section] | overrides
+        fields[section] = fields[section] | overrides if isinstance(overrides, dict) else overrides
     try:
         base = RunConfig.model_validate(fields | {"experiment": name})
     except ValidationError as error:

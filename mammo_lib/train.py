@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
+from .baselines import predict_baseline
 from .callbacks import History, StopAtNaN, WatchFailures
 from .config import RunConfig, TrainConfig
 from .data.collection import Collection
@@ -136,9 +137,12 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
     with one_process_per_run(run):
         if run.is_finished:
             return run
-        data = MammogramData(config, prepared)
-        fit(run, config, data, progress=progress)
-        frame = predict(load_best(run), data.val_dataloader(), data.cohort("validation"))
+        if config.baseline:
+            frame = as_predictions(*predict_baseline(config, collection, "validation"))
+        else:
+            data = MammogramData(config, prepared)
+            fit(run, config, data, progress=progress)
+            frame = predict(load_best(run), data.val_dataloader(), data.cohort("validation"))
         label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
         threshold = youden_threshold(label, frame["probability"].to_numpy())
         frame = with_choices(frame, threshold, fit_temperature(label, logit))
@@ -208,6 +212,11 @@ def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFram
     for batch in loader:
         batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
         logits[batch["row"].cpu().numpy()] = log_odds(classifier(batch).logits).cpu().numpy()
+    return as_predictions(cohort, logits)
+
+
+def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
+    """Put logits of malignancy beside who the breasts of a cohort are."""
     known = cohort[
         ["sample_id", "patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]
     ].reset_index(drop=True)

