@@ -33,7 +33,7 @@ from .models.weights import IMAGENET_MEAN, IMAGENET_STD
 
 WORDS = ("mass_shape", "mass_margins", "calc_type", "calc_distribution")
 READINGS = ("assessment", "subtlety", "density")
-PENALTIES = np.logspace(-5, 1, 7)
+PENALTIES = np.logspace(-5, 1, 4)
 BATCH = 32
 
 

@@ -8,7 +8,7 @@ at ``LEVEL``. Breasts of one patient are not independent, so bootstrap samples a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -18,6 +18,7 @@ from scipy import optimize, stats
 from scipy.special import expit, logit
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from .errors import InputError
@@ -243,6 +244,19 @@ def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[
         return Interval(value, value, value, len(label)), 1.0 if value == 0 else 0.0
     p = 2 * stats.norm.sf(abs(value) / spread)
     return Interval(value, value - Z * spread, value + Z * spread, len(label)), float(p)
+
+
+def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Compare one score with several on the same breasts: ``name value low high n p p_holm`` of AUC(one) - AUC(other).
+
+    The p values are DeLong's; ``p_holm`` is corrected for their number after Holm (1979).
+    """
+    rows = []
+    for name, other in others.items():
+        difference, p = delong_test(label, one, other)
+        rows.append({"name": name, **asdict(difference), "p": p})
+    frame = pd.DataFrame(rows)
+    return frame.assign(p_holm=multipletests(frame["p"].fillna(1.0), method="holm")[1])
 
 
 def _spread(malignant: np.ndarray, benign: np.ndarray) -> float:

@@ -340,3 +340,15 @@ def test_reliability_by_hand():
     assert bins["mean"].tolist() == pytest.approx([0.06, 0.975])
     assert bins["value"].tolist() == [0.5, 1.0]
     assert bins["n"].tolist() == [2, 2]
+
+
+def test_paired_differences_are_delongs_with_holm():
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 2, 200)
+    good, fair, none = (label * strength + generator.normal(size=200) for strength in (2.0, 1.0, 0.0))
+    frame = s.paired_differences(label, good, {"fair": fair, "none": none}).set_index("name")
+    difference, p = s.delong_test(label, good, fair)
+    assert frame.loc["fair", "value"] == pytest.approx(difference.value)
+    assert frame.loc["fair", "p"] == pytest.approx(p)
+    assert frame.loc["none", "p_holm"] == pytest.approx(min(1, 2 * frame.loc["none", "p"]))
+    assert (frame["p_holm"] >= frame["p"]).all()
