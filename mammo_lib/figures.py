@@ -134,7 +134,7 @@ def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
         ordered[y] = f"{name} (n = {one.n})"
     axes.axvline(0.5, color=GREY, linestyle=":")
     axes.set(
-        xlim=(0.3, 1), xlabel="AUC, 95 % interval over patients; dotted: guessing", ylim=(-0.5, len(ordered) - 0.3)
+        xlim=(0.3, 1.03), xlabel="AUC, 95 % interval over patients; dotted: guessing", ylim=(-0.5, len(ordered) - 0.3)
     )
     axes.set_yticks(range(len(ordered)), ordered)
     axes.grid(visible=False, axis="y")
