@@ -69,6 +69,16 @@ def open_test_set(run: Run, collection: Collection) -> Opened:
     return Opened(run, is_new=True)
 
 
+def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
+    """Return a trained run's predictions on another collection, at its own threshold and temperature.
+
+    Nothing is written: the run's record stays what its own test set said. A stream that the collection lacks is masked.
+    """
+    prepared = collection.prepare(run.config, "test")
+    frame = predict(load_best(run), test_loader(run.config, prepared), prepared.cohort.assign(split="external"))
+    return with_choices(frame, *run.predictions[["threshold", "temperature"]].iloc[0])
+
+
 def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Run:
     run = find_run(config, collection.prepare(config, "train").fingerprint)
     if run is None:

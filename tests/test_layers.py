@@ -20,6 +20,7 @@ LAYERS = [
     {"data.fetch"},
     {"data.prepare"},
     {"data.collection"},
+    {"data.external"},
     {"data.loader"},
     {"ops"},
     {"models"},

@@ -59,12 +59,20 @@ class Prepared:
 
 @dataclass(frozen=True)
 class ViewTask:
-    """What a worker needs to prepare one view: the located film and crop, and where their pixels go."""
+    """What a worker needs to prepare one view: the located film and crop, and where their pixels go.
+
+    ``crop`` is None in collections without lesion boxes.
+    """
 
     whole: object
-    crop: object
+    crop: object | None
     data: DataConfig
     folder: Path
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that this view has."""
+        return ("whole",) if self.crop is None else ("crop", "whole")
 
     def target(self, stream: str) -> Path:
         """Return the file of a stream."""
@@ -99,19 +107,20 @@ def prepare(
     located = source.locate(cohort)
     located = located[located["view"].isin(views) & (located["status"] != "absent")]
     located = _with_keys(located, data)
-    tasks = _tasks(located[located["status"] == "found"], data, cache)
-    waiting = [task for task in tasks if not all(task.target(stream).is_file() for stream in streams)]
+    tasks = _tasks(located, data, cache)
+    waiting = [task for task in tasks if not all(task.target(s).is_file() for s in task.streams if s in streams)]
     failures = _decode(waiting, workers, cluster)
     return _collect(cohort, located, streams, cache, failures, data)
 
 
 def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
-    """Return ``{stream: (size, size)}`` of one view; the crop is turned the way the whole film says."""
+    """Return ``{stream: (size, size)}`` of one view; the crop, where there is one, is turned the way its film says."""
     image = read_image(whole.path)
     film = read_view(whole, image)
     mask = breast_mask(film) if data.mask_breast or data.orient else None
-    crop_pixels = _turn(read_view(crop, image if crop.path == whole.path else None), mask, data)
-    pixels = {"whole": prepared_film(film, data, mask), "crop": crop_pixels}
+    pixels = {"whole": prepared_film(film, data, mask)}
+    if crop is not None:
+        pixels["crop"] = _turn(read_view(crop, image if crop.path == whole.path else None), mask, data)
     return {stream: fit_square(image, data.image_size) for stream, image in pixels.items()}
 
 
@@ -171,11 +180,16 @@ def _key(row, content: str, film: str, settings: list) -> str:
     return fingerprint([content, film, row.stream, box, round(row.aspect, 6), settings])[:32]
 
 
-def _tasks(found: pd.DataFrame, data: DataConfig, folder: Path) -> list[ViewTask]:
-    """Return one task per view whose film and crop are both there."""
-    rows = {(row.sample_id, row.view, row.stream): row for row in _plain_rows(found)}
-    views = [key[:2] for key in rows if key[2] == "whole" and (*key[:2], "crop") in rows]
-    return [ViewTask(rows[*view, "whole"], rows[*view, "crop"], data, folder) for view in views]
+def _tasks(located: pd.DataFrame, data: DataConfig, folder: Path) -> list[ViewTask]:
+    """Return one task per view of which every file is there: film and crop, or the film of a view without boxes."""
+    views: dict[tuple[str, str], dict] = {}
+    for row in _plain_rows(located):
+        views.setdefault((row.sample_id, row.view), {})[row.stream] = row
+    return [
+        ViewTask(view["whole"], view.get("crop"), data, folder)
+        for view in views.values()
+        if all(row.status == "found" for row in view.values())
+    ]
 
 
 def _plain_rows(frame: pd.DataFrame):
@@ -210,7 +224,8 @@ def _prepare_and_write(task: ViewTask) -> dict[str, str]:
     try:
         pixels = prepare_view(task.whole, task.crop, task.data)
     except InputError as error:
-        path = next((row.path for row in (task.crop, task.whole) if str(error).startswith(row.path)), task.whole.path)
+        rows = [getattr(task, stream) for stream in task.streams]
+        path = next((row.path for row in rows if str(error).startswith(row.path)), task.whole.path)
         return {path: str(error).removeprefix(f"{path}: ")}
     for stream, image in pixels.items():
         _write(task.target(stream), image)
@@ -254,7 +269,8 @@ def _collect(cohort, located, streams, cache: Path, failures: dict[str, str], da
         )
     kept = cohort[cohort["sample_id"].isin(index["sample_id"])].reset_index(drop=True)
     if kept.empty:
-        raise InputError(f"no view of the cohort can be read; {report} lists why")
+        reason = f"{report} lists why" if len(problems) else "this collection has none"
+        raise InputError(f"no view of the cohort is left for the streams {', '.join(streams)}; {reason}")
     for view in VIEWS:  # from here on a view that was left out is one that the breast does not have
         gone = [(sample, view) in broken for sample in kept["sample_id"]]
         kept[f"whole_{view}"] = kept[f"whole_{view}"].mask(gone)

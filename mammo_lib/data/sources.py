@@ -114,7 +114,7 @@ class SeriesSource:
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every sample, view and stream of a cohort."""
-        return _as_frame(
+        return as_frame(
             located for row in cohort.itertuples(index=False) for view in VIEWS for located in self._view(row, view)
         )
 
@@ -198,7 +198,7 @@ class Mirror800:
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every sample, view and stream of a cohort."""
-        return _as_frame(
+        return as_frame(
             self._locate(row, view, stream)
             for row in cohort.itertuples(index=False)
             for view in VIEWS
@@ -229,7 +229,8 @@ class Mirror800:
         return Located(*names, "found", str(path), "", box, aspect, derived=True)
 
 
-def _as_frame(located) -> pd.DataFrame:
+def as_frame(located) -> pd.DataFrame:
+    """Return located views as a table, one row each."""
     frame = pd.DataFrame([asdict(one) for one in located])
     boxes = pd.DataFrame(frame.pop("box").tolist(), columns=["x0", "y0", "x1", "y1"], index=frame.index)
     return frame.join(boxes.astype(float))
