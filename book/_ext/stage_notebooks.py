@@ -4,11 +4,13 @@ Sphinx reads pages only below its source folder, book/, while the notebooks live
 notebooks/. `mammo reproduce` puts the executed ones into book/notebooks/. On a fresh
 checkout nothing is there, so the source notebook, without outputs, stands in.
 
-Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}.
+Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}. Until then the front
+page lists what the paper published, beside no numbers of ours.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -49,6 +51,7 @@ def _is_executed(page: Path) -> bool:
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
     values = {"headline": "*Nothing has been run in this copy yet: `make reproduce` fills this in.*"}
+    values["verdicts"] = published_alone(book / "published.csv")
     for page in sorted((book / "notebooks").glob("*.ipynb")):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):
@@ -56,6 +59,14 @@ def glued_values(book: Path) -> dict[str, str]:
                 if name:
                     values[name] = "".join(output["data"].get("text/markdown", output["data"]["text/plain"]))
     return values
+
+
+def published_alone(path: Path) -> str:
+    """Return the published values as a Markdown table without ours."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [(row["experiment"].replace("_", " "), row["name"], row["value"]) for row in csv.DictReader(file)]
+    head = "| of | number | published | ours | verdict |\n|---|---|---|---|---|\n"
+    return head + "\n".join(f"| {of} | {name} | {value} | | not tested |" for of, name, value in rows)
 
 
 def use_values(app, config):
