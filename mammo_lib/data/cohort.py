@@ -50,6 +50,12 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
     return _one_row_each(rows, keys)
 
 
+def with_extra(cohort: pd.DataFrame, wider: pd.DataFrame) -> pd.DataFrame:
+    """Return the cohort and, marked ``is_extra``, the breasts of a wider one that it lacks."""
+    extra = wider[~wider["breast_id"].isin(cohort["breast_id"])]
+    return pd.concat([cohort.assign(is_extra=False), extra.assign(is_extra=True)], ignore_index=True)
+
+
 def patients_on_both_sides(table: pd.DataFrame) -> set[str]:
     """Return the patients with rows in both official splits: some, once mass and calcification tables are pooled."""
     train, test = (set(table.loc[table["split"] == split, "patient_id"]) for split in SPLITS)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..config import BUILD, Profile, RunConfig
 from ..errors import InputError
-from .cohort import build_cohort
+from .cohort import build_cohort, with_extra
 from .phantom import VERSION as PHANTOM_VERSION
 from .phantom import write_phantom
 from .prepare import Prepared, prepare
@@ -38,9 +38,10 @@ class Collection:
         ``where`` is ``workers`` (processes) or ``cluster`` (the address of a Dask scheduler).
         """
         model = config.model
-        return prepare(
-            self.cohort(config, split), self.source, config.data, model.views, model.streams, cache=CACHE, **where
-        )
+        cohort = self.cohort(config, split).assign(is_extra=False)
+        if split == "train" and config.data.extra_training:
+            cohort = with_extra(cohort, build_cohort(self.table, config.data.extra_training, split))
+        return prepare(cohort, self.source, config.data, model.views, model.streams, cache=CACHE, **where)
 
 
 def data_root(profile: Profile, data: str | Path | None = None) -> Path:

@@ -108,12 +108,7 @@ class MammogramData(lightning.LightningDataModule):
     def __init__(self, config: RunConfig, prepared: Prepared):
         super().__init__()
         self.config, self.prepared = config, prepared
-        folds = assign_folds(prepared.cohort, config.data.n_folds, config.data.fold_seed)
-        is_validation = folds == config.data.fold
-        self.cohorts = {
-            "train": prepared.cohort[~is_validation].reset_index(drop=True),
-            "validation": prepared.cohort[is_validation].assign(split="validation").reset_index(drop=True),
-        }
+        self.cohorts = split_cohort(config, prepared.cohort)
         n_train, batch_size = len(self.cohorts["train"]), config.train.batch_size
         if n_train < batch_size:
             raise InputError(f"train.batch_size={batch_size} exceeds the {n_train} training breasts: lower it")
@@ -132,6 +127,22 @@ class MammogramData(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in cohort order."""
         return _loader(self.config, BreastDataset(self.config, self.prepared, self.cohort("validation")))
+
+
+def split_cohort(config: RunConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the breasts of ``train`` and ``validation``: one fold of the cohort validates.
+
+    Folds are those of the cohort proper: extra breasts move nobody, only train, and only where their patient does not
+    validate.
+    """
+    proper = cohort[~cohort["is_extra"]]
+    folds = assign_folds(proper, config.data.n_folds, config.data.fold_seed)
+    validation = proper[folds == config.data.fold]
+    train = cohort[~cohort["patient_id"].isin(validation["patient_id"])]
+    return {
+        "train": train.reset_index(drop=True),
+        "validation": validation.assign(split="validation").reset_index(drop=True),
+    }
 
 
 def test_loader(config: RunConfig, prepared: Prepared) -> DataLoader:

@@ -22,7 +22,7 @@ from ..executor import as_done, open_executor
 from ..runs import file_hash
 from .images import breast_mask, faces_right, fit_square, read_image
 from .memo import remember
-from .sources import ImageSource, read_view
+from .sources import ImageSource, read_view, with_context
 from .tables import VIEWS
 
 VERSION = 1  # raise it when a change here moves pixels
@@ -120,7 +120,8 @@ def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
     mask = breast_mask(film) if data.mask_breast or data.orient else None
     pixels = {"whole": prepared_film(film, data, mask)}
     if crop is not None:
-        pixels["crop"] = _turn(read_view(crop, image if crop.path == whole.path else None), mask, data)
+        lesion = with_context(crop, data.crop_context)
+        pixels["crop"] = _turn(read_view(lesion, image if crop.path == whole.path else None), mask, data)
     return {stream: fit_square(image, data.image_size) for stream, image in pixels.items()}
 
 
@@ -169,9 +170,12 @@ def _with_keys(located: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     wholes = located[readable & (located["stream"] == "whole")]
     film_of = dict(zip(zip(wholes["sample_id"], wholes["view"], strict=True), wholes["path"].map(hashes), strict=True))
     keys = [
-        _key(row, hashes.get(row.path, ""), film_of.get((row.sample_id, row.view), ""), settings)
+        _key(
+            row, hashes.get(row.path, ""), film_of.get((row.sample_id, row.view), ""),
+            [*settings, data.crop_context] if row.derived and data.crop_context else settings,
+        )
         for row in located.itertuples()
-    ]
+    ]  # fmt: skip
     return located.assign(key=keys)
 
 
@@ -183,7 +187,7 @@ def _key(row, content: str, film: str, settings: list) -> str:
 def _tasks(located: pd.DataFrame, data: DataConfig, folder: Path) -> list[ViewTask]:
     """Return one task per view of which every file is there: film and crop, or the film of a view without boxes."""
     views: dict[tuple[str, str], dict] = {}
-    for row in _plain_rows(located):
+    for row in plain_rows(located):
         views.setdefault((row.sample_id, row.view), {})[row.stream] = row
     return [
         ViewTask(view["whole"], view.get("crop"), data, folder)
@@ -192,7 +196,7 @@ def _tasks(located: pd.DataFrame, data: DataConfig, folder: Path) -> list[ViewTa
     ]
 
 
-def _plain_rows(frame: pd.DataFrame):
+def plain_rows(frame: pd.DataFrame):
     """Rows as objects that can be sent to another process."""
     from types import SimpleNamespace
 

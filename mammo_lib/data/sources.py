@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
@@ -94,6 +95,20 @@ def read_view(row, image: np.ndarray | None = None) -> np.ndarray:
     box = (row.x0, row.y0, row.x1, row.y1)
     pixels = image if math.isnan(row.x0) else cut(image, box)
     return pixels if row.aspect == 1 else unstretch(pixels, row.aspect)
+
+
+def with_context(row, context: float | None):
+    """Return a located row whose box is a square ``context`` times as wide as the lesion's box is long, same centre.
+
+    Rows without a box (official crops, whole films) and ``context=None`` change nothing. What reaches beyond the film
+    is left out when the box is cut.
+    """
+    if context is None or math.isnan(row.x0):
+        return row
+    half = context * max(row.x1 - row.x0, (row.y1 - row.y0) * row.aspect) / 2
+    x, y = (row.x0 + row.x1) / 2, (row.y0 + row.y1) / 2
+    square = {"x0": x - half, "y0": y - half / row.aspect, "x1": x + half, "y1": y + half / row.aspect}
+    return SimpleNamespace(**(vars(row) | square))
 
 
 def film_box(row) -> tuple[float, float, float, float] | None:

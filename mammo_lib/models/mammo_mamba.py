@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..config import ModelConfig, RunConfig
+from ..config import RunConfig
 from .mambavision import VARIANTS, create_mambavision
 from .seqmoe import SeqMoE
 from .weights import IMAGENET_MEAN, IMAGENET_STD, fold_grey_stem, load_checkpoint
@@ -52,14 +52,16 @@ class MammoMamba(nn.Module):
 
     def __init__(
         self, encoders: dict[str, ViewEncoder], n_views: int, d_model: int, fusion: str, *,
-        has_lesion_type: bool = False,
+        has_lesion_type: bool = False, dropout: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         self.streams = tuple(sorted(encoders))
         self.encoders = nn.ModuleDict({stream: encoders[stream] for stream in self.streams})
         self.projections = nn.ModuleDict(
             {
-                stream: nn.Sequential(nn.Linear(n_views * encoders[stream].num_features, d_model), nn.GELU())
+                stream: nn.Sequential(
+                    nn.Dropout(dropout), nn.Linear(n_views * encoders[stream].num_features, d_model), nn.GELU()
+                )
                 for stream in self.streams
             }
         )
@@ -191,7 +193,10 @@ def build_model(config: RunConfig) -> MammoMamba:
     model = config.model
     encoders = {stream: _build_encoder(config) for stream in model.streams}
     d_model = next(iter(encoders.values())).num_features
-    return MammoMamba(encoders, len(model.views), d_model, model.fusion, has_lesion_type=model.lesion_type_head)
+    return MammoMamba(
+        encoders, len(model.views), d_model, model.fusion, has_lesion_type=model.lesion_type_head,
+        dropout=config.train.dropout,
+    )  # fmt: skip
 
 
 def _build_encoder(config: RunConfig) -> ViewEncoder:
@@ -209,12 +214,14 @@ def _build_encoder(config: RunConfig) -> ViewEncoder:
         backbone, kind=model.gate, scope=model.gate_scope, bias=model.gate_bias, stages=stages,
         mixers_only=model.gate_blocks == "mixer",
     )  # fmt: skip
-    return ViewEncoder(network, is_folded=model.stem == "fold", frozen=frozen_parts(model))
+    return ViewEncoder(network, is_folded=model.stem == "fold", frozen=frozen_parts(config))
 
 
-def frozen_parts(model: ModelConfig) -> tuple[str, ...]:
+def frozen_parts(config: RunConfig) -> tuple[str, ...]:
     """Return the parts of the backbone that a config freezes."""
-    freeze = ("stages12" if model.weights else "none") if model.freeze == "auto" else model.freeze
+    freeze = config.model.freeze
+    if freeze == "auto":
+        freeze = "stages12" if config.model.weights or config.pretrain else "none"
     stages = ("levels.0", "levels.1")
     return {"none": (), "stages12": stages, "stages12_and_stem": ("patch_embed", *stages)}[freeze]
 
