@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mammo_lib"
 LAYERS = [
     {"errors", "_torchvision_shim", "__init__"},
     {"config"},
-    {"runs", "statistics", "figures", "executor"},
+    {"runs", "statistics", "executor"},
+    {"figures"},
     {"data.__init__", "data.tables", "data.images", "data.memo", "data.phantom_pixels", "data.phantom_files"},
     {"data.cohort", "data.series"},
     {"data.sources"},

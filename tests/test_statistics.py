@@ -46,12 +46,14 @@ def test_weighted_metrics_equal_scikit_learn_on_the_repeated_breasts(scores):
     weights = s.patient_weights(np.arange(200), 3, seed=0)
     for row, weight in enumerate(weights.astype(int)):
         drawn, guess = np.repeat(label, weight), np.repeat(probability, weight)
-        assert s._auc(label, probability, weights)[row] == pytest.approx(sk.roc_auc_score(drawn, guess))
+        assert s.metrics.weighted_auc(label, probability, weights)[row] == pytest.approx(sk.roc_auc_score(drawn, guess))
         expected = sk.average_precision_score(drawn, guess)
-        assert s._average_precision(label, probability, weights)[row] == pytest.approx(expected)
-        assert s._brier(label, probability, weights)[row] == pytest.approx(sk.brier_score_loss(drawn, guess))
+        assert s.metrics.weighted_average_precision(label, probability, weights)[row] == pytest.approx(expected)
+        assert s.metrics.weighted_brier(label, probability, weights)[row] == pytest.approx(
+            sk.brier_score_loss(drawn, guess)
+        )
         f1 = sk.f1_score(drawn, guess >= 0.6)
-        assert s._at_threshold("f1", 0.6)(label, probability, weights)[row] == pytest.approx(f1)
+        assert s.metrics.weighted_at_threshold("f1", 0.6)(label, probability, weights)[row] == pytest.approx(f1)
 
 
 def test_delong_by_hand():

@@ -1,0 +1,32 @@
+"""The book's figures: plain frames and arrays in, a matplotlib figure out, one visual language.
+
+Titles say the finding, computed from the numbers drawn; axes carry units; n and intervals are shown. Colours are
+the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammograms are never tinted.
+"""
+
+from .cohort import cohort_composition, crop_sizes, funnel, malignant_shares, mammogram_grid
+from .paper import denominators, published_intervals
+from .scores import auc_intervals, confusion_matrix, operating_points, reliability, roc_curve
+from .style import use_style
+from .theory import cost_curves, gate_opening, kernel_curves
+from .training import learning_curves
+
+__all__ = [
+    "auc_intervals",
+    "cohort_composition",
+    "confusion_matrix",
+    "cost_curves",
+    "crop_sizes",
+    "denominators",
+    "funnel",
+    "gate_opening",
+    "kernel_curves",
+    "learning_curves",
+    "malignant_shares",
+    "mammogram_grid",
+    "operating_points",
+    "published_intervals",
+    "reliability",
+    "roc_curve",
+    "use_style",
+]

@@ -1,0 +1,47 @@
+"""The paper's numbers: what their size leaves open, and which test sets they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..statistics import Interval
+from .style import BLUE, ORANGE, canvas, error_bars, legend_below
+
+
+def published_intervals(published: pd.DataFrame, ours: Mapping[str, Interval]) -> Figure:
+    """Draw published values (``name value low high n``) and, beside them, ours of the same name."""
+    figure, axes = canvas(width=7, height=0.42 * len(published) + 1.5)
+    y = np.arange(len(published))
+    mine = pd.DataFrame({name: vars(ours[name]) for name in published["name"] if name in ours}).T
+    apart = 0.12 if len(mine) else 0.0
+    error_bars(axes, published, y - apart, BLUE, "published, with the interval of its test size")
+    if len(mine):
+        error_bars(axes, mine, y[published["name"].isin(mine.index)] + apart, ORANGE, "this profile")
+    names = [f"{name}, n = {n}" for name, n in zip(published["name"], published["n"], strict=True)]
+    axes.set(yticks=y, yticklabels=names, ylim=(len(y) - 0.5, -0.5), xlabel="value, with 95 % interval")
+    legend_below(figure, axes)
+    widths = published["high"] - published["low"]
+    axes.set_title(f"The test size leaves each value open by {widths.min():.2f} to {widths.max():.2f}")
+    return figure
+
+
+def denominators(matches: Mapping[str, Sequence[int]], common: Sequence[int], n_max: int) -> Figure:
+    """Draw, per published accuracy, the test sizes at which it is a whole number of breasts; common ones are marked."""
+    figure, axes = canvas(height=0.5 * len(matches) + 1.3)
+    for y, sizes in enumerate(matches.values()):
+        axes.plot(sizes, np.full(len(sizes), y), "|", color=BLUE, markersize=13)
+    for n in common:
+        axes.axvline(n, color=ORANGE, linewidth=1.5, zorder=0)
+        axes.annotate(f" {n}", (n, -0.65), color=ORANGE)
+    axes.set(
+        yticks=range(len(matches)), yticklabels=list(matches), xlim=(0, n_max), xlabel="size of the test set, breasts"
+    )
+    axes.set_ylim(len(matches) - 0.5, -0.9)
+    axes.set_title(
+        f"Only {' and '.join(map(str, common))} breasts fit all {len(matches)} accuracies, of sizes below {n_max}"
+    )
+    return figure

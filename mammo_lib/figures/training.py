@@ -1,0 +1,41 @@
+"""How training went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import cycle
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from .style import GREY, PALETTE, canvas
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw loss and validation AUC over epochs, one colour per run; the kept epoch is marked."""
+    figure, (left, right) = canvas(width=7, height=3.4, columns=2)
+    for (name, history), colour in zip(histories.items(), cycle(PALETTE), strict=False):
+        epochs = history["epoch"] + 1
+        left.plot(epochs, history["train_loss"], color=colour)
+        left.plot(epochs, history["validation_loss"], color=colour, linestyle="--")
+        right.plot(epochs, history["validation_auc"], color=colour, label=name)
+        best = history["validation_auc"].idxmax()
+        right.plot(epochs[best], history["validation_auc"][best], "o", color=colour)
+    left.set(xlabel="epoch", ylabel="cross-entropy, smoothed labels", title=_loss_finding(histories.values()))
+    left.legend([Line2D([], [], color=GREY, linestyle=style) for style in ("-", "--")], ["training", "validation"])
+    right.axhline(0.5, color=GREY, linewidth=1)
+    best = [history["validation_auc"].max() for history in histories.values()]
+    found = f"{best[0]:.2f}" if len(best) == 1 else f"{min(best):.2f} to {max(best):.2f}, {len(best)} runs"
+    right.set(xlabel="epoch", ylabel="validation AUC", title=f"Best validation AUC {found}")
+    right.legend()
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _loss_finding(histories: Iterable[pd.DataFrame]) -> str:
+    lowest = sorted({int(history.loc[history["validation_loss"].idxmin(), "epoch"]) + 1 for history in histories})
+    epochs = f"epoch {lowest[0]}" if len(lowest) == 1 else f"epochs {lowest[0]} to {lowest[-1]}"
+    return f"Validation loss lowest at {epochs}"

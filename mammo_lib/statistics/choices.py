@@ -1,0 +1,38 @@
+"""What is chosen on validation: the threshold and the temperature."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import optimize
+from sklearn import metrics as sk
+
+from ..errors import InputError
+
+
+def youden_threshold(label: np.ndarray, probability: np.ndarray) -> float:
+    """Return the threshold with the largest sensitivity + specificity; the highest of equals.
+
+    Raises
+    ------
+    InputError
+        Only one class is present.
+    """
+    if len(np.unique(label)) < 2:
+        raise InputError(f"no threshold can be chosen: all {len(label)} breasts have one label; use larger folds")
+    fpr, tpr, thresholds = sk.roc_curve(label, probability, drop_intermediate=False)
+    # The first point decides nothing malignant: its threshold is infinite. Rounding makes equals equal.
+    best = np.argmax(np.round(tpr - fpr, 12)[1:])
+    return float(thresholds[1:][best])
+
+
+def fit_temperature(label: np.ndarray, logit: np.ndarray) -> float:
+    """Return the T > 0 for which sigmoid(logit / T) has the smallest log loss (Guo et al. 2017), within [0.05, 20]."""
+
+    def loss(log_t: float) -> float:
+        scaled = np.asarray(logit) / math.exp(log_t)
+        return float(np.mean(np.logaddexp(0, scaled) - np.asarray(label) * scaled))
+
+    bounds = (math.log(0.05), math.log(20))
+    return math.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)

@@ -1,0 +1,95 @@
+"""Two scores on the same breasts: DeLong, McNemar, Holm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.special import expit, logit
+from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from .intervals import LEVEL, Interval, Z
+from .metrics import auc
+
+
+def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
+    """AUC with DeLong's interval, on the logit scale so that it stays within [0, 1] (DeLong et al. 1988).
+
+    NaN bounds with fewer than two breasts of a class. Where the classes are separated the estimated variance is zero,
+    which is no certainty: the open bound is then that of :func:`_separated_bound`.
+    """
+    value, (malignant, benign) = auc(label, probability), _placements(label, probability)
+    n, pairs = len(label), min(len(malignant), len(benign))
+    if pairs < 2:
+        return Interval(value, math.nan, math.nan, n)
+    if value in (0, 1):
+        bound = _separated_bound(pairs)
+        return Interval(value, bound, 1.0, n) if value else Interval(value, 0.0, 1 - bound, n)
+    spread = _spread(malignant, benign) / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-1, 1]) * Z * spread)
+    return Interval(value, float(low), float(high), n)
+
+
+def _separated_bound(pairs: int) -> float:
+    """Return the smallest AUC that is not refuted when every malignant breast scores above every benign one.
+
+    Match the breasts into ``pairs`` disjoint pairs: all of them are in order with probability AUC^pairs, so an AUC
+    below (1 - LEVEL)/2 to the power 1/pairs would be in the tail. Conservative: the other pairs are not used.
+    """
+    return ((1 - LEVEL) / 2) ** (1 / pairs)
+
+
+def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[Interval, float]:
+    """Paired difference AUC(one) - AUC(other) on the same breasts, with DeLong's interval and two-sided p value.
+
+    NaN bounds and p with fewer than two breasts of a class. Breasts count as independent.
+    """
+    (m1, b1), (m2, b2) = _placements(label, one), _placements(label, other)
+    value = auc(label, one) - auc(label, other)
+    if min(len(m1), len(b1)) < 2:
+        return Interval(value, math.nan, math.nan, len(label)), math.nan
+    spread = _spread(m1 - m2, b1 - b2)
+    if spread == 0:
+        return Interval(value, value, value, len(label)), 1.0 if value == 0 else 0.0
+    p = 2 * stats.norm.sf(abs(value) / spread)
+    return Interval(value, value - Z * spread, value + Z * spread, len(label)), float(p)
+
+
+def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Compare one score with several on the same breasts: ``name value low high n p p_holm`` of AUC(one) - AUC(other).
+
+    The p values are DeLong's; ``p_holm`` is corrected for their number after Holm (1979).
+    """
+    rows = []
+    for name, other in others.items():
+        difference, p = delong_test(label, one, other)
+        rows.append({"name": name, **asdict(difference), "p": p})
+    frame = pd.DataFrame(rows)
+    return frame.assign(p_holm=multipletests(frame["p"].fillna(1.0), method="holm")[1])
+
+
+def _spread(malignant: np.ndarray, benign: np.ndarray) -> float:
+    """Standard error of a mean of placements (or of their paired differences)."""
+    return math.sqrt(malignant.var(ddof=1) / len(malignant) + benign.var(ddof=1) / len(benign))
+
+
+def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per malignant breast the share of benign scores below it, per benign one that of malignant scores above it."""
+    label, score = np.asarray(label), np.asarray(score, dtype=float)
+    malignant, benign = score[label == 1], score[label == 0]
+    wins = (malignant[:, None] > benign[None, :]) + 0.5 * (malignant[:, None] == benign[None, :])
+    if not wins.size:
+        return np.full(len(malignant), math.nan), np.full(len(benign), math.nan)
+    return wins.mean(axis=1), wins.mean(axis=0)
+
+
+def mcnemar(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    """Return McNemar's exact p value for two sets of decisions on the same breasts."""
+    right, also = np.asarray(one) == label, np.asarray(other) == label
+    table = [[np.sum(right & also), np.sum(right & ~also)], [np.sum(~right & also), np.sum(~right & ~also)]]
+    return float(sm_mcnemar(table, exact=True).pvalue)

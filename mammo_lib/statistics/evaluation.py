@@ -1,0 +1,100 @@
+"""Every metric of a split, from its predictions alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from ..errors import InputError
+from .comparisons import delong_interval
+from .intervals import Interval, bootstrap_interval, wilson_interval
+from .metrics import (
+    SPECIFICITIES,
+    Confusion,
+    confusion,
+    weighted_at_threshold,
+    weighted_auc,
+    weighted_average_precision,
+    weighted_brier,
+    weighted_calibration_error,
+    weighted_sensitivity_at,
+)
+
+
+def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
+    """Compute every metric of one split's predictions.
+
+    Parameters
+    ----------
+    frame
+        One row per breast with ``patient_id label probability threshold``; with ``logit temperature`` the calibration
+        after temperature scaling is computed too.
+
+    Returns
+    -------
+    dict
+        ``{name: {value, low, high, n}}``; where the value is undefined it is None and a ``reason`` stands beside it.
+        Accuracy, sensitivity and specificity have Wilson intervals, ``auc`` DeLong's, all others patient-cluster
+        bootstrap intervals.
+
+    Raises
+    ------
+    InputError
+        There is no row, a label other than 0 and 1, a probability outside [0, 1] or more than one threshold.
+    """
+    _check_predictions(frame)
+    label, probability = frame["label"].to_numpy(), frame["probability"].to_numpy()
+    threshold = float(frame["threshold"].iloc[0])
+    counts = confusion(label, probability, threshold)
+    exact = {
+        "auc": delong_interval(label, probability),
+        "accuracy": wilson_interval(counts.tp + counts.tn, counts.n),
+        "sensitivity": wilson_interval(counts.tp, counts.tp + counts.fn),
+        "specificity": wilson_interval(counts.tn, counts.tn + counts.fp),
+    }
+    resampled = {
+        "auc_bootstrap": weighted_auc,
+        "auprc": weighted_average_precision,
+        "brier": weighted_brier,
+        "ece": weighted_calibration_error,
+    }
+    resampled |= {name: weighted_at_threshold(name, threshold) for name in ("f1", "mcc", "ppv")}
+    resampled |= {f"sensitivity_at_{round(100 * s)}": weighted_sensitivity_at(s) for s in SPECIFICITIES}
+    patients = frame["patient_id"].to_numpy()
+    results = exact | {name: bootstrap_interval(f, label, probability, patients) for name, f in resampled.items()}
+    if "temperature" in frame:
+        scaled = expit((frame["logit"] / frame["temperature"]).to_numpy())
+        for name, metric in {"brier": weighted_brier, "ece": weighted_calibration_error}.items():
+            results[f"{name}_scaled"] = bootstrap_interval(metric, label, scaled, patients)
+    reason = _why_undefined(counts)
+    return {name: _as_json(interval, reason) for name, interval in results.items()}
+
+
+def _check_predictions(frame: pd.DataFrame) -> None:
+    if frame.empty:
+        raise InputError("predictions: no row to evaluate; check the split's name")
+    label, probability, thresholds = frame["label"], frame["probability"], frame["threshold"].unique()
+    if not label.isin([0, 1]).all():
+        raise InputError(f"predictions: labels must be 0 or 1, got {sorted(set(label) - {0, 1})}")
+    if not (outside := probability[~probability.between(0, 1)]).empty:
+        raise InputError(f"predictions: probabilities must lie in [0, 1], got {outside.iloc[0]} in {len(outside)} rows")
+    if len(thresholds) != 1 or np.isnan(thresholds[0]):
+        raise InputError(f"predictions: one split has one threshold, got {thresholds.tolist()}")
+
+
+def _why_undefined(counts: Confusion) -> str:
+    absent = {"malignant": counts.tp + counts.fn, "benign": counts.tn + counts.fp}
+    missing = [name for name, n in absent.items() if n == 0]
+    return f"no {missing[0]} breast" if missing else "every breast got the same decision"
+
+
+def _as_json(interval: Interval, reason: str) -> dict:
+    record = {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in asdict(interval).items()
+    }
+    return record | ({"reason": reason} if record["value"] is None else {})

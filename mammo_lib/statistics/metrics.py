@@ -1,0 +1,167 @@
+"""What a score is worth on given breasts. A ``weighted_*`` metric takes bootstrap weights (resamples, breasts)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from .intervals import Interval, Metric, bootstrap_interval, ones, value_of, wilson_interval
+
+SPECIFICITIES = (0.80, 0.90, 0.95)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts at one threshold: true positives, false negatives, true negatives, false positives."""
+
+    tp: int
+    fn: int
+    tn: int
+    fp: int
+
+    @property
+    def n(self) -> int:
+        """All breasts."""
+        return self.tp + self.fn + self.tn + self.fp
+
+    @property
+    def accuracy(self) -> float:
+        """(tp + tn) / n."""
+        return ratio(self.tp + self.tn, self.n)
+
+    @property
+    def sensitivity(self) -> float:
+        """tp / (tp + fn), the share of malignant breasts found."""
+        return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> float:
+        """tn / (tn + fp), the share of benign breasts left alone."""
+        return ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def ppv(self) -> float:
+        """tp / (tp + fp), the share of malignant decisions that are right."""
+        return ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def f1(self) -> float:
+        """2 tp / (2 tp + fp + fn)."""
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def mcc(self) -> float:
+        """Matthews correlation coefficient."""
+        margins = (self.tp + self.fp) * (self.tp + self.fn) * (self.tn + self.fp) * (self.tn + self.fn)
+        return ratio(self.tp * self.tn - self.fp * self.fn, np.sqrt(margins))
+
+
+def ratio(part, whole):
+    """Divide; NaN where the whole is zero. Works on counts and on arrays of counts."""
+    whole = np.asarray(whole, dtype=float)
+    quotient = np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, math.nan), where=whole != 0)
+    return quotient if quotient.ndim else float(quotient)
+
+
+def confusion(label: np.ndarray, probability: np.ndarray, threshold: float) -> Confusion:
+    """Count decisions at a threshold."""
+    counts = weighted_confusion(label, probability, ones(label), threshold)
+    return Confusion(*(int(getattr(counts, name)[0]) for name in ("tp", "fn", "tn", "fp")))
+
+
+def auc(label: np.ndarray, probability: np.ndarray) -> float:
+    """Area under the ROC curve, ties counting half; NaN where only one class is present."""
+    return value_of(weighted_auc, label, probability)
+
+
+def average_precision(label: np.ndarray, probability: np.ndarray) -> float:
+    """Area under the precision-recall curve (AUPRC), as a step function; NaN without a malignant breast."""
+    return value_of(weighted_average_precision, label, probability)
+
+
+def brier(label: np.ndarray, probability: np.ndarray) -> float:
+    """Mean squared difference of probability and label; 0 is perfect, base rate times its complement is uninformed."""
+    return value_of(weighted_brier, label, probability)
+
+
+def calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
+    """Expected calibration error: mean gap of probability and malignant share over ten equal bins, weighted by size."""
+    return value_of(weighted_calibration_error, label, probability)
+
+
+def reliability(label: np.ndarray, probability: np.ndarray, n_bins: int = 10) -> pd.DataFrame:
+    """Return ``mean value low high n`` per equal bin that holds a breast: its mean probability, its malignant share."""
+    label, probability = np.asarray(label), np.asarray(probability)
+    bins = np.minimum((probability * n_bins).astype(int), n_bins - 1)
+    return pd.DataFrame(
+        [
+            {
+                "mean": probability[bins == k].mean(),
+                **asdict(wilson_interval(int(label[bins == k].sum()), (bins == k).sum())),
+            }
+            for k in np.unique(bins)
+        ]
+    )
+
+
+def sensitivity_at(label: np.ndarray, probability: np.ndarray, specificity: float) -> float:
+    """Return the best sensitivity among thresholds whose specificity is at least the given one."""
+    return value_of(weighted_sensitivity_at(specificity), label, probability)
+
+
+def auc_bootstrap_interval(label: np.ndarray, probability: np.ndarray, patients: np.ndarray, **options) -> Interval:
+    """AUC with the patient-cluster bootstrap interval."""
+    return bootstrap_interval(weighted_auc, label, probability, patients, **options)
+
+
+def cumulative_rates(label: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return true and false positives, (resamples, thresholds + 1), from the strictest threshold to the loosest."""
+    order = np.argsort(-probability, kind="stable")
+    last_of_tie = np.flatnonzero(np.diff(probability[order], append=np.nan) != 0)
+    tp = np.cumsum(weights[:, order] * (label[order] == 1), axis=1)[:, last_of_tie]
+    fp = np.cumsum(weights[:, order] * (label[order] == 0), axis=1)[:, last_of_tie]
+    return np.pad(tp, ((0, 0), (1, 0))), np.pad(fp, ((0, 0), (1, 0)))
+
+
+def weighted_auc(label, probability, weights):
+    tp, fp = cumulative_rates(label, probability, weights)
+    return ratio(np.trapezoid(tp, fp, axis=1), tp[:, -1] * fp[:, -1])
+
+
+def weighted_average_precision(label, probability, weights):
+    tp, fp = cumulative_rates(label, probability, weights)
+    gained = np.diff(tp, axis=1)
+    precision = np.nan_to_num(ratio(tp[:, 1:], tp[:, 1:] + fp[:, 1:]))
+    return ratio((gained * precision).sum(axis=1), tp[:, -1])
+
+
+def weighted_brier(label, probability, weights):
+    return weights @ (probability - label) ** 2 / weights.sum(axis=1)
+
+
+def weighted_calibration_error(label, probability, weights, n_bins=10):
+    bins = np.clip((probability * n_bins).astype(int), 0, n_bins - 1)
+    gap = weights @ ((probability - label)[:, None] * (bins[:, None] == np.arange(n_bins)))
+    return np.abs(gap).sum(axis=1) / weights.sum(axis=1)
+
+
+def weighted_sensitivity_at(specificity: float) -> Metric:
+    def metric(label, probability, weights):
+        tp, fp = cumulative_rates(label, probability, weights)
+        allowed = ratio(fp, fp[:, -1:]) <= 1 - specificity + 1e-12
+        return ratio(np.where(allowed, tp, 0).max(axis=1), np.where(fp[:, -1] > 0, tp[:, -1], 0))
+
+    return metric
+
+
+def weighted_confusion(label, probability, weights, threshold) -> Confusion:
+    label, decision = np.asarray(label) == 1, np.asarray(probability) >= threshold
+    cells = (label & decision, label & ~decision, ~label & ~decision, ~label & decision)
+    return Confusion(*(weights @ cell for cell in cells))
+
+
+def weighted_at_threshold(name: str, threshold: float) -> Metric:
+    return lambda *arguments: getattr(weighted_confusion(*arguments, threshold), name)
