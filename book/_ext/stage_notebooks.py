@@ -4,6 +4,7 @@ Sphinx reads pages only below its source folder, book/, while the notebooks live
 notebooks/. `mammo reproduce` puts the executed ones into book/notebooks/. On a fresh
 checkout nothing is there, so the source notebook, without outputs, stands in.
 
+Figures of notebooks get a text for those who cannot see them: the section that they stand in.
 Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}. Until then the front
 page lists what the paper published, beside no numbers of ours.
 """
@@ -14,6 +15,7 @@ import csv
 import json
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
@@ -74,10 +76,23 @@ def use_values(app, config):
     config.myst_substitutions = glued_values(Path(app.srcdir))
 
 
+def name_figures(app, doctree):
+    """Give every output figure, whose text would be its file's name, the title of its section as text."""
+    for image in doctree.findall(nodes.image):
+        if image.get("alt", image["uri"]) == image["uri"]:
+            section = image.parent
+            while section.parent and not isinstance(section, nodes.section):
+                section = section.parent
+            title = section.next_node(nodes.title)
+            if title is not None:
+                image["alt"] = f"Figure: {title.astext()}"
+
+
 def setup(app):
     """Stage the notebooks before Sphinx looks for pages."""
     waiting = stage(Path(app.srcdir))
     if waiting:
         logger.info("stage_notebooks: %d notebook(s) shown without results", waiting)
     app.connect("config-inited", use_values, priority=100)  # before myst-parser reads its settings
+    app.connect("doctree-read", name_figures)
     return {"version": "1.0", "parallel_read_safe": True}
