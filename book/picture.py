@@ -1,0 +1,96 @@
+"""Draw the picture of the README and of the front page, book/_static/result.png: `python book/picture.py`.
+
+On the left what the network is shown of one breast, a synthetic one. On the right the AUC of runs whose test set is open:
+the records in results/ where there are any, else the runs on the phantom, made here if need be.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from mammo_lib import figures
+from mammo_lib.config import ROOT, get_profile
+from mammo_lib.data.collection import open_collection
+from mammo_lib.data.images import fit_square
+from mammo_lib.data.prepare import prepared_film
+from mammo_lib.data.sources import read_view
+from mammo_lib.figures.style import BLUE, GREY, ORANGE, canvas
+from mammo_lib.runs import COMMITTED, Run, all_runs
+
+TARGET = ROOT / "book" / "_static" / "result.png"
+NAMES = {"birads": "readers' BI-RADS", "frozen_features": "ImageNet features", "crop_geometry": "size of the crop",
+         "metadata": "words of the tables", "majority": "guessing"}  # fmt: skip
+SHOWN = ("dual_stream", "crop_only", "whole_only", "no_seqmoe")
+SIZE = 160  # pixels of a view
+
+
+def phantom_views(collection, config) -> list[tuple[str, np.ndarray]]:
+    """Return the four images of the first malignant test breast, named."""
+    cohort = collection.cohort(config, "test")
+    located = collection.source.locate(cohort[cohort["label"] == 1].head(1)).sort_values(["stream", "view"])
+    views = []
+    for row in located[::-1].itertuples():
+        pixels = read_view(row)
+        shown = prepared_film(pixels, config.data) if row.stream == "whole" else pixels
+        views.append((f"{row.stream}, {row.view}", fit_square(shown, SIZE)))
+    return views
+
+
+def opened_runs(profile, collection) -> tuple[list[Run], str]:
+    """Return the runs with an open test set and what they were made on."""
+    committed = [run for run in all_runs(COMMITTED) if run.is_evaluated]
+    if committed:
+        return committed, "CBIS-DDSM, 800-px films"
+    from mammo_lib.evaluate import run_and_evaluate
+
+    return [run for runs in run_and_evaluate(profile, collection).values() for run in runs], "synthetic phantom"
+
+
+def scores(runs: list[Run]) -> list[tuple[str, dict, bool]]:
+    """Return name, AUC with interval, and whether it is a network, the best first; the first seed of each."""
+    first = {run.config.experiment: run for run in sorted(runs, key=lambda run: -run.config.seed)}
+    rows = [
+        (NAMES.get(run.config.baseline, name.replace("_", " ")), run.metrics["test"]["auc"], not run.config.baseline)
+        for name, run in first.items()
+        if name in SHOWN or run.config.baseline
+    ]
+    return sorted(rows, key=lambda row: -row[1]["value"])
+
+
+def draw(views, rows, what: str):
+    """Return the figure."""
+    figure, axes = canvas(8.6, 3.0, 1, 2, width_ratios=[1, 1.25])
+    gap = np.ones((SIZE, 6))
+    tiles = [np.hstack([views[i][1], gap, views[i + 1][1]]) for i in (0, 2)]
+    axes[0].imshow(np.vstack([tiles[0], np.ones((6, tiles[0].shape[1])), tiles[1]]), cmap="gray", vmin=0, vmax=1)
+    for i, (name, _) in enumerate(views):
+        x, y = (i % 2) * (SIZE + 6) + SIZE - 4, (i // 2) * (SIZE + 6) + 16
+        axes[0].text(x, y, name, color="white", fontsize=8, ha="right")
+    axes[0].set_axis_off()
+    axes[0].set_title("One breast, seen four times (synthetic)")
+    for y, (_, auc, is_network) in enumerate(rows):
+        spread = [[auc["value"] - auc["low"]], [auc["high"] - auc["value"]]]
+        axes[1].errorbar(auc["value"], y, xerr=spread, fmt="o", color=ORANGE if is_network else BLUE, capsize=3)
+    axes[1].axvline(0.5, color=GREY, linestyle=":")
+    axes[1].set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes[1].invert_yaxis()
+    axes[1].set_xlabel(f"AUC, 95 % interval, {rows[0][1]['n']} test breasts ({what})")
+    network, baseline = (max(auc["value"] for _, auc, is_one in rows if is_one is kind) for kind in (True, False))
+    axes[1].set_title(f"Best network (orange) {network:.2f}, best baseline (blue) {baseline:.2f}")
+    return figure
+
+
+def main() -> None:
+    """Write the picture."""
+    figures.use_style()
+    profile = get_profile("smoke")
+    collection = open_collection(profile)
+    runs, what = opened_runs(profile, collection)
+    draw(phantom_views(collection, profile.run), scores(runs), what).savefig(TARGET, dpi=110)
+    print(f"{TARGET}: {TARGET.stat().st_size / 1000:.0f} kB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
