@@ -354,3 +354,124 @@ def test_paired_differences_are_delongs_with_holm():
     assert frame.loc["fair", "p"] == pytest.approx(p)
     assert frame.loc["none", "p_holm"] == pytest.approx(min(1, 2 * frame.loc["none", "p"]))
     assert (frame["p_holm"] >= frame["p"]).all()
+
+
+def test_partial_auc_is_scikit_learns(scores):
+    label, probability = scores
+    for score in (probability, probability.round(1), 1 - probability, label * 1.0):
+        assert s.partial_auc(label, score) == pytest.approx(sk.roc_auc_score(label, score, max_fpr=0.2))
+    assert s.partial_auc(label, np.full(200, 0.5)) == pytest.approx(0.5)  # a constant guesses
+
+
+def test_net_benefit_by_hand():
+    # Five breasts, two malignant. At .5 one cancer and one benign breast are called: 1/5 - 1/5 * 1 = 0.
+    # At .2 both cancers and two benign ones: 2/5 - 2/5 * 1/4 = .3; everybody: 2/5 - 3/5 * 1/4 = .25.
+    label, probability = np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.3, 0.6, 0.2, 0.1])
+    curve = s.decision_curve(label, probability, np.arange(5), thresholds=np.array([0.2, 0.5]), n_resamples=50)
+    assert curve["value"].tolist() == pytest.approx([0.3, 0.0])
+    assert curve["treat_all"].tolist() == pytest.approx([0.25, -0.2])
+    assert (curve["low"] <= curve["value"]).all()
+    assert (curve["value"] <= curve["high"]).all()
+
+
+def test_subgroups_count_every_breast_once(scores):
+    label, probability = scores
+    frame = pd.DataFrame({"label": label, "probability": probability, "density": pd.array([1, 2, None, 2] * 50)})
+    rows = s.subgroups(frame.assign(constant=1), {"density": "density", "constant": "same", "absent": "absent"})
+    assert rows["name"].tolist() == ["all breasts", "density", "density", "density"]
+    assert rows["level"].tolist() == ["", "1", "2", "unknown"]
+    assert rows["n"].tolist() == [200, 50, 100, 50]
+    assert rows["malignant"].iloc[1:].sum() == label.sum()
+    assert rows["value"].iloc[2] == pytest.approx(sk.roc_auc_score(label[1::2], probability[1::2]))
+
+
+def test_a_subgroup_of_one_class_has_no_auc():
+    frame = pd.DataFrame({"label": [0, 0, 1, 0], "probability": [0.1, 0.2, 0.9, 0.4], "density": [1, 1, 2, 2]})
+    rows = s.subgroups(frame, {"density": "density"}).set_index("level")
+    assert math.isnan(rows.loc["1", "value"])
+    assert rows.loc["2", "value"] == 1.0
+    assert math.isnan(rows.loc["2", "low"])  # one breast a class
+
+
+def seed_frames(n=60, seeds=3, strength=1.0):
+    """Predictions of several seeds on one validation and one test set: shared signal, noise of their own."""
+    generator = np.random.default_rng(5)
+    label = np.tile([0, 1, 1, 0, 1], 2 * n // 5)
+    signal = strength * label + generator.normal(size=2 * n)
+    known = pd.DataFrame({"sample_id": np.arange(2 * n), "patient_id": np.arange(2 * n) // 2, "label": label})
+    known["split"] = np.repeat(["validation", "test"], n)
+    logits = [signal + generator.normal(size=2 * n) for _ in range(seeds)]
+    return [known.assign(logit=x, probability=1 / (1 + np.exp(-x)), threshold=0.5, temperature=1.0) for x in logits]
+
+
+def test_over_seeds_is_the_mean_with_the_spread_of_seeds():
+    tests = [frame.query("split == 'test'") for frame in seed_frames()]
+    single = [s.auc(frame["label"], frame["probability"].to_numpy()) for frame in tests]
+    found = s.over_seeds(tests, "auc")
+    assert (found.value, found.seeds, found.n) == (pytest.approx(np.mean(single)), 3, 60)
+    assert found.sd == pytest.approx(np.std(single, ddof=1))
+    accuracy = [s.confusion(f["label"], f["probability"], 0.5).accuracy for f in tests]
+    assert s.over_seeds(tests, "accuracy").value == pytest.approx(np.mean(accuracy))
+
+
+def test_one_seed_is_the_bootstrap_over_patients():
+    test = seed_frames(seeds=1)[0].query("split == 'test'")
+    found = s.over_seeds([test], "auc")
+    boot = s.auc_bootstrap_interval(test["label"], test["probability"].to_numpy(), test["patient_id"])
+    assert found.interval == boot
+    assert math.isnan(found.sd)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    test = seed_frames()[0].query("split == 'test'")
+    bad = test.assign(probability=1 - test["probability"])
+    alike, apart = s.over_seeds([test, test], "auc"), s.over_seeds([test, bad], "auc")
+    assert apart.high - apart.low > 1.5 * (alike.high - alike.low)
+
+
+def test_difference_over_seeds_is_antisymmetric_and_zero_for_itself():
+    good = [frame.query("split == 'test'") for frame in seed_frames(strength=2.0)]
+    poor = [frame.query("split == 'test'") for frame in seed_frames(strength=0.5)]
+    difference = s.difference_over_seeds(good, poor, "auc")
+    assert difference.value == pytest.approx(s.over_seeds(good, "auc").value - s.over_seeds(poor, "auc").value)
+    assert difference.low > 0
+    assert s.difference_over_seeds(poor, good, "auc").value == -difference.value
+    assert s.difference_over_seeds(good[:1], good[:1], "auc") == s.Interval(0.0, 0.0, 0.0, 60)
+
+
+def test_an_ensemble_is_the_mean_logit_with_choices_of_its_own():
+    frames = seed_frames()
+    both = s.ensemble(frames)
+    assert both["logit"].iloc[7] == pytest.approx(np.mean([frame["logit"].iloc[7] for frame in frames]))
+    validation = both.query("split == 'validation'")
+    assert set(both["threshold"]) == {s.youden_threshold(validation["label"], validation["probability"])}
+    merged = s.auc(both["label"], both["probability"].to_numpy())
+    assert merged > np.mean([s.auc(f["label"], f["probability"].to_numpy()) for f in frames])  # noise cancels
+
+
+def test_seeds_on_other_breasts_are_refused():
+    one, other, _ = seed_frames()
+    with pytest.raises(InputError, match="not the same breasts in the same order"):
+        s.ensemble([one, other.iloc[::-1]])
+
+
+def test_compare_predictions_by_hand():
+    # Of five malignant breasts at .5 the one is right about 1-4, the others about 1 and 5, and about 1-4.
+    frame = pd.DataFrame({"sample_id": list("abcdef"), "label": [1, 1, 1, 1, 1, 0], "threshold": 0.5})
+    one = frame.assign(probability=[0.9, 0.8, 0.7, 0.6, 0.4, 0.1])
+    other = frame.assign(probability=[0.9, 0.1, 0.2, 0.3, 0.8, 0.1])
+    table = s.compare_predictions(one, {"other": other, "itself": one}).set_index("name")
+    assert table.loc["other", ["gained", "lost"]].tolist() == [3, 1]
+    assert table.loc["other", "p_mcnemar"] == pytest.approx(2 * 5 / 16)  # at most 1 of 4: (1 + 4) / 2^4
+    assert table.loc["other", "p_mcnemar_holm"] == 1.0  # twice, and at most 1
+    assert table.loc["itself", ["auc", "gained", "lost", "p_mcnemar"]].tolist() == [0, 0, 0, 1]
+    with pytest.raises(InputError, match="other: not the same breasts"):
+        s.compare_predictions(one, {"other": other.iloc[::-1]})
+
+
+def test_resolution_by_hand():
+    # z sqrt(.87 * .13 / 149) = 1.96 * .02755 = .0540; n = 1.96^2 * .1131 / .03^2 = 482.7.
+    found = s.resolution(0.87, 149, 0.03)
+    assert found.half_width == pytest.approx(0.0540, abs=1e-4)
+    assert found.n_to_confirm == 483
+    assert found.shift_to_refute == pytest.approx(0.0840, abs=1e-4)

@@ -5,9 +5,10 @@ malignancy, and a decision is malignant when ``probability >= threshold``. Inter
 at ``LEVEL``. Breasts of one patient are not independent, so bootstrap samples are drawn over patients.
 """
 
-from .arithmetic import matching_confusions, matching_denominators, mcnemar_power, numerators
+from .arithmetic import Resolution, matching_confusions, matching_denominators, mcnemar_power, numerators, resolution
 from .choices import fit_temperature, youden_threshold
-from .comparisons import delong_interval, delong_test, mcnemar, paired_differences
+from .comparisons import compare_predictions, decide, delong_interval, delong_test, mcnemar, paired_differences
+from .decisions import decision_curve
 from .evaluation import evaluate_predictions
 from .intervals import (
     LEVEL,
@@ -28,9 +29,12 @@ from .metrics import (
     brier,
     calibration_error,
     confusion,
+    partial_auc,
     reliability,
     sensitivity_at,
 )
+from .seeds import SeedEstimate, difference_over_seeds, ensemble, over_seeds
+from .subgroups import subgroups
 
 __all__ = [
     "LEVEL",
@@ -39,15 +43,22 @@ __all__ = [
     "Confusion",
     "Interval",
     "Metric",
+    "Resolution",
+    "SeedEstimate",
     "auc",
     "auc_bootstrap_interval",
     "average_precision",
     "bootstrap_interval",
     "brier",
     "calibration_error",
+    "compare_predictions",
     "confusion",
+    "decide",
+    "decision_curve",
     "delong_interval",
     "delong_test",
+    "difference_over_seeds",
+    "ensemble",
     "evaluate_predictions",
     "fit_temperature",
     "hanley_mcneil_interval",
@@ -56,10 +67,14 @@ __all__ = [
     "mcnemar",
     "mcnemar_power",
     "numerators",
+    "over_seeds",
     "paired_differences",
+    "partial_auc",
     "patient_weights",
     "reliability",
+    "resolution",
     "sensitivity_at",
+    "subgroups",
     "wilson_interval",
     "youden_threshold",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from scipy import stats
 
-from .intervals import LEVEL
+from .intervals import LEVEL, Z
 from .metrics import Confusion
 
 
@@ -54,3 +55,25 @@ def mcnemar_power(n: int, gain: float, discordant_share: float) -> float:
         rejected = stats.binom.pmf(wins, discordant, favoured)[p_values < 1 - LEVEL].sum()
         power += stats.binom.pmf(discordant, n, discordant_share) * rejected
     return float(power)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a test set of ``n`` breasts can say about a published share, at a tolerance.
+
+    ``half_width`` is that of the share's 95 % interval; ``n_to_confirm`` the breasts at which the interval of an equal
+    result fits into the tolerance; ``shift_to_refute`` how far from the published value a result must be for its
+    interval to leave the tolerance.
+    """
+
+    n: int
+    half_width: float
+    n_to_confirm: int
+    shift_to_refute: float
+
+
+def resolution(value: float, n: int, tolerance: float) -> Resolution:
+    """Return what ``n`` breasts decide about a share ``value``, by the normal approximation z sqrt(p (1 - p) / n)."""
+    spread = Z * math.sqrt(value * (1 - value))
+    half_width = spread / math.sqrt(n)
+    return Resolution(n, half_width, math.ceil((spread / tolerance) ** 2), tolerance + half_width)

@@ -13,6 +13,7 @@ from scipy.special import expit, logit
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from ..errors import InputError
 from .intervals import LEVEL, Interval, Z
 from .metrics import auc
 
@@ -71,6 +72,44 @@ def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, 
         rows.append({"name": name, **asdict(difference), "p": p})
     frame = pd.DataFrame(rows)
     return frame.assign(p_holm=multipletests(frame["p"].fillna(1.0), method="holm")[1])
+
+
+def compare_predictions(one: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Compare one set of predictions with a family of others on the same breasts, in rank and in decisions.
+
+    Returns
+    -------
+    DataFrame
+        Per other: ``name n auc low high p p_holm`` of AUC(one) - AUC(other) by DeLong, and ``gained lost p_mcnemar
+        p_mcnemar_holm``: breasts on which only the one, and only the other, decides rightly at its own threshold.
+        Holm's correction (1979) is over the family, for each test.
+
+    Raises
+    ------
+    InputError
+        A frame holds other breasts.
+    """
+    label = one["label"].to_numpy()
+    decisions = decide(one)
+    for name, other in others.items():
+        if one["sample_id"].tolist() != other["sample_id"].tolist():
+            raise InputError(f"{name}: not the same breasts in the same order; compare runs of one cohort")
+    scores = {name: other["probability"].to_numpy() for name, other in others.items()}
+    ranks = paired_differences(label, one["probability"].to_numpy(), scores).rename(columns={"value": "auc"})
+    right = decisions == label
+    also = [decide(other) == label for other in others.values()]
+    p = [mcnemar(label, decisions, decide(other)) for other in others.values()]
+    return ranks.assign(
+        gained=[int((right & ~other).sum()) for other in also],
+        lost=[int((~right & other).sum()) for other in also],
+        p_mcnemar=p,
+        p_mcnemar_holm=multipletests(p, method="holm")[1],
+    )
+
+
+def decide(frame: pd.DataFrame) -> np.ndarray:
+    """Return the decisions, 0 or 1, of predictions at their threshold."""
+    return (frame["probability"] >= frame["threshold"]).astype(int).to_numpy()
 
 
 def _spread(malignant: np.ndarray, benign: np.ndarray) -> float:

@@ -21,6 +21,7 @@ from .metrics import (
     weighted_average_precision,
     weighted_brier,
     weighted_calibration_error,
+    weighted_partial_auc,
     weighted_sensitivity_at,
 )
 
@@ -58,6 +59,7 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     }
     resampled = {
         "auc_bootstrap": weighted_auc,
+        "partial_auc": weighted_partial_auc,
         "auprc": weighted_average_precision,
         "brier": weighted_brier,
         "ece": weighted_calibration_error,

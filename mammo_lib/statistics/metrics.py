@@ -11,6 +11,7 @@ import pandas as pd
 from .intervals import Interval, Metric, bootstrap_interval, ones, value_of, wilson_interval
 
 SPECIFICITIES = (0.80, 0.90, 0.95)
+PARTIAL = 0.80  # the partial AUC keeps specificities from here to 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,14 @@ def auc(label: np.ndarray, probability: np.ndarray) -> float:
     return value_of(weighted_auc, label, probability)
 
 
+def partial_auc(label: np.ndarray, probability: np.ndarray) -> float:
+    """Area under the ROC curve at specificities of 80 % and more, standardised after McClish (1989).
+
+    1 is perfect and 0.5 is guessing, as for the whole area: scikit-learn's ``roc_auc_score(..., max_fpr=0.2)``.
+    """
+    return value_of(weighted_partial_auc, label, probability)
+
+
 def average_precision(label: np.ndarray, probability: np.ndarray) -> float:
     """Area under the precision-recall curve (AUPRC), as a step function; NaN without a malignant breast."""
     return value_of(weighted_average_precision, label, probability)
@@ -127,11 +136,25 @@ def cumulative_rates(label: np.ndarray, probability: np.ndarray, weights: np.nda
 
 
 def weighted_auc(label, probability, weights):
+    """The area under the ROC curve."""
     tp, fp = cumulative_rates(label, probability, weights)
     return ratio(np.trapezoid(tp, fp, axis=1), tp[:, -1] * fp[:, -1])
 
 
+def weighted_partial_auc(label, probability, weights):
+    """The standardised area at high specificity; NaN where one class is absent."""
+    tp, fp = cumulative_rates(label, probability, weights)
+    y, x, limit = ratio(tp, tp[:, -1:]), ratio(fp, fp[:, -1:]), 1 - PARTIAL
+    x0, x1, y0, y1 = x[:, :-1], x[:, 1:], y[:, :-1], y[:, 1:]
+    inside = np.clip(limit - x0, 0, x1 - x0)  # how far each segment of the curve goes before the limit
+    slope = np.divide(y1 - y0, x1 - x0, out=np.zeros_like(x0), where=x1 > x0)
+    area = (inside * (y0 + slope * inside / 2)).sum(axis=1)
+    guessing = limit**2 / 2
+    return (1 + (area - guessing) / (limit - guessing)) / 2
+
+
 def weighted_average_precision(label, probability, weights):
+    """The area under the precision-recall curve."""
     tp, fp = cumulative_rates(label, probability, weights)
     gained = np.diff(tp, axis=1)
     precision = np.nan_to_num(ratio(tp[:, 1:], tp[:, 1:] + fp[:, 1:]))
@@ -139,16 +162,20 @@ def weighted_average_precision(label, probability, weights):
 
 
 def weighted_brier(label, probability, weights):
+    """The mean squared error."""
     return weights @ (probability - label) ** 2 / weights.sum(axis=1)
 
 
 def weighted_calibration_error(label, probability, weights, n_bins=10):
+    """The expected calibration error."""
     bins = np.clip((probability * n_bins).astype(int), 0, n_bins - 1)
     gap = weights @ ((probability - label)[:, None] * (bins[:, None] == np.arange(n_bins)))
     return np.abs(gap).sum(axis=1) / weights.sum(axis=1)
 
 
 def weighted_sensitivity_at(specificity: float) -> Metric:
+    """The best sensitivity at a specificity."""
+
     def metric(label, probability, weights):
         tp, fp = cumulative_rates(label, probability, weights)
         allowed = ratio(fp, fp[:, -1:]) <= 1 - specificity + 1e-12
@@ -164,4 +191,5 @@ def weighted_confusion(label, probability, weights, threshold) -> Confusion:
 
 
 def weighted_at_threshold(name: str, threshold: float) -> Metric:
+    """A property of :class:`Confusion` at a threshold."""
     return lambda *arguments: getattr(weighted_confusion(*arguments, threshold), name)

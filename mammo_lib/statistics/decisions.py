@@ -1,0 +1,46 @@
+"""What acting on a score is worth: net benefit over the thresholds a reader might hold (Vickers and Elkin 2006).
+
+At threshold t a reader would work up a breast whose probability of malignancy is at least t, so a needless work-up
+weighs t / (1 - t) of a missed cancer. Net benefit = TP / n - FP / n * t / (1 - t): cancers found per breast, less the
+needless work-ups in the same unit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .intervals import LEVEL, N_RESAMPLES, ones, patient_weights
+
+THRESHOLDS = np.linspace(0.05, 0.80, 16)
+
+
+def decision_curve(
+    label: np.ndarray, probability: np.ndarray, patients: np.ndarray, *,
+    thresholds: np.ndarray = THRESHOLDS, n_resamples: int = N_RESAMPLES, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """Return ``threshold value low high treat_all n`` of net benefit, with its band over resampled patients.
+
+    ``treat_all`` is the net benefit of working up every breast; working up none has net benefit 0.
+    """
+    label, probability = np.asarray(label), np.asarray(probability)
+    drawn = _net_benefit(label, probability, patient_weights(patients, n_resamples, seed), thresholds)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return pd.DataFrame(
+        {
+            "threshold": thresholds,
+            "value": _net_benefit(label, probability, ones(label), thresholds)[0],
+            "low": low,
+            "high": high,
+            "treat_all": _net_benefit(label, np.ones(len(label)), ones(label), thresholds)[0],
+            "n": len(label),
+        }
+    )
+
+
+def _net_benefit(label, probability, weights, thresholds) -> np.ndarray:
+    """Return net benefit, (resamples, thresholds)."""
+    called = probability[:, None] >= thresholds
+    tp, fp = weights @ (called & (label == 1)[:, None]), weights @ (called & (label == 0)[:, None])
+    return (tp - fp * thresholds / (1 - thresholds)) / weights.sum(axis=1, keepdims=True)

@@ -1,0 +1,35 @@
+"""How a score does on parts of the breasts: each level of a column, with its size and interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import pandas as pd
+
+from .comparisons import delong_interval
+
+UNKNOWN = "unknown"
+
+
+def subgroups(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return the AUC of all breasts and of each level of each column: ``name level value low high n malignant``.
+
+    ``frame`` holds predictions of one split; ``columns`` maps a column to the name it is shown under. A column that the
+    frame lacks, or that has one level, is left out. The value of a level with one class only is NaN, and so are the
+    bounds of one with fewer than two breasts of a class.
+    """
+    rows = [_row("all breasts", "", frame)]
+    for column, name in columns.items():
+        if column not in frame:
+            continue
+        levels = frame[column].astype("string").fillna(UNKNOWN)
+        names = sorted(levels.unique())
+        if len(names) > 1:
+            rows += [_row(name, level, frame[levels == level]) for level in names]
+    return pd.DataFrame(rows)
+
+
+def _row(name: str, level: str, part: pd.DataFrame) -> dict:
+    interval = delong_interval(part["label"].to_numpy(), part["probability"].to_numpy())
+    return {"name": name, "level": level, **asdict(interval), "malignant": int(part["label"].sum())}
