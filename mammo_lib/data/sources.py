@@ -181,7 +181,7 @@ class SeriesSource:
         if crop is not None or mask is None or film is None or film.problem:
             area = crop.rows * crop.columns if crop is not None else 0
             return area, self._answer(names, "crop", crop, crop_path)
-        box = remember("mask box", [Path(mask.path)], _mask_box)[Path(mask.path)]
+        box = remember("mask box", [Path(mask.path)], mask_box)[Path(mask.path)]
         if box is None:
             return 0, Located(*names, "crop", "undecodable", mask.path, "an empty mask, and no crop beside it")
         taller, wider = film.rows / mask.rows, film.columns / mask.columns  # masks of another size than their film
@@ -271,7 +271,7 @@ def _is_binary(path: Path) -> bool:
     return bool(((pixels < 0.04) | (pixels > 0.96)).all() and pixels.max() > pixels.min())
 
 
-def _mask_box(path: Path) -> list[int] | None:
+def mask_box(path: Path) -> list[int] | None:
     """Return x0, y0, x1, y1 around the white pixels of a mask."""
     white = read_image(path) > 0.5
     if not white.any():
