@@ -1,7 +1,7 @@
 """Draw the picture of the README and of the front page, book/_static/result.png: `python book/picture.py`.
 
-On the left what the network is shown of one breast, a synthetic one. On the right the AUC of runs whose test set is open:
-the records in results/ where there are any, else the runs on the phantom, made here if need be.
+On the left what the network is shown of one synthetic breast. On the right the AUC of runs whose test set is open: the
+records in results/ where there are any, else the runs on the phantom, made here if need be.
 """
 
 from __future__ import annotations
