@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -20,6 +20,8 @@ from .errors import InputError
 View = Literal["CC", "MLO"]
 Stream = Literal["crop", "whole"]
 Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features"]
+MambaVisionName = Literal["nano", "micro", "T", "T2", "S", "B", "L", "L2", "L3"]
+TimmName = Literal["resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224", "vit_small_patch16_224"]
 Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "any-view"]
 
 
@@ -87,8 +89,8 @@ class DataConfig(Frozen):
 class ModelConfig(Frozen):
     """Mammo-Mamba's switches."""
 
-    backbone: Literal["nano", "micro", "T", "T2", "S", "B", "L", "L2", "L3"] = Field(
-        "L", description="MambaVision variant (paper: L)"
+    backbone: Literal[MambaVisionName, TimmName] = Field(
+        "L", description="MambaVision variant (paper: L), or a timm network as a baseline"
     )
     streams: tuple[Stream, ...] = Field(
         ("crop", "whole"), min_length=1, description="independent pipelines (paper: both)"
@@ -134,6 +136,18 @@ class ModelConfig(Frozen):
         if len(set(value)) != len(value):
             raise ValueError(f"entries must differ, got {list(value)}")
         return tuple(sorted(value))
+
+    @model_validator(mode="after")
+    def _blocks_are_mambavisions(self):
+        if self.backbone in get_args(TimmName):
+            own = {"gate": "none", "mixer": "selective", "token_blocks": "hybrid", "stem": "repeat"}
+            for field, value in own.items():
+                if (given := getattr(self, field)) != value:
+                    raise ValueError(
+                        f"{field}={given!r} is a switch of MambaVision: with backbone={self.backbone!r} set {field} "
+                        f"to {value!r}"
+                    )
+        return self
 
 
 class PretrainConfig(Frozen):
@@ -209,6 +223,18 @@ class RunConfig(Frozen):
             raise ValueError(
                 f"model.freeze={freeze!r} would freeze random weights: give model.weights or pretrain, or freeze='none'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_timm_backbone(self):
+        backbone, size = self.model.backbone, self.data.image_size
+        if self.pretrain and backbone in get_args(TimmName):
+            raise ValueError(
+                f"pretrain distils MambaVision encoders: with model.backbone={backbone!r} leave it out, and give "
+                "model.weights where you have a checkpoint"
+            )
+        if backbone == "vit_small_patch16_224" and size % 16:
+            raise ValueError(f"data.image_size must be a multiple of {backbone}'s 16-pixel patches, got {size}")
         return self
 
     @property

@@ -15,6 +15,7 @@ NOTE: the paper names a fusion gate without a formula; this is ours, and ``fusio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,11 +23,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..config import RunConfig
+from .baselines import PARTS, TimmEncoder, create_timm_encoder
 from .mambavision import VARIANTS, create_mambavision
 from .seqmoe import SeqMoE
 from .weights import IMAGENET_MEAN, IMAGENET_STD, fold_grey_stem, load_checkpoint
 
 N_CLASSES = 2
+Overrides = Mapping[str, Mapping[str, Tensor]]  # stream -> block -> gate values
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class MammoMambaOutput:
     gates: dict[str, dict[str, Tensor]]
     stream_gate: Tensor | None
     lesion_type_logits: Tensor | None = None
+
+    @property
+    def log_odds(self) -> Float[Tensor, " batch"]:
+        """The logit of malignancy, in 32-bit floats."""
+        return (self.logits[:, 1] - self.logits[:, 0]).float()
 
 
 class MammoMamba(nn.Module):
@@ -70,17 +78,33 @@ class MammoMamba(nn.Module):
         self.classifier = build_head(width, d_model)
         self.lesion_type = build_head(width, d_model) if has_lesion_type else None
 
-    def forward(self, batch: dict) -> MammoMambaOutput:
-        """Classify the breasts of a batch (its form: :mod:`mammo_lib.data.loader`)."""
-        embeddings, gates, projected, has_stream = {}, {}, [], []
+    def forward(self, batch: dict, overrides: Overrides | None = None) -> MammoMambaOutput:
+        """Classify the breasts of a batch (its form: :mod:`mammo_lib.data.loader`).
+
+        ``overrides`` puts given values in the place of gates: {stream: {block: (batch, views) or the form of
+        ``MammoMambaOutput.gates``}}; what it does not name stays as it is.
+        """
+        embeddings, gates = {}, {}
         for stream in self.streams:
-            present = batch["present"][stream]
-            embeddings[stream], gates[stream] = self.encoders[stream](batch["images"][stream], present)
-            projected.append(self.projections[stream](embeddings[stream].flatten(1)))
-            has_stream.append(present.any(dim=1))
-        z, stream_gate = self.fusion(torch.stack(projected, dim=1), torch.stack(has_stream, dim=1))
+            forced = (overrides or {}).get(stream)
+            embeddings[stream], gates[stream] = self.encoders[stream](
+                batch["images"][stream], batch["present"][stream], forced
+            )
+        return self.decide(embeddings, batch["present"], gates)
+
+    def decide(
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor],
+        gates: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> MammoMambaOutput:  # fmt: skip
+        """Fuse and classify view embeddings, (batch, views, features) and (batch, views) by stream.
+
+        ``gates`` only travel along into the output.
+        """
+        projected = [self.projections[stream](embeddings[stream].flatten(1)) for stream in self.streams]
+        has_stream = torch.stack([present[stream].any(dim=1) for stream in self.streams], dim=1)
+        z, stream_gate = self.fusion(torch.stack(projected, dim=1), has_stream)
         lesion_type = None if self.lesion_type is None else self.lesion_type(z)
-        return MammoMambaOutput(self.classifier(z), embeddings, gates, stream_gate, lesion_type)
+        return MammoMambaOutput(self.classifier(z), dict(embeddings), dict(gates or {}), stream_gate, lesion_type)
 
 
 class ViewEncoder(nn.Module):
@@ -89,14 +113,17 @@ class ViewEncoder(nn.Module):
     ``frozen`` parts keep their weights, and their batch statistics stay as they are, also after ``.train()``.
     """
 
-    def __init__(self, network: SeqMoE, *, is_folded: bool = False, frozen: tuple[str, ...] = ()):
+    def __init__(
+        self, network: SeqMoE | TimmEncoder, *, is_folded: bool = False, frozen: tuple[str, ...] = (),
+        mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD,
+    ):  # fmt: skip
         super().__init__()
         self.network, self.is_folded = network, is_folded
         self.frozen = tuple(f"backbone.{name}" for name in frozen)
         for name in self.frozen:
             network.get_submodule(name).requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     @property
     def num_features(self) -> int:
@@ -111,9 +138,10 @@ class ViewEncoder(nn.Module):
         return self
 
     def forward(
-        self, images: Float[Tensor, "batch views 1 height width"], present: Bool[Tensor, "batch views"]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Embed each view, (batch, views, features), and return its gates.
+        self, images: Float[Tensor, "batch views 1 height width"], present: Bool[Tensor, "batch views"],
+        overrides: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        """Embed each view, (batch, views, features), and return its gates; ``overrides`` replaces gates, by block.
 
         A missing view is zeros, whatever its pixels hold, and stays out of the batch statistics.
         """
@@ -123,7 +151,8 @@ class ViewEncoder(nn.Module):
         seen = images[present]
         if not self.is_folded:
             seen = (seen - self.mean) / self.std  # the grey channel broadcasts to three
-        embedded, gates = self.network(seen)
+        forced = {name: values[present] for name, values in (overrides or {}).items()}
+        embedded, gates = self.network(seen, forced) if forced else self.network(seen)
         return _scatter(embedded, present, 0.0), {
             name: _scatter(gate, present, torch.nan) for name, gate in gates.items()
         }
@@ -199,7 +228,27 @@ def build_model(config: RunConfig) -> MammoMamba:
     )  # fmt: skip
 
 
+def count_parameters(config: RunConfig) -> int:
+    """Return the number of parameters of a run's network; nothing is allocated and no checkpoint read."""
+    model = config.model.model_copy(update={"weights": None})
+    with torch.device("meta"):
+        network = build_model(config.model_copy(update={"model": model}))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def _build_encoder(config: RunConfig) -> ViewEncoder:
+    return _build_timm(config) if config.model.backbone in PARTS else _build_mambavision(config)
+
+
+def _build_timm(config: RunConfig) -> ViewEncoder:
+    model = config.model
+    network = create_timm_encoder(
+        model.backbone, config.data.image_size, drop_path=config.train.drop_path, weights=model.weights
+    )
+    return ViewEncoder(network, frozen=frozen_parts(config), mean=network.mean, std=network.std)
+
+
+def _build_mambavision(config: RunConfig) -> ViewEncoder:
     model = config.model
     backbone = create_mambavision(
         model.backbone, num_classes=0, drop_path=config.train.drop_path, mixer=model.mixer,
@@ -222,8 +271,9 @@ def frozen_parts(config: RunConfig) -> tuple[str, ...]:
     freeze = config.model.freeze
     if freeze == "auto":
         freeze = "stages12" if config.model.weights or config.pretrain else "none"
-    stages = ("levels.0", "levels.1")
-    return {"none": (), "stages12": stages, "stages12_and_stem": ("patch_embed", *stages)}[freeze]
+    other = PARTS.get(config.model.backbone)
+    stem, stages = (other.stem, other.stages12) if other else (("patch_embed",), ("levels.0", "levels.1"))
+    return {"none": (), "stages12": stages, "stages12_and_stem": (*stem, *stages)}[freeze]
 
 
 def fitting_windows(backbone: str, image_size: int) -> tuple[int, ...]:
