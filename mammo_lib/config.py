@@ -41,8 +41,19 @@ def find_root() -> Path:
     return Path.cwd()
 
 
+def find_material(root: Path) -> Path:
+    """Return the folder below which ``data_manifest/`` and ``book/`` lie: ``root``, the checkout, or the wheel's copy."""
+    package = Path(__file__).resolve().parent
+    for folder in (root, package.parent):
+        if (folder / "data_manifest").is_dir() and (folder / "book" / "protocol.md").is_file():
+            return folder
+    return package / "material"
+
+
 ALLOW_MISSING = "MAMMO_ALLOW_MISSING"  # set to 1: profiles leave out views that cannot be read
+RETRAIN = "MAMMO_RETRAIN"  # set to 1: committed records do not count, so their runs are trained again
 ROOT = find_root()
+MATERIAL = find_material(ROOT)
 BUILD = ROOT / "_build"
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .config import ROOT, Profile, RunConfig, describe
+from .config import MATERIAL, Profile, RunConfig, describe
 from .errors import InputError
 
-FROZEN = ROOT / "book" / "experiments.json"
+FROZEN = MATERIAL / "book" / "experiments.json"
 
 
 def read_experiments(profile: Profile, path: Path = FROZEN) -> dict[str, dict]:

@@ -24,12 +24,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from .config import BUILD, ROOT, RunConfig, fingerprint
+from .config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, fingerprint
 from .errors import InputError
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
-PROTOCOL = ROOT / "book" / "protocol.md"
+PROTOCOL = MATERIAL / "book" / "protocol.md"
 RECORDED_PACKAGES = ("mammo-lib", "torch", "lightning", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "numba")
 
 
@@ -108,8 +108,12 @@ def run_name(config: RunConfig, data_hash: str) -> str:
 
 
 def find_run(config: RunConfig, data_hash: str) -> Run | None:
-    """Return the finished run of this config on this data, the committed record first; None if there is none."""
-    for home in (COMMITTED, FRESH):
+    """Return the finished run of this config on this data, the committed record first; None if there is none.
+
+    With ``MAMMO_RETRAIN=1`` (``mammo reproduce --retrain``) committed records do not count; this machine's own do, so
+    that a killed retraining resumes.
+    """
+    for home in (FRESH,) if os.environ.get(RETRAIN) == "1" else (COMMITTED, FRESH):
         run = Run(home / config.experiment / run_name(config, data_hash))
         if run.is_finished:
             return run

@@ -48,6 +48,17 @@ def test_a_finished_run_reads_back():
     assert not run.is_evaluated
 
 
+def test_retraining_ignores_committed_records_and_keeps_this_machines(monkeypatch):
+    fresh = finished_run()
+    published = runs.publish(fresh)
+    monkeypatch.setenv("MAMMO_RETRAIN", "1")
+    assert runs.find_run(CONFIG, "d").folder == fresh.folder
+    fresh.folder.rename(fresh.folder.with_name("gone"))
+    assert runs.find_run(CONFIG, "d") is None
+    monkeypatch.delenv("MAMMO_RETRAIN")
+    assert runs.find_run(CONFIG, "d").folder == published
+
+
 def test_the_committed_record_comes_first_and_has_no_checkpoint():
     fresh = finished_run()
     (fresh.folder / "best.ckpt").write_bytes(b"weights")

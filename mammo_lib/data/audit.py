@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..config import ROOT
+from ..config import MATERIAL
 from ..errors import InputError
 from ..runs import file_hash
 from .cohort import build_cohort, pooled_leak
@@ -20,7 +20,7 @@ from .defects import DEFECTS, count_file_defects, count_table_defects
 from .sources import SeriesSource, open_source
 from .tables import SPLITS, find_tables, read_tables, table_fingerprint
 
-MANIFEST = ROOT / "data_manifest" / "cbis_ddsm.json"
+MANIFEST = MATERIAL / "data_manifest" / "cbis_ddsm.json"
 
 
 @dataclass(frozen=True)

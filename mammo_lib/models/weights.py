@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..config import ROOT
+from ..config import MATERIAL
 from ..errors import InputError
 from .mambavision import MambaVision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RECORD = ROOT / "data_manifest" / "weights.json"
+RECORD = MATERIAL / "data_manifest" / "weights.json"
 LICENCE_NOTICE = (
     "MambaVision weights (NVIDIA) are licensed CC-BY-NC-SA-4.0: non-commercial use, share alike, attribution. "
     "Hatamizadeh and Kautz, MambaVision, arXiv 2407.08083."
