@@ -1,9 +1,12 @@
 """Let docstrings hold the pipe tables that read well in a terminal: the API page gets them as tables.
 
-Indented lines behind a table are the source equations, and are shown as they stand.
+Indented lines behind a table are the source equations, and are shown as they stand. A config section gets a table of
+its fields: name, default, and the description that the field carries.
 """
 
 from __future__ import annotations
+
+from pydantic import BaseModel
 
 
 def _cells(line: str) -> list[str]:
@@ -29,11 +32,45 @@ def convert(lines: list[str]) -> list[str]:
     return converted
 
 
+def fields_table(section: type[BaseModel]) -> list[str]:
+    """Return the fields of a config section as a list-table."""
+    lines = ["", ".. list-table::", "   :header-rows: 1", "   :widths: 25 20 55", "", "   * - field"]
+    lines += ["     - default", "     - meaning"]
+    for name, field in section.model_fields.items():
+        default = "required" if field.is_required() else _shown(field.default)
+        lines += [f"   * - ``{name}``", f"     - {default}", f"     - {field.description or ''}"]
+    return [*lines, ""]
+
+
+def _shown(default) -> str:
+    return "its defaults" if isinstance(default, BaseModel) else f"``{default!r}``"
+
+
+def _is_section(obj) -> bool:
+    return isinstance(obj, type) and issubclass(obj, BaseModel)
+
+
 def _process(app, what, name, obj, options, lines):
     lines[:] = convert(lines)
+    if _is_section(obj):
+        lines += fields_table(obj)
+
+
+def _hide_signature(app, what, name, obj, options, signature, returns):
+    """A config section's table says all that its signature would."""
+    if _is_section(obj):
+        app.env.temp_data.get("annotations", {}).pop(name, None)
+        return "", None
+    return None
+
+
+def _skip(app, what, name, obj, skip, options):
+    return True if name == "model_config" else None
 
 
 def setup(app):
     """Register with Sphinx, ahead of napoleon."""
     app.connect("autodoc-process-docstring", _process, priority=100)
+    app.connect("autodoc-process-signature", _hide_signature, priority=900)
+    app.connect("autodoc-skip-member", _skip)
     return {"parallel_read_safe": True}
