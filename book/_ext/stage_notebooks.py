@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from pathlib import Path
 
 from docutils import nodes
@@ -71,9 +72,29 @@ def published_alone(path: Path) -> str:
     return head + "\n".join(f"| {of} | {name} | {value} | | not tested |" for of, name, value in rows)
 
 
+def provenance(book: Path) -> str:
+    """Say in one line what this book was built from: the commit, and the profiles of the executed chapters."""
+    pages = [json.loads(page.read_text(encoding="utf-8")) for page in sorted((book / "notebooks").glob("*.ipynb"))]
+    ran = [page["metadata"].get("papermill", {}).get("parameters", {}).get("profile") for page in pages]
+    profiles = " and ".join(sorted({profile for profile in ran if profile}))
+    chapters = f"{sum(map(bool, ran))} of {len(ran)} chapters executed" + (f", profile {profiles}" if profiles else "")
+    commit, changes = _git(book, "rev-parse", "--short", "HEAD"), _git(book, "status", "--porcelain", "-uno")
+    built = f"Built from commit {commit}{' with uncommitted changes' if changes else ''}; " if commit else ""
+    return f"<p>{built}{chapters}.</p>"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
 def use_values(app, config):
-    """Offer the glued values to MyST."""
+    """Offer the glued values to MyST, and the provenance to the foot of every page."""
     config.myst_substitutions = glued_values(Path(app.srcdir))
+    config.html_theme_options["extra_footer"] = provenance(Path(app.srcdir))
 
 
 def name_figures(app, doctree):
