@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from pathlib import Path
 
 import lightning
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from .errors import InputError
-from .runs import write_csv
+from .gates import GateValues, TokenGates, gate_values, join, overheard_token_gates, summarise
+from .runs import write_csv, write_parquet
 from .statistics import confusion
 
 # Warned about once a run, from the validation breasts of an epoch.
@@ -53,6 +56,61 @@ class History(Callback):
         self.rows[-1] |= {name: float(trainer.callback_metrics[name]) for name in sorted(training)}
         if trainer.is_global_zero:
             write_csv(self.folder / "history.csv", pd.DataFrame(self.rows))
+
+    def state_dict(self):
+        """Return the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state):
+        """Take up the rows of an interrupted run."""
+        self.rows = state["rows"]
+
+
+class RecordGates(Callback):
+    """Write what the gates were on validation in every epoch; the rows travel in the checkpoint.
+
+    ``gate_history.parquet`` has one row per epoch and gate (``kind stream view stage block`` as in
+    :mod:`mammo_lib.gates`): ``mean sd low high`` over ``n`` breasts, and the mean ``spread`` within a view. Per-breast
+    values are kept for the weights that are kept, see :func:`mammo_lib.gates.examine`.
+    """
+
+    def __init__(self, folder: Path, views: tuple[str, ...]):
+        self.folder, self.views = folder, views
+        self.rows: list[dict] = []
+        self.breasts: list[torch.Tensor] = []
+        self.seen: list[GateValues] = []
+        self.hearing = contextlib.ExitStack()
+        self.heard: TokenGates = {}
+
+    def on_validation_epoch_start(self, trainer, module):
+        """Forget the epoch before and listen to the mixers."""
+        self.breasts, self.seen = [], []
+        self.heard = self.hearing.enter_context(overheard_token_gates(module.model))
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_index, dataloader_index=0):
+        """Reduce the batch's gates to two numbers per view, still on the device."""
+        self.breasts.append(batch["row"])
+        self.seen.append(gate_values(outputs, self.heard, batch["present"]))
+        for passes in (passes for blocks in self.heard.values() for passes in blocks.values()):
+            passes.clear()
+
+    def on_validation_epoch_end(self, trainer, module):
+        """Add the epoch's rows and write the table."""
+        self.hearing.close()
+        numbers = join(self.seen)
+        if trainer.world_size > 1:
+            numbers = self._of_all_processes(module, numbers)
+        epoch = summarise(numbers, self.views)
+        self.rows += [{"epoch": trainer.current_epoch, **row} for row in epoch]
+        if self.rows and trainer.is_global_zero:
+            write_parquet(self.folder / "gate_history.parquet", pd.DataFrame(self.rows))
+
+    def _of_all_processes(self, module, numbers: GateValues) -> GateValues:
+        """Gather every process's breasts; the sampler repeats some, so that all processes have equally many."""
+        rows = module.all_gather(torch.cat(self.breasts)).flatten().cpu().numpy()
+        first = np.unique(rows, return_index=True)[1]
+        fusion = None if numbers.fusion is None else module.all_gather(numbers.fusion).flatten(0, 1)[first]
+        return GateValues(numbers.keys, module.all_gather(numbers.values).flatten(0, 1)[first], fusion)
 
     def state_dict(self):
         """Return the rows so far."""

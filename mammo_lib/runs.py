@@ -1,7 +1,8 @@
 """Run folders: one config, one seed, one data set, executed once into one folder.
 
 A folder ``<experiment>/seed<seed>-<hash>`` holds ``config.json environment.json
-history.csv predictions.parquet metrics.json``; the last one is written last, so a run
+history.csv predictions.parquet metrics.json``, and what the gates did in ``gates.parquet
+gate_history.parquet interventions.parquet``; the metrics are written last, so a run
 with metrics is a finished run. The hash covers the config and the data, so equal
 work has an equal folder: a finished run is read, never redone, and an unfinished one
 is resumed. Committed records of real runs live in ``results/``, new ones in
@@ -75,6 +76,31 @@ class Run:
         return pd.read_parquet(self._existing("predictions.parquet"))
 
     @property
+    def receipt(self) -> dict | None:
+        """What was known when the test set was opened for this run; None where it was not."""
+        return self._json("receipt.json") if (self.folder / "receipt.json").is_file() else None
+
+    @property
+    def name(self) -> str:
+        """``<experiment>/<folder>``, the same wherever the record lies."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def gates(self) -> pd.DataFrame | None:
+        """One row per breast, opened split and gate of the kept weights; None where the network has no gate."""
+        return self._table("gates.parquet")
+
+    @property
+    def gate_history(self) -> pd.DataFrame | None:
+        """One row per epoch and gate, over the validation breasts; None where the network has no gate."""
+        return self._table("gate_history.parquet")
+
+    @property
+    def interventions(self) -> pd.DataFrame | None:
+        """One row per breast, opened split, intervention and draw: the logit; None for a baseline."""
+        return self._table("interventions.parquet")
+
+    @property
     def checkpoint(self) -> Path:
         """The weights that were best on validation; absent from committed records."""
         return self.folder / "best.ckpt"
@@ -87,6 +113,10 @@ class Run:
         """Write the predictions, then the metrics whose presence marks the run as finished."""
         write_parquet(self.folder / "predictions.parquet", predictions)
         write_json(self.folder / "metrics.json", metrics)
+
+    def _table(self, name: str) -> pd.DataFrame | None:
+        path = self.folder / name
+        return pd.read_parquet(path) if path.is_file() else None
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name
@@ -174,7 +204,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write ``frame`` as Parquet, whole or not at all."""
-    _replace(path, frame.to_parquet(None, index=False))
+    _replace(path, frame.to_parquet(None, index=False, compression="zstd"))
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -22,11 +22,13 @@ from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
 from .baselines import predict_baseline, reader_probability
-from .callbacks import History, StopAtNaN, WatchFailures
+from .callbacks import History, RecordGates, StopAtNaN, WatchFailures
 from .config import RunConfig
+from .data.boxes import log_areas
 from .data.collection import Collection
 from .data.loader import MammogramData
-from .models import build_model, load_checkpoint
+from .gates import examine
+from .models import MammoMambaOutput, build_model, load_checkpoint, log_odds
 from .optimisation import cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .pretrain import distilled_encoder
 from .runs import Run, find_run, start_run
@@ -77,8 +79,8 @@ class Classifier(lightning.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["label"]), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: dict, _):
-        """Accumulate validation loss and AUC."""
+    def validation_step(self, batch: dict, _) -> MammoMambaOutput:
+        """Accumulate validation loss and AUC; return the output, which callbacks read."""
         output = self.model(batch)
         logits, probability = output.logits, log_odds(output.logits).sigmoid()
         self.validation_auc.update(probability, batch["label"])
@@ -90,6 +92,7 @@ class Classifier(lightning.LightningModule):
             self.log("crop_weight", weight.mean(), batch_size=len(weight), sync_dist=True)
         self.log("validation_loss", loss, batch_size=len(batch["label"]), sync_dist=True, prog_bar=True)
         self.log("validation_auc", self.validation_auc, prog_bar=True)
+        return output
 
     def configure_optimizers(self):
         """AdamW with a linear warm-up and a cosine decay to zero, per step."""
@@ -101,11 +104,6 @@ class Classifier(lightning.LightningModule):
         schedule = cosine_schedule(total, round(total * train.warmup_epochs / train.epochs))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def log_odds(logits: torch.Tensor) -> torch.Tensor:
-    """Return the logit of malignancy, (batch,), from two class logits, (batch, 2)."""
-    return (logits[:, 1] - logits[:, 0]).float()
 
 
 def train_run(config: RunConfig, collection: Collection, *, progress: bool = False) -> Run:
@@ -141,7 +139,9 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
                 start_from(classifier, encoder.weights)
                 run.note(encoder=encoder.record)
             fit(run, classifier, data, progress=progress)
-            frame = predict(load_best(run), data.val_dataloader(), data.cohort("validation"))
+            best, validation = load_best(run), data.cohort("validation")
+            frame = predict(best, data.val_dataloader(), validation)
+            examine(run, best, data.val_dataloader(), validation, log_areas(validation, collection.source, config.data))
         label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
         threshold = youden_threshold(label, frame["probability"].to_numpy())
         frame = with_choices(frame, threshold, fit_temperature(label, logit))
@@ -169,7 +169,8 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
     )
     patience = EarlyStopping("validation_auc", mode="max", patience=config.train.patience)
     breasts = data.cohort("train")["sample_id"].tolist()
-    callbacks = [History(run.folder), best, patience, StopAtNaN(breasts, config), WatchFailures()]
+    recorders = [History(run.folder), RecordGates(run.folder, config.model.views)]
+    callbacks = [*recorders, best, patience, StopAtNaN(breasts, config), WatchFailures()]
     if config.train.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=config.train.ema_decay))
     if progress:

@@ -43,7 +43,7 @@ def test_shut_gates_make_a_stage_the_identity():
     x = moe.backbone.patch_embed(image())
     for level in moe.backbone.levels[:2]:
         x = level.downsample(level.mix(x))
-    assert torch.equal(moe._mix(moe.backbone.levels[2], 3, x, {}), x)
+    assert torch.equal(moe._mix(moe.backbone.levels[2], 3, x, {}, {}), x)
 
 
 def test_the_gate_is_the_equation():

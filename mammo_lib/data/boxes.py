@@ -43,6 +43,14 @@ def lesion_boxes(cohort: pd.DataFrame, source: ImageSource, data: DataConfig) ->
     return boxes
 
 
+def log_areas(cohort: pd.DataFrame, source: ImageSource, data: DataConfig) -> dict[tuple[str, str], float]:
+    """Return {(sample_id, view): log of the lesion box's share of the square that holds the film}, base e."""
+    return {
+        who: float(np.log((x1 - x0) * (y1 - y0) / data.image_size**2))
+        for who, (x0, y0, x1, y1) in lesion_boxes(cohort, source, data).items()
+    }
+
+
 def to_prepared(box: Box, shape: tuple[float, float], size: int, is_turned: bool) -> Box:
     """Carry a box from a film of this (height, width) into the square that the network sees."""
     x0, y0, x1, y1 = box
@@ -64,7 +72,9 @@ def _boxes_of_masks(cohort: pd.DataFrame, source: ImageSource) -> dict[tuple[str
     found = {}
     for row in plain_rows(cohort):
         for view in VIEWS:
-            boxes = [box for pair in _pairs(row, view) if (box := _mask_in_film(source, _film(source, row, view), pair))]
+            boxes = [
+                box for pair in _pairs(row, view) if (box := _mask_in_film(source, _film(source, row, view), pair))
+            ]
             if boxes:
                 found[row.sample_id, view] = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
     return found

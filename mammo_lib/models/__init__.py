@@ -2,11 +2,11 @@
 
 from .gated_conv import GatedConvMixer
 from .mambavision import MambaVision, create_mambavision
-from .mammo_mamba import MammoMamba, MammoMambaOutput, build_model
+from .mammo_mamba import MammoMamba, MammoMambaOutput, build_model, log_odds
 from .seqmoe import SeqMoE
 from .weights import fetch_weights, fold_grey_stem, load_checkpoint
 
 __all__ = [
     "GatedConvMixer", "MambaVision", "MammoMamba", "MammoMambaOutput", "SeqMoE", "build_model", "create_mambavision",
-    "fetch_weights", "fold_grey_stem", "load_checkpoint",
+    "fetch_weights", "fold_grey_stem", "load_checkpoint", "log_odds",
 ]  # fmt: skip

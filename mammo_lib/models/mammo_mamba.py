@@ -49,10 +49,10 @@ class MammoMambaOutput:
     stream_gate: Tensor | None
     lesion_type_logits: Tensor | None = None
 
-    @property
-    def log_odds(self) -> Float[Tensor, " batch"]:
-        """The logit of malignancy, in 32-bit floats."""
-        return (self.logits[:, 1] - self.logits[:, 0]).float()
+
+def log_odds(logits: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
+    """Return the logit of malignancy from two class logits, in 32-bit floats."""
+    return (logits[:, 1] - logits[:, 0]).float()
 
 
 class MammoMamba(nn.Module):

@@ -16,7 +16,7 @@ scalar "spatial routing"; a scalar per image cannot route in space, so ``scope``
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -101,6 +101,14 @@ class Gate(nn.Module):
         windows = gate.reshape(batch, grid.rows, grid.columns)
         return windows if self.kind == "learned" and self.scope == "window" else windows[:, 0, 0]
 
+    def spread(self, values: Tensor, grid: Grid) -> Float[Tensor, "windows _ 1"]:
+        """Undo :meth:`values`: give every window or token its value; one per image, (batch,), serves any scope."""
+        if values.ndim == 1:
+            return grid.per_window(values)
+        if self.scope == "window":
+            return values.reshape(-1, 1, 1)
+        return to_windows(values[:, None], grid.w)
+
 
 class SeqMoE(nn.Module):
     """A MambaVision whose token blocks are gated. Nothing is stored by ``forward``; the gates are returned."""
@@ -122,15 +130,24 @@ class SeqMoE(nn.Module):
         """Width of the pooled features."""
         return self.backbone.num_features
 
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the pooled features (batch, num_features) and every gate by its block's name, ``stage3_block0``..."""
+    def forward(
+        self, x: Float[Tensor, "batch 3 height width"], overrides: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the pooled features (batch, num_features) and every gate by its block's name, ``stage3_block0``...
+
+        ``overrides`` puts given values in the place of gates: by name, (batch,) or in the form that is returned.
+        """
+        if unknown := set(overrides or {}) - set(self.gates):
+            raise ValueError(f"overrides must name gates ({', '.join(self.gates) or 'there are none'}), got {unknown}")
         gates = {}
         x = self.backbone.patch_embed(x)
         for stage, level in enumerate(self.backbone.levels, start=1):
-            x = level.downsample(self._mix(level, stage, x, gates))
+            x = level.downsample(self._mix(level, stage, x, gates, overrides or {}))
         return self.backbone.pool(x), gates
 
-    def _mix(self, level: Level, stage: int, x: Tensor, gates: dict[str, Tensor]) -> Tensor:
+    def _mix(
+        self, level: Level, stage: int, x: Tensor, gates: dict[str, Tensor], overrides: Mapping[str, Tensor]
+    ) -> Tensor:
         if level.window is None or not any(name.startswith(f"stage{stage}_") for name in self.gates):
             return level.mix(x)
         grid = Grid(x.shape, level.window)
@@ -138,8 +155,10 @@ class SeqMoE(nn.Module):
         for j, block in enumerate(level.blocks):
             mixed, name = block(tokens), gate_name(stage, j)
             if name in self.gates:
-                gate = self.gates[name](mixed, tokens, grid)
-                gates[name] = self.gates[name].values(gate, grid)
+                own = self.gates[name]
+                forced = overrides.get(name)
+                gate = own(mixed, tokens, grid) if forced is None else own.spread(forced.to(mixed.dtype), grid)
+                gates[name] = own.values(gate, grid)
                 mixed = gate * mixed + (1 - gate) * tokens
             tokens = mixed
         return from_windows(tokens, level.window, x.shape)
