@@ -14,6 +14,8 @@ training patients. A baseline's run has no checkpoint: it is fitted again, in se
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import torch
@@ -38,22 +40,29 @@ READER_FOLDS = 5
 def predict_baseline(config: RunConfig, collection: Collection, split: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Fit ``config.baseline`` on the training breasts; return a split's cohort and its logits of malignancy.
 
-    ``split`` is ``validation`` or ``test``; only :mod:`mammo_lib.evaluate` asks for the latter.
+    ``split`` is ``validation`` or ``test``; only :mod:`mammo_lib.evaluate` opens the latter.
     """
-    prepared = collection.prepare(config, "train")
-    folds = MammogramData(config, prepared)
-    train = folds.cohort("train").query("not is_extra")  # those lack a view, and with it half of their features
+    score = fit_baseline(config, collection)
     if split == "validation":
-        target, pixels = folds.cohort("validation"), prepared
+        pixels = collection.prepare(config, "train")
+        target = MammogramData(config, pixels).cohort("validation")
     else:
         pixels = collection.prepare(config, "test")
         target = pixels.cohort.assign(split="test")
+    return target, score(pixels, target)
+
+
+def fit_baseline(config: RunConfig, collection: Collection) -> Callable[[Prepared, pd.DataFrame], np.ndarray]:
+    """Fit ``config.baseline`` on the training breasts; return what turns prepared breasts into logits of malignancy."""
+    prepared = collection.prepare(config, "train")
+    train = MammogramData(config, prepared).cohort("train")
+    train = train.query("not is_extra")  # those lack a view, and with it half of their features
     if config.baseline == "majority":
         share = train["label"].mean()
-        return target, np.full(len(target), np.log(share / (1 - share)))
+        return lambda pixels, cohort: np.full(len(cohort), np.log(share / (1 - share)))
     features = FEATURES[config.baseline]
     model = _fit(features(collection, prepared, train), train, config.seed)
-    return target, model.decision_function(features(collection, pixels, target).to_numpy(float))
+    return lambda pixels, cohort: model.decision_function(features(collection, pixels, cohort).to_numpy(float))
 
 
 def _fit(features: pd.DataFrame, train: pd.DataFrame, seed: int):

@@ -1,25 +1,32 @@
 """Opening the test set: all runs of the frozen experiment list together, once, with a receipt.
 
 Threshold and temperature come from each run's validation predictions. A run whose test predictions
-exist is read, never scored again.
+exist is read, never scored again, so a committed record needs no checkpoint. A run of the ``paper`` cohort is scored on
+all three definitions of the test set: ``test`` (its own), ``test_official`` and ``test_lesion``.
 """
 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from .baselines import predict_baseline
+from .baselines import fit_baseline
 from .config import Profile, RunConfig
+from .data.boxes import log_areas
 from .data.collection import Collection
 from .data.loader import test_loader
+from .data.prepare import Prepared
 from .errors import InputError
 from .experiments import FROZEN, experiment_configs
+from .gates import examine
+from .results import added_after, first_opening, list_hash
 from .runs import PROTOCOL, Run, describe_environment, file_hash, find_run, write_json
 from .statistics import evaluate_predictions
 from .train import as_predictions, load_best, predict, train_run, with_choices
+
+ALSO = {"test_official": "official", "test_lesion": "lesion"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool
 
 
 def evaluate_profile(profile: Profile, collection: Collection) -> list[Opened]:
-    """Score every run of the frozen list on the test set.
+    """Score every run of the frozen list on the test set, all of one opening under one receipt.
 
     Raises
     ------
@@ -50,23 +57,45 @@ def evaluate_profile(profile: Profile, collection: Collection) -> list[Opened]:
         A run of the list is not finished: the test set is opened for all of them or for none.
     """
     runs = [_finished(config, collection, profile) for config in experiment_configs(profile, "all")]
-    return [open_test_set(run, collection) for run in runs]
+    if all(run.is_evaluated for run in runs):
+        return [Opened(run, is_new=False) for run in runs]
+    opening, first = _opening(profile.name, runs) | {"list_hash": list_hash(profile)}, first_opening(runs)
+    return [open_test_set(run, collection, opening | {"added_after": added_after(run, first)}) for run in runs]
 
 
-def open_test_set(run: Run, collection: Collection) -> Opened:
-    """Add the test rows to a finished run's predictions and metrics, and leave ``receipt.json``."""
+def open_test_set(run: Run, collection: Collection, opening: dict | None = None) -> Opened:
+    """Add the test rows to a finished run's predictions and metrics, and leave ``receipt.json``.
+
+    Without an ``opening``, that of a profile's list, the run is exploratory.
+    """
     if run.is_evaluated:
         return Opened(run, is_new=False)
-    config, validation = run.config, run.predictions
-    prepared = collection.prepare(config, "test")
-    if config.baseline:
-        frame = as_predictions(*predict_baseline(config, collection, "test"))
-    else:
-        frame = predict(load_best(run), test_loader(config, prepared), prepared.cohort.assign(split="test"))
-    frame = with_choices(frame, *validation[["threshold", "temperature"]].iloc[0])
-    write_json(run.folder / "receipt.json", _receipt(prepared.fingerprint))
-    run.finish(pd.concat([validation, frame], ignore_index=True), run.metrics | {"test": evaluate_predictions(frame)})
+    validation, cohorts = run.predictions, opened_cohorts(run.config, collection)
+    choices = validation[["threshold", "temperature"]].iloc[0]
+    frames = {split: with_choices(frame, *choices) for split, frame in _score(run, collection, cohorts).items()}
+    hashes = {split: prepared.fingerprint for split, prepared in cohorts.items()}
+    receipt = (opening or _opening(None, [run])) | {"test_data_hashes": hashes}
+    write_json(run.folder / "receipt.json", receipt)
+    run.finish(
+        pd.concat([validation, *frames.values()], ignore_index=True),
+        run.metrics | {split: evaluate_predictions(frame) for split, frame in frames.items()},
+    )
     return Opened(run, is_new=True)
+
+
+def opened_cohorts(config: RunConfig, collection: Collection) -> dict[str, Prepared]:
+    """Return the test breasts of a run: ``test``, its own definition, and of the ``paper`` cohort ``ALSO``.
+
+    Where a lesion's crop cannot be told from another's in the same film (on the 800-px set), ``test_lesion`` lacks it.
+    """
+    cohorts = {"test": collection.prepare(config, "test")}
+    if config.data.definition == "paper":
+        for split, definition in ALSO.items():
+            allowed = config.data.allow_missing or definition == "lesion"
+            data = config.data.model_copy(update={"definition": definition, "allow_missing": allowed})
+            prepared = collection.prepare(config.model_copy(update={"data": data}), "test")
+            cohorts[split] = _complete(prepared, config) if definition == "lesion" else prepared
+    return cohorts
 
 
 def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
@@ -89,11 +118,34 @@ def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Ru
     return run
 
 
-def _receipt(test_hash: str) -> dict:
+def _score(run: Run, collection: Collection, cohorts: dict[str, Prepared]) -> dict[str, pd.DataFrame]:
+    """Return each cohort's predictions, its split named by its key."""
+    named = {split: prepared.cohort.assign(split=split) for split, prepared in cohorts.items()}
+    if run.config.baseline:
+        score = fit_baseline(run.config, collection)
+        return {split: as_predictions(cohort, score(cohorts[split], cohort)) for split, cohort in named.items()}
+    network = load_best(run)
+    if run.interventions is not None:  # absent from records older than interventions
+        areas = log_areas(named["test"], collection.source, run.config.data)
+        examine(run, network, test_loader(run.config, cohorts["test"]), named["test"], areas)
+    return {split: predict(network, test_loader(run.config, cohorts[split]), cohort) for split, cohort in named.items()}
+
+
+def _complete(prepared: Prepared, config: RunConfig) -> Prepared:
+    """Leave out the samples that lack one of the config's views."""
+    has_all = prepared.cohort[[f"whole_{view}" for view in config.model.views]].notna().all(axis=1)
+    kept = prepared.cohort[has_all].reset_index(drop=True)
+    index = prepared.index[prepared.index["sample_id"].isin(kept["sample_id"])].reset_index(drop=True)
+    return replace(prepared, cohort=kept, index=index)
+
+
+def _opening(profile_name: str | None, runs: list[Run]) -> dict:
+    """Return what all receipts of one opening share."""
     return {
         "opened_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "profile": profile_name,
+        "runs": [run.name for run in runs],
         "experiments_hash": file_hash(FROZEN),
         "protocol_hash": file_hash(PROTOCOL),
-        "test_data_hash": test_hash,
         "environment": describe_environment(),
     }

@@ -1,0 +1,331 @@
+"""From run records to the tables of the chapters: what each experiment reached, beside what, and what that proves.
+
+Everything here reads :class:`mammo_lib.runs.Run` records and nothing else; no torch. *Runs* are ``{experiment: [run
+per seed]}``, as :func:`mammo_lib.evaluate.run_and_evaluate` returns them. In every table an estimate ``x`` stands in
+columns ``x x_low x_high``, which :func:`readable` merges for the page.
+
+An experiment's value is the mean over its seeds, with the interval over patients and seeds; its *ensemble* is the mean
+logit of its seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .config import PROFILES, ROOT, Profile, fingerprint
+from .errors import InputError
+from .experiments import experiment_configs
+from .runs import COMMITTED, PROTOCOL, Run, file_hash
+from .statistics import Interval, compare_predictions, difference_over_seeds, ensemble, over_seeds
+
+PUBLISHED = ROOT / "book" / "published.csv"
+DID_NOT_HELP = "what_did_not_help.csv"
+DID_NOT_HELP_COLUMNS = ("tried", "measured_on", "value", "reference", "verdict")
+TOLERANCE = 0.03
+MIN_SEEDS = 5
+MATCHED = 0.05  # two networks whose parameters differ by less than this share count as equal in size
+SPLITS = {
+    "test": "paper: both views, one label",
+    "test_official": "official: both views, any label",
+    "test_lesion": "lesion: each lesion seen in both views",
+}
+
+Runs = Mapping[str, Sequence[Run]]
+
+
+def list_hash(profile: Profile) -> str:
+    """Return the SHA-256 of the configs that the frozen list means under a profile: what a receipt vouches for."""
+    return fingerprint([config.model_dump(mode="json") for config in experiment_configs(profile, "all")])
+
+
+def first_opening(runs: Iterable[Run]) -> dict | None:
+    """Return the earliest receipt among the runs of a list; None where the test set is closed for all of them."""
+    receipts = [run.receipt for run in runs if run.is_evaluated]
+    return min((one for one in receipts if one), key=lambda receipt: receipt["opened_at"], default=None)
+
+
+def added_after(run: Run, first: dict | None) -> str | None:
+    """Return when the test set had been opened before this run was on the list; None for one of the first opening.
+
+    A run that an interrupted opening did not reach was on its list, and is not late.
+    """
+    return None if first is None or run.name in first["runs"] else first["opened_at"]
+
+
+def is_exploratory(run: Run) -> bool:
+    """Whether a run's test scores were made outside of the first opening of its frozen list.
+
+    Whoever added it had seen the scores of the others.
+    """
+    receipt = run.receipt
+    return receipt is None or receipt["profile"] is None or receipt["added_after"] is not None
+
+
+def openings(runs: Runs, profile: Profile) -> pd.DataFrame:
+    """Return what the receipts say: ``opened_at experiments runs exploratory same_list same_protocol`` per opening.
+
+    ``same_list`` and ``same_protocol`` tell whether the profile's list and the protocol still are what they were.
+    """
+    now, protocol = list_hash(profile), file_hash(PROTOCOL)
+    rows = [
+        {
+            "opened_at": run.receipt["opened_at"],
+            "experiment": run.config.experiment,
+            "exploratory": is_exploratory(run),
+            "same_list": run.receipt.get("list_hash") == now,
+            "same_protocol": run.receipt["protocol_hash"] == protocol,
+        }
+        for run in _flat(runs)
+        if run.receipt
+    ]
+    grouped = pd.DataFrame(rows).groupby(["opened_at", "exploratory", "same_list", "same_protocol"], as_index=False)
+    counted = grouped.agg(experiments=("experiment", "nunique"), runs=("experiment", "size"))
+    return counted[["opened_at", "experiments", "runs", "exploratory", "same_list", "same_protocol"]]
+
+
+def rows_of(runs: Sequence[Run], split: str = "test") -> list[pd.DataFrame]:
+    """Return a split's predictions, one frame per seed.
+
+    Raises
+    ------
+    InputError
+        The split has not been opened for a run.
+    """
+    frames = [run.predictions.query("split == @split").reset_index(drop=True) for run in runs]
+    for run, frame in zip(runs, frames, strict=True):
+        if frame.empty:
+            have = ", ".join(run.predictions["split"].unique())
+            raise InputError(f"{run.folder}: no {split!r} predictions (it has {have}); run `mammo evaluate` first")
+    return frames
+
+
+def together(runs: Sequence[Run], split: str = "test") -> pd.DataFrame:
+    """Return the ensemble's predictions of a split: mean logit over seeds, its own threshold and temperature."""
+    return ensemble([run.predictions for run in runs]).query("split == @split").reset_index(drop=True)
+
+
+def summary(
+    runs: Runs, *, split: str = "test", metric: str = "auc", parameters: Mapping[str, int | None] | None = None
+) -> pd.DataFrame:
+    """Return one row per experiment: ``experiment seeds mean sd ensemble n status``, and its size where it is given.
+
+    ``parameters`` maps experiments to parameter counts; ``size`` is then the share of the first experiment's, and
+    ``matched`` whether the two are equal within ``MATCHED``.
+    """
+    table = pd.DataFrame([_summary_row(name, seeds, split, metric) for name, seeds in runs.items()])
+    if parameters is None:
+        return table
+    counts = [parameters.get(name) or float("nan") for name in runs]
+    table.insert(len(table.columns) - 1, "parameters", counts)
+    table.insert(len(table.columns) - 1, "size", table["parameters"] / table["parameters"].iloc[0])
+    table.insert(len(table.columns) - 1, "matched", (table["size"] - 1).abs().lt(MATCHED))
+    return table
+
+
+def _summary_row(name: str, runs: Sequence[Run], split: str, metric: str) -> dict:
+    frames = rows_of(runs, split)
+    mean, merged = over_seeds(frames, metric), over_seeds([together(runs, split)], metric)
+    return {
+        "experiment": name,
+        "seeds": mean.seeds,
+        **_estimate("mean", mean.interval),
+        "sd": mean.sd,
+        **_estimate("ensemble", merged.interval),
+        "n": mean.n,
+        "status": status_of(runs),
+    }
+
+
+def status_of(runs: Sequence[Run]) -> str:
+    """Return ``exploratory`` where a seed's test scores were made after the first opening, else ``frozen list``."""
+    return "exploratory" if any(is_exploratory(run) for run in runs) else "frozen list"
+
+
+def differences(runs: Runs, reference: str, *, split: str = "test", metric: str = "auc") -> pd.DataFrame:
+    """Compare every other experiment with one on the same breasts; the rows are one family for Holm's correction.
+
+    Returns
+    -------
+    DataFrame
+        ``experiment`` and ``difference`` (other - reference) of the means over seeds, with its interval over patients
+        and seeds. Of the two ensembles: DeLong's ``p_auc`` and McNemar's ``p_decisions``, both after Holm, and the
+        breasts that only the other (``gained``) or only the reference (``lost``) decides rightly.
+    """
+    base, merged = rows_of(runs[reference], split), together(runs[reference], split)
+    others = {name: seeds for name, seeds in runs.items() if name != reference}
+    family = compare_predictions(merged, {name: together(seeds, split) for name, seeds in others.items()})
+    rows = []
+    for (name, seeds), test in zip(others.items(), family.itertuples(), strict=True):
+        difference = difference_over_seeds(rows_of(seeds, split), base, metric)
+        rows.append(
+            {
+                "experiment": name,
+                **_estimate("difference", difference),
+                "p_auc": test.p_holm,
+                "gained": test.lost,
+                "lost": test.gained,
+                "p_decisions": test.p_mcnemar_holm,
+                "n": difference.n,
+                "status": status_of([*seeds, *runs[reference]]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def by_definition(runs: Sequence[Run], metrics: Sequence[str] = ("auc", "accuracy")) -> pd.DataFrame:
+    """Score one experiment on each definition of the test set that its runs hold: ``definition n malignant`` and more.
+
+    Values of the metrics are means over seeds with intervals over patients and seeds.
+    """
+    opened = set(runs[0].predictions["split"])
+    rows = []
+    for split, definition in SPLITS.items():
+        if split in opened:
+            frames = rows_of(runs, split)
+            found = {name: over_seeds(frames, name).interval for name in metrics}
+            size = {"definition": definition, "n": len(frames[0]), "malignant": int(frames[0]["label"].sum())}
+            rows.append(size | {key: x for name, one in found.items() for key, x in _estimate(name, one).items()})
+    return pd.DataFrame(rows)
+
+
+def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
+    """Return the published numbers: ``name experiment value decimals ours reading source``.
+
+    ``ours`` is the experiment of the frozen list that we hold against the number, ``reading`` why that one.
+    """
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def beside_paper(published: pd.DataFrame, runs: Runs, profile: Profile) -> pd.DataFrame:
+    """Hold ours against every published number: ``of metric published ours difference verdict why``.
+
+    The ours-columns are empty where the profile does not run the experiment.
+    """
+    return pd.DataFrame([_beside(row, runs.get(row.ours), profile) for row in published.itertuples()])
+
+
+def _beside(row, runs: Sequence[Run] | None, profile: Profile) -> dict:
+    names = {
+        "of": row.experiment.replace("_", " "),
+        "metric": row.name,
+        "published": row.value,
+        "our_experiment": row.ours,
+    }
+    if not runs:
+        missing = Interval(float("nan"), float("nan"), float("nan"), 0)
+        return names | _compared(missing, missing, 0) | {"verdict": "not tested", "why": "not run in this profile"}
+    ours = over_seeds(rows_of(runs), row.name)
+    difference = Interval(ours.value - row.value, ours.low - row.value, ours.high - row.value, ours.n)
+    decided = verdict(row.value, difference, profile.name, ours.seeds)
+    why = what_differs(profile) if decided == "not tested" else explain(difference)
+    return names | _compared(ours.interval, difference, ours.seeds) | {"verdict": decided, "why": why}
+
+
+def _compared(ours: Interval, difference: Interval, seeds: int) -> dict:
+    return {"seeds": seeds, **_estimate("ours", ours), **_estimate("difference", difference)}
+
+
+def verdict(published: float, difference: Interval, profile: str, seeds: int) -> str:
+    """Return the protocol's verdict on ours - published.
+
+    ``reproduced``: the interval lies within the tolerance; ``not reproduced``: it lies outside; ``undecidable``:
+    anything else. ``not tested`` unless the profile is ``paper`` and has at least ``MIN_SEEDS`` seeds.
+    """
+    if not 0 <= published <= 1:
+        raise ValueError(f"a published share lies in [0, 1], got {published}")
+    if profile != "paper" or seeds < MIN_SEEDS:
+        return "not tested"
+    if difference.low >= -TOLERANCE and difference.high <= TOLERANCE:
+        return "reproduced"
+    if difference.high < -TOLERANCE or difference.low > TOLERANCE:
+        return "not reproduced"
+    return "undecidable"
+
+
+def explain(difference: Interval) -> str:
+    """Say how wide the interval of a difference is beside the tolerance, and how many breasts would make it fit."""
+    n, half = difference.n, (difference.high - difference.low) / 2
+    if half <= TOLERANCE:
+        return f"with {n} breasts the interval is ±{half:.3f} wide, and ±{TOLERANCE} can be decided"
+    needed = math.ceil(n * (half / TOLERANCE) ** 2)
+    return (
+        f"with {n} breasts the interval is ±{half:.3f} wide: no result could be called reproduced within ±{TOLERANCE}; "
+        f"that would need about {needed}"
+    )
+
+
+def what_differs(profile: Profile) -> str:
+    """Say in a line how a profile's run departs from the ``paper`` profile's."""
+    run, paper = profile.run, PROFILES["paper"].run
+    parts = ["synthetic phantom"] if profile.phantom_breasts else []
+    for section in ("data", "model"):
+        ours, theirs = getattr(run, section), getattr(paper, section)
+        parts += [f"{key} {value}" for key, value in ours if value != getattr(theirs, key) and key != "allow_missing"]
+    if run.model.weights is None:
+        parts.append("no ImageNet weights" + (", encoders distilled instead" if run.pretrain else ""))
+    changed = [key for key, value in run.train if value != getattr(paper.train, key)]
+    if changed:
+        parts.append(f"{len(changed)} training settings")
+    if len(profile.seeds) < MIN_SEEDS:
+        parts.append(f"{len(profile.seeds)} seed{'s' if len(profile.seeds) > 1 else ''}")
+    return "; ".join(parts) or "nothing"
+
+
+def did_not_help(home: Path | None = None) -> pd.DataFrame:
+    """Return the record of what was tried in vain: ``tried measured_on value reference verdict``; empty without one."""
+    path = (home or COMMITTED) / DID_NOT_HELP
+    if not path.is_file():
+        return pd.DataFrame(columns=list(DID_NOT_HELP_COLUMNS))
+    table = pd.read_csv(path)
+    missing = [name for name in DID_NOT_HELP_COLUMNS if name not in table]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]!r} is missing; it needs {', '.join(DID_NOT_HELP_COLUMNS)}")
+    return table[list(DID_NOT_HELP_COLUMNS)]
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as text: ``x x_low x_high`` become one column, numbers are rounded, names are words."""
+    shown = pd.DataFrame(index=table.index)
+    for name in table.columns:
+        if name.removesuffix("_low").removesuffix("_high") != name and name.rpartition("_")[0] in table:
+            continue
+        if f"{name}_low" in table:
+            bounds = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
+            sign = "+" if "difference" in name else ""
+            shown[name] = [_estimate_text(*one, sign) for one in bounds]
+        else:
+            shown[name] = [_text(name, value) for value in table[name]]
+    return shown.rename(columns=lambda name: name.replace("_", " "))
+
+
+def _estimate_text(value: float, low: float, high: float, sign: str) -> str:
+    return "" if pd.isna(value) else f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def _text(name: str, value) -> str:
+    if isinstance(value, str):
+        return value.replace("_", " ") if name in ("experiment", "our_experiment") else value
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if value is None or pd.isna(value):
+        return ""
+    if name.startswith("p_"):
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if name == "parameters":
+        return f"{value / 1e6:.2f} M"
+    if name == "size":
+        return f"{value:.2f} x"
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def _estimate(name: str, interval: Interval) -> dict:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _flat(runs: Runs) -> list[Run]:
+    return [run for seeds in runs.values() for run in seeds]
