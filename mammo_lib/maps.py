@@ -6,7 +6,7 @@
 | mixer_gate | token | the gate inside ``gated_conv``, mean over channels | SeqMoE's gate |
 | attention | token | the attention that a token receives, mean over heads and queries | a cause of the output |
 | grad_cam | cell of stage 4 | features of the last stage that raise the log-odds of malignancy | what the pixels did |
-| integrated_gradients | 4 x 4 px | how much pixels move the log-odds, from black, in either direction | what a gate did |
+| integrated_gradients | 4 x 4 px | how much pixels move the log-odds, in either direction | what a gate did |
 
 The first three are read off a forward pass; the last two are Captum's. Nothing is stored on a module: inputs of
 mixers are overheard by hooks that live for one pass, and the maps recomputed from them.
@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from .data.boxes import Box
 from .models.gated_conv import GatedConvMixer
-from .models.mambavision import Attention, from_windows
-from .models.seqmoe import gate_name
+from .models.mambavision import Attention, Level, from_windows
+from .models.mammo_mamba import ViewEncoder
+from .models.seqmoe import SeqMoE, gate_name
 from .train import Classifier, log_odds
 
 KINDS = {
@@ -69,7 +70,7 @@ def forward_maps(classifier: Classifier, batch: dict) -> list[SpatialMap]:
     mixers = {
         (stream, stage, gate_name(stage, j)): block.mixer
         for stream, encoder in model.encoders.items()
-        for stage, level in enumerate(encoder.network.backbone.levels, start=1)
+        for stage, level in enumerate(_levels(encoder), start=1)
         if level.window is not None
         for j, block in enumerate(level.blocks)
     }
@@ -79,7 +80,7 @@ def forward_maps(classifier: Classifier, batch: dict) -> list[SpatialMap]:
         for (stream, stage, block), x in inputs.items():
             kind, tokens = _token_values(mixers[stream, stage, block], x)
             if kind:
-                window = model.encoders[stream].network.backbone.levels[stage - 1].window
+                window = _levels(model.encoders[stream])[stage - 1].window
                 values = _scattered(tokens, window, stage, stream, batch)
                 maps += _by_view(classifier, kind, stream, block, values, 2 ** (stage + 1))
     return maps
@@ -101,9 +102,7 @@ def overheard(modules: Mapping[Hashable, nn.Module]) -> Iterator[dict[Hashable, 
             handle.remove()
 
 
-def attention_received(
-    attention: Attention, x: Float[Tensor, "windows tokens dim"]
-) -> Float[Tensor, "windows tokens"]:
+def attention_received(attention: Attention, x: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens"]:
     """Return how much attention each token gets: softmax(q k^T / sqrt(d)), mean over heads and queries; sums to 1."""
     windows, tokens, width = x.shape
     d = width // attention.heads
@@ -114,12 +113,14 @@ def attention_received(
 def grad_cam(classifier: Classifier, batch: dict) -> list[SpatialMap]:
     """Return Grad-CAM (Selvaraju et al. 2017) of the log-odds of malignancy on the last stage of every stream.
 
-    Negative parts are cut off, as in the paper. The last stage is pooled by its mean, so that the map is the exact
-    split of the linearised decision over its cells.
+    Negative parts are cut off, as in the paper. The last stage is pooled by its mean, so that before the cut the map
+    is the exact split of the linearised decision over its cells. Encoders other than MambaVision have none.
     """
     inputs, present = _as_tensors(classifier, batch)
     maps = []
     for stream in classifier.model.streams:
+        if not _levels(classifier.model.encoders[stream]):
+            continue
         explainer = LayerGradCam(_scorer(classifier), classifier.model.encoders[stream].network.backbone.norm)
         cells = explainer.attribute(inputs, additional_forward_args=present, relu_attributions=True)
         seen = batch["present"][stream]
@@ -222,10 +223,15 @@ def _sums(values: np.ndarray, box: Box) -> np.ndarray:
     return total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
 
 
+def _levels(encoder: ViewEncoder) -> Sequence[Level]:
+    """Return the stages of a MambaVision; encoders of another kind have none that this module can read."""
+    return encoder.network.backbone.levels if isinstance(encoder.network, SeqMoE) else ()
+
+
 def _seqmoe_maps(classifier: Classifier, gates: dict, batch: dict) -> list[SpatialMap]:
     maps = []
     for stream, blocks in gates.items():
-        levels = classifier.model.encoders[stream].network.backbone.levels
+        levels = _levels(classifier.model.encoders[stream])
         for block, values in blocks.items():
             if values.ndim < 4:  # one number per image has no place
                 continue

@@ -154,7 +154,7 @@ class SeriesSource:
                 return by_size[files.index(file)]
         if file.description == "cropped images":
             return False
-        return remember("binary pixels", [Path(file.path)], _is_binary)[Path(file.path)]
+        return remember("binary pixels", [Path(file.path)], is_binary)[Path(file.path)]
 
     def _view(self, row, view: str) -> list[Located]:
         """Return the crop and the whole film of one view."""
@@ -261,7 +261,7 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     return frame
 
 
-def _is_binary(path: Path) -> bool:
+def is_binary(path: Path) -> bool:
     """Whether an image has two grey levels; a file that cannot be decoded is left to the one who reads it."""
     try:
         pixels = read_image(path)

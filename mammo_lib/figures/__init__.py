@@ -5,6 +5,7 @@ the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammogra
 """
 
 from .cohort import cohort_composition, crop_sizes, funnel, malignant_shares, mammogram_grid
+from .maps import lesion_shares, map_cases, map_panels, prediction_sheet
 from .paper import denominators, published_intervals
 from .scores import auc_intervals, confusion_matrix, operating_points, reliability, roc_curve
 from .style import use_style
@@ -22,9 +23,13 @@ __all__ = [
     "gate_opening",
     "kernel_curves",
     "learning_curves",
+    "lesion_shares",
     "malignant_shares",
     "mammogram_grid",
+    "map_cases",
+    "map_panels",
     "operating_points",
+    "prediction_sheet",
     "published_intervals",
     "reliability",
     "roc_curve",

@@ -1,0 +1,180 @@
+"""Maps over mammograms. The plain image always stands beside the one that is covered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, canvas
+
+MAP_COLOURS = "cividis"  # even in lightness, and read alike by people with colour-vision deficiency
+COVER = 0.55  # opacity of a map: tissue stays visible under it
+NOTICE_COLOUR = "#8B0000"
+
+
+def draw_mammogram(axes, image: np.ndarray, box=None) -> None:
+    """Draw a mammogram in grey, and the lesion's box (x0, y0, x1, y1) where it is known."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(image, 0.999))))
+    axes.set_axis_off()
+    _trim(axes, image)
+    if box is not None:
+        x0, y0, x1, y1 = box
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=ORANGE, linewidth=1.4))
+
+
+def draw_map(axes, image: np.ndarray, values: np.ndarray, box=None, limits: tuple[float, float] | None = None):
+    """Lay a map (height, width) over its mammogram, within the breast; return what a colour bar needs."""
+    draw_mammogram(axes, image, box)
+    # The background of a mammogram is black: a map has nothing to say there.
+    inside = np.ma.masked_where((image <= 0) | ~np.isfinite(values), values)
+    low, high = limits or (float(inside.min()), float(inside.max()))
+    return axes.imshow(inside, cmap=MAP_COLOURS, alpha=COVER, vmin=low, vmax=max(high, low + 1e-9))
+
+
+def _trim(axes, image: np.ndarray) -> None:
+    """Leave the black beside and below the breast out of the view; the aspect stays."""
+    rows, columns = (np.flatnonzero((image > 0).any(axis=axis)) for axis in (1, 0))
+    if rows.size:
+        axes.set(xlim=(-0.5, columns[-1] + 0.5), ylim=(rows[-1] + 0.5, -0.5))
+
+
+def map_panels(
+    image: np.ndarray, maps: Mapping[str, np.ndarray], title: str, box=None, columns: int = 5
+) -> Figure:  # fmt: skip
+    """Draw a mammogram and, beside it, each named map (height, width) over it, each on its own scale."""
+    rows = -(-(len(maps) + 1) // columns)
+    figure, axes = canvas(width=7, height=2.35 * rows + 0.5, rows=rows, columns=columns, squeeze=False)
+    panels = list(axes.flat)
+    draw_mammogram(panels[0], image, box)
+    panels[0].set_title("mammogram", fontsize=8, loc="center")
+    for ax, (name, values) in zip(panels[1:], maps.items(), strict=False):
+        _mapped_panel(ax, image, values, box, name)
+    for ax in panels[1 + len(maps) :]:
+        ax.set_axis_off()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def map_cases(
+    images: Sequence[np.ndarray], maps: Sequence[Mapping[str, np.ndarray]], names: Sequence[str], title: str,
+    boxes: Sequence | None = None,
+) -> Figure:  # fmt: skip
+    """Draw one breast per row: its mammogram, then its maps; a kind of map has one column and its own scale."""
+    columns = 1 + len(maps[0])
+    figure, axes = canvas(width=7, height=1.75 * len(images) + 0.5, rows=len(images), columns=columns, squeeze=False)
+    for i, row in enumerate(axes):
+        box = None if boxes is None else boxes[i]
+        draw_mammogram(row[0], images[i], box)
+        row[0].set_title(names[i], fontsize=8, loc="center")
+        for ax, (name, values) in zip(row[1:], maps[i].items(), strict=True):
+            _mapped_panel(ax, images[i], values, box, name)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def _mapped_panel(axes, image: np.ndarray, values: np.ndarray, box, name: str) -> None:
+    draw_map(axes, image, values, box)
+    seen = values[(image > 0) & np.isfinite(values)]
+    axes.set_title(f"{name}\n{_span(seen)}", fontsize=8, loc="center")
+
+
+def _span(values: np.ndarray) -> str:
+    """Return the range with as many decimals as tell three digits of its larger end."""
+    if not values.size or not values.any():
+        return "zero everywhere"
+    low, high = float(values.min()), float(values.max())
+    decimals = max(0, 2 - int(np.floor(np.log10(max(abs(low), abs(high))))))
+    return f"{low:.{decimals}f} to {high:.{decimals}f}"
+
+
+def lesion_shares(shares: Mapping[str, object]) -> Figure:
+    """Draw each map's share of mass in the lesion's box against the same box elsewhere in the breast.
+
+    ``shares`` holds by name what :func:`mammo_lib.maps.lesion_share` returns.
+    """
+    figure, axes = canvas(width=7, height=0.5 * len(shares) + 1.3)
+    for y, one in enumerate(shares.values()):
+        axes.plot([one.low, one.high], [y, y], color=GREY, linewidth=7, alpha=0.35, solid_capstyle="butt")
+        axes.plot(one.chance, y, marker="|", color=GREY, markersize=13, linestyle="none")
+        colour = ORANGE if one.p < 0.05 else BLUE
+        axes.plot(one.value, y, marker="o", color=colour, linestyle="none")
+        axes.annotate(f"p = {one.p:.3f}, n = {one.n}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
+                      fontsize=8)  # fmt: skip
+    axes.set_yticks(range(len(shares)), list(shares))
+    axes.invert_yaxis()
+    axes.margins(y=0.35 / len(shares) + 0.1)
+    axes.set_xlabel("share of the map's mass inside the lesion's box; grey: box anywhere in the breast, mean and 95 %")
+    axes.xaxis.label.set_size(8)
+    beyond = [name for name, one in shares.items() if one.p < 0.05]
+    found = f"not at random: {', '.join(beyond)}" if beyond else "none differs from a box placed at random"
+    axes.set_title(f"{len(shares)} maps against chance, {found}", wrap=True)
+    return figure
+
+
+def prediction_sheet(
+    images: Mapping[tuple[str, str], np.ndarray | None], maps: Mapping[tuple[str, str], np.ndarray], map_name: str,
+    gates: Mapping[str, Mapping[str, float]], probability: float, threshold: float, lines: Sequence[str], notice: str,
+) -> Figure:  # fmt: skip
+    """Draw one breast's prediction on one page.
+
+    ``images`` and ``maps`` are (height, width) by (stream, view), None where an image is missing; ``gates`` holds by
+    input a value per block; ``lines`` stand at the top, ``notice`` at the foot.
+    """
+    n = len(images)
+    figure = Figure(figsize=(7, 7.6 if n > 2 else 8.2), layout="constrained")
+    top, middle, bottom, foot = figure.subfigures(4, 1, height_ratios=[0.13, 0.54, 0.29, 0.04])
+    top.text(0.01, 0.92, lines[0], fontsize=12, fontweight="bold", va="top")
+    top.text(0.01, 0.52, "\n".join(lines[1:]), fontsize=8, va="top", linespacing=1.5)
+    axes = middle.subplots(2, n, squeeze=False)
+    for (key, image), plain, covered in zip(images.items(), *axes, strict=True):
+        _sheet_column(plain, covered, key, image, maps.get(key))
+    middle.supxlabel(f"upper row: what the network sees; lower row: {map_name}", fontsize=8)
+    left, right = bottom.subplots(1, 2, width_ratios=[1, 1.25])
+    _probability_scale(left, probability, threshold)
+    _gate_lines(right, gates)
+    foot.text(0.5, 0.45, notice, ha="center", va="center", fontsize=8.5, fontweight="bold", color=NOTICE_COLOUR)
+    return figure
+
+
+def _sheet_column(plain, covered, key: tuple[str, str], image: np.ndarray | None, values: np.ndarray | None) -> None:
+    plain.set_title(" ".join(key), fontsize=9, loc="center")
+    if image is None:
+        plain.text(0.5, 0.5, "not given", ha="center", va="center", color=GREY, transform=plain.transAxes)
+    else:
+        draw_mammogram(plain, image)
+    if image is not None and values is not None:
+        draw_map(covered, image, values)
+    plain.set_axis_off()
+    covered.set_axis_off()
+
+
+def _probability_scale(axes, probability: float, threshold: float) -> None:
+    axes.barh([0], [1], color="#E6E6E6", height=0.5)
+    axes.barh([0], [probability], color=LABEL_COLOURS[int(probability >= threshold)], height=0.5)
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1.2)
+    is_low = threshold < 0.5
+    axes.annotate(
+        f"threshold {threshold:.2f}", (threshold, 0.36), xytext=(4 if is_low else -4, 0), textcoords="offset points",
+        ha="left" if is_low else "right", fontsize=8,
+    )  # fmt: skip
+    axes.set(xlim=(0, 1), ylim=(-0.9, 0.9), yticks=[], xlabel="probability of malignancy")
+    axes.set_title(f"Network's output: {probability:.2f}", fontsize=9)
+    axes.grid(visible=False, axis="y")
+
+
+def _gate_lines(axes, gates: Mapping[str, Mapping[str, float]]) -> None:
+    if not gates:
+        axes.set_axis_off()
+        axes.text(0, 0.5, "This network has no SeqMoE gates.", fontsize=9, va="center", transform=axes.transAxes)
+        return
+    blocks = list(dict.fromkeys(block for values in gates.values() for block in values))
+    for (name, values), colour, marker in zip(gates.items(), PALETTE, "osD^v<", strict=False):
+        axes.plot([blocks.index(block) for block in values], list(values.values()), marker=marker, markersize=5,
+                  color=colour, label=name)  # fmt: skip
+    axes.set_xticks(range(len(blocks)), [b.removeprefix("stage").replace("_block", ".") for b in blocks], fontsize=8)
+    axes.set(ylim=(0, 1.02), xlabel="stage.block", ylabel="gate")
+    axes.set_title("SeqMoE gates, from image to decision", fontsize=9)
+    axes.legend(fontsize=7, ncols=2, loc="lower left")
