@@ -32,6 +32,26 @@ SHARES = pd.DataFrame(
     }
 )  # fmt: skip
 
+DIFFERENCES = pd.DataFrame(
+    {
+        "experiment": ["no_seqmoe", "crop_only"], "difference": [0.01, -0.1], "difference_low": [-0.02, -0.2],
+        "difference_high": [0.04, -0.01], "n": [149, 149],
+    }
+)  # fmt: skip
+SUBGROUPS = pd.DataFrame(
+    {
+        "name": ["all breasts", "density", "density", "density"], "level": ["", "1", "2", "3"],
+        "value": [0.8, 0.6, 0.9, 1.0], "low": [0.7, 0.4, 0.85, np.nan], "high": [0.9, 0.8, 0.95, np.nan],
+        "n": [60, 30, 28, 2], "malignant": [20, 10, 9, 1],
+    }
+)  # fmt: skip
+CURVE = pd.DataFrame(
+    {
+        "threshold": [0.1, 0.2, 0.3, 0.4], "value": [0.4, 0.35, 0.3, 0.1], "low": [0.2, 0.3, 0.2, -0.1],
+        "high": [0.5, 0.4, 0.4, 0.2], "treat_all": [0.3, 0.2, 0.1, 0.0], "n": 60,
+    }
+)  # fmt: skip
+
 CASES = {
     "funnel": (lambda: figures.funnel(FUNNEL), "20 rows become 4 breasts, 1 of them malignant"),
     "composition": (lambda: figures.cohort_composition(COHORT, "density", "density"), "train: 67% of 3 malignant"),
@@ -72,6 +92,26 @@ CASES = {
     "scores": (
         lambda: figures.auc_intervals({"age": Interval(0.5, 0.4, 0.6, 9), "size": Interval(0.8, 0.7, 0.9, 9)}),
         "1 of 2 scores differ from guessing",
+    ),
+    "bands": (
+        lambda: figures.seed_bands({"dual": [HISTORY, HISTORY.assign(validation_auc=[0.6, 0.5])], "crop": [HISTORY]}),
+        "lowest at epoch 2 .*Best validation AUC 0.60 to 0.75, 3 runs",
+    ),
+    "differences": (
+        lambda: figures.difference_forest(DIFFERENCES, "dual_stream"),
+        "1 of 2 differs from dual stream in AUC",
+    ),
+    "no differences": (
+        lambda: figures.difference_forest(DIFFERENCES.iloc[:1], "dual_stream"),
+        "None of 1 can be told from dual stream",
+    ),
+    "subgroups": (
+        lambda: figures.subgroup_forest(SUBGROUPS),
+        "AUC 0.60 to 0.90 in subgroups of 10 and more; 1 interval excludes 0.80",
+    ),
+    "decisions": (
+        lambda: figures.decision_curves({"the network": CURVE, "readers": CURVE}),
+        "The network: surely better than all or none at 20 to 30 %",
     ),
     "crops": (lambda: figures.crop_sizes(np.array([10, 20, 300]), 64), "below 20 px; 67% are enlarged"),
     "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),

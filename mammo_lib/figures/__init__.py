@@ -5,12 +5,13 @@ the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammogra
 """
 
 from .cohort import cohort_composition, crop_sizes, funnel, malignant_shares, mammogram_grid
+from .comparisons import decision_curves, difference_forest, subgroup_forest
 from .maps import lesion_shares, map_cases, map_panels, prediction_sheet
 from .paper import denominators, published_intervals
 from .scores import auc_intervals, confusion_matrix, operating_points, reliability, roc_curve
 from .style import use_style
 from .theory import cost_curves, gate_opening, kernel_curves
-from .training import learning_curves
+from .training import learning_curves, seed_bands
 
 __all__ = [
     "auc_intervals",
@@ -18,7 +19,9 @@ __all__ = [
     "confusion_matrix",
     "cost_curves",
     "crop_sizes",
+    "decision_curves",
     "denominators",
+    "difference_forest",
     "funnel",
     "gate_opening",
     "kernel_curves",
@@ -33,5 +36,7 @@ __all__ = [
     "published_intervals",
     "reliability",
     "roc_curve",
+    "seed_bands",
+    "subgroup_forest",
     "use_style",
 ]
