@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
-from .config import ALLOW_MISSING, PROFILES, Definition, get_profile, load_config
+from .config import ALLOW_MISSING, PROFILES, RETRAIN, Definition, get_profile, load_config
 from .errors import InputError
 
 app = typer.Typer(
@@ -34,29 +35,46 @@ def reproduce(
     only: Annotated[list[str] | None, typer.Option(help="chapter number, e.g. 05; repeatable")] = None,
     start: Annotated[str | None, typer.Option("--from", help="first chapter to run, e.g. 03")] = None,
     force: Annotated[bool, typer.Option(help="run notebooks again that are up to date")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="train again what results/ holds records of")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="chapters at a time, where they do not share runs")] = 1,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks; repeatable")
+    ] = None,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Run every notebook in order, then build the book; what is up to date is not run again."""
-    from tqdm import tqdm
+    chosen = _profile(profile, allow_missing)
+    given = _parameters(parameter or [])
 
     from . import reproduce as reproduction
     from .data.collection import open_collection
+    from .executor import open_executor
 
-    chosen = _profile(profile, allow_missing)
+    if retrain:
+        os.environ[RETRAIN] = "1"  # the notebooks' kernels inherit this, and what follows
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    reproduction.find_notebooks()
     typer.echo(f"profile {chosen.name}: preparing the data")
     collection = open_collection(chosen, data)
-    for split in ("train", "test"):
-        collection.prepare(chosen.run, split)
+    data_hash = {split: collection.prepare(chosen.run, split).fingerprint for split in ("train", "test")}
     if chosen.phantom_breasts is None:
-        os.environ["MAMMO_DATA"] = str(collection.root)  # the notebooks' kernels inherit it
-    steps = reproduction.plan(chosen, collection.root, only=only or (), start=start, force=force)
-    for step in tqdm(steps, desc="notebooks", unit="notebook", dynamic_ncols=True):
-        seconds = None if step.is_done else reproduction.execute(step, chosen)
-        tqdm.write(
-            f"{step.source.stem:<36} {'up to date' if seconds is None else f'{seconds:6.1f} s'}", file=sys.stdout
-        )
+        os.environ["MAMMO_DATA"] = str(collection.root)
+    choice = {"only": only or (), "start": start, "force": force, "parameters": given}
+    steps = reproduction.plan(chosen, collection.root, data_hash=data_hash, **choice)
+    head, outcomes = reproduction.start_summary(chosen, data_hash, given), []
+    work = partial(reproduction.execute, profile=chosen, show_cells=jobs == 1)
+    with open_executor(jobs) as (pool, _):  # processes: an interrupt ends them, and their kernels with them
+        for outcome in reproduction.run_steps(steps, work, pool, jobs):
+            outcomes.append(outcome)
+            reproduction.write_summary(head, steps, outcomes)
+            typer.echo(reproduction.progress_line(steps, outcomes, jobs))
+    if failed := [outcome.error for outcome in outcomes if outcome.error]:
+        raise failed[0]
     typer.echo("building the book")
-    typer.echo(f"the report: {reproduction.build_book()}")
+    book = reproduction.build_book()
+    reproduction.write_summary(head, steps, outcomes, book)
+    typer.echo(f"the report: {book}")
 
 
 @app.command()
@@ -214,6 +232,18 @@ def _profile(name: str, allow_missing: bool):
     if allow_missing:
         os.environ[ALLOW_MISSING] = "1"  # the notebooks' kernels inherit it
     return get_profile(name)
+
+
+def _parameters(given: list[str]) -> dict[str, object]:
+    import yaml
+
+    pairs = [text.partition("=") for text in given]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise InputError(f"--parameter {name!r}: write NAME=VALUE")
+        if name == "profile":
+            raise InputError("--parameter profile: choose the profile with --profile")
+    return {name: yaml.safe_load(value) for name, _, value in pairs}
 
 
 def _definition(name: str) -> str:

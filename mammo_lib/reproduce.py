@@ -1,46 +1,67 @@
 """The whole report by one command: data, every notebook in order with papermill, then the book.
 
 Finished notebooks are kept in ``book/notebooks``. A notebook runs again only when its
-source, the library, the protocol, the profile or the data folder has changed, so a
+source, its parameters, the library, the protocol, the profile or the data have changed, so a
 killed reproduction goes on where it was. A failed notebook never replaces a good page.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from .config import BUILD, ROOT, Profile
+from .config import BUILD, RETRAIN, ROOT, Profile
 from .errors import InputError
+from .runs import describe_environment, write_json
 
 SOURCE = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "notebooks"
 STATE = BUILD / "papermill"
+SUMMARY = BUILD / "summary.json"
 NOTEBOOK_TIMEOUT_S = 6 * 3600
+
+# Chapters that compute from the paper and the data alone. Every other one waits for all earlier ones but these: they
+# share runs, and a run is trained once.
+INDEPENDENT = {"00", "01", "02", "03"}
 
 
 class NotebookFailed(RuntimeError):  # noqa: N818  (an event, reported as one)
-    """A notebook stopped with an error."""
+    """A notebook stopped with an error; ``partial`` is its copy, executed as far as it came."""
 
     def __init__(self, notebook: Path, cell: int, name: str, message: str, source: str, partial: Path):
+        super().__init__(notebook, cell, name, message, source, partial)
         self.notebook, self.cell, self.source, self.partial = notebook, cell, source, partial
-        super().__init__(f"{notebook.name}, cell {cell}: {name}: {message}")
+        self.text = f"{notebook.name}, cell {cell}: {name}: {message}"
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
 class Step:
-    """One notebook of the plan."""
+    """One notebook of the plan; ``expected`` is how many seconds it took when it last ran in this profile."""
 
     source: Path
     output: Path
     key: str
     is_done: bool
+    parameters: dict[str, object]
+    expected: float | None = None
+
+    @property
+    def number(self) -> str:
+        """The chapter's number, e.g. "05"."""
+        return self.source.name[:2]
 
     @property
     def mark(self) -> Path:
@@ -48,47 +69,188 @@ class Step:
         return STATE / f"{self.source.stem}.json"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step."""
+
+    step: Step
+    status: Literal["done", "up to date", "failed", "not run"]
+    seconds: float | None = None
+    error: NotebookFailed | None = None
+
+
 def find_notebooks() -> list[Path]:
-    """Return the numbered notebooks, in order."""
-    return sorted(SOURCE.glob("[0-9][0-9]_*.ipynb"))
+    """Return the numbered notebooks, in order.
+
+    Raises
+    ------
+    InputError
+        There are none: this is an installed library without a checkout.
+    """
+    notebooks = sorted(SOURCE.glob("[0-9][0-9]_*.ipynb"))
+    if not notebooks:
+        raise InputError(f"{SOURCE}: no notebooks; run this in a checkout of the project, or set MAMMO_ROOT to one")
+    return notebooks
 
 
-def plan(profile: Profile, data: Path | None = None, *, only=(), start=None, force=False) -> list[Step]:
+def plan(
+    profile: Profile,
+    data: Path | None = None,
+    *,
+    data_hash: dict | None = None,
+    only=(),
+    start=None,
+    force=False,
+    parameters: dict | None = None,
+) -> list[Step]:
     """Say which notebooks a reproduction consists of and which of them are up to date.
 
-    ``only`` and ``start`` take chapter numbers ("05"); a number that no notebook has is an error.
+    ``only`` and ``start`` take chapter numbers ("05"). Each notebook is given those of ``parameters`` that it declares.
+
+    Raises
+    ------
+    InputError
+        No notebook has a number, or no chosen notebook declares a parameter.
     """
     notebooks = find_notebooks()
     for number in [*only, *([start] if start else [])]:
         if not any(path.name.startswith(number) for path in notebooks):
             have = ", ".join(path.name[:2] for path in notebooks)
             raise InputError(f"no notebook starts with {number!r}: choose from {have}")
-    shared = _shared_key(profile, data)
-    steps = [_step(path, shared, force) for path in notebooks if not start or path.name[:2] >= start[:2]]
-    return [s for s in steps if not only or s.source.name.startswith(tuple(only))]
+    chosen = [path for path in notebooks if not start or path.name[:2] >= start[:2]]
+    chosen = [path for path in chosen if not only or path.name.startswith(tuple(only))]
+    given = assign_parameters(chosen, {"profile": profile.name} | (parameters or {}))
+    shared = _shared_key(profile, data, data_hash)
+    return [_step(path, given[path], shared, profile, force) for path in chosen]
 
 
-def execute(step: Step, profile: Profile, position: int = 1) -> float:
-    """Execute one notebook and move it into the book when it finished; return the seconds it took."""
+def assign_parameters(notebooks: list[Path], parameters: dict) -> dict[Path, dict]:
+    """Return for each notebook those of the parameters that its parameter cell declares.
+
+    Raises
+    ------
+    InputError
+        A parameter that no notebook declares: papermill would warn and go on.
+    """
     import papermill
+
+    declared = {path: set(papermill.inspect_notebook(path)) for path in notebooks}
+    known = set().union(*declared.values())
+    for name in parameters:
+        if name not in known:
+            raise InputError(f"no notebook has a parameter {name!r}: choose from {', '.join(sorted(known)) or 'none'}")
+    return {path: {k: v for k, v in parameters.items() if k in names} for path, names in declared.items()}
+
+
+def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
+    """Execute one notebook and move it into the book when it finished; return the seconds it took.
+
+    ``show_cells`` draws a bar of the cells and their time on a terminal.
+
+    Raises
+    ------
+    NotebookFailed
+        A cell raised, ran out of time, or took the kernel with it.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     STATE.mkdir(parents=True, exist_ok=True)
     EXECUTED.mkdir(parents=True, exist_ok=True)
     partial = STATE / f"{step.source.stem}.partial.ipynb"
+    bar = {"desc": f"  {step.source.stem}", "leave": False, "disable": None if show_cells else True}
     started = time.perf_counter()
     try:
         papermill.execute_notebook(
-            step.source, partial, parameters={"profile": profile.name}, cwd=SOURCE, kernel_name="python3",
-            progress_bar={"desc": f"  {step.source.stem}", "leave": False, "position": position},
+            step.source, partial, parameters=step.parameters, cwd=SOURCE, kernel_name="python3", progress_bar=bar,
             execution_timeout=NOTEBOOK_TIMEOUT_S, start_timeout=120,
         )  # fmt: skip
     except PapermillExecutionError as error:
         raise NotebookFailed(step.source, error.cell_index, error.ename, error.evalue, error.source, partial) from error
+    except (CellTimeoutError, DeadKernelError) as error:
+        cell, source = _cell_at_work(partial)
+        what = str(error).strip().splitlines()[0]
+        if isinstance(error, DeadKernelError):
+            what += " (most often for lack of memory)"
+        raise NotebookFailed(step.source, cell, type(error).__name__, what, source, partial) from error
     _publish(partial, step)
     seconds = time.perf_counter() - started
-    step.mark.write_text(json.dumps({"key": step.key, "profile": profile.name, "seconds": round(seconds, 2)}))
+    write_json(step.mark, {"key": step.key, "profile": profile.name, "seconds": round(seconds, 2)})
     return seconds
+
+
+def run_steps(steps: list[Step], work: Callable[[Step], float], pool: Executor, jobs: int) -> Iterator[Outcome]:
+    """Yield what became of each step as it finishes, at most ``jobs`` at a time, none before those that it needs.
+
+    ``work`` executes a step and returns the seconds. After a failure nothing new starts: what is running is finished,
+    what is left is reported as not run.
+    """
+    waiting, running, failed = list(steps), {}, False
+    while running or (waiting and not failed):
+        for step in _ready(waiting, running.values())[: 0 if failed else jobs - len(running)]:
+            waiting.remove(step)
+            if step.is_done:
+                yield Outcome(step, "up to date")
+            else:
+                running[pool.submit(work, step)] = step
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            outcome = _outcome(running.pop(future), future)
+            failed |= outcome.status == "failed"
+            yield outcome
+    yield from (Outcome(step, "not run") for step in waiting)
+
+
+def seconds_left(steps: list[Step], outcomes: list[Outcome], jobs: int = 1) -> float | None:
+    """Estimate the seconds that the steps without an outcome take; None where nothing is known.
+
+    A step that ran before takes as long again; one that never did takes the mean of the known ones.
+    """
+    finished = {outcome.step.source for outcome in outcomes}
+    rest = [step for step in steps if step.source not in finished and not step.is_done]
+    known = [step.expected for step in rest if step.expected is not None]
+    known += [outcome.seconds for outcome in outcomes if outcome.seconds is not None]
+    if not known and rest:
+        return None
+    return sum(sum(known) / len(known) if step.expected is None else step.expected for step in rest) / jobs
+
+
+def progress_line(steps: list[Step], outcomes: list[Outcome], jobs: int = 1) -> str:
+    """Return one line on the step that finished last: how many of how many, how long, and how long for the rest."""
+    outcome = outcomes[-1]
+    took = outcome.status if outcome.seconds is None else f"{outcome.seconds:.1f} s"
+    line = f"[{len(outcomes):>2}/{len(steps)}] {outcome.step.source.stem:<32} {took:>10}"
+    left = seconds_left(steps, outcomes, jobs)
+    if outcome.status != "done" or not left:
+        return line
+    return f"{line}   about {left:.0f} s left" if left < 100 else f"{line}   about {left / 60:.0f} min left"
+
+
+def start_summary(profile: Profile, data_hash: dict, parameters: dict) -> dict:
+    """Return the head of the machine-readable summary: what is reproduced, from what, where."""
+    environment = describe_environment()
+    return {
+        "profile": profile.name,
+        "parameters": parameters,
+        "retrain": os.environ.get(RETRAIN) == "1",
+        "data_hash": data_hash,
+        "commit": environment["commit"],
+        "is_dirty": environment["is_dirty"],
+        "protocol_hash": environment["protocol_hash"],
+        "versions": environment["packages"] | {"python": environment["python"]},
+        "system": environment["system"],
+        "cpu_count": environment["cpu_count"],
+        "started_at": _now(),
+    }
+
+
+def write_summary(head: dict, steps: list[Step], outcomes: list[Outcome], book: Path | None = None) -> None:
+    """Write ``_build/summary.json``: the head, then per notebook its status, seconds, key and error."""
+    by_source = {outcome.step.source: outcome for outcome in outcomes}
+    notebooks = [_summarised(by_source.get(step.source, Outcome(step, "not run"))) for step in steps]
+    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
+    shown = book.relative_to(ROOT).as_posix() if book else None
+    write_json(SUMMARY, head | {"updated_at": _now(), "notebooks": notebooks, "book": shown})
 
 
 def build_book(*, strict: bool = False) -> Path:
@@ -102,23 +264,65 @@ def build_book(*, strict: bool = False) -> Path:
     return BUILD / "html" / "index.html"
 
 
-def _shared_key(profile: Profile, data: Path | None) -> bytes:
-    digest = hashlib.sha256(profile.model_dump_json().encode() + str(data).encode())
-    for folder, pattern in ((ROOT / "mammo_lib", "*.py"), (ROOT / "book", "*.json"), (ROOT / "book", "*.csv")):
-        for path in sorted(folder.rglob(pattern)):
+def _shared_key(profile: Profile, data: Path | None, data_hash: dict | None) -> bytes:
+    switches = [profile.model_dump_json(), str(data), data_hash, os.environ.get(RETRAIN) == "1"]
+    digest = hashlib.sha256(json.dumps(switches, sort_keys=True).encode())
+    sources = [("mammo_lib", "*.py"), ("book", "*.json"), ("book", "*.csv"), ("book", "protocol.md")]
+    if profile.phantom_breasts is None:
+        sources.append(("results", "metrics.json"))
+    for folder, pattern in sources:
+        for path in sorted((ROOT / folder).rglob(pattern)):
             digest.update(path.read_bytes())
     return digest.digest()
 
 
-def _step(notebook: Path, shared: bytes, force: bool) -> Step:
+def _step(notebook: Path, parameters: dict, shared: bytes, profile: Profile, force: bool) -> Step:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    content = [(cell["cell_type"], cell["metadata"], "".join(cell["source"])) for cell in cells]
-    key = hashlib.sha256(shared + json.dumps(content, sort_keys=True).encode()).hexdigest()
-    step = Step(notebook, EXECUTED / notebook.name, key, is_done=False)
-    is_done = (
-        not force and step.output.exists() and step.mark.exists() and json.loads(step.mark.read_text())["key"] == key
-    )
-    return Step(notebook, step.output, key, is_done)
+    content = [[cell["cell_type"], cell["metadata"], "".join(cell["source"])] for cell in cells]
+    key = hashlib.sha256(shared + json.dumps([parameters, content], sort_keys=True).encode()).hexdigest()
+    step = Step(notebook, EXECUTED / notebook.name, key, False, parameters)
+    mark = json.loads(step.mark.read_text(encoding="utf-8")) if step.mark.exists() else {}
+    is_done = not force and step.output.exists() and mark.get("key") == key
+    expected = mark.get("seconds") if mark.get("profile") == profile.name else None
+    return Step(notebook, step.output, key, is_done, parameters, expected)
+
+
+def _ready(waiting: list[Step], running) -> list[Step]:
+    """Return the waiting steps that need nothing which is still to be done."""
+    to_do = {step.number for step in [*waiting, *running]} - INDEPENDENT
+    return [s for s in waiting if s.number in INDEPENDENT or not any(number < s.number for number in to_do)]
+
+
+def _outcome(step: Step, future) -> Outcome:
+    try:
+        return Outcome(step, "done", future.result())
+    except NotebookFailed as error:
+        return Outcome(step, "failed", error=error)
+
+
+def _summarised(outcome: Outcome) -> dict:
+    error = outcome.error
+    described = {"cell": error.cell, "message": str(error), "partial": error.partial.as_posix()} if error else None
+    return {
+        "notebook": outcome.step.source.stem,
+        "status": outcome.status,
+        "seconds": None if outcome.seconds is None else round(outcome.seconds, 2),
+        "key": outcome.step.key,
+        "error": described,
+    }
+
+
+def _cell_at_work(partial: Path) -> tuple[int, str]:
+    """Return the index and source of the first code cell that the kernel never answered."""
+    cells = json.loads(partial.read_text(encoding="utf-8"))["cells"] if partial.exists() else []
+    for index, cell in enumerate(cells):
+        if cell["cell_type"] == "code" and "shell.execute_reply" not in cell["metadata"].get("execution", {}):
+            return index, "".join(cell["source"])
+    return 0, ""
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _publish(partial: Path, step: Step) -> None:

@@ -42,6 +42,15 @@ def test_unknown_profile(command):
     )
 
 
+@pytest.mark.parametrize("given, says", [("epochs", "write NAME=VALUE"), ("profile=paper", "with --profile")])
+def test_a_parameter_that_makes_no_sense(given, says):
+    assert says in one_line(mammo("reproduce", "-p", given))
+
+
+def test_reproduction_outside_a_checkout(tmp_path):
+    assert "no notebooks; run this in a checkout" in one_line(mammo("reproduce", MAMMO_ROOT=tmp_path))
+
+
 def test_real_profile_without_data():
     line = one_line(mammo("reproduce", "--profile", "mirror"))
     assert "profile 'mirror' needs real images: give the folder of CBIS-DDSM with --data DIR" in line
@@ -73,6 +82,8 @@ def a_test_film(root):
 def test_truncated_image(damaged, command):
     film = a_test_film(damaged)
     film.write_bytes(film.read_bytes()[:-9999])
+    (damaged.parent / "notebooks").mkdir()
+    (damaged.parent / "notebooks" / "00_none.ipynb").touch()
     line = one_line(mammo(*command, "--profile", "mirror", "--data", damaged, MAMMO_ROOT=damaged.parent))
     assert f"{film}: cannot be decoded" in line
     assert not list(damaged.parent.rglob("_build/cache/.*"))

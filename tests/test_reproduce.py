@@ -1,6 +1,11 @@
 """The reproduction: what is up to date is not run again, a failed notebook never replaces a page."""
 
 import json
+import os
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import nbformat
 import pytest
@@ -8,6 +13,7 @@ import pytest
 from mammo_lib import reproduce
 from mammo_lib.config import PROFILES
 from mammo_lib.errors import InputError
+from mammo_lib.executor import InProcess
 
 SMOKE = PROFILES["smoke"]
 
@@ -19,6 +25,7 @@ def project(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
         monkeypatch.setattr(reproduce, name, tmp_path / folder)
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.setattr(reproduce, "SUMMARY", tmp_path / "_build/summary.json")
     (tmp_path / "mammo_lib").mkdir()
     write_notebook(tmp_path / "notebooks/00_first.ipynb", "print(profile)")
     write_notebook(tmp_path / "notebooks/05_second.ipynb", "1 + 1")
@@ -69,3 +76,96 @@ def test_only_and_from_choose_chapters(project):
     assert [s.source.name for s in reproduce.plan(SMOKE, start="05")] == ["05_second.ipynb"]
     with pytest.raises(InputError, match=r"no notebook starts with '07': choose from 00, 05"):
         reproduce.plan(SMOKE, only=["07"])
+
+
+def test_a_parameter_goes_to_the_notebooks_that_have_it_and_an_unknown_one_is_refused(project):
+    with pytest.raises(InputError, match="no notebook has a parameter 'epoch': choose from profile"):
+        reproduce.plan(SMOKE, parameters={"epoch": 3})
+    path = project / "notebooks/05_second.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source += "\nseeds = 5"
+    nbformat.write(notebook, path)
+    before = reproduce.plan(SMOKE)
+    first, second = reproduce.plan(SMOKE, parameters={"seeds": 2})
+    assert first.parameters == {"profile": "smoke"}
+    assert second.parameters == {"profile": "smoke", "seeds": 2}
+    assert (first.key == before[0].key, second.key == before[1].key) == (True, False)
+
+
+def test_a_kernel_that_dies_is_a_failure_with_its_cell(project):
+    write_notebook(project / "notebooks/00_first.ipynb", "import os; os._exit(1)")
+    step = reproduce.plan(SMOKE, only=["00"])[0]
+    with pytest.raises(reproduce.NotebookFailed, match=r"00_first\.ipynb, cell \d: DeadKernelError") as caught:
+        reproduce.execute(step, SMOKE)
+    assert caught.value.source == "import os; os._exit(1)"
+
+
+def step_of(number, folder, **facts):
+    path = folder / f"{number}_chapter.ipynb"
+    return reproduce.Step(path, path, f"key {number}", **({"is_done": False, "parameters": {}} | facts))
+
+
+def toy(step, log, slow=()):
+    """Log when a step starts and ends; 06 fails."""
+    with open(log / step.number, "w") as file:
+        file.write(f"{time.time()} ")
+        time.sleep(0.5 if step.number in slow else 0)
+        if step.number == "06":
+            raise reproduce.NotebookFailed(step.source, 3, "ValueError", "no", "1 / 0", step.output)
+        file.write(f"{time.time()}")
+    return 2.0
+
+
+def test_after_a_failure_nothing_new_starts(tmp_path):
+    steps = [step_of("04", tmp_path, is_done=True), *(step_of(n, tmp_path) for n in ("05", "06", "07", "12"))]
+    outcomes = list(reproduce.run_steps(steps, partial(toy, log=tmp_path), InProcess(), 1))
+    assert [o.status for o in outcomes] == ["up to date", "done", "failed", "not run", "not run"]
+    assert "06_chapter.ipynb, cell 3: ValueError: no" in str(outcomes[2].error)
+    assert not (tmp_path / "07").exists()
+
+
+def test_chapters_that_share_runs_wait_for_each_other_and_the_others_do_not(tmp_path):
+    steps = [step_of(n, tmp_path) for n in ("00", "04", "05", "07")]
+    work = partial(toy, log=tmp_path, slow=("00", "04", "05"))
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(reproduce.run_steps(steps, work, pool, 2))
+    span = {o.step.number: [float(t) for t in (tmp_path / o.step.number).read_text().split()] for o in outcomes}
+    assert span["04"][1] <= span["05"][0] < span["05"][1] <= span["07"][0]
+    assert span["00"][0] < span["04"][1]
+    assert span["04"][0] < span["00"][1]
+
+
+def test_time_left_is_what_it_took_before_and_the_mean_where_that_is_unknown(tmp_path):
+    steps = [step_of("00", tmp_path), step_of("01", tmp_path, expected=30.0), step_of("02", tmp_path)]
+    done = reproduce.Outcome(steps[0], "done", 10.0)
+    assert reproduce.seconds_left(steps, [done]) == 30 + (30 + 10) / 2
+    assert reproduce.seconds_left(steps, [done], jobs=2) == 25
+    assert reproduce.seconds_left([steps[0], steps[2]], []) is None
+    assert "about 50 s left" in reproduce.progress_line(steps, [done])
+
+
+def test_the_summary_says_what_became_of_each_notebook(project):
+    steps = reproduce.plan(SMOKE)
+    reproduce.execute(steps[0], SMOKE)
+    assert reproduce.plan(SMOKE)[0].expected > 0
+    error = reproduce.NotebookFailed(steps[1].source, 2, "ValueError", "no", "1 / 0", project / "partial.ipynb")
+    outcomes = [reproduce.Outcome(steps[0], "done", 1.5), reproduce.Outcome(steps[1], "failed", error=error)]
+    reproduce.write_summary(reproduce.start_summary(SMOKE, {"train": "a"}, {}), steps, outcomes)
+    summary = json.loads((project / "_build/summary.json").read_text())
+    first, second = summary["notebooks"]
+    assert first == {"notebook": "00_first", "status": "done", "seconds": 1.5, "key": steps[0].key, "error": None}
+    assert second["error"]["message"] == "05_second.ipynb, cell 2: ValueError: no"
+    assert (summary["profile"], summary["data_hash"], summary["book"]) == ("smoke", {"train": "a"}, None)
+    assert {"commit", "versions", "is_dirty", "started_at", "updated_at"} <= set(summary)
+
+
+def test_retraining_makes_every_page_stale(project, monkeypatch):
+    reproduce.execute(reproduce.plan(SMOKE)[0], SMOKE)
+    monkeypatch.setitem(os.environ, "MAMMO_RETRAIN", "1")
+    assert not reproduce.plan(SMOKE)[0].is_done
+
+
+def test_a_failure_can_come_from_another_process(tmp_path):
+    error = reproduce.NotebookFailed(tmp_path / "06.ipynb", 3, "ValueError", "no", "1 / 0", tmp_path)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.source, copy.partial) == (str(error), "1 / 0", tmp_path)
