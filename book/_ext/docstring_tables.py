@@ -65,7 +65,8 @@ def _hide_signature(app, what, name, obj, options, signature, returns):
 
 
 def _skip(app, what, name, obj, skip, options):
-    return True if name == "model_config" else None
+    """Leave out what says nothing: pydantic's settings, and named tuples' "Alias for field number"."""
+    return True if name == "model_config" or type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app):
