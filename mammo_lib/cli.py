@@ -86,8 +86,13 @@ def run(
     profile: ProfileOption = "smoke",
     data: DataOption = None,
     allow_missing: AllowMissing = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes (default: one per GPU, else one)")] = None,
+    cluster: Annotated[str | None, typer.Option(help="address of a Dask scheduler, instead of processes")] = None,
 ) -> None:
-    """Train one config, or every seed of an experiment or a group, one after another; scores validation only."""
+    """Train one config, or every seed of an experiment or a group; scores validation only.
+
+    Finished runs are read, interrupted ones go on, and a run that fails does not stop the others (exit code 1).
+    """
     from .experiments import experiment_configs
 
     chosen = _profile(profile, allow_missing)
@@ -96,13 +101,22 @@ def run(
     configs = [load_config(config)] if config else experiment_configs(chosen, experiment)
     # What is wrong with the arguments is said before the seconds that torch takes to import.
     from .data.collection import open_collection
-    from .train import train_run
+    from .sweep import run_sweep
 
-    collection = open_collection(chosen, data)
-    for number, one in enumerate(configs, start=1):
-        if len(configs) > 1:
-            typer.echo(f"[{number}/{len(configs)}] {one.experiment}, seed {one.seed}")
-        _echo_metrics(train_run(one, collection, progress=True), "validation")
+    sweep = run_sweep(configs, open_collection(chosen, data), workers=workers, cluster=cluster, progress=True)
+    failures = []
+    try:
+        for number, outcome in enumerate(sweep, start=1):
+            if outcome.error and len(configs) == 1:
+                raise InputError(outcome.error)
+            failures += [outcome] if outcome.error else []
+            _echo_outcome(outcome, number, len(configs))
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into the second
+        typer.secho("interrupted; the same command goes on after the last whole epoch", fg="yellow", err=True)
+        raise typer.Exit(130) from None
+    if failures:
+        _echo_failures(failures, len(configs))
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -114,6 +128,43 @@ def evaluate(profile: ProfileOption = "smoke", data: DataOption = None, allow_mi
 
     for opened in evaluate_profile(chosen, open_collection(chosen, data)):
         _echo_metrics(opened.run, "test")
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="images or folders; names or DICOM tags say which view of which breast")
+    ] = None,
+    run: Annotated[Path, typer.Option(help="folder of a finished run, with its checkpoint")] = ...,
+    out: Annotated[Path, typer.Option(help="where a JSON file and a picture per breast go")] = Path("predictions"),
+    cc: Annotated[Path | None, typer.Option("--cc", help="whole CC view of one breast")] = None,
+    mlo: Annotated[Path | None, typer.Option("--mlo", help="whole MLO view")] = None,
+    crop_cc: Annotated[Path | None, typer.Option("--crop-cc", help="the lesion in the CC view")] = None,
+    crop_mlo: Annotated[Path | None, typer.Option("--crop-mlo", help="the lesion in the MLO view")] = None,
+    aspect: Annotated[
+        float | None, typer.Option(min=0.2, max=5, help="height over width of the pixels of whole views, if stretched")
+    ] = None,
+) -> None:
+    """Score mammograms with a trained network: probability, gates, maps. Research use only, not a medical device."""
+    from .data.given import find_breasts, name_breast
+
+    named = {("whole", "CC"): cc, ("whole", "MLO"): mlo, ("crop", "CC"): crop_cc, ("crop", "MLO"): crop_mlo}
+    named = {key: path for key, path in named.items() if path is not None}
+    if bool(paths) == bool(named):
+        raise InputError("give either images or folders, or one breast with --cc, --mlo, --crop-cc, --crop-mlo")
+    refused: list[str] = []
+    breasts = find_breasts(paths, refused) if paths else [name_breast(named)]
+    from .predict import NOTICE, predict_breasts, write_prediction
+    from .runs import Run
+
+    typer.secho(NOTICE, fg="red")
+    for prediction in predict_breasts(Run(run), breasts, aspect=aspect, refused=refused if paths else None):
+        _, picture = write_prediction(prediction, out)
+        typer.echo(f"{prediction.line}; {picture}")
+    for reason in refused:
+        typer.secho(f"mammo: refused: {reason}", fg="red", err=True)
+    if refused:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -266,6 +317,26 @@ def _echo_metrics(run, split: str) -> None:
     shown = ("auc", "accuracy", "sensitivity", "specificity", "f1")
     values = ", ".join(f"{name} {run.metrics[split][name]['value']:.3f}" for name in shown)
     typer.echo(f"{run.folder.parent.name}/{run.folder.name}: {split} {values}\n  record: {run.folder}")
+
+
+def _echo_outcome(outcome, number: int, total: int) -> None:
+    from tqdm import tqdm
+
+    if total == 1 and outcome.run:
+        return _echo_metrics(outcome.run, "validation")
+    name = f"[{number}/{total}] {outcome.config.experiment}, seed {outcome.config.seed}"
+    if outcome.error:
+        return tqdm.write(f"{name}: FAILED: {outcome.error}", file=sys.stderr)
+    took = "finished before" if outcome.was_finished else f"{outcome.seconds:.0f} s"
+    auc = outcome.run.metrics["validation"]["auc"]["value"]
+    tqdm.write(f"{name}: validation auc {auc:.3f}, {took}", file=sys.stdout)
+
+
+def _echo_failures(failures: list, total: int) -> None:
+    typer.secho(f"mammo: {len(failures)} of {total} runs failed:", fg="red", err=True)
+    for outcome in failures:
+        typer.echo(f"  {outcome.config.experiment}, seed {outcome.config.seed}: {outcome.error}", err=True)
+    typer.echo("give the same command again: finished runs are read, the others go on", err=True)
 
 
 def main() -> None:
