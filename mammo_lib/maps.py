@@ -64,6 +64,11 @@ class SpatialMap:
         return np.kron(self.values[row], np.ones((self.stride, self.stride), np.float32))[:size, :size]
 
 
+def finest(maps: Sequence[SpatialMap]) -> SpatialMap:
+    """Return the map with the smallest cells; of several the last, the one nearest to the decision."""
+    return min(reversed(maps), key=lambda one: one.stride)
+
+
 def forward_maps(classifier: Classifier, batch: dict) -> list[SpatialMap]:
     """Return the maps of one forward pass: spatial SeqMoE gates, token gates of mixers, attention received."""
     model = classifier.model

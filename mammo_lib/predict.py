@@ -26,7 +26,7 @@ from .data.prepare import FULL_SCALE, prepare_view
 from .data.sources import NO_BOX, read_view
 from .errors import InputError
 from .experiments import experiment_configs
-from .maps import KINDS, SpatialMap, forward_maps, grad_cam, saliency_maps
+from .maps import KINDS, SpatialMap, finest, forward_maps, grad_cam, saliency_maps
 from .runs import Run, file_hash, write_json
 from .train import Classifier, flipped, load_best, log_odds
 
@@ -201,18 +201,18 @@ def _predict(run: Run, classifier: Classifier, prepared: list[tuple[GivenBreast,
 def shown_maps(classifier: Classifier, batch: dict) -> tuple[dict[tuple[str, str], SpatialMap], str]:
     """Return the maps of the picture by (stream, view), and their name.
 
-    They are the last spatial SeqMoE gate where there is one, else Grad-CAM, else integrated gradients.
+    They are the finest spatial SeqMoE gate where there is one, else Grad-CAM, else integrated gradients.
     """
     gates = [one for one in forward_maps(classifier, batch) if one.kind == "gate"]
     maps = gates or grad_cam(classifier, batch) or saliency_maps(classifier, batch)
-    last = {(one.stream, one.view): one for one in maps}
-    one = maps[-1]
+    one = finest(maps)
+    shown = {(other.stream, other.view): other for other in maps if other.block == one.block}
     meaning = {
         "gate": f"SeqMoE gate of {one.block}, one value per {classifier.config.model.gate_scope}",
         "grad_cam": "Grad-CAM, what raises the probability (coarse: one value per 32 x 32 pixels)",
         "integrated_gradients": "integrated gradients, what moves the probability in either direction",
     }
-    return last, meaning.get(one.kind, KINDS[one.kind])
+    return shown, meaning.get(one.kind, KINDS[one.kind])
 
 
 def gates_of(classifier: Classifier, output, i: int) -> dict[str, dict[str, float]]:

@@ -57,3 +57,34 @@ def cache_home(tmp_path_factory):
     memo.MEMO = collection.CACHE.with_name("files.sqlite")
     yield
     collection.CACHE, memo.MEMO = before
+
+
+@pytest.fixture(scope="session")
+def untrained_run(tmp_path_factory, tiny_profile, collection):
+    """Make a run folder in the form of a finished one, its weights drawn at random, gates included; nothing is trained.
+
+    Call it with fields of the model that differ from the tiny profile's.
+    """
+    import torch
+
+    from mammo_lib import train
+    from mammo_lib.data.loader import split_cohort
+
+    def make(**model):
+        config = tiny_profile.run.model_copy(update={"model": tiny_profile.run.model.model_copy(update=model)})
+        run = runs.Run(tmp_path_factory.mktemp("untrained") / "seed0-untrained")
+        run.folder.mkdir()
+        torch.manual_seed(0)
+        classifier = train.Classifier(config).eval()
+        with torch.no_grad():
+            for parameter in classifier.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        torch.save({"state_dict": classifier.state_dict()}, run.checkpoint)
+        runs.write_json(run.folder / "config.json", config.model_dump(mode="json"))
+        runs.write_json(run.folder / "environment.json", {"data_hash": "none", "commit": None})
+        cohort = split_cohort(config, collection.prepare(config, "train").cohort)["validation"]
+        logits = torch.linspace(-1, 1, len(cohort)).numpy()
+        run.finish(train.with_choices(train.as_predictions(cohort, logits), 0.5, 2.0), {"validation": {}})
+        return run
+
+    return make

@@ -6,7 +6,7 @@ the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammogra
 
 from .cohort import cohort_composition, crop_sizes, funnel, malignant_shares, mammogram_grid
 from .comparisons import decision_curves, difference_forest, subgroup_forest
-from .maps import lesion_shares, map_cases, map_panels, prediction_sheet
+from .maps import gate_view, lesion_shares, map_cases, map_panels, prediction_sheet
 from .paper import denominators, published_intervals
 from .scores import auc_intervals, confusion_matrix, operating_points, reliability, roc_curve
 from .style import use_style
@@ -24,6 +24,7 @@ __all__ = [
     "difference_forest",
     "funnel",
     "gate_opening",
+    "gate_view",
     "kernel_curves",
     "learning_curves",
     "lesion_shares",

@@ -165,16 +165,45 @@ def _probability_scale(axes, probability: float, threshold: float) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _gate_lines(axes, gates: Mapping[str, Mapping[str, float]]) -> None:
+def _gate_lines(axes, gates: Mapping[str, Mapping[str, float]], shown: str = "", block: str = "") -> None:
+    """Draw a line of gates per input through the depth; ``shown`` in black, ``block`` marked."""
     if not gates:
         axes.set_axis_off()
         axes.text(0, 0.5, "This network has no SeqMoE gates.", fontsize=9, va="center", transform=axes.transAxes)
         return
     blocks = list(dict.fromkeys(block for values in gates.values() for block in values))
     for (name, values), colour, marker in zip(gates.items(), PALETTE, "osD^v<", strict=False):
-        axes.plot([blocks.index(block) for block in values], list(values.values()), marker=marker, markersize=5,
-                  color=colour, label=name)  # fmt: skip
+        is_shown = name == shown
+        axes.plot([blocks.index(b) for b in values], list(values.values()), marker=marker, markersize=5, label=name,
+                  color="black" if is_shown else colour, linewidth=2.2 if is_shown else 1.3)  # fmt: skip
+    if block in blocks:
+        axes.axvspan(blocks.index(block) - 0.2, blocks.index(block) + 0.2, color=GREY, alpha=0.25, linewidth=0)
     axes.set_xticks(range(len(blocks)), [b.removeprefix("stage").replace("_block", ".") for b in blocks], fontsize=8)
     axes.set(ylim=(0, 1.02), xlabel="stage.block", ylabel="gate")
     axes.set_title("SeqMoE gates, from image to decision", fontsize=9)
     axes.legend(fontsize=7, ncols=2, loc="lower left")
+
+
+def gate_view(
+    image: np.ndarray | None, values: np.ndarray | None, map_name: str, box,
+    gates: Mapping[str, Mapping[str, float]], shown: str, block: str, title: str,
+) -> Figure:  # fmt: skip
+    """Draw one view of one breast, a map over it, and the gates of every input through the depth.
+
+    ``shown`` is the input on display, ``block`` the block whose map it is. None: no such view, no such map.
+    """
+    figure, (plain, covered, depth) = canvas(width=7, height=3.4, columns=3, width_ratios=[1, 1, 1.3])
+    for axes in (plain, covered):
+        axes.set_axis_off()
+    plain.set_title(shown, fontsize=9, loc="center")
+    if image is None:
+        plain.text(0.5, 0.5, "this breast lacks it", ha="center", transform=plain.transAxes, color=GREY)
+    else:
+        draw_mammogram(plain, image, box)
+    if values is not None:
+        _mapped_panel(covered, image, values, box, map_name)
+    else:
+        covered.set_title(f"{map_name}\nno map: one value per image", fontsize=8, loc="center")
+    _gate_lines(depth, gates, shown, block)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
