@@ -74,6 +74,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(config, collection, monkeypat
     assert resumed.folder != whole.folder
     pd.testing.assert_frame_equal(resumed.predictions, whole.predictions, check_exact=True)
     pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
+    for table in ("gate_history", "gates", "interventions"):
+        pd.testing.assert_frame_equal(getattr(resumed, table), getattr(whole, table), rtol=1e-5)
 
 
 def test_averaged_weights_are_the_ones_that_are_kept(config, collection):

@@ -102,12 +102,16 @@ class Gate(nn.Module):
         return windows if self.kind == "learned" and self.scope == "window" else windows[:, 0, 0]
 
     def spread(self, values: Tensor, grid: Grid) -> Float[Tensor, "windows _ 1"]:
-        """Undo :meth:`values`: give every window or token its value; one per image, (batch,), serves any scope."""
+        """Undo :meth:`values`: give every window or token its value; one per image, (batch,), serves any scope.
+
+        Tokens that only pad the last windows are in no map; they get 1.
+        """
         if values.ndim == 1:
             return grid.per_window(values)
         if self.scope == "window":
             return values.reshape(-1, 1, 1)
-        return to_windows(values[:, None], grid.w)
+        is_token = to_windows(torch.ones_like(values)[:, None], grid.w) > 0
+        return to_windows(values[:, None], grid.w).where(is_token, 1)
 
 
 class SeqMoE(nn.Module):
