@@ -96,7 +96,7 @@ def rows_of(runs: Sequence[Run], split: str = "test") -> list[pd.DataFrame]:
     InputError
         The split has not been opened for a run.
     """
-    frames = [run.predictions.query("split == @split").reset_index(drop=True) for run in runs]
+    frames = [part_of(run.predictions, split) for run in runs]
     for run, frame in zip(runs, frames, strict=True):
         if frame.empty:
             have = ", ".join(run.predictions["split"].unique())
@@ -104,9 +104,14 @@ def rows_of(runs: Sequence[Run], split: str = "test") -> list[pd.DataFrame]:
     return frames
 
 
+def part_of(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of a split."""
+    return predictions[predictions["split"] == split].reset_index(drop=True)
+
+
 def together(runs: Sequence[Run], split: str = "test") -> pd.DataFrame:
     """Return the ensemble's predictions of a split: mean logit over seeds, its own threshold and temperature."""
-    return ensemble([run.predictions for run in runs]).query("split == @split").reset_index(drop=True)
+    return part_of(ensemble([run.predictions for run in runs]), split)
 
 
 def summary(
@@ -266,8 +271,8 @@ def what_differs(profile: Profile) -> str:
     for section in ("data", "model"):
         ours, theirs = getattr(run, section), getattr(paper, section)
         parts += [f"{key} {value}" for key, value in ours if value != getattr(theirs, key) and key != "allow_missing"]
-    if run.model.weights is None:
-        parts.append("no ImageNet weights" + (", encoders distilled instead" if run.pretrain else ""))
+    if not run.model.is_pretrained:
+        parts.append("no ImageNet weights")
     changed = [key for key, value in run.train if value != getattr(paper.train, key)]
     if changed:
         parts.append(f"{len(changed)} training settings")

@@ -80,20 +80,16 @@ def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     The first curve has its band; working up every breast and none are drawn in grey.
     """
     figure, axes = canvas(width=7, height=4.0)
-    for i, ((name, curve), colour) in enumerate(zip(curves.items(), cycle(PALETTE), strict=False)):
-        axes.plot(100 * curve["threshold"], curve["value"], color=colour, label=name, zorder=3)
-        if i == 0:
-            axes.fill_between(
-                100 * curve["threshold"], curve["low"], curve["high"], color=colour, alpha=0.18, linewidth=0
-            )
-    first = next(iter(curves.values()))
-    axes.plot(100 * first["threshold"], first["treat_all"], color=GREY, linestyle="--", label="work up every breast")
+    name, first = next(iter(curves.items()))
+    percent = 100 * first["threshold"]
+    for (label, curve), colour in zip(curves.items(), cycle(PALETTE), strict=False):
+        axes.plot(percent, curve["value"], color=colour, label=label, zorder=3)
+    axes.fill_between(percent, first["low"], first["high"], color=PALETTE[0], alpha=0.18, linewidth=0)
+    axes.plot(percent, first["treat_all"], color=GREY, linestyle="--", label="work up every breast")
     axes.axhline(0, color=GREY, linestyle=":", label="work up none")
-    highest = max(curve["high"].max() for curve in curves.values())
-    axes.set(
-        xlabel="threshold, % probability of malignancy", ylabel=f"net benefit per breast, n = {first['n'].iloc[0]}"
-    )
-    axes.set_ylim(-0.1, 1.1 * max(highest, 0.1))
+    axes.set_xlabel("threshold, % probability of malignancy")
+    axes.set_ylabel(f"net benefit per breast, n = {first['n'].iloc[0]}")
+    axes.set_ylim(-0.1, 1.1 * max(0.1, *(curve["high"].max() for curve in curves.values())))
     axes.set_title(_decision_finding(first, name))
     legend_below(figure, axes)
     return figure
@@ -104,7 +100,6 @@ def _decision_finding(curve: pd.DataFrame, name: str) -> str:
     better = curve[curve["low"] > curve["treat_all"].clip(lower=0)]["threshold"]
     if better.empty:
         return f"At no threshold is {name} surely better than all or none"
-    span = (
-        f"{100 * better.min():.0f} to {100 * better.max():.0f} %" if len(better) > 1 else f"{100 * better.min():.0f} %"
-    )
-    return f"{name[0].upper()}{name[1:]}: surely better than all or none at {span}"
+    low, high = 100 * better.min(), 100 * better.max()
+    span = f"{low:.0f}" if len(better) == 1 else f"{low:.0f} to {high:.0f}"
+    return f"{name[0].upper()}{name[1:]}: surely better than all or none at {span} %"
