@@ -59,6 +59,11 @@ class SpatialMap:
     values: np.ndarray
     stride: int
 
+    @property
+    def place(self) -> str:
+        """The block in words, to be put behind the kind's name; empty where there is none."""
+        return f", stage {self.block[5]}, block {self.block[12:]}" if self.block else ""
+
     def on_image(self, row: int, size: int) -> np.ndarray:
         """Return one breast's map, (size, size): each cell as the square that it is, nothing smoothed."""
         return np.kron(self.values[row], np.ones((self.stride, self.stride), np.float32))[:size, :size]

@@ -162,7 +162,10 @@ def _row(breast: GivenBreast, stream: str, view: str, aspect: float | None) -> S
 
 
 def _crop_alone(crop: SimpleNamespace, side: str, data: DataConfig) -> np.ndarray:
-    """Prepare a crop without its film: the side of the breast says how it lies, as mammograms are displayed."""
+    """Prepare a crop without its film: it is assumed to lie as mammograms are displayed, right breasts facing left.
+
+    NOTE: films of CBIS-DDSM do so in two of three cases only; with the film no assumption is needed.
+    """
     image = read_view(crop)
     return fit_square(image[:, ::-1] if data.orient and side == "RIGHT" else image, data.image_size)
 
@@ -208,7 +211,7 @@ def shown_maps(classifier: Classifier, batch: dict) -> tuple[dict[tuple[str, str
     one = finest(maps)
     shown = {(other.stream, other.view): other for other in maps if other.block == one.block}
     meaning = {
-        "gate": f"SeqMoE gate of {one.block}, one value per {classifier.config.model.gate_scope}",
+        "gate": f"{KINDS['gate']}{one.place}, one value per {classifier.config.model.gate_scope}",
         "grad_cam": "Grad-CAM, what raises the probability (coarse: one value per 32 x 32 pixels)",
         "integrated_gradients": "integrated gradients, what moves the probability in either direction",
     }
@@ -255,8 +258,8 @@ def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, 
     alone = [f"crop {view}" for stream, view in pixels if stream == "crop" and ("whole", view) not in breast.images]
     notes = []
     if alone and config.data.orient:
-        how = f"turned as a {breast.side} breast is displayed" if breast.side else "not turned: which side is not known"
-        notes.append(f"{', '.join(alone)}: without the film it was cut from, {how}")
+        how = f"as a {breast.side} breast is displayed" if breast.side else "with the chest wall on the left"
+        notes.append(f"{', '.join(alone)}: given without its film, assumed to lie {how}")
     if config.data.crop_context and any(stream == "crop" for stream, _ in pixels):
         square = f"squares {config.data.crop_context:g} times as wide as the lesion's box is long"
         notes.append(f"this network learnt from {square} where there was no official crop: tighter ones are new to it")
@@ -305,9 +308,10 @@ def draw_prediction(prediction: Prediction):
     weights = record["stream_gate"]
     fused = f"stream weights: crop {weights['crop']:.2f}, whole {weights['whole']:.2f}" if weights else ""
     missing = f"not given: {', '.join(record['missing'])}" if record["missing"] else "all images given"
+    is_above = record["probability"] >= record["threshold"]
     lines = [
-        f"{record['breast']}: {record['decision']} at threshold {record['threshold']:.2f}, "
-        f"probability {record['probability']:.2f}",
+        f"{record['breast']}: network's probability {record['probability']:.2f}, {'above' if is_above else 'below'} "
+        f"its threshold {record['threshold']:.2f}",
         f"after temperature {record['temperature']:.2f}: probability {record['probability_after_temperature']:.2f}; "
         + "; ".join(part for part in (fused, missing) if part),
         f"run {record['run']['experiment']}/{record['run']['folder']}, config {record['run']['config'][:12]}",

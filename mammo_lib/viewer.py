@@ -160,7 +160,7 @@ def _draw(lenses: dict[str, Lens], seen: Callable, choice: Choice) -> Figure:
         f"{choice.breast}: {'malignant' if row['label'] else 'benign'}, {called} "
         f"({row['probability']:.2f}, threshold {row['threshold']:.2f})"
     )
-    name = KINDS[choice.kind] + (f", stage {choice.block[5]}, block {choice.block[12:]}" if choice.block else "")
+    name = KINDS[choice.kind] + (found.place if found else "")
     return figures.gate_view(
         image if is_there else None, values, name, box, breast.gates, f"{choice.stream} {choice.view}", choice.block,
         title,

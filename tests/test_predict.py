@@ -79,9 +79,8 @@ def test_what_is_missing_is_masked_and_said(run, breasts):
     assert "not given: crop CC, whole MLO" in found.line
     assert set(record["gates"]) == {"crop MLO", "whole CC"}
     assert set(found.pixels) == {("crop", "MLO"), ("whole", "CC")}
-    assert record["notes"] == [
-        f"crop MLO: without the film it was cut from, turned as a {breasts[0].side} breast is displayed"
-    ]
+    how = f"assumed to lie as a {breasts[0].side} breast is displayed"
+    assert record["notes"] == [f"crop MLO: given without its film, {how}"]
     (crop_only,) = predict.predict_breasts(run, [only(breasts[0], ("crop", "CC"))])
     assert crop_only.record["stream_gate"] == {"crop": 1, "whole": 0}
 
@@ -115,7 +114,7 @@ def test_the_record_says_what_it_rests_on(run, breasts, tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [({"gate_scope": "token"}, "SeqMoE gate of stage3_block2, one value per token"), ({"gate": "none"}, "Grad-CAM")],
+    [({"gate_scope": "token"}, "SeqMoE gate, stage 3, block 2, one value per token"), ({"gate": "none"}, "Grad-CAM")],
 )
 def test_the_picture_shows_gates_that_have_a_place_else_grad_cam(untrained_run, breasts, tmp_path, model, name):
     (found,) = predict.predict_breasts(untrained_run(**model), breasts[:1])

@@ -147,6 +147,7 @@ def _sheet_column(plain, covered, key: tuple[str, str], image: np.ndarray | None
         draw_mammogram(plain, image)
     if image is not None and values is not None:
         draw_map(covered, image, values)
+        covered.set_title(_span(values[(image > 0) & np.isfinite(values)]), fontsize=7, loc="center")
     plain.set_axis_off()
     covered.set_axis_off()
 
