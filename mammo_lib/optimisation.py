@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
+import tempfile
 import warnings
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -37,6 +40,24 @@ def cosine_schedule(total_steps: int, warmup_steps: int):
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
 
     return factor
+
+
+@contextlib.contextmanager
+def checkpoints_beside(folder: Path):
+    """Let Lightning write its checkpoints below ``folder`` until they are whole and get their name.
+
+    It writes them where the system keeps temporary files. From another file system a move is a copy, and a kill in the
+    middle of it would leave a checkpoint from which no run can go on.
+    """
+    partial, before = folder / ".partial", tempfile.tempdir
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed run
+    partial.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(partial)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from mammo_lib import runs, train
+from mammo_lib.data.loader import split_cohort
 from mammo_lib.errors import InputError
 from mammo_lib.optimisation import cosine_schedule, parameter_groups
 from mammo_lib.statistics import evaluate_predictions
@@ -113,6 +115,11 @@ def test_the_second_head_learns_beside_the_first(config, collection):
     assert not torch.equal(trained.cpu(), train.Classifier(both).model.lesion_type[1].weight)
 
 
+def validation_breasts(config, collection):
+    cohort = split_cohort(config, collection.prepare(config, "train").cohort)["validation"]
+    return cohort["sample_id"].tolist()
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_run(config, collection, tmp_path):
     """Lightning's ddp over gloo: as `devices=2` on one machine, from the command line."""
@@ -125,7 +132,16 @@ def test_two_processes_train_one_run(config, collection, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     (metrics,) = root.glob("_build/runs/*/*/metrics.json")
-    assert len(pd.read_csv(metrics.parent / "history.csv")) == two.train.epochs
+    history = pd.read_csv(metrics.parent / "history.csv")
+    assert len(history) == two.train.epochs
+    assert np.isfinite(history[["train_loss", "validation_loss"]]).all(axis=None)
+    # Two processes pad the validation breasts to equal shares; the record is scored in one, each breast once.
+    predictions, validation = (
+        pd.read_parquet(metrics.parent / "predictions.parquet"),
+        validation_breasts(two, collection),
+    )
+    assert sorted(predictions["sample_id"]) == sorted(validation)
+    assert np.isfinite(predictions["logit"]).all()
 
 
 def test_schedule_warms_up_then_falls_to_zero():
