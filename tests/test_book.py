@@ -1,0 +1,154 @@
+"""The book as a reader opens it, from the disk: it builds without a warning, and every page works in a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTER = "00_the_paper_and_its_numbers"
+NOT_SOURCES = (".git", ".venv", "_build", "results", "tests", "__pycache__", ".*_cache", "*.egg-info")
+HARMLESS = (
+    # The theme preloads fonts, which a browser refuses from file://; its icons are SVG and need none.
+    r"Access to font at 'file:///.*' from origin 'null' has been blocked by CORS policy.*",
+    r"Failed to load resource: net::ERR_FAILED",
+    # Said by the theme at the first visit, when no one has chosen light or dark yet.
+    r"Got invalid theme mode: \. Resetting to auto\.",
+    # sphinx-thebe declares this on every page, twice.
+    r"Identifier 'THEBE_JS_URL' has already been declared",
+)
+ERRORS = ("Traceback (most recent call last)", "An Exception was encountered")
+RESIDUE = ("█", "%|", "it/s]", "s/it]", "<IPython.core", "<Figure size", " object at 0x")  # of bars, of displays
+
+
+def executed(page: Path) -> bool:
+    return page.is_file() and not json.loads(page.read_text(encoding="utf-8"))["metadata"].get("staged")
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """The HTML of a copy of this checkout with whatever has been executed in it, and at least the first chapter."""
+    import papermill
+
+    copy = shutil.copytree(
+        ROOT, tmp_path_factory.mktemp("book") / "copy", ignore=shutil.ignore_patterns(*NOT_SOURCES), symlinks=True
+    )
+    page = copy / "book" / "notebooks" / f"{CHAPTER}.ipynb"
+    if not executed(page):
+        source = copy / "notebooks" / page.name
+        papermill.execute_notebook(source, page, {"profile": "smoke"}, cwd=source.parent, progress_bar=False)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "-W", "--keep-going"]
+    done = subprocess.run([*command, "-q", "book/"], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return copy
+
+
+def pages() -> list[str]:
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def html(book: Path, name: str) -> Path:
+    return book / "_build" / "html" / f"{name}.html"
+
+
+def test_every_page_of_the_contents_is_built_and_linked_from_the_front_page(book):
+    front = html(book, "intro").read_text(encoding="utf-8")
+    for name in pages():
+        assert html(book, name).is_file()
+        assert name == "intro" or f'href="{name}.html"' in front
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, or any other that is installed; none is downloaded."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium installed (Debian: apt-get install chromium; or set CHROMIUM)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser):
+    """A page that keeps what it complained about and what it asked for outside the disk."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    page.complaints, page.outside = [], []
+    page.on("pageerror", lambda error: page.complaints.append(error.message))
+    page.on("console", lambda message: message.type == "error" and page.complaints.append(message.text))
+    page.on("request", lambda request: page.outside.append(request.url))
+    yield page
+    context.close()
+
+
+def complaints(tab) -> list[str]:
+    return [text for text in tab.complaints if not any(re.fullmatch(known, text, re.S) for known in HARMLESS)]
+
+
+def outside(tab) -> list[str]:
+    return [url for url in tab.outside if not url.startswith(("file:", "data:", "blob:"))]
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_page_shows_what_it_should_and_asks_nobody(tab, book, name):
+    tab.goto(html(book, name).as_uri(), wait_until="load")
+    tab.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+    tab.wait_for_function("[...document.images].every(image => image.complete)")
+    assert tab.evaluate("[...document.images].filter(i => i.naturalWidth == 0).map(i => i.src)") == []
+    article, outputs = tab.inner_text("article"), " ".join(tab.locator("article .cell_output").all_inner_texts())
+    assert [words for words in ERRORS if words in article] == []
+    assert [words for words in RESIDUE if words in outputs] == []
+    assert tab.evaluate("document.querySelectorAll('article .system-message').length") == 0
+    assert complaints(tab) == []
+    assert outside(tab) == []
+
+
+def test_an_executed_chapter_has_every_figure_of_its_notebook(tab, book):
+    notebooks = [path for path in sorted((book / "book" / "notebooks").glob("*.ipynb")) if executed(path)]
+    assert CHAPTER in [path.stem for path in notebooks]
+    for path in notebooks:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        figures = sum("image/png" in output.get("data", {}) for output in outputs)
+        tab.goto(html(book, f"notebooks/{path.stem}").as_uri())
+        assert tab.locator("article .cell_output img").count() == figures, path.name
+
+
+def test_the_reader_can_walk_from_page_to_page(tab, book):
+    tab.goto(html(book, "intro").as_uri())
+    tab.click(f".bd-sidebar-primary a[href$='{CHAPTER}.html']")
+    assert "The paper and its numbers" in tab.inner_text("h1")
+    tab.click("a.right-next")
+    assert tab.url.endswith("01_data_audit.html")
+
+
+def test_the_search_finds_a_word(tab, book):
+    tab.goto(f"{html(book, 'search').as_uri()}?q=denominator")
+    tab.wait_for_selector("ul.search li a")
+    assert CHAPTER in " ".join(tab.evaluate("[...document.querySelectorAll('ul.search li a')].map(a => a.href)"))
+
+
+def test_formulas_are_set_without_a_network(tab, book):
+    tab.goto(html(book, "notebooks/02_ssm_as_convolution").as_uri())
+    tab.wait_for_selector("mjx-container svg")
+    assert tab.locator("mjx-merror").count() == 0
+
+
+def test_nothing_sticks_out_on_a_phone(browser, book):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    for name in ("intro", f"notebooks/{CHAPTER}"):
+        page.goto(html(book, name).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+    page.close()

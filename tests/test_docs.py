@@ -1,0 +1,85 @@
+"""What the documentation shows works: Python blocks run, commands and options exist, docstring examples hold."""
+
+import doctest
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from mammo_lib.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PROSE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]
+COMMANDS = typer.main.get_command(app)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def shell_lines() -> list[tuple[str, str]]:
+    """Every command line of the prose: in a block, or in code within a sentence or a table."""
+    found = []
+    for path in PROSE:
+        text = path.read_text(encoding="utf-8")
+        lines = [line for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()]
+        lines += re.findall(r"`((?:mammo|make) [^`\n]+)`", text)
+        found += [(path.name, line.split("  #")[0].strip()) for line in lines]
+    return found
+
+
+def test_the_readmes_python_runs():
+    [source] = blocks(ROOT / "README.md", "python")
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "reference" in done.stdout
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_every_python_block_is_python(path):
+    for source in blocks(path, "python"):
+        compile(source, path.name, "exec")
+
+
+def command_of(words: list[str]):
+    """Follow ``mammo data audit ...`` down to its command; return it and what stands behind it."""
+    command = COMMANDS
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"mammo has no command {words[0]!r}"
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+def mammo_lines() -> list:
+    lines = [(name, line) for name, line in shell_lines() if re.search(r"(?:^|[/ ])mammo\s", line)]
+    return [pytest.param(re.split(r"(?:^|[/ ])mammo\s", line)[1], id=f"{name}: {line}") for name, line in lines]
+
+
+@pytest.mark.parametrize("line", mammo_lines())
+def test_every_mammo_command_and_option_exists(line):
+    if "|" in line:  # a list of commands, `mammo data audit | prepare`
+        line = line.split("|")[0]
+    words = shlex.split(re.split(r"&&|;|>", line)[0].replace("...", " "))
+    command, rest = command_of(words)
+    known = {"--help", *(option for parameter in command.params for option in parameter.opts)}
+    given = [word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)]
+    assert [option for option in given if option not in known] == []
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    used = {word for _, line in shell_lines() for word in re.findall(r"\bmake ([a-z][a-z-]*)\b(?!=)", line)}
+    assert {"reproduce", "test"} <= used <= targets
+
+
+def test_examples_in_docstrings_hold():
+    """Modules are imported only where there is something to run."""
+    for path in sorted((ROOT / "mammo_lib").rglob("*.py")):
+        if ">>> " in path.read_text(encoding="utf-8"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            assert doctest.testmod(importlib.import_module(name)).failed == 0, name
