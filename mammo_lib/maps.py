@@ -17,13 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam
 from jaxtyping import Float
+from statsmodels.stats.multitest import multipletests
 from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
 
 from .data.boxes import Box
 from .models.gated_conv import GatedConvMixer
@@ -41,6 +43,7 @@ KINDS = {
 }
 IG_STEPS = 16
 IG_CELL = 4  # pixels a side over which integrated gradients are added up: single pixels cannot be read
+CHUNK = 8  # breasts that are explained together
 FIT = 0.9  # a box moved at random lies in the breast if this share of what the lesion's box covers of it is covered
 
 
@@ -167,10 +170,11 @@ def saliency_maps(classifier: Classifier, batch: dict, steps: int = IG_STEPS) ->
 
 @dataclass(frozen=True)
 class LesionShare:
-    """How much of a map's mass lies in the lesion's box, against the same box elsewhere in the breast.
+    """How much of a map lies in the lesion's box, against the same box elsewhere; means over ``n`` breasts.
 
-    ``value`` is the mean share over ``n`` breasts, ``chance`` its mean over random places, ``low`` and ``high`` the
-    central 95 % of these, ``p`` two-sided.
+    ``share`` of the map's mass, ``area`` of the breast; ``value`` is the map's mean in the box over its mean in the
+    breast, ``chance`` the same for boxes at random places, ``low`` and ``high`` the central 95 % of these, ``p``
+    two-sided.
     """
 
     value: float
@@ -179,9 +183,14 @@ class LesionShare:
     high: float
     p: float
     n: int
+    share: float
+    area: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} in the box, {self.chance:.3f} by chance (p = {self.p:.3f}, n = {self.n} breasts)"
+        return (
+            f"{self.share:.1%} of the mass in {self.area:.1%} of the breast, {self.value:.2f} times its mean; "
+            f"by chance {self.low:.2f} to {self.high:.2f} (p = {self.p:.2g}, n = {self.n} breasts)"
+        )
 
 
 def lesion_share(
@@ -193,34 +202,61 @@ def lesion_share(
     One entry per view: a map (height, width), not negative; where the breast is, bool (height, width); the box; the
     breast's name. Views of a breast are averaged. Under the hypothesis of no relation the box could lie anywhere in
     the breast where it covers about as much of it; places are drawn anew ``n_draws`` times for all views together.
-    Views in which the map is zero say nothing and are left out.
+    Means and not sums are compared, so that an even map is even also where the box reaches beyond the breast. Views in
+    which the map is zero say nothing and are left out.
     """
-    rng, shares, drawn, seen = np.random.default_rng(seed), [], [], []
+    rng, seen, here, drawn = np.random.default_rng(seed), [], [], []
     for values, breast, box, name in zip(maps, breasts, boxes, names, strict=True):
         mass = np.where(breast, values, 0.0)
         if not mass.sum() > 0:
             continue
-        (y, x), places = _places(breast, box, values.shape)
-        inside = _sums(mass, box) / mass.sum()
-        shares.append(inside[y, x])
-        drawn.append(rng.choice(inside[places], n_draws))
+        covered, inside = _sums(breast.astype(float), box), _sums(mass, box)
+        y, x = _corner(box, covered.shape)
+        places = covered >= max(1.0, FIT * covered[y, x])
+        density = inside[places] / covered[places] * breast.sum() / mass.sum()
+        own = inside[y, x] / max(1.0, covered[y, x]) * breast.sum() / mass.sum()
+        here.append((own, inside[y, x] / mass.sum(), covered[y, x] / breast.sum()))
+        drawn.append(rng.choice(density, n_draws))
         seen.append(name)
     if not seen:
-        return LesionShare(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+        return LesionShare(*[math.nan] * 5, 0, math.nan, math.nan)
     groups, members = np.unique(seen, return_inverse=True)
     weights = 1 / np.bincount(members)[members] / len(groups)
-    value, null = float(weights @ shares), weights @ np.array(drawn)
-    further = np.abs(null - null.mean()) >= abs(value - null.mean()) - 1e-12
+    value, share, area = (weights @ np.array(here)).tolist()
+    null = weights @ np.array(drawn)
+    further = np.abs(null - null.mean()) >= abs(value - null.mean()) - 1e-9
     low, high = np.quantile(null, [0.025, 0.975]).tolist()
-    return LesionShare(value, float(null.mean()), low, high, (1 + int(further.sum())) / (1 + n_draws), len(groups))
+    p = (1 + int(further.sum())) / (1 + n_draws)
+    return LesionShare(value, float(null.mean()), low, high, p, len(groups), share, area)
 
 
-def _places(breast: np.ndarray, box: Box, shape: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
-    """Return the top-left corner of the lesion's box, and of which corners the box lies in the breast as well."""
-    covered = _sums(breast.astype(float), box)
-    y = int(np.clip(round(box[1]), 0, covered.shape[0] - 1))
-    x = int(np.clip(round(box[0]), 0, covered.shape[1] - 1))
-    return (y, x), covered >= FIT * covered[y, x]
+def shares_in_lesions(
+    classifier: Classifier, dataset: Dataset, names: Sequence[str], boxes: Mapping[tuple[str, str], Box]
+) -> dict[str, LesionShare]:
+    """Test every kind of map over whole views against the lesions of a data set; p after Holm over the maps.
+
+    ``names`` are the breasts of ``dataset`` in its order, ``boxes`` their lesions by (breast, view). The result is by
+    the map's name in words.
+    """
+    gathered: dict[str, list[tuple]] = {}
+    for start in range(0, len(dataset), CHUNK):
+        rows = range(start, min(start + CHUNK, len(dataset)))
+        batch = default_collate([dataset[row] for row in rows])
+        for one in forward_maps(classifier, batch) + saliency_maps(classifier, batch):
+            for i, row in enumerate(rows):
+                if one.stream == "whole" and (names[row], one.view) in boxes and not np.isnan(one.values[i]).any():
+                    image = batch["images"]["whole"][i, classifier.config.model.views.index(one.view), 0].numpy()
+                    view = one.on_image(i, image.shape[0]), image > 0, boxes[names[row], one.view], names[row]
+                    gathered.setdefault(KINDS[one.kind] + one.place, []).append(view)
+    shares = {name: lesion_share(*zip(*views, strict=True)) for name, views in gathered.items()}
+    known = {name: share for name, share in shares.items() if share.n}
+    adjusted = multipletests([share.p for share in known.values()], method="holm")[1] if known else []
+    return {name: replace(share, p=float(p)) for (name, share), p in zip(known.items(), adjusted, strict=True)}
+
+
+def _corner(box: Box, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the lesion's box as an index into :func:`_sums`: its top-left corner, where it fits."""
+    return int(np.clip(round(box[1]), 0, shape[0] - 1)), int(np.clip(round(box[0]), 0, shape[1] - 1))
 
 
 def _sums(values: np.ndarray, box: Box) -> np.ndarray:

@@ -27,7 +27,7 @@ from .data.boxes import Box, lesion_boxes
 from .data.collection import Collection
 from .data.loader import BreastDataset, split_cohort
 from .errors import InputError
-from .maps import KINDS, SpatialMap, finest, forward_maps, saliency_maps
+from .maps import KINDS, LesionShare, SpatialMap, finest, forward_maps, saliency_maps, shares_in_lesions
 from .predict import gates_of, trained_classifier
 from .runs import Run
 from .train import Classifier
@@ -58,6 +58,21 @@ class Lens:
     cohort: pd.DataFrame
     boxes: dict[tuple[str, str], Box]
 
+    def cases(self) -> dict[str, str]:
+        """Return the most certain breast of each outcome by the outcome in words: found, missed, false alarm."""
+        called = self.cohort["probability"] >= self.cohort["threshold"]
+        certainty = (self.cohort["probability"] - self.cohort["threshold"]).abs()
+        found = {}
+        for label, decision, name in ((1, True, "found"), (1, False, "missed"), (0, True, "false alarm")):
+            own = certainty[(self.cohort["label"] == label) & (called == decision)]
+            if len(own):
+                found[name] = self.cohort.loc[own.idxmax(), "sample_id"]
+        return found
+
+    def shares(self) -> dict[str, LesionShare]:
+        """Test which maps over whole views gather in the lesions of these breasts."""
+        return shares_in_lesions(self.classifier, self.dataset, self.cohort["sample_id"].tolist(), self.boxes)
+
     def breast(self, name: str) -> Seen:
         """Return what this network makes of one breast."""
         row = int(np.flatnonzero(self.cohort["sample_id"] == name)[0])
@@ -80,6 +95,14 @@ class Seen:
     images: dict[tuple[str, str], np.ndarray]
     maps: tuple[SpatialMap, ...]
     gates: dict[str, dict[str, float]]
+
+    def kinds(self, stream: str, view: str) -> dict[str, np.ndarray]:
+        """Return the finest map of every kind over one image, (size, size), by the kind's name in words."""
+        image, own = self.images[stream, view], {}
+        for one in self.maps:
+            if (one.stream, one.view) == (stream, view):
+                own.setdefault(one.kind, []).append(one)
+        return {KINDS[kind]: finest(maps).on_image(0, image.shape[0]) for kind, maps in own.items()}
 
 
 @dataclass(frozen=True)

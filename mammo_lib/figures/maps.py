@@ -91,26 +91,29 @@ def _span(values: np.ndarray) -> str:
 
 
 def lesion_shares(shares: Mapping[str, object]) -> Figure:
-    """Draw each map's share of mass in the lesion's box against the same box elsewhere in the breast.
+    """Draw how far each map gathers in the lesion's box, against the same box elsewhere in the breast.
 
-    ``shares`` holds by name what :func:`mammo_lib.maps.lesion_share` returns.
+    ``shares`` holds by name what :func:`mammo_lib.maps.lesion_share` returns. Orange: p below 0.05.
     """
-    figure, axes = canvas(width=7, height=0.5 * len(shares) + 1.3)
+    figure, axes = canvas(width=7, height=0.32 * len(shares) + 1.3)
     for y, one in enumerate(shares.values()):
         axes.plot([one.low, one.high], [y, y], color=GREY, linewidth=7, alpha=0.35, solid_capstyle="butt")
         axes.plot(one.chance, y, marker="|", color=GREY, markersize=13, linestyle="none")
         colour = ORANGE if one.p < 0.05 else BLUE
         axes.plot(one.value, y, marker="o", color=colour, linestyle="none")
-        axes.annotate(f"p = {one.p:.3f}, n = {one.n}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
+        axes.annotate(f"p = {one.p:.2g}, n = {one.n}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
                       fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(shares)), list(shares))
     axes.invert_yaxis()
     axes.margins(y=0.35 / len(shares) + 0.1)
-    axes.set_xlabel("share of the map's mass inside the lesion's box; grey: box anywhere in the breast, mean and 95 %")
+    axes.set_xlabel(
+        "mean in the lesion's box over mean in the breast; grey: the box anywhere in the breast, mean and 95 %"
+    )
     axes.xaxis.label.set_size(8)
-    beyond = [name for name, one in shares.items() if one.p < 0.05]
-    found = f"not at random: {', '.join(beyond)}" if beyond else "none differs from a box placed at random"
-    axes.set_title(f"{len(shares)} maps against chance, {found}", wrap=True)
+    axes.tick_params(labelsize=8)
+    beyond = sum(one.p < 0.05 for one in shares.values())
+    verb = "differs" if beyond < 2 else "differ"
+    axes.set_title(f"{beyond or 'None'} of {len(shares)} maps {verb} from chance in the lesion")
     return figure
 
 
