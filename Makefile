@@ -1,4 +1,4 @@
-# make reproduce   install, run every notebook, build the book      (PROFILE=smoke|mirror|paper DATA=folder)
+# make reproduce   install, run every notebook, build the book      (PROFILE=smoke|mirror|paper DATA=folder JOBS=1)
 # make test        install, then lint, tests and every notebook
 # make test-slow   the tests that take minutes
 # make book        build the book from the notebooks executed so far
@@ -7,6 +7,7 @@
 PYTHON  ?= python3
 PROFILE ?= smoke
 DATA    ?= $(MAMMO_DATA)
+JOBS    ?= 1
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
@@ -29,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 reproduce: $(READY)
-	$(BIN)/mammo reproduce --profile $(PROFILE) $(if $(DATA),--data "$(DATA)")
+	$(BIN)/mammo reproduce --profile $(PROFILE) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)")
 
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

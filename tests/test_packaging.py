@@ -51,7 +51,10 @@ def test_notebooks_are_clean_and_parametrised(path):
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
+    [parameters] = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    lines = "".join(parameters["source"]).splitlines()
+    assert all("#" in line for line in lines), "each parameter says what it is for"
+    assert any(line.startswith("profile = ") for line in lines)
 
 
 def test_every_notebook_is_in_the_table_of_contents():

@@ -3,9 +3,12 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -169,3 +172,16 @@ def test_a_failure_can_come_from_another_process(tmp_path):
     error = reproduce.NotebookFailed(tmp_path / "06.ipynb", 3, "ValueError", "no", "1 / 0", tmp_path)
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.source, copy.partial) == (str(error), "1 / 0", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["the root", "another folder"])
+def test_plain_papermill_works_from(where, tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    notebook = root / "notebooks" / "00_the_paper_and_its_numbers.ipynb"
+    given = notebook.relative_to(root) if where == "the root" else notebook
+    command = [sys.executable, "-m", "papermill", str(given), str(tmp_path / "out.ipynb"), "-p", "profile", "smoke"]
+    done = subprocess.run(command, cwd=root if where == "the root" else tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
