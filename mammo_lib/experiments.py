@@ -23,6 +23,11 @@ def read_experiments(profile: Profile, path: Path = FROZEN) -> dict[str, dict]:
     return {name: one for name, one in experiments.items() if profile.name in one.get("profiles", [profile.name])}
 
 
+def read_groups(path: Path = FROZEN) -> dict[str, list[str]]:
+    """Return the groups of the list: name -> experiment names, whichever profile runs them."""
+    return _read(path).get("groups", {})
+
+
 def experiment_configs(profile: Profile, name: str, path: Path = FROZEN) -> list[RunConfig]:
     """Return the run configs of an experiment, or of every experiment of a group, under a profile: one per seed.
 

@@ -21,13 +21,28 @@ from .config import PROFILES, ROOT, Profile, fingerprint
 from .errors import InputError
 from .experiments import experiment_configs
 from .runs import COMMITTED, PROTOCOL, Run, file_hash
-from .statistics import Interval, compare_predictions, difference_over_seeds, ensemble, over_seeds
+from .statistics import (
+    Interval,
+    compare_predictions,
+    difference_over_seeds,
+    ensemble,
+    hanley_mcneil_interval,
+    matching_confusions,
+    numerators,
+    over_seeds,
+    wilson_interval,
+)
+from .statistics.seeds import DECISIONS, SCORES
 
 PUBLISHED = ROOT / "book" / "published.csv"
 DID_NOT_HELP = "what_did_not_help.csv"
 DID_NOT_HELP_COLUMNS = ("tried", "measured_on", "value", "reference", "verdict")
 TOLERANCE = 0.03
 MIN_SEEDS = 5
+DIFFERENCE_COLUMNS = (
+    "experiment", "difference", "difference_low", "difference_high", "p_auc", "gained", "lost", "p_decisions", "n",
+    "status",
+)  # fmt: skip
 MATCHED = 0.05  # two networks whose parameters differ by less than this share count as equal in size
 SPLITS = {
     "test": "paper: both views, one label",
@@ -138,12 +153,21 @@ def _summary_row(name: str, runs: Sequence[Run], split: str, metric: str) -> dic
     return {
         "experiment": name,
         "seeds": mean.seeds,
-        **_estimate("mean", mean.interval),
+        **estimate("mean", mean.interval),
         "sd": mean.sd,
-        **_estimate("ensemble", merged.interval),
+        **estimate("ensemble", merged.interval),
         "n": mean.n,
         "status": status_of(runs),
     }
+
+
+def all_metrics(runs: Sequence[Run], *, split: str = "test") -> pd.DataFrame:
+    """Return ``metric value sd n`` of an experiment: means over seeds, intervals over patients and seeds."""
+    frames = rows_of(runs, split)
+    found = {name: over_seeds(frames, name) for name in (*SCORES, *DECISIONS)}
+    return pd.DataFrame(
+        [{"metric": name, **estimate("value", x.interval), "sd": x.sd, "n": x.n} for name, x in found.items()]
+    )
 
 
 def status_of(runs: Sequence[Run]) -> str:
@@ -163,6 +187,8 @@ def differences(runs: Runs, reference: str, *, split: str = "test", metric: str 
     """
     base, merged = rows_of(runs[reference], split), together(runs[reference], split)
     others = {name: seeds for name, seeds in runs.items() if name != reference}
+    if not others:
+        return pd.DataFrame(columns=list(DIFFERENCE_COLUMNS))
     family = compare_predictions(merged, {name: together(seeds, split) for name, seeds in others.items()})
     rows = []
     for (name, seeds), test in zip(others.items(), family.itertuples(), strict=True):
@@ -170,7 +196,7 @@ def differences(runs: Runs, reference: str, *, split: str = "test", metric: str 
         rows.append(
             {
                 "experiment": name,
-                **_estimate("difference", difference),
+                **estimate("difference", difference),
                 "p_auc": test.p_holm,
                 "gained": test.lost,
                 "lost": test.gained,
@@ -194,16 +220,53 @@ def by_definition(runs: Sequence[Run], metrics: Sequence[str] = ("auc", "accurac
             frames = rows_of(runs, split)
             found = {name: over_seeds(frames, name).interval for name in metrics}
             size = {"definition": definition, "n": len(frames[0]), "malignant": int(frames[0]["label"].sum())}
-            rows.append(size | {key: x for name, one in found.items() for key, x in _estimate(name, one).items()})
+            rows.append(size | {key: x for name, one in found.items() for key, x in estimate(name, one).items()})
     return pd.DataFrame(rows)
 
 
 def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
-    """Return the published numbers: ``name experiment value decimals ours reading source``.
+    """Return the published numbers: ``name experiment value decimals n ours reading source``.
 
-    ``ours`` is the experiment of the frozen list that we hold against the number, ``reading`` why that one.
+    ``n`` is how many breasts the number is a share of, as chapter 00 reconstructs it; ``ours`` is the experiment of the
+    frozen list that we hold against the number, ``reading`` why that one.
     """
     return pd.read_csv(path, keep_default_na=False)
+
+
+def published_intervals(published: pd.DataFrame) -> pd.DataFrame:
+    """Return what each size leaves open: ``name value low high n half_width n_to_confirm shift_to_refute``.
+
+    Wilson's interval for shares, Hanley and McNeil's for the AUC; F1, no share of a fixed number of breasts, is left
+    out. The last two columns say how many breasts would confirm the number within ``TOLERANCE``, and how far from it a
+    result must lie to refute it.
+    """
+    n = published.set_index(["experiment", "name"])["n"]
+    rows = []
+    for row in published[published["name"] != "f1"].itertuples(index=False):
+        if row.name == "auc":
+            one = hanley_mcneil_interval(row.value, n[row.experiment, "sensitivity"], n[row.experiment, "specificity"])
+        else:
+            one = wilson_interval(round(row.value * row.n), row.n)
+        half = (one.high - one.low) / 2
+        name = f"{row.experiment.replace('_', ' ')}, {row.name}"
+        needed, shift = math.ceil(row.n * (half / TOLERANCE) ** 2), TOLERANCE + half
+        rows.append({"name": name, **vars(one), "half_width": half, "n_to_confirm": needed, "shift_to_refute": shift})
+    return pd.DataFrame(rows)
+
+
+def published_gain(published: pd.DataFrame) -> tuple[int, int]:
+    """Return SeqMoE's published gain over the plain dual stream, in breasts, and the breasts of the test set.
+
+    The headline's two decimals leave its number of right decisions open; the one confusion matrix that fits all of the
+    headline's shares does not.
+    """
+    headline = published[published["experiment"] == "headline"].set_index("name")
+    plain = published[published["experiment"] == "ablation_dual_stream"].iloc[0]
+    sizes = headline.loc["sensitivity", "n"], headline.loc["specificity", "n"]
+    counts = headline["value"].drop("auc").to_dict()
+    [matrix] = matching_confusions(*map(int, sizes), counts, int(headline["decimals"].iloc[0]))
+    [right] = numerators(plain["value"], int(plain["n"]), int(plain["decimals"]))
+    return matrix.tp + matrix.tn - right, matrix.n
 
 
 def beside_paper(published: pd.DataFrame, runs: Runs, profile: Profile) -> pd.DataFrame:
@@ -232,7 +295,7 @@ def _beside(row, runs: Sequence[Run] | None, profile: Profile) -> dict:
 
 
 def _compared(ours: Interval, difference: Interval, seeds: int) -> dict:
-    return {"seeds": seeds, **_estimate("ours", ours), **_estimate("difference", difference)}
+    return {"seeds": seeds, **estimate("ours", ours), **estimate("difference", difference)}
 
 
 def verdict(published: float, difference: Interval, profile: str, seeds: int) -> str:
@@ -308,6 +371,12 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns=lambda name: name.replace("_", " "))
 
 
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return a table of text as Markdown, as the front page takes it."""
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def _estimate_text(value: float, low: float, high: float, sign: str) -> str:
     return "" if pd.isna(value) else f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
@@ -321,6 +390,8 @@ def _text(name: str, value) -> str:
         return ""
     if name.startswith("p_"):
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if name == "published":
+        return f"{value:g}"
     if name == "parameters":
         return f"{value / 1e6:.2f} M"
     if name == "size":
@@ -328,7 +399,8 @@ def _text(name: str, value) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def _estimate(name: str, interval: Interval) -> dict:
+def estimate(name: str, interval: Interval) -> dict:
+    """Return the three columns of an estimate."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 

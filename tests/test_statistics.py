@@ -91,6 +91,14 @@ def test_delong_test_equals_the_slow_covariances(scores):
     assert p == pytest.approx(2 * stats.norm.sf(abs(difference.value) / error))
 
 
+def test_delong_test_of_draws_is_that_of_their_mean_auc(scores):
+    label, one = scores
+    draws = np.random.default_rng(5).uniform(size=(3, 200))
+    assert s.delong_test(label, one, np.stack([draws[0]] * 4)) == s.delong_test(label, one, draws[0])
+    mean = np.mean([s.auc(label, draw) for draw in draws])
+    assert s.delong_test(label, one, draws)[0].value == pytest.approx(s.auc(label, one) - mean)
+
+
 def test_delong_with_too_few_breasts_has_no_interval():
     label, score = np.array([0, 0, 1]), np.array([0.1, 0.2, 0.3])
     assert math.isnan(s.delong_interval(label, score).low)
@@ -469,9 +477,7 @@ def test_compare_predictions_by_hand():
         s.compare_predictions(one, {"other": other.iloc[::-1]})
 
 
-def test_resolution_by_hand():
-    # z sqrt(.87 * .13 / 149) = 1.96 * .02755 = .0540; n = 1.96^2 * .1131 / .03^2 = 482.7.
-    found = s.resolution(0.87, 149, 0.03)
-    assert found.half_width == pytest.approx(0.0540, abs=1e-4)
-    assert found.n_to_confirm == 483
-    assert found.shift_to_refute == pytest.approx(0.0840, abs=1e-4)
+@pytest.mark.parametrize(("gain", "share"), [(0.10, 0.20), (0.05, 0.15)])
+def test_breasts_for_a_power_give_about_that_power(gain, share):
+    n = s.mcnemar_breasts(gain, share, power=0.8)
+    assert s.mcnemar_power(n, gain, share) == pytest.approx(0.8, abs=0.04)  # exact against approximate

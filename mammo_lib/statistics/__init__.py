@@ -5,8 +5,14 @@ malignancy, and a decision is malignant when ``probability >= threshold``. Inter
 at ``LEVEL``. Breasts of one patient are not independent, so bootstrap samples are drawn over patients.
 """
 
-from .arithmetic import Resolution, matching_confusions, matching_denominators, mcnemar_power, numerators, resolution
-from .choices import fit_temperature, youden_threshold
+from .arithmetic import (
+    matching_confusions,
+    matching_denominators,
+    mcnemar_breasts,
+    mcnemar_power,
+    numerators,
+)
+from .choices import fit_temperature, scaled_probability, youden_threshold
 from .comparisons import compare_predictions, decide, delong_interval, delong_test, mcnemar, paired_differences
 from .decisions import decision_curve
 from .evaluation import evaluate_predictions
@@ -43,7 +49,6 @@ __all__ = [
     "Confusion",
     "Interval",
     "Metric",
-    "Resolution",
     "SeedEstimate",
     "auc",
     "auc_bootstrap_interval",
@@ -65,6 +70,7 @@ __all__ = [
     "matching_confusions",
     "matching_denominators",
     "mcnemar",
+    "mcnemar_breasts",
     "mcnemar_power",
     "numerators",
     "over_seeds",
@@ -72,7 +78,7 @@ __all__ = [
     "partial_auc",
     "patient_weights",
     "reliability",
-    "resolution",
+    "scaled_probability",
     "sensitivity_at",
     "subgroups",
     "wilson_interval",

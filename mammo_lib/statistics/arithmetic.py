@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -57,23 +56,9 @@ def mcnemar_power(n: int, gain: float, discordant_share: float) -> float:
     return float(power)
 
 
-@dataclass(frozen=True)
-class Resolution:
-    """What a test set of ``n`` breasts can say about a published share, at a tolerance.
-
-    ``half_width`` is that of the share's 95 % interval; ``n_to_confirm`` the breasts at which the interval of an equal
-    result fits into the tolerance; ``shift_to_refute`` how far from the published value a result must be for its
-    interval to leave the tolerance.
-    """
-
-    n: int
-    half_width: float
-    n_to_confirm: int
-    shift_to_refute: float
-
-
-def resolution(value: float, n: int, tolerance: float) -> Resolution:
-    """Return what ``n`` breasts decide about a share ``value``, by the normal approximation z sqrt(p (1 - p) / n)."""
-    spread = Z * math.sqrt(value * (1 - value))
-    half_width = spread / math.sqrt(n)
-    return Resolution(n, half_width, math.ceil((spread / tolerance) ** 2), tolerance + half_width)
+def mcnemar_breasts(gain: float, discordant_share: float, power: float = 0.8) -> int:
+    """Return about how many breasts McNemar's test needs to see an accuracy gain with the given power (Connor 1987)."""
+    if not 0 < gain <= discordant_share <= 1:
+        raise ValueError(f"gain must lie in (0, discordant_share={discordant_share}], got {gain}")
+    reach = Z * math.sqrt(discordant_share) + stats.norm.ppf(power) * math.sqrt(discordant_share - gain**2)
+    return math.ceil((reach / gain) ** 2)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 from scipy import optimize
+from scipy.special import expit
 from sklearn import metrics as sk
 
 from ..errors import InputError
@@ -36,3 +38,8 @@ def fit_temperature(label: np.ndarray, logit: np.ndarray) -> float:
 
     bounds = (math.log(0.05), math.log(20))
     return math.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def scaled_probability(frame: pd.DataFrame) -> np.ndarray:
+    """Return sigmoid(logit / temperature), the probabilities after the temperature that validation chose."""
+    return expit((frame["logit"] / frame["temperature"]).to_numpy())

@@ -48,10 +48,11 @@ def _separated_bound(pairs: int) -> float:
 def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[Interval, float]:
     """Paired difference AUC(one) - AUC(other) on the same breasts, with DeLong's interval and two-sided p value.
 
-    NaN bounds and p with fewer than two breasts of a class. Breasts count as independent.
+    Scores are (breasts,) or (draws, breasts); of draws the mean AUC counts, and the draws as given. NaN bounds and p
+    with fewer than two breasts of a class. Breasts count as independent.
     """
     (m1, b1), (m2, b2) = _placements(label, one), _placements(label, other)
-    value = auc(label, one) - auc(label, other)
+    value = float(np.mean(m1) - np.mean(m2)) if len(m1) and len(b1) else math.nan
     if min(len(m1), len(b1)) < 2:
         return Interval(value, math.nan, math.nan, len(label)), math.nan
     spread = _spread(m1 - m2, b1 - b2)
@@ -118,8 +119,14 @@ def _spread(malignant: np.ndarray, benign: np.ndarray) -> float:
 
 
 def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per malignant breast the share of benign scores below it, per benign one that of malignant scores above it."""
+    """Per malignant breast the share of benign scores below it, per benign one that of malignant scores above it.
+
+    Of several draws, (draws, breasts), the mean shares: their mean is the mean AUC.
+    """
     label, score = np.asarray(label), np.asarray(score, dtype=float)
+    if score.ndim == 2:
+        draws = [_placements(label, one) for one in score]
+        return np.mean([m for m, _ in draws], axis=0), np.mean([b for _, b in draws], axis=0)
     malignant, benign = score[label == 1], score[label == 0]
     wins = (malignant[:, None] > benign[None, :]) + 0.5 * (malignant[:, None] == benign[None, :])
     if not wins.size:

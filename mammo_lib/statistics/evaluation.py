@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from ..errors import InputError
+from .choices import scaled_probability
 from .comparisons import delong_interval
 from .intervals import Interval, bootstrap_interval, wilson_interval
 from .metrics import (
@@ -69,7 +69,7 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     patients = frame["patient_id"].to_numpy()
     results = exact | {name: bootstrap_interval(f, label, probability, patients) for name, f in resampled.items()}
     if "temperature" in frame:
-        scaled = expit((frame["logit"] / frame["temperature"]).to_numpy())
+        scaled = scaled_probability(frame)
         for name, metric in {"brier": weighted_brier, "ece": weighted_calibration_error}.items():
             results[f"{name}_scaled"] = bootstrap_interval(metric, label, scaled, patients)
     reason = _why_undefined(counts)
