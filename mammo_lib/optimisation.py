@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import shutil
 import tempfile
 import warnings
@@ -47,8 +48,11 @@ def checkpoints_beside(folder: Path):
     """Let Lightning write its checkpoints below ``folder`` until they are whole and get their name.
 
     It writes them where the system keeps temporary files. From another file system a move is a copy, and a kill in the
-    middle of it would leave a checkpoint from which no run can go on.
+    middle of it would leave a checkpoint from which no run can go on. Of several processes the first one writes.
     """
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        yield
+        return
     partial, before = folder / ".partial", tempfile.tempdir
     shutil.rmtree(partial, ignore_errors=True)  # of a killed run
     partial.mkdir(parents=True, exist_ok=True)

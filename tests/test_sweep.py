@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from mammo_lib import sweep, train
-from mammo_lib.config import ROOT
+from mammo_lib.config import PROFILES, ROOT
 from mammo_lib.errors import InputError
 from mammo_lib.executor import InProcess
 from mammo_lib.runs import Run, all_runs
@@ -148,6 +148,9 @@ def test_a_worker_takes_a_device_that_nobody_has(tmp_path, monkeypatch):
         lock.release()
 
 
+SEEDS = PROFILES["mirror"].seeds
+
+
 @pytest.fixture
 def project(configs, collection, tmp_path):
     """A project folder with a list of the three runs, and how to start the command on it."""
@@ -174,18 +177,18 @@ def test_two_processes_list_what_failed_and_make_the_same_runs_as_one(project, c
     told, complained = process.communicate(timeout=300)
     assert process.returncode == 1, complained
     assert len(re.findall(r"good, seed 0: validation auc \d.\d{3}, \d+ s", told)) == 1
-    listed = complained[complained.index("mammo: 1 of 3 runs failed:") :].splitlines()
-    assert listed[1].startswith("  wild, seed 0: the loss is ")
-    assert "give the same command again" in listed[2]
+    n = len(SEEDS)
+    _, *listed, last = complained[complained.index(f"mammo: {n} of {3 * n} runs failed:") :].splitlines()
+    assert sorted(line.partition(": the loss is ")[0] for line in listed) == [f"  wild, seed {seed}" for seed in SEEDS]
+    assert last == "give the same command again: finished runs are read, the others go on"
     ours = next(run_sweep([configs[0].model_copy(update={"experiment": "good"})], collection)).run
-    (theirs,) = (run for run in all_runs(project.root / "_build" / "runs") if run.config.experiment == "good")
-    assert theirs.config == ours.config
+    (theirs,) = (run for run in all_runs(project.root / "_build" / "runs") if run.config == ours.config)
     pd.testing.assert_frame_equal(theirs.predictions, ours.predictions)
 
     process = project.start("--experiment", "good")
     told, complained = process.communicate(timeout=300)
     assert process.returncode == 0, complained
-    assert "good/seed0-" in told
+    assert told.count("finished before" if n > 1 else "good/seed0-") == n
 
 
 @pytest.mark.slow
@@ -204,12 +207,12 @@ def test_interrupted_it_says_so_and_goes_on(project, configs, workers):
     _, complained = process.communicate(timeout=60)
     assert process.returncode == 130, complained
     assert "interrupted; the same command goes on" in complained
-    assert len(list(all_runs(project.root / "_build" / "runs"))) < 2
+    assert len(list(all_runs(project.root / "_build" / "runs"))) < 2 * len(SEEDS)
 
     process = project.start("--experiment", "all", "--workers", workers)
     _, complained = process.communicate(timeout=300)
     assert process.returncode == 0, complained
-    assert [len(run.history) for run in all_runs(project.root / "_build" / "runs")] == [6, 6]
+    assert [len(run.history) for run in all_runs(project.root / "_build" / "runs")] == [6] * 2 * len(SEEDS)
 
 
 def test_threads_of_a_cluster_worker_take_turns(configs, collection, monkeypatch, tmp_path):

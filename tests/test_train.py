@@ -136,11 +136,8 @@ def test_two_processes_train_one_run(config, collection, tmp_path):
     assert len(history) == two.train.epochs
     assert np.isfinite(history[["train_loss", "validation_loss"]]).all(axis=None)
     # Two processes pad the validation breasts to equal shares; the record is scored in one, each breast once.
-    predictions, validation = (
-        pd.read_parquet(metrics.parent / "predictions.parquet"),
-        validation_breasts(two, collection),
-    )
-    assert sorted(predictions["sample_id"]) == sorted(validation)
+    predictions = pd.read_parquet(metrics.parent / "predictions.parquet")
+    assert sorted(predictions["sample_id"]) == sorted(validation_breasts(two, collection))
     assert np.isfinite(predictions["logit"]).all()
 
 
