@@ -1,5 +1,6 @@
 """What the documentation shows works: Python blocks run, commands and options exist, docstring examples hold."""
 
+import ast
 import doctest
 import importlib
 import re
@@ -83,3 +84,19 @@ def test_examples_in_docstrings_hold():
         if ">>> " in path.read_text(encoding="utf-8"):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
             assert doctest.testmod(importlib.import_module(name)).failed == 0, name
+
+
+def test_the_import_street_names_every_module_in_the_order_that_is_tested():
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The import street")[1]
+    lines = [line[:62] for line in section.split("```")[1].splitlines()]  # remarks stand behind
+    first, last = (next(n for n, line in enumerate(lines) if line.startswith(name)) for name in ("data/", "ops/"))
+    inside = {f"data.{word}" for line in lines[first:last] for word in line.split() if word != "data/"}
+    outside = [word.rstrip("/") for line in lines[:first] + lines[last:] for word in line.split()]
+    package = ROOT / "mammo_lib"
+    assert inside == {f"data.{path.stem}" for path in package.glob("data/[a-z]*.py")}
+    have = [path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    assert {*outside, "data"} == {name for name in have if not name.startswith("_")}
+    tree = ast.parse((ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8"))
+    [layers] = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "LAYERS"]
+    rank = {name: place for place, layer in enumerate(ast.literal_eval(layers)) for name in layer}
+    assert [rank[name] for name in outside] == sorted(rank[name] for name in outside)
