@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from . import figures
+from . import figures, runs
 from .config import PROFILES, DataConfig, RunConfig
 from .data.given import GivenBreast, read_checked
 from .data.images import fit_square
@@ -59,7 +59,12 @@ class Prediction:
 
 
 def trained_classifier(run: Run) -> Classifier:
-    """Return a run's network with its best weights.
+    """Return a run's network with its best weights (see :func:`with_weights`)."""
+    return load_best(with_weights(run))
+
+
+def with_weights(run: Run) -> Run:
+    """Return a network's run whose checkpoint is here: ``run``, or the one that was trained again from its record.
 
     Raises
     ------
@@ -69,22 +74,33 @@ def trained_classifier(run: Run) -> Classifier:
     """
     if not run.is_finished:
         raise InputError(f"{run.folder}: no finished run (metrics.json is missing); give a run's folder")
-    config = run.config
-    if config.baseline:
-        raise InputError(f"{run.folder}: a baseline ({config.baseline}), which has no network; give a network's run")
-    if not run.checkpoint.is_file():
+    if run.config.baseline:
         raise InputError(
-            f"{run.checkpoint}: not there, since records are kept without their weights; make it again with "
-            f"`{rebuild_command(run)}`, then give the folder that this prints"
+            f"{run.folder}: a baseline ({run.config.baseline}), which has no network; give a network's run"
         )
-    return load_best(run)
+    again = Run(runs.FRESH / run.folder.parent.name / run.folder.name)
+    for one in (run, again):
+        if one.is_finished and one.checkpoint.is_file():
+            return one
+    raise InputError(
+        f"{run.checkpoint}: not there, since records are kept without their weights; "
+        f"`{rebuild_command(run)}` makes it again"
+    )
 
 
 def rebuild_command(run: Run) -> str:
     """Return the command that trains a committed run again, weights and all."""
-    profile = next((name for name in PROFILES if run.config in _configs_of(name, run.config)), "PROFILE")
-    data = "" if profile == "smoke" else " --data DIR"
-    return f"MAMMO_RETRAIN=1 mammo run {run.folder / 'config.json'} --profile {profile}{data}"
+    return f"MAMMO_RETRAIN=1 mammo run {run.folder / 'config.json'} {_profile_options(run.config)}"
+
+
+def run_command(config: RunConfig) -> str:
+    """Return the command that makes the run of an experiment of the frozen list."""
+    return f"mammo run --experiment {config.experiment} {_profile_options(config)}"
+
+
+def _profile_options(config: RunConfig) -> str:
+    profile = next((name for name in PROFILES if config in _configs_of(name, config)), "PROFILE")
+    return f"--profile {profile}{'' if profile == 'smoke' else ' --data DIR'}"
 
 
 def _configs_of(profile: str, config: RunConfig) -> list[RunConfig]:
@@ -107,7 +123,8 @@ def predict_breasts(
     InputError
         The run has no weights here, or an image is refused.
     """
-    classifier = trained_classifier(run)
+    run = with_weights(run)
+    classifier = load_best(run)
     prepared, todo = [], iter(breasts)
     while chunk := list(islice(todo, BATCH)):
         prepared = []

@@ -23,14 +23,15 @@ from matplotlib.figure import Figure
 from torch.utils.data import default_collate
 
 from . import figures
+from .config import RunConfig
 from .data.boxes import Box, lesion_boxes
 from .data.collection import Collection
 from .data.loader import BreastDataset, split_cohort
 from .errors import InputError
 from .maps import KINDS, LesionShare, SpatialMap, finest, forward_maps, saliency_maps, shares_in_lesions
-from .predict import gates_of, trained_classifier
-from .runs import Run
-from .train import Classifier
+from .predict import gates_of, run_command, with_weights
+from .runs import Run, find_run
+from .train import Classifier, load_best
 
 DPI = 110
 LIVE = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set in kernels that a person's front end has started
@@ -142,7 +143,8 @@ def explore(
 
 def open_lens(run: Run, collection: Collection, split: str = "validation") -> Lens:
     """Open a run's network and the breasts of ``validation`` or, once it has been opened for this run, ``test``."""
-    classifier = trained_classifier(run).cpu()
+    run = with_weights(run)
+    classifier = load_best(run).cpu()
     if split == "test" and not run.is_evaluated:
         raise InputError(f"{run.folder}: the test set has not been opened for this run; look at split='validation'")
     prepared = collection.prepare(run.config, "test" if split == "test" else "train")
@@ -153,6 +155,17 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
     ).sort_values("probability", ascending=False, ignore_index=True)
     boxes = lesion_boxes(cohort, collection.source, run.config.data)
     return Lens(run, classifier, BreastDataset(run.config, prepared, cohort), cohort, boxes)
+
+
+def look(config: RunConfig, collection: Collection) -> tuple[Lens | None, str]:
+    """Return a run's network on its validation breasts; where there are no weights, None and how to make them."""
+    run = find_run(config, collection.prepare(config, "train").fingerprint)
+    if run is None:
+        return None, f"{config.experiment}, seed {config.seed}: not trained here; `{run_command(config)}` does it"
+    try:
+        return open_lens(run, collection), ""
+    except InputError as error:
+        return None, str(error)
 
 
 def first_choice(lenses: dict[str, Lens], seen: Callable) -> Choice:

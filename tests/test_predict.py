@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mammo_lib import predict
+from mammo_lib import predict, runs
 from mammo_lib.cli import app
-from mammo_lib.config import load_config
+from mammo_lib.config import PROFILES, load_config
 from mammo_lib.data.given import GivenBreast, find_breasts, identify, name_breast, read_checked
 from mammo_lib.data.loader import MammogramData
 from mammo_lib.data.phantom import write_phantom
 from mammo_lib.errors import InputError
+from mammo_lib.experiments import experiment_configs
 from mammo_lib.train import load_best
 from mammo_lib.train import predict as predict_as_in_training
 
@@ -139,6 +140,22 @@ def test_a_record_without_weights_says_how_to_make_them(run, tmp_path):
         predict.trained_classifier(record)
     assert str(config) in str(caught.value)
     assert load_config(config) == run.config  # the file that the command names is what `mammo run` reads
+
+
+def test_a_run_that_was_trained_again_stands_in_for_its_record(run, tmp_path, monkeypatch):
+    record = tmp_path / "results" / "dual_stream" / run.folder.name
+    shutil.copytree(run.folder, record, ignore=shutil.ignore_patterns("*.ckpt"))
+    monkeypatch.setattr(runs, "FRESH", tmp_path / "fresh")
+    shutil.copytree(run.folder, tmp_path / "fresh" / "dual_stream" / run.folder.name)
+    assert predict.with_weights(type(run)(record)).folder == tmp_path / "fresh" / "dual_stream" / run.folder.name
+
+
+def test_commands_name_the_profile_that_runs_a_config(run, tiny_profile):
+    smoke = PROFILES["smoke"].configs()[0]
+    assert predict.run_command(smoke) == "mammo run --experiment dual_stream --profile smoke"
+    mirror = experiment_configs(PROFILES["mirror"], "dual_stream")[0]
+    assert predict.run_command(mirror) == "mammo run --experiment dual_stream --profile mirror --data DIR"
+    assert predict.run_command(tiny_profile.run).endswith("--profile PROFILE --data DIR")
 
 
 @pytest.mark.parametrize(

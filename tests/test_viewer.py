@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mammo_lib.errors import InputError
-from mammo_lib.viewer import explore
+from mammo_lib.viewer import explore, look, open_lens
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,27 @@ def test_every_control_changes_the_picture_and_offers_only_what_is_there(run, un
 
 def _pair(option):
     return option if isinstance(option, tuple) else (option, option)
+
+
+def test_a_chapter_gets_a_sentence_where_there_are_no_weights(run, collection, run_homes):
+    lens, why_not = look(run.config, collection)
+    assert lens is None
+    command = "mammo run --experiment dual_stream --profile PROFILE --data DIR"
+    assert why_not == f"dual_stream, seed 0: not trained here; `{command}` does it"
+
+
+def test_cases_are_the_most_certain_of_each_outcome(run, collection):
+    lens = open_lens(run, collection)
+    cohort = lens.cohort.set_index("sample_id")
+    assert lens.cohort["probability"].is_monotonic_decreasing
+    for outcome, name in lens.cases().items():
+        row = cohort.loc[name]
+        called = row["probability"] >= row["threshold"]
+        assert (row["label"], called) == {"found": (1, True), "missed": (1, False), "false alarm": (0, True)}[outcome]
+    seen = lens.breast(name)
+    kinds = seen.kinds("whole", "CC")
+    assert list(kinds) == ["SeqMoE gate", "attention received", "Grad-CAM", "integrated gradients"]
+    assert {one.shape for one in kinds.values()} == {(32, 32)}
 
 
 def test_what_it_needs_is_said(run, collection, tmp_path):
