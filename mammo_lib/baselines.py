@@ -7,6 +7,7 @@
 | metadata | assessment, subtlety, density, and the shape and margin words of the tables |
 | crop_geometry | height, width and area of the crops, and the place of the box where it is known |
 | frozen_features | the pixels of both streams, through an EfficientNet-Lite0 trained on ImageNet, kept as it is |
+| frozen_stages | the same through its first stages alone, those that the ``lite`` backbone stands on |
 
 All but the first are logistic regressions on standardised features; the penalty is chosen by cross-validation over
 training patients. A baseline's run has no checkpoint: it is fitted again, in seconds, when the test set is opened.
@@ -28,7 +29,7 @@ from .data.loader import MammogramData
 from .data.prepare import Prepared, load_pixels
 from .data.sources import read_view
 from .data.tables import VIEWS
-from .models.teacher import imagenet_features, load_teacher
+from .models.lite import imagenet_stages, load_lite0, normalise
 
 WORDS = ("mass_shape", "mass_margins", "calc_type", "calc_distribution")
 READINGS = ("assessment", "subtlety", "density")
@@ -87,8 +88,8 @@ def reader_probability(collection: Collection, cohort: pd.DataFrame, seed: int) 
     have it. Each breast is judged by a model that was fitted on other patients.
     """
     features = metadata(collection, None, cohort)
-    probability = np.full(len(cohort), np.nan)
     folds = assign_folds(cohort, READER_FOLDS, seed).to_numpy()
+    probability = np.full(len(cohort), np.nan)
     for fold in range(READER_FOLDS):
         is_held_out = folds == fold
         model = _fit(features[~is_held_out], cohort[~is_held_out], seed)
@@ -131,30 +132,44 @@ def crop_geometry(collection: Collection, prepared: Prepared, cohort: pd.DataFra
 
 
 def frozen_features(collection: Collection, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return 1,280 pooled features per view and stream, missing ones zero; kept beside the prepared pixels."""
+    """Return Lite0's 1,280 pooled features of every stream and view, side by side, missing ones zero."""
+    values = _pooled_maps(prepared, cohort, "lite0", lambda lite0, x: lite0.extract_features(x))
+    return pd.DataFrame(np.nan_to_num(values).reshape(len(cohort), -1))
+
+
+def frozen_stages(collection: Collection, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return the 112 pooled features at stride 16 on which the ``lite`` backbone stands, averaged over views."""
+    values = _pooled_maps(prepared, cohort, "lite0-stride16", lambda lite0, x: imagenet_stages(lite0)(x))
+    return pd.DataFrame(np.nanmean(values, axis=2).reshape(len(cohort), -1))
+
+
+def _pooled_maps(prepared: Prepared, cohort: pd.DataFrame, name: str, last_map: Callable) -> np.ndarray:
+    """Return (breasts, streams, views, features), NaN where a view is missing; kept beside the prepared pixels."""
     index = prepared.index[prepared.index["sample_id"].isin(cohort["sample_id"])]
-    targets = {key: prepared.folder / f"{key}.lite0.npy" for key in index["key"]}
+    targets = {key: prepared.folder / f"{key}.{name}.npy" for key in index["key"]}
     waiting = [key for key, path in targets.items() if not path.is_file()]
     if waiting:
-        network = load_teacher()
+        lite0 = load_lite0()
         starts = range(0, len(waiting), BATCH)
         for start in tqdm(starts, desc="ImageNet features", unit="batch", dynamic_ncols=True):
             keys = waiting[start : start + BATCH]
             pixels = torch.from_numpy(np.stack([load_pixels(prepared.path(key)) for key in keys]))
-            pooled = imagenet_features(network, pixels[:, None]).mean((2, 3)).numpy()
+            with torch.inference_mode():
+                pooled = last_map(lite0, normalise(pixels[:, None])).mean((2, 3)).numpy()
             for key, values in zip(keys, pooled, strict=True):
-                partial = targets[key].with_name(f".{key}.lite0.npy")
+                partial = targets[key].with_name(f".{targets[key].name}")
                 np.save(partial, values)
                 partial.replace(targets[key])
-    keys = dict(zip(zip(index["sample_id"], index["view"], index["stream"], strict=True), index["key"], strict=True))
-    places = [(view, stream) for stream in sorted(index["stream"].unique()) for view in VIEWS]
     found = {key: np.load(path) for key, path in targets.items()}
-    nothing = np.zeros_like(next(iter(found.values())))
-    rows = [
-        np.concatenate([found.get(keys.get((name, *place)), nothing) for place in places])
-        for name in cohort["sample_id"]
-    ]
-    return pd.DataFrame(np.array(rows))
+    keys = dict(zip(zip(index["sample_id"], index["stream"], index["view"], strict=True), index["key"], strict=True))
+    nothing = np.full_like(next(iter(found.values())), np.nan)
+    streams = sorted(index["stream"].unique())
+    return np.array(
+        [
+            [[found.get(keys.get((name, stream, view)), nothing) for view in VIEWS] for stream in streams]
+            for name in cohort["sample_id"]
+        ]
+    )
 
 
 def _vocabulary(column: pd.Series) -> list[str]:
@@ -163,4 +178,5 @@ def _vocabulary(column: pd.Series) -> list[str]:
 
 FEATURES = {
     "birads": readers, "metadata": metadata, "crop_geometry": crop_geometry, "frozen_features": frozen_features,
+    "frozen_stages": frozen_stages,
 }  # fmt: skip

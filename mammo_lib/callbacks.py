@@ -13,17 +13,11 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from .diagnostics import Finding, fusion_dominance, gate_saturation, overcalling
 from .errors import InputError
 from .gates import GateValues, TokenGates, gate_values, join, overheard_token_gates, summarise
 from .runs import write_csv, write_parquet
-from .statistics import confusion
 
-# Warned about once a run, from the validation breasts of an epoch.
-OVERCALLING = {
-    "sensitivity": 0.95,
-    "specificity": 0.30,
-}  # nearly everything malignant: typical of learning the crop's frame
-DOMINANCE = 0.95  # a stream that gets this share of the fusion gate is the only one that is heard
 PATIENCE = 2  # epochs before the first warning: at the start every network does so
 
 
@@ -41,17 +35,12 @@ class History(Callback):
 
     def on_validation_end(self, trainer, module):
         """Close the epoch's row before the checkpoint of this epoch is written."""
-        self._add_row(trainer)
-
-    def _add_row(self, trainer):
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {"epoch": trainer.current_epoch, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], **values}
         self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
 
     def on_train_epoch_end(self, trainer, module):
         """Complete the row with the training losses and write the table."""
-        if len(self.rows) <= trainer.current_epoch:  # nothing was validated
-            self._add_row(trainer)
         training = {name for name in trainer.callback_metrics if not name.startswith(("validation", "crop_weight"))}
         self.rows[-1] |= {name: float(trainer.callback_metrics[name]) for name in sorted(training)}
         if trainer.is_global_zero:
@@ -105,6 +94,10 @@ class RecordGates(Callback):
         if self.rows and trainer.is_global_zero:
             write_parquet(self.folder / "gate_history.parquet", pd.DataFrame(self.rows))
 
+    def of_epoch(self, epoch: int) -> pd.DataFrame:
+        """Return the rows of an epoch's SeqMoE gates."""
+        return pd.DataFrame([row for row in self.rows if row["epoch"] == epoch and row["kind"] == "seqmoe"])
+
     def _of_all_processes(self, module, numbers: GateValues) -> GateValues:
         """Gather every process's breasts; the sampler repeats some, so that all processes have equally many."""
         rows = module.all_gather(torch.cat(self.breasts)).flatten().cpu().numpy()
@@ -155,37 +148,33 @@ class StopAtNaN(Callback):
 
 
 class WatchFailures(Callback):
-    """Warn once, with the number, where validation shows overcalling or a stream that is ignored."""
+    """Warn once, with the number, where validation shows a failure of :mod:`mammo_lib.diagnostics`.
 
-    def __init__(self):
+    ``recorder``, which comes first in the trainer's list, has the epoch's gates; ``gate_bias`` is what they started from.
+    """
+
+    def __init__(self, recorder: RecordGates | None = None, gate_bias: float = 0.0):
+        self.recorder, self.gate_bias = recorder, gate_bias
         self.told: set[str] = set()
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module):
         """Judge the validation breasts that the module has gathered in this epoch."""
         if trainer.current_epoch < PATIENCE or not module.seen:
             return
-        label, probability, crop_weight = (torch.cat(column).float().cpu() for column in zip(*module.seen, strict=True))
-        counts = confusion(label.numpy(), probability.numpy(), 0.5)
-        if counts.sensitivity >= OVERCALLING["sensitivity"] and counts.specificity <= OVERCALLING["specificity"]:
-            self._tell(
-                "overcalling",
-                f"epoch {trainer.current_epoch}: sensitivity {counts.sensitivity:.2f} with specificity "
-                f"{counts.specificity:.2f} on validation: nearly every breast is called malignant, as networks do that "
-                "overfit the crop stream; look at more augmentation, fewer epochs or the whole stream",
-            )
-        weight = float(crop_weight.mean())
-        if weight > DOMINANCE or weight < 1 - DOMINANCE:
-            ignored = "whole" if weight > DOMINANCE else "crop"
-            self._tell(
-                "dominance",
-                f"epoch {trainer.current_epoch}: the fusion gate gives the crop stream a mean weight of {weight:.2f} "
-                f"on validation: the {ignored} stream is ignored; compare with fusion='mean' or with one stream alone",
-            )
+        label, probability, crop_weight = (
+            torch.cat(column).float().cpu().numpy() for column in zip(*module.seen, strict=True)
+        )
+        findings = [overcalling(label, probability), fusion_dominance(crop_weight)]
+        gates = self.recorder.of_epoch(trainer.current_epoch) if self.recorder else pd.DataFrame()
+        if len(gates):
+            findings.append(gate_saturation(gates, self.gate_bias))
+        for finding in findings:
+            self._tell(finding, trainer.current_epoch)
 
-    def _tell(self, what: str, message: str) -> None:
-        if what not in self.told:
-            self.told.add(what)
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+    def _tell(self, finding: Finding, epoch: int) -> None:
+        if finding.holds and finding.name not in self.told:
+            self.told.add(finding.name)
+            warnings.warn(f"epoch {epoch}: {finding.sentence}", RuntimeWarning, stacklevel=2)
 
     def state_dict(self):
         """Return what was said, so that a resumed run does not say it again."""

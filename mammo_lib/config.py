@@ -19,8 +19,8 @@ from .errors import InputError
 
 View = Literal["CC", "MLO"]
 Stream = Literal["crop", "whole"]
-Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features"]
-MambaVisionName = Literal["nano", "micro", "T", "T2", "S", "B", "L", "L2", "L3"]
+Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features", "frozen_stages"]
+MambaVisionName = Literal["nano", "lite", "T", "T2", "S", "B", "L", "L2", "L3"]
 TimmName = Literal["resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224", "vit_small_patch16_224"]
 Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "any-view"]
 
@@ -42,7 +42,7 @@ def find_root() -> Path:
 
 
 def find_material(root: Path) -> Path:
-    """Return the folder below which ``data_manifest/`` and ``book/`` lie: ``root``, the checkout, or the wheel's copy."""
+    """Return the folder below which ``data_manifest/`` and ``book/`` lie: ``root``, the checkout or the wheel."""
     package = Path(__file__).resolve().parent
     for folder in (root, package.parent):
         if (folder / "data_manifest").is_dir() and (folder / "book" / "protocol.md").is_file():
@@ -101,7 +101,9 @@ class ModelConfig(Frozen):
     """Mammo-Mamba's switches."""
 
     backbone: Literal[MambaVisionName, TimmName] = Field(
-        "L", description="MambaVision variant (paper: L), or a timm network as a baseline"
+        "L",
+        description="MambaVision variant (paper: L); "
+        "'lite' is ours, stages 3 and 4 on EfficientNet-Lite0's frozen ImageNet stages; or a timm network",
     )
     streams: tuple[Stream, ...] = Field(
         ("crop", "whole"), min_length=1, description="independent pipelines (paper: both)"
@@ -137,9 +139,17 @@ class ModelConfig(Frozen):
     lesion_type_head: bool = Field(
         False, description="a second head, mass or calcification, trained beside the first (not in the paper)"
     )
+    view_fusion: Literal["concat", "mean"] = Field(
+        "concat", description="how the views of a stream are joined before the projection (our assumption)"
+    )
     fusion: Literal["gate", "scalar_gate", "concat", "mean"] = Field(
         "gate", description="how streams are joined; the paper names a gate without a formula"
     )
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the encoders start from weights that were trained elsewhere."""
+        return self.weights is not None or self.backbone == "lite"
 
     @field_validator("streams", "views")
     @classmethod
@@ -150,6 +160,10 @@ class ModelConfig(Frozen):
 
     @model_validator(mode="after")
     def _blocks_are_mambavisions(self):
+        if self.freeze.startswith("stages12") and not self.is_pretrained:
+            raise ValueError(f"freeze={self.freeze!r} would freeze random weights: give weights, or freeze='none'")
+        if self.backbone == "lite" and (self.weights or self.stem == "fold"):
+            raise ValueError("backbone 'lite' brings its weights and its stem: leave weights out, and stem='repeat'")
         if self.backbone in get_args(TimmName):
             own = {"gate": "none", "mixer": "selective", "token_blocks": "hybrid", "stem": "repeat"}
             for field, value in own.items():
@@ -159,16 +173,6 @@ class ModelConfig(Frozen):
                         f"to {value!r}"
                     )
         return self
-
-
-class PretrainConfig(Frozen):
-    """Encoders that start from ImageNet features, distilled on patches of the training films. Not in the paper."""
-
-    patches: int = Field(100_000, ge=1, description="patches seen in all")
-    batch_size: int = Field(48, ge=2, description="patches per step")
-    learning_rate: float = Field(1.5e-3, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay")
-    seed: int = Field(0, ge=0, description="seed of weights and patches: one encoder for all runs, as a checkpoint is")
 
 
 class TrainConfig(Frozen):
@@ -219,31 +223,12 @@ class RunConfig(Frozen):
     baseline: Baseline | None = Field(None, description="a baseline instead of the network; the model is then ignored")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    pretrain: PretrainConfig | None = Field(
-        None, description="encoders distilled beforehand; none: new or from weights"
-    )
     train: TrainConfig = TrainConfig()
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
 
     @model_validator(mode="after")
-    def _weights_come_from_one_place(self):
-        freeze = self.model.freeze
-        if self.pretrain and self.model.weights:
-            raise ValueError("encoders start from model.weights or from pretrain, not from both: leave one out")
-        if freeze.startswith("stages12") and not (self.pretrain or self.model.weights):
-            raise ValueError(
-                f"model.freeze={freeze!r} would freeze random weights: give model.weights or pretrain, or freeze='none'"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _fits_the_timm_backbone(self):
         backbone, size = self.model.backbone, self.data.image_size
-        if self.pretrain and backbone in get_args(TimmName):
-            raise ValueError(
-                f"pretrain distils MambaVision encoders: with model.backbone={backbone!r} leave it out, and give "
-                "model.weights where you have a checkpoint"
-            )
         if backbone == "vit_small_patch16_224" and size % 16:
             raise ValueError(f"data.image_size must be a multiple of {backbone}'s 16-pixel patches, got {size}")
         return self
@@ -281,10 +266,22 @@ PROFILES: dict[str, Profile] = {
     "mirror": Profile(
         name="mirror",
         run=RunConfig(
-            data=DataConfig(image_size=224),
-            model=ModelConfig(backbone="nano"),
-            train=TrainConfig(epochs=20, batch_size=8, learning_rate=5e-4),
+            data=DataConfig(image_size=96, crop_context=1.0, extra_training="any-view"),
+            model=ModelConfig(backbone="lite", view_fusion="mean"),
+            train=TrainConfig(
+                epochs=14,
+                batch_size=16,
+                learning_rate=1e-3,
+                reader_labels=0.5,
+                dropout=0.2,
+                drop_path=0.1,
+                augment_strength=1.5,
+                gradient_clip=1.0,
+                patience=14,
+                flip_averaging=True,
+            ),
         ),
+        seeds=(0, 1, 2),
     ),
     "paper": Profile(name="paper", run=RunConfig(), seeds=(0, 1, 2, 3, 4)),
 }

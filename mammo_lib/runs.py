@@ -105,10 +105,6 @@ class Run:
         """The weights that were best on validation; absent from committed records."""
         return self.folder / "best.ckpt"
 
-    def note(self, **facts) -> None:
-        """Add facts to ``environment.json``."""
-        write_json(self.folder / "environment.json", self.environment | facts)
-
     def finish(self, predictions: pd.DataFrame, metrics: dict) -> None:
         """Write the predictions, then the metrics whose presence marks the run as finished."""
         write_parquet(self.folder / "predictions.parquet", predictions)

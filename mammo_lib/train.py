@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 
 import filelock
 import lightning
@@ -28,9 +27,8 @@ from .data.boxes import log_areas
 from .data.collection import Collection
 from .data.loader import MammogramData
 from .gates import examine
-from .models import MammoMambaOutput, build_model, load_checkpoint, log_odds
-from .optimisation import cosine_schedule, memory_advice, parameter_groups, quiet_lightning
-from .pretrain import distilled_encoder
+from .models import MammoMambaOutput, build_model, log_odds
+from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .runs import Run, find_run, start_run
 from .statistics import evaluate_predictions, fit_temperature, youden_threshold
 
@@ -97,7 +95,7 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self):
         """AdamW with a linear warm-up and a cosine decay to zero, per step."""
         train = self.config.train
-        slower = train.encoder_rate if self.config.pretrain or self.config.model.weights else 1.0
+        slower = train.encoder_rate if self.config.model.weights else 1.0
         groups = parameter_groups(self.model, train.weight_decay, train.learning_rate, slower * train.learning_rate)
         optimizer = torch.optim.AdamW(groups)
         total = int(self.trainer.estimated_stepping_batches)
@@ -134,10 +132,6 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
             if config.train.reader_labels:
                 readers = reader_probability(collection, data.cohort("train"), config.seed)
             classifier = Classifier(config, readers)
-            if config.pretrain:
-                encoder = distilled_encoder(config, collection, progress=progress)
-                start_from(classifier, encoder.weights)
-                run.note(encoder=encoder.record)
             fit(run, classifier, data, progress=progress)
             best, validation = load_best(run), data.cohort("validation")
             frame = predict(best, data.val_dataloader(), validation)
@@ -155,12 +149,6 @@ def one_process_per_run(run: Run):
     return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
 
 
-def start_from(classifier: Classifier, weights: Path) -> None:
-    """Give every stream's backbone the same distilled weights."""
-    for encoder in classifier.model.encoders.values():
-        load_checkpoint(encoder.network.backbone, weights)
-
-
 def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
     """Run Lightning's loop, from ``last.ckpt`` if there is one."""
     config = classifier.config
@@ -169,14 +157,15 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
     )
     patience = EarlyStopping("validation_auc", mode="max", patience=config.train.patience)
     breasts = data.cohort("train")["sample_id"].tolist()
-    recorders = [History(run.folder), RecordGates(run.folder, config.model.views)]
-    callbacks = [*recorders, best, patience, StopAtNaN(breasts, config), WatchFailures()]
+    recorder = RecordGates(run.folder, config.model.views)
+    watch = WatchFailures(recorder if config.model.gate == "learned" else None, config.model.gate_bias)
+    callbacks = [History(run.folder), recorder, best, patience, StopAtNaN(breasts, config), watch]
     if config.train.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=config.train.ema_decay))
     if progress:
         callbacks.append(TQDMProgressBar())
     last = run.folder / "last.ckpt"
-    with quiet_lightning(), memory_advice(config):
+    with quiet_lightning(), memory_advice(config), checkpoints_beside(run.folder):
         trainer = lightning.Trainer(
             max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
             strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,

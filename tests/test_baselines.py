@@ -83,7 +83,7 @@ def test_labels_of_other_breasts_do_not_reach_a_baseline(tiny_profile, collectio
 def test_features_are_computed_once(tiny_profile, collection, monkeypatch):
     config = config_of(tiny_profile, "frozen_features")
     first = b.predict_baseline(config, collection, "validation")[1]
-    monkeypatch.setattr(b, "load_teacher", lambda: pytest.fail("computed again"))
+    monkeypatch.setattr(b, "load_lite0", lambda: pytest.fail("computed again"))
     np.testing.assert_array_equal(b.predict_baseline(config, collection, "validation")[1], first)
 
 

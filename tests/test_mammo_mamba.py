@@ -159,7 +159,14 @@ SWITCHES = [
     {"gate": "fixed"}, {"gate": "random"}, {"gate_scope": "window"}, {"gate_scope": "token"},
     {"gate_blocks": "mixer"}, {"gate_stages": "3"},
     {"lesion_type_head": True}, {"gate_stages": "4"}, {"gate_bias": 0.0}, {"stem": "fold"}, {"fusion": "mean"},
+    {"view_fusion": "mean"},
 ]  # fmt: skip
+# Each has a test of its own: subsets of streams and views, other backbones, weights, what is frozen.
+TESTED_ABOVE_OR_BELOW = {"backbone", "streams", "views", "weights", "freeze"}
+
+
+def test_no_field_of_the_model_is_left_out():
+    assert {field for switch in SWITCHES for field in switch} | TESTED_ABOVE_OR_BELOW == set(ModelConfig.model_fields)
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=lambda s: "-".join(map(str, *s.items())))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..config import RunConfig
 from .baselines import PARTS, TimmEncoder, create_timm_encoder
+from .lite import on_imagenet_stages
 from .mambavision import VARIANTS, create_mambavision
 from .seqmoe import SeqMoE
 from .weights import IMAGENET_MEAN, IMAGENET_STD, fold_grey_stem, load_checkpoint
@@ -60,15 +61,17 @@ class MammoMamba(nn.Module):
 
     def __init__(
         self, encoders: dict[str, ViewEncoder], n_views: int, d_model: int, fusion: str, *,
-        has_lesion_type: bool = False, dropout: float = 0.0,
+        view_fusion: str = "concat", has_lesion_type: bool = False, dropout: float = 0.0,
     ):  # fmt: skip
         super().__init__()
+        self.view_fusion = view_fusion
+        joined = n_views if view_fusion == "concat" else 1
         self.streams = tuple(sorted(encoders))
         self.encoders = nn.ModuleDict({stream: encoders[stream] for stream in self.streams})
         self.projections = nn.ModuleDict(
             {
                 stream: nn.Sequential(
-                    nn.Dropout(dropout), nn.Linear(n_views * encoders[stream].num_features, d_model), nn.GELU()
+                    nn.Dropout(dropout), nn.Linear(joined * encoders[stream].num_features, d_model), nn.GELU()
                 )
                 for stream in self.streams
             }
@@ -100,11 +103,18 @@ class MammoMamba(nn.Module):
 
         ``gates`` only travel along into the output.
         """
-        projected = [self.projections[stream](embeddings[stream].flatten(1)) for stream in self.streams]
+        joined = {stream: self._join(embeddings[stream], present[stream]) for stream in self.streams}
+        projected = [self.projections[stream](joined[stream]) for stream in self.streams]
         has_stream = torch.stack([present[stream].any(dim=1) for stream in self.streams], dim=1)
         z, stream_gate = self.fusion(torch.stack(projected, dim=1), has_stream)
         lesion_type = None if self.lesion_type is None else self.lesion_type(z)
         return MammoMambaOutput(self.classifier(z), dict(embeddings), dict(gates or {}), stream_gate, lesion_type)
+
+    def _join(self, views: Float[Tensor, "batch views features"], present: Bool[Tensor, "batch views"]) -> Tensor:
+        """Concatenate the views of a stream, or average those that are there."""
+        if self.view_fusion == "concat":
+            return views.flatten(1)
+        return views.sum(dim=1) / present.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class ViewEncoder(nn.Module):
@@ -224,7 +234,7 @@ def build_model(config: RunConfig) -> MammoMamba:
     d_model = next(iter(encoders.values())).num_features
     return MammoMamba(
         encoders, len(model.views), d_model, model.fusion, has_lesion_type=model.lesion_type_head,
-        dropout=config.train.dropout,
+        view_fusion=model.view_fusion, dropout=config.train.dropout,
     )  # fmt: skip
 
 
@@ -254,6 +264,8 @@ def _build_mambavision(config: RunConfig) -> ViewEncoder:
         model.backbone, num_classes=0, drop_path=config.train.drop_path, mixer=model.mixer,
         token_blocks=model.token_blocks, window_sizes=fitting_windows(model.backbone, config.data.image_size),
     )  # fmt: skip
+    if model.backbone == "lite":
+        backbone = on_imagenet_stages(backbone)
     if model.weights:
         load_checkpoint(backbone, model.weights)
     if model.stem == "fold":
@@ -270,9 +282,11 @@ def frozen_parts(config: RunConfig) -> tuple[str, ...]:
     """Return the parts of the backbone that a config freezes."""
     freeze = config.model.freeze
     if freeze == "auto":
-        freeze = "stages12" if config.model.weights or config.pretrain else "none"
+        freeze = "stages12" if config.model.is_pretrained else "none"
     other = PARTS.get(config.model.backbone)
     stem, stages = (other.stem, other.stages12) if other else (("patch_embed",), ("levels.0", "levels.1"))
+    if config.model.backbone == "lite":
+        stem, stages = ("patch_embed.project",), ("patch_embed.features",)
     return {"none": (), "stages12": stages, "stages12_and_stem": (*stem, *stages)}[freeze]
 
 
