@@ -29,6 +29,7 @@ EXECUTED = ROOT / "book" / "notebooks"
 STATE = BUILD / "papermill"
 SUMMARY = BUILD / "summary.json"
 NOTEBOOK_TIMEOUT_S = 6 * 3600
+QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # else it may log its own shutdown as an error, into the progress
 
 # Chapters that compute from the paper and the data alone. Every other one waits for all earlier ones but these: they
 # share runs, and a run is trained once.
@@ -164,7 +165,7 @@ def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
     try:
         papermill.execute_notebook(
             step.source, partial, parameters=step.parameters, cwd=SOURCE, kernel_name="python3", progress_bar=bar,
-            execution_timeout=NOTEBOOK_TIMEOUT_S, start_timeout=120,
+            execution_timeout=NOTEBOOK_TIMEOUT_S, start_timeout=120, extra_arguments=QUIET_KERNEL,
         )  # fmt: skip
     except PapermillExecutionError as error:
         raise NotebookFailed(step.source, error.cell_index, error.ename, error.evalue, error.source, partial) from error
