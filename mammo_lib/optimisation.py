@@ -86,6 +86,7 @@ class quiet_lightning(warnings.catch_warnings):  # noqa: N801  (a context manage
     def __enter__(self):
         super().__enter__()
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode at the start of training.*")  # frozen stages
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
         for name in ("lightning.pytorch", "lightning.fabric"):
