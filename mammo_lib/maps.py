@@ -188,8 +188,8 @@ class LesionShare:
 
     def __str__(self) -> str:
         return (
-            f"{self.share:.1%} of the mass in {self.area:.1%} of the breast, {self.value:.2f} times its mean; "
-            f"by chance {self.low:.2f} to {self.high:.2f} (p = {self.p:.2g}, n = {self.n} breasts)"
+            f"{self.share:.1%} of the mass in {self.area:.1%} of the breast, {self.value:.3f} times its mean; "
+            f"by chance {self.low:.3f} to {self.high:.3f} (p = {self.p:.2g}, n = {self.n} breasts)"
         )
 
 

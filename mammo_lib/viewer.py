@@ -13,7 +13,7 @@ import base64
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 import numpy as np
@@ -110,12 +110,16 @@ class Seen:
 class Viewer:
     """What a notebook shows: a picture, and in a live one the controls (``box``, else None) in its place."""
 
-    still: bytes
+    still: bytes = field(repr=False)
     box: object | None
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         controls = self.box._repr_mimebundle_() if self.box is not None else {}
-        return {**controls, "image/png": base64.b64encode(self.still).decode()}
+        return {
+            "text/plain": "a viewer of gates and maps",
+            **controls,
+            "image/png": base64.b64encode(self.still).decode(),
+        }
 
 
 def explore(

@@ -1,10 +1,13 @@
 """Maps: where a cell lies, what its number is, and a permutation test that is right by hand and at random."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
-from mammo_lib import maps
+from mammo_lib import figures, maps
 from mammo_lib.data.boxes import lesion_boxes, to_prepared
 from mammo_lib.data.phantom import write_phantom
 from mammo_lib.data.sources import open_source
@@ -239,3 +242,40 @@ def test_masks_and_boxes_of_the_mirror_give_the_same_place(collection, tiny_prof
     assert by_mask.keys() == by_box.keys()
     for key, box in by_mask.items():
         np.testing.assert_allclose(box, by_box[key], atol=2.0)
+
+
+SHARE = maps.LesionShare(value=1.5, chance=1.0, low=0.9, high=1.1, p=0.01, n=25, share=0.15, area=0.1)
+IMAGE = np.pad(np.full((6, 4), 0.5), ((1, 1), (0, 4)))  # 8 x 8, the breast at the left
+
+
+def drawn(figure) -> str:
+    """Draw a figure and return everything that is written on it."""
+    figure.canvas.draw()
+    return "\n".join(text.get_text() for text in figure.findobj(Text) if text.get_visible())
+
+
+@pytest.mark.parametrize(
+    ("p", "title"),
+    [
+        ((0.01, 0.5), "1 of 2 maps differs from chance in the lesion"),
+        ((0.01, 0.02), "2 of 2 maps differ from chance in the lesion"),
+        ((0.2, 0.5), "None of 2 maps differs from chance in the lesion"),
+    ],
+)
+def test_the_title_counts_the_maps_beyond_chance(p, title):
+    shares = {name: replace(SHARE, p=one) for name, one in zip("ab", p, strict=True)}
+    text = drawn(figures.lesion_shares(shares))
+    assert title in text
+    assert f"p = {p[0]:.2g}, n = 25" in text
+
+
+def test_a_map_covers_the_breast_alone_and_says_its_range():
+    values = np.arange(64.0).reshape(8, 8)  # 8 to 51 inside the breast: rows 1 to 6, columns 0 to 3
+    figure = figures.map_panels(IMAGE, {"gate": values, "nothing": values * 0}, "title", box=(1, 1, 3, 3))
+    text = drawn(figure)
+    assert "gate\n8.0 to 51.0" in text
+    assert "nothing\nzero everywhere" in text
+    plain, covered = figure.axes[:2]
+    assert len(plain.images) == 1  # the mammogram stands uncovered beside its map
+    mask = covered.images[1].get_array().mask
+    np.testing.assert_array_equal(mask, IMAGE == 0)
