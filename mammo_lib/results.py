@@ -246,7 +246,7 @@ def published_intervals(published: pd.DataFrame) -> pd.DataFrame:
         if row.name == "auc":
             one = hanley_mcneil_interval(row.value, n[row.experiment, "sensitivity"], n[row.experiment, "specificity"])
         else:
-            one = wilson_interval(round(row.value * row.n), row.n)
+            one = wilson_interval(row.value * row.n, row.n)  # rounded as published
         half = (one.high - one.low) / 2
         name = f"{row.experiment.replace('_', ' ')}, {row.name}"
         needed, shift = math.ceil(row.n * (half / TOLERANCE) ** 2), TOLERANCE + half

@@ -48,7 +48,8 @@ SUBGROUPS = pd.DataFrame(
 CURVE = pd.DataFrame(
     {
         "threshold": [0.1, 0.2, 0.3, 0.4], "value": [0.4, 0.35, 0.3, 0.1], "low": [0.2, 0.3, 0.2, -0.1],
-        "high": [0.5, 0.4, 0.4, 0.2], "treat_all": [0.3, 0.2, 0.1, 0.0], "n": 60,
+        "high": [0.5, 0.4, 0.4, 0.2], "treat_all": [0.3, 0.2, 0.1, 0.0],
+        "gain_low": [-0.1, 0.1, 0.1, -0.1], "n": 60,
     }
 )  # fmt: skip
 

@@ -382,6 +382,16 @@ def test_net_benefit_by_hand():
     assert (curve["value"] <= curve["high"]).all()
 
 
+def test_the_gain_in_net_benefit_is_paired():
+    """A score that calls everybody adds nothing to calling everybody, whoever is drawn."""
+    label, patients = np.array([1, 0] * 20), np.arange(40)
+    everybody = s.decision_curve(label, np.full(40, 0.9), patients, thresholds=np.array([0.2]))
+    assert everybody["gain_low"].tolist() == [0.0]
+    assert everybody["low"].iloc[0] < everybody["value"].iloc[0]
+    perfect = s.decision_curve(label, label * 1.0, patients, thresholds=np.array([0.2]))
+    assert perfect["gain_low"].iloc[0] > 0
+
+
 def test_subgroups_count_every_breast_once(scores):
     label, probability = scores
     frame = pd.DataFrame({"label": label, "probability": probability, "density": pd.array([1, 2, None, 2] * 50)})

@@ -30,7 +30,7 @@ def difference_forest(table: pd.DataFrame, reference: str, metric: str = "AUC") 
     axes.axvline(0, color=GREY, linestyle=":")
     names = [f"{name.replace('_', ' ')}, n = {n}" for name, n in zip(table["experiment"], table["n"], strict=True)]
     axes.set(yticks=y, yticklabels=names, ylim=(len(y) - 0.5, -0.5))
-    axes.set_xlabel(f"difference in {metric} to {reference.replace('_', ' ')}, 95 % interval over patients and seeds")
+    axes.set_xlabel(f"difference in {metric} to {reference.replace('_', ' ')}, 95 % interval")
     axes.grid(visible=False, axis="y")
     legend_below(figure, axes)
     figure.suptitle(_forest_finding(excludes, reference, metric), x=0.01, ha="left", fontsize=11)
@@ -47,7 +47,7 @@ def _forest_finding(excludes: np.ndarray, reference: str, metric: str) -> str:
 def subgroup_forest(rows: pd.DataFrame) -> Figure:
     """Draw the AUC per subgroup, ``name level value low high n malignant``; the first row is all breasts, the line.
 
-    Levels without an interval (fewer than two breasts of a class) keep their row and stay empty.
+    Levels without an interval (fewer than two breasts of a class) keep their row, and say so.
     """
     figure, axes = canvas(width=7, height=ROW * len(rows) + 1.1)
     y = np.arange(len(rows))
@@ -59,7 +59,10 @@ def subgroup_forest(rows: pd.DataFrame) -> Figure:
     sizes = [f"{row.malignant} of {row.n}" for row in rows.itertuples(index=False)]
     labels = [f"{name}   {size}" for name, size in zip(names, sizes, strict=True)]
     axes.set(yticks=y, yticklabels=labels, ylim=(len(y) - 0.5, -0.5), xlim=(0, 1.02))
-    axes.set_xlabel("AUC, 95 % interval; beside the names: malignant of all breasts; dotted: all breasts")
+    for height in y[~drawn]:
+        axes.annotate("too few of a class", (0.02, height), va="center", color=GREY, fontsize=8)
+    axes.set_xlabel("AUC, 95 % interval (dotted: all breasts)")
+    axes.set_ylabel("subgroup, malignant of all breasts")
     axes.grid(visible=False, axis="y")
     figure.suptitle(_subgroup_finding(rows.iloc[1:], overall), x=0.01, ha="left", fontsize=11)
     return figure
@@ -96,8 +99,8 @@ def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _decision_finding(curve: pd.DataFrame, name: str) -> str:
-    """Say between which thresholds the whole band lies above both of the simple rules."""
-    better = curve[curve["low"] > curve["treat_all"].clip(lower=0)]["threshold"]
+    """Say between which thresholds the interval of the gain over both simple rules excludes 0."""
+    better = curve[curve["gain_low"] > 0]["threshold"]
     if better.empty:
         return f"At no threshold is {name} surely better than all or none"
     low, high = 100 * better.min(), 100 * better.max()

@@ -19,12 +19,15 @@ def decision_curve(
     label: np.ndarray, probability: np.ndarray, patients: np.ndarray, *,
     thresholds: np.ndarray = THRESHOLDS, n_resamples: int = N_RESAMPLES, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return ``threshold value low high treat_all n`` of net benefit, with its band over resampled patients.
+    """Return ``threshold value low high treat_all gain_low n`` of net benefit, with its band over resampled patients.
 
-    ``treat_all`` is the net benefit of working up every breast; working up none has net benefit 0.
+    ``treat_all`` is the net benefit of working up every breast; working up none has net benefit 0. ``gain_low`` is the
+    lower bound of what the score adds to the better of these two on the same patients.
     """
     label, probability = np.asarray(label), np.asarray(probability)
-    drawn = _net_benefit(label, probability, patient_weights(patients, n_resamples, seed), thresholds)
+    everybody, weights = np.ones(len(label)), patient_weights(patients, n_resamples, seed)
+    drawn = _net_benefit(label, probability, weights, thresholds)
+    simple = np.maximum(_net_benefit(label, everybody, weights, thresholds), 0)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     return pd.DataFrame(
@@ -33,7 +36,8 @@ def decision_curve(
             "value": _net_benefit(label, probability, ones(label), thresholds)[0],
             "low": low,
             "high": high,
-            "treat_all": _net_benefit(label, np.ones(len(label)), ones(label), thresholds)[0],
+            "treat_all": _net_benefit(label, everybody, ones(label), thresholds)[0],
+            "gain_low": np.quantile(drawn - simple, tail, axis=0),
             "n": len(label),
         }
     )

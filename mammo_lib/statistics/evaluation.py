@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import InputError
 from .choices import scaled_probability
 from .comparisons import delong_interval
-from .intervals import Interval, bootstrap_interval, wilson_interval
+from .intervals import N_RESAMPLES, Interval, patient_weights, weighted_interval, wilson_interval
 from .metrics import (
     SPECIFICITIES,
     Confusion,
@@ -66,12 +66,12 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     }
     resampled |= {name: weighted_at_threshold(name, threshold) for name in ("f1", "mcc", "ppv")}
     resampled |= {f"sensitivity_at_{round(100 * s)}": weighted_sensitivity_at(s) for s in SPECIFICITIES}
-    patients = frame["patient_id"].to_numpy()
-    results = exact | {name: bootstrap_interval(f, label, probability, patients) for name, f in resampled.items()}
+    weights = patient_weights(frame["patient_id"].to_numpy(), N_RESAMPLES, seed=0)
+    results = exact | {name: weighted_interval(f, label, probability, weights) for name, f in resampled.items()}
     if "temperature" in frame:
         scaled = scaled_probability(frame)
         for name, metric in {"brier": weighted_brier, "ece": weighted_calibration_error}.items():
-            results[f"{name}_scaled"] = bootstrap_interval(metric, label, scaled, patients)
+            results[f"{name}_scaled"] = weighted_interval(metric, label, scaled, weights)
     reason = _why_undefined(counts)
     return {name: _as_json(interval, reason) for name, interval in results.items()}
 

@@ -41,7 +41,7 @@ def value_of(metric: Metric, label: np.ndarray, probability: np.ndarray) -> floa
     return float(metric(np.asarray(label), np.asarray(probability), ones(label))[0])
 
 
-def wilson_interval(successes: int, n: int) -> Interval:
+def wilson_interval(successes: float, n: int) -> Interval:
     """A proportion with Wilson's score interval (1927); NaN bounds for n = 0."""
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -70,8 +70,13 @@ def bootstrap_interval(
     ``metric(label, probability, weights)`` maps weights (resamples, breasts) to (resamples,). Resamples on which it is
     undefined (one class only) are left out.
     """
+    return weighted_interval(metric, label, probability, patient_weights(patients, n_resamples, seed))
+
+
+def weighted_interval(metric: Metric, label: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> Interval:
+    """Percentile interval over resamples that are already drawn, (resamples, breasts)."""
     label, probability = np.asarray(label), np.asarray(probability)
-    values = metric(label, probability, patient_weights(patients, n_resamples, seed))
+    values = metric(label, probability, weights)
     values = values[~np.isnan(values)]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(values, [tail, 1 - tail]) if len(values) else (math.nan, math.nan)
