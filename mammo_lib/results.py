@@ -388,7 +388,7 @@ def _text(name: str, value) -> str:
         return "yes" if value else "no"
     if value is None or pd.isna(value):
         return ""
-    if name.startswith("p_"):
+    if name == "p" or name.startswith("p_"):
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
     if name == "published":
         return f"{value:g}"

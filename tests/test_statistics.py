@@ -114,6 +114,9 @@ def test_separated_classes_do_not_give_certainty():
     above, below = s.delong_interval(label, score), s.delong_interval(label, -score)
     assert (above.value, above.low, above.high) == (1.0, pytest.approx(0.2924, abs=1e-4), 1.0)
     assert (below.value, below.low, below.high) == (0.0, 0.0, pytest.approx(1 - 0.2924, abs=1e-4))
+    # By patients: two of the three malignant breasts are of one, so a^2 = .025 at a = .1581.
+    boot = s.auc_bootstrap_interval(label, score, np.array([0, 0, 1, 2, 3, 4, 5, 6]))
+    assert (boot.value, boot.low, boot.high) == (1.0, pytest.approx(0.1581, abs=1e-4), 1.0)
 
 
 def test_hanley_mcneil_by_hand():

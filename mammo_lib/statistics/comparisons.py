@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from ..errors import InputError
-from .intervals import LEVEL, Interval, Z
+from .intervals import Interval, Z, separated_bound
 from .metrics import auc
 
 
@@ -22,27 +22,18 @@ def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
     """AUC with DeLong's interval, on the logit scale so that it stays within [0, 1] (DeLong et al. 1988).
 
     NaN bounds with fewer than two breasts of a class. Where the classes are separated the estimated variance is zero,
-    which is no certainty: the open bound is then that of :func:`_separated_bound`.
+    which is no certainty: the open bound is then that of :func:`separated_bound`.
     """
     value, (malignant, benign) = auc(label, probability), _placements(label, probability)
     n, pairs = len(label), min(len(malignant), len(benign))
     if pairs < 2:
         return Interval(value, math.nan, math.nan, n)
     if value in (0, 1):
-        bound = _separated_bound(pairs)
+        bound = separated_bound(pairs)
         return Interval(value, bound, 1.0, n) if value else Interval(value, 0.0, 1 - bound, n)
     spread = _spread(malignant, benign) / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-1, 1]) * Z * spread)
     return Interval(value, float(low), float(high), n)
-
-
-def _separated_bound(pairs: int) -> float:
-    """Return the smallest AUC that is not refuted when every malignant breast scores above every benign one.
-
-    Match the breasts into ``pairs`` disjoint pairs: all of them are in order with probability AUC^pairs, so an AUC
-    below (1 - LEVEL)/2 to the power 1/pairs would be in the tail. Conservative: the other pairs are not used.
-    """
-    return ((1 - LEVEL) / 2) ** (1 / pairs)
 
 
 def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[Interval, float]:

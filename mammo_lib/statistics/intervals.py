@@ -83,6 +83,15 @@ def weighted_interval(metric: Metric, label: np.ndarray, probability: np.ndarray
     return Interval(value_of(metric, label, probability), float(low), float(high), len(label))
 
 
+def separated_bound(pairs: int) -> float:
+    """Return the smallest AUC that is not refuted when every malignant breast scores above every benign one.
+
+    Match the breasts into ``pairs`` disjoint pairs: all of them are in order with probability AUC^pairs, so an AUC
+    below (1 - LEVEL)/2 to the power 1/pairs would be in the tail. Conservative: the other pairs are not used.
+    """
+    return ((1 - LEVEL) / 2) ** (1 / pairs)
+
+
 def patient_weights(patients: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
     """Return how often each breast is in each bootstrap sample over patients, (resamples, breasts)."""
     names, member = np.unique(np.asarray(patients), return_inverse=True)

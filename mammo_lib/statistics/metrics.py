@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from .intervals import Interval, Metric, bootstrap_interval, ones, value_of, wilson_interval
+from .intervals import Interval, Metric, bootstrap_interval, ones, separated_bound, value_of, wilson_interval
 
 SPECIFICITIES = (0.80, 0.90, 0.95)
 PARTIAL = 0.80  # the partial AUC keeps specificities from here to 1
@@ -122,8 +122,17 @@ def sensitivity_at(label: np.ndarray, probability: np.ndarray, specificity: floa
 
 
 def auc_bootstrap_interval(label: np.ndarray, probability: np.ndarray, patients: np.ndarray, **options) -> Interval:
-    """AUC with the patient-cluster bootstrap interval."""
-    return bootstrap_interval(weighted_auc, label, probability, patients, **options)
+    """AUC with the patient-cluster bootstrap interval.
+
+    Where the classes are separated no resample disagrees, which is no certainty: the open bound is then that of
+    :func:`mammo_lib.statistics.intervals.separated_bound` for the patients of the smaller class.
+    """
+    found = bootstrap_interval(weighted_auc, label, probability, patients, **options)
+    if found.value not in (0, 1):
+        return found
+    label, patients = np.asarray(label), np.asarray(patients)
+    bound = separated_bound(min(len(np.unique(patients[label == one])) for one in (0, 1)))
+    return replace(found, low=bound) if found.value else replace(found, high=1 - bound)
 
 
 def cumulative_rates(label: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
