@@ -23,6 +23,11 @@ def config(tiny_profile):
     return tiny_profile.configs()[0]
 
 
+def small(config):
+    """One stream and one view: what is tested does not depend on the network."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"streams": ("crop",), "views": ("CC",)})})
+
+
 def changed(config, **fields):
     return config.model_copy(update={"train": config.train.model_copy(update=fields)})
 
@@ -63,7 +68,7 @@ def test_sigkill_in_the_middle_of_an_epoch_changes_nothing(config, collection, t
 
 def test_a_kill_between_training_and_record_trains_no_further(config, collection, monkeypatch, tmp_path):
     """At a rate of 1e-9 no epoch is better than the first: patience 1 ends the run at the second of five."""
-    config = changed(config, epochs=5, patience=1, learning_rate=1e-9, encoder_rate=1.0)
+    config = changed(small(config), epochs=5, patience=1, learning_rate=1e-9)
     whole = train.train_run(config, collection)
     assert len(whole.history) == 2
     monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
@@ -79,7 +84,7 @@ def test_checkpoints_get_their_name_when_they_are_whole(config, collection, monk
     moved, move = [], shutil.move
     monkeypatch.setattr(shutil, "move", lambda source, target: moved.append((source, target)) or move(source, target))
     before = tempfile.gettempdir()
-    run = train.train_run(changed(config, epochs=1), collection)
+    run = train.train_run(changed(small(config), epochs=1), collection)
     assert {Path(target).name for _, target in moved} == {"best.ckpt", "last.ckpt"}
     assert {Path(source).parent.parent for source, _ in moved} == {run.folder}
     assert tempfile.gettempdir() == before

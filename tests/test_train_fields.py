@@ -73,6 +73,7 @@ def test_every_field_is_looked_at():
     assert CHANGES.keys() | ELSEWHERE == TrainConfig.model_fields.keys()
 
 
+@pytest.mark.slow
 def test_every_field_of_the_training_changes_something(base, collection, plain, tmp_path):
     torch.manual_seed(1)
     torch.save(create_mambavision("nano").state_dict(), tmp_path / "nano.pth")
