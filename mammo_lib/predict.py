@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from . import figures, runs
-from .config import PROFILES, DataConfig, RunConfig
+from .config import BUILD, PROFILES, DataConfig, RunConfig
 from .data.given import GivenBreast, read_checked
 from .data.images import fit_square
 from .data.prepare import FULL_SCALE, prepare_view
@@ -90,17 +90,20 @@ def with_weights(run: Run) -> Run:
 
 def rebuild_command(run: Run) -> str:
     """Return the command that trains a committed run again, weights and all."""
-    return f"MAMMO_RETRAIN=1 mammo run {run.folder / 'config.json'} {_profile_options(run.config)}"
+    profile = next((name for name in PROFILES if run.config in _configs_of(name, run.config)), "PROFILE")
+    data = "" if profile == "smoke" else " --data DIR"
+    return f"MAMMO_RETRAIN=1 mammo run {run.folder / 'config.json'} --profile {profile}{data}"
 
 
-def run_command(config: RunConfig) -> str:
-    """Return the command that makes the run of an experiment of the frozen list."""
-    return f"mammo run --experiment {config.experiment} {_profile_options(config)}"
-
-
-def _profile_options(config: RunConfig) -> str:
-    profile = next((name for name in PROFILES if config in _configs_of(name, config)), "PROFILE")
-    return f"--profile {profile}{'' if profile == 'smoke' else ' --data DIR'}"
+def run_command(config: RunConfig, profile: str) -> str:
+    """Return the command that makes a run; a config outside the profile's frozen list is written down for it."""
+    options = f"--profile {profile}{'' if profile == 'smoke' else ' --data DIR'}"
+    if config in _configs_of(profile, config):
+        return f"mammo run --experiment {config.experiment} {options}"
+    path = BUILD / "configs" / f"{config.experiment}-{config.fingerprint[:12]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, config.model_dump(mode="json"))
+    return f"mammo run {path} {options}"
 
 
 def _configs_of(profile: str, config: RunConfig) -> list[RunConfig]:

@@ -161,11 +161,14 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
     return Lens(run, classifier, BreastDataset(run.config, prepared, cohort), cohort, boxes)
 
 
-def look(config: RunConfig, collection: Collection) -> tuple[Lens | None, str]:
+def look(config: RunConfig, collection: Collection, profile: str) -> tuple[Lens | None, str]:
     """Return a run's network on its validation breasts; where there are no weights, None and how to make them."""
     run = find_run(config, collection.prepare(config, "train").fingerprint)
     if run is None:
-        return None, f"{config.experiment}, seed {config.seed}: not trained here; `{run_command(config)}` does it"
+        return (
+            None,
+            f"{config.experiment}, seed {config.seed}: not trained here; `{run_command(config, profile)}` does it",
+        )
     try:
         return open_lens(run, collection), ""
     except InputError as error:

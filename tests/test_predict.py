@@ -150,12 +150,13 @@ def test_a_run_that_was_trained_again_stands_in_for_its_record(run, tmp_path, mo
     assert predict.with_weights(type(run)(record)).folder == tmp_path / "fresh" / "dual_stream" / run.folder.name
 
 
-def test_commands_name_the_profile_that_runs_a_config(run, tiny_profile):
-    smoke = PROFILES["smoke"].configs()[0]
-    assert predict.run_command(smoke) == "mammo run --experiment dual_stream --profile smoke"
-    mirror = experiment_configs(PROFILES["mirror"], "dual_stream")[0]
-    assert predict.run_command(mirror) == "mammo run --experiment dual_stream --profile mirror --data DIR"
-    assert predict.run_command(tiny_profile.run).endswith("--profile PROFILE --data DIR")
+def test_commands_can_be_given_as_they_stand(tiny_profile, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "BUILD", tmp_path)
+    listed = experiment_configs(PROFILES["mirror"], "dual_stream")[0]
+    assert predict.run_command(listed, "mirror") == "mammo run --experiment dual_stream --profile mirror --data DIR"
+    words = predict.run_command(tiny_profile.run, "smoke").split()
+    assert (words[:2], words[3:]) == (["mammo", "run"], ["--profile", "smoke"])
+    assert load_config(words[2]) == tiny_profile.run
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from mammo_lib.config import PROFILES
 from mammo_lib.errors import InputError
 from mammo_lib.viewer import explore, look, open_lens
 
@@ -56,10 +57,11 @@ def _pair(option):
     return option if isinstance(option, tuple) else (option, option)
 
 
-def test_a_chapter_gets_a_sentence_where_there_are_no_weights(run, collection, run_homes):
-    lens, why_not = look(run.config, collection)
+def test_a_chapter_gets_a_sentence_where_there_are_no_weights(collection, run_homes):
+    config = PROFILES["smoke"].run
+    lens, why_not = look(config, collection, "smoke")
     assert lens is None
-    command = "mammo run --experiment dual_stream --profile PROFILE --data DIR"
+    command = "mammo run --experiment dual_stream --profile smoke"
     assert why_not == f"dual_stream, seed 0: not trained here; `{command}` does it"
 
 
