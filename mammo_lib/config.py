@@ -128,7 +128,11 @@ class ModelConfig(Frozen):
     )
     gate_stages: Literal["3+4", "3", "4"] = Field("3+4", description="stages whose blocks are gated (paper: 3 and 4)")
     gate_bias: float = Field(2.0, description="initial bias of the gates; sigmoid(2) = 0.88 (our assumption)")
-    weights: str | None = Field(None, description="official MambaVision checkpoint (paper: 1K or 21K not stated)")
+    weights: str | None = Field(
+        None,
+        description="'official': the backbone's released checkpoint from the folder MAMMO_WEIGHTS (else weights/); a "
+        "path; none: new (paper: ImageNet, 1K or 21K not stated)",
+    )
     stem: Literal["repeat", "fold"] = Field(
         "repeat", description="grey to three channels, or a one-channel stem with the normalisation folded in"
     )
@@ -283,7 +287,7 @@ PROFILES: dict[str, Profile] = {
         ),
         seeds=(0, 1, 2),
     ),
-    "paper": Profile(name="paper", run=RunConfig(), seeds=(0, 1, 2, 3, 4)),
+    "paper": Profile(name="paper", run=RunConfig(model=ModelConfig(weights="official")), seeds=(0, 1, 2, 3, 4)),
 }
 
 

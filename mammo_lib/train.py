@@ -28,6 +28,7 @@ from .data.collection import Collection
 from .data.loader import MammogramData
 from .gates import examine
 from .models import MammoMambaOutput, build_model, log_odds
+from .models.mammo_mamba import without_weights
 from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .runs import Run, find_run, start_run
 from .statistics import evaluate_predictions, fit_temperature, youden_threshold
@@ -178,7 +179,7 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
 
 def load_best(run: Run) -> Classifier:
     """Return the run's network with the weights that were best on validation, in eval mode."""
-    classifier = Classifier(run.config)
+    classifier = Classifier(without_weights(run.config))
     classifier.load_state_dict(torch.load(run.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return classifier.eval().to(device)

@@ -3,13 +3,15 @@
 import argparse
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from mammo_lib.config import DataConfig, ModelConfig, RunConfig
 from mammo_lib.errors import InputError
-from mammo_lib.models import create_mambavision, fold_grey_stem, load_checkpoint, weights
+from mammo_lib.models import build_model, create_mambavision, fold_grey_stem, load_checkpoint, weights
 from mammo_lib.models.weights import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -140,3 +142,33 @@ def test_fetching_shows_the_licence_and_records_the_file(record, tmp_path, monke
     assert json.loads(record.read_text())["T"]["sha256"]
     with pytest.raises(InputError, match="no official weights for 'nano': choose one of T"):
         weights.fetch_weights("nano", tmp_path)
+
+
+def test_official_is_looked_up_by_backbone(tmp_path, monkeypatch):
+    monkeypatch.setenv(weights.WEIGHTS_FOLDER, str(tmp_path))
+    with pytest.raises(InputError, match=r"mambavision_large_1k\.pth\.tar: no such checkpoint; `mammo weights L`"):
+        weights.find_checkpoint("L", "official")
+    with pytest.raises(InputError, match=r"resnet50\.safetensors: no such checkpoint; save timm's weights there"):
+        weights.find_checkpoint("resnet50", "official")
+    (tmp_path / "mambavision_large_1k.pth.tar").touch()
+    assert weights.find_checkpoint("L", "official") == tmp_path / "mambavision_large_1k.pth.tar"
+    assert weights.find_checkpoint("L", "mine.pth") == Path("mine.pth")
+
+
+@pytest.mark.parametrize("change", [{"token_blocks": "ssm"}, {"token_blocks": "attention"}, {"mixer": "gated_conv"}])
+def test_mixers_of_another_kind_start_new_and_the_rest_is_loaded(tmp_path, change):
+    path = tmp_path / "nano.pth"
+    torch.save(create_mambavision("nano").state_dict(), path)
+    model = ModelConfig(backbone="nano", streams=("crop",), weights=str(path), **change)
+    built = build_model(RunConfig(data=DataConfig(image_size=64), model=model))
+    state, held = built.encoders["crop"].network.backbone.state_dict(), torch.load(path)
+    shared = [name for name in state if name in held and ".mixer." not in name]
+    assert all(torch.equal(state[name], held[name]) for name in shared)
+    # nano: 3 blocks in stage 3 (2 mixers, 1 attention), 2 in stage 4 (1, 1).
+    kept = {name for name in state if ".mixer." in name and name in held and torch.equal(state[name], held[name])}
+    blocks = {tuple(name.split(".")[1:4:2]) for name in kept}
+    expected = {
+        "ssm": {("2", "0"), ("2", "1"), ("3", "0")}, "attention": {("2", "2"), ("3", "1")},
+        "gated_conv": {("2", "2"), ("3", "1")},
+    }  # fmt: skip
+    assert blocks == expected[next(iter(change.values()))]

@@ -205,18 +205,24 @@ class ConvBlock(nn.Module):
         return x + self.drop_path(self.norm2(self.conv2(self.act(self.norm1(self.conv1(x))))))
 
 
-def build_mixers(width: int, depth: int, heads: int, mixer: str, token_blocks: str) -> list[nn.Module]:
-    """Return what mixes tokens in each block of a stage: state-space first, attention in the last floor(depth / 2).
+def mixer_kinds(depth: int, mixer: str, token_blocks: str) -> list[str]:
+    """Return what mixes tokens in each block of a stage: ``mixer`` first, attention in the last floor(depth / 2).
 
     ``ssm`` and ``attention`` use one kind throughout; they are controls of the hybrid and not part of MambaVision.
     """
     counts = {"hybrid": depth - depth // 2, "ssm": depth, "attention": 0}
-    mixers = {"selective": MambaMixer, "gated_conv": GatedConvMixer}
     if token_blocks not in counts:
         raise ValueError(f"token_blocks must be one of {', '.join(counts)}, got {token_blocks!r}")
+    return [mixer if j < counts[token_blocks] else "attention" for j in range(depth)]
+
+
+def build_mixers(width: int, depth: int, heads: int, mixer: str, token_blocks: str) -> list[nn.Module]:
+    """Return the mixers of a stage, one per block (:func:`mixer_kinds`)."""
+    mixers = {"selective": MambaMixer, "gated_conv": GatedConvMixer}
     if mixer not in mixers:
         raise ValueError(f"mixer must be one of {', '.join(mixers)}, got {mixer!r}")
-    return [mixers[mixer](width) if j < counts[token_blocks] else Attention(width, heads) for j in range(depth)]
+    kinds = mixer_kinds(depth, mixer, token_blocks)
+    return [Attention(width, heads) if kind == "attention" else mixers[kind](width) for kind in kinds]
 
 
 class TokenBlock(nn.Module):

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from ..config import RunConfig
 from .baselines import PARTS, TimmEncoder, create_timm_encoder
 from .lite import on_imagenet_stages
-from .mambavision import VARIANTS, create_mambavision
+from .mambavision import VARIANTS, create_mambavision, mixer_kinds
 from .seqmoe import SeqMoE
-from .weights import IMAGENET_MEAN, IMAGENET_STD, fold_grey_stem, load_checkpoint
+from .weights import IMAGENET_MEAN, IMAGENET_STD, find_checkpoint, fold_grey_stem, load_checkpoint
 
 N_CLASSES = 2
 Overrides = Mapping[str, Mapping[str, Tensor]]  # stream -> block -> gate values
@@ -238,11 +238,15 @@ def build_model(config: RunConfig) -> MammoMamba:
     )  # fmt: skip
 
 
+def without_weights(config: RunConfig) -> RunConfig:
+    """Return the config of the same network, built without reading the checkpoint that it starts from."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": None})})
+
+
 def count_parameters(config: RunConfig) -> int:
     """Return the number of parameters of a run's network; nothing is allocated and no checkpoint read."""
-    model = config.model.model_copy(update={"weights": None})
     with torch.device("meta"):
-        network = build_model(config.model_copy(update={"model": model}))
+        network = build_model(without_weights(config))
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -253,7 +257,10 @@ def _build_encoder(config: RunConfig) -> ViewEncoder:
 def _build_timm(config: RunConfig) -> ViewEncoder:
     model = config.model
     network = create_timm_encoder(
-        model.backbone, config.data.image_size, drop_path=config.train.drop_path, weights=model.weights
+        model.backbone,
+        config.data.image_size,
+        drop_path=config.train.drop_path,
+        weights=model.weights and find_checkpoint(model.backbone, model.weights),
     )
     return ViewEncoder(network, frozen=frozen_parts(config), mean=network.mean, std=network.std)
 
@@ -267,7 +274,7 @@ def _build_mambavision(config: RunConfig) -> ViewEncoder:
     if model.backbone == "lite":
         backbone = on_imagenet_stages(backbone)
     if model.weights:
-        load_checkpoint(backbone, model.weights)
+        load_checkpoint(backbone, find_checkpoint(model.backbone, model.weights), new=_new_mixers(config))
     if model.stem == "fold":
         backbone = fold_grey_stem(backbone)
     stages = () if model.gate == "none" else tuple(int(stage) for stage in model.gate_stages.split("+"))
@@ -276,6 +283,17 @@ def _build_mambavision(config: RunConfig) -> ViewEncoder:
         mixers_only=model.gate_blocks == "mixer",
     )  # fmt: skip
     return ViewEncoder(network, is_folded=model.stem == "fold", frozen=frozen_parts(config))
+
+
+def _new_mixers(config: RunConfig) -> list[str]:
+    """Name the token mixers that no checkpoint can hold, because the config puts another kind in their place."""
+    model, names = config.model, []
+    for stage, depth in enumerate(VARIANTS[model.backbone].depths[2:], start=2):
+        official = mixer_kinds(depth, "selective", "hybrid")
+        own = mixer_kinds(depth, model.mixer, model.token_blocks)
+        differs = [one != other for one, other in zip(official, own, strict=True)]
+        names += [f"levels.{stage}.blocks.{j}.mixer" for j in range(depth) if differs[j]]
+    return names
 
 
 def frozen_parts(config: RunConfig) -> tuple[str, ...]:

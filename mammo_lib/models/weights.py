@@ -8,17 +8,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..config import MATERIAL
+from ..config import MATERIAL, ROOT
 from ..errors import InputError
 from .mambavision import MambaVision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WEIGHTS_FOLDER = "MAMMO_WEIGHTS"
 RECORD = MATERIAL / "data_manifest" / "weights.json"
 LICENCE_NOTICE = (
     "MambaVision weights (NVIDIA) are licensed CC-BY-NC-SA-4.0: non-commercial use, share alike, attribution. "
@@ -26,10 +29,11 @@ LICENCE_NOTICE = (
 )
 
 
-def load_checkpoint(model: MambaVision, path: str | Path) -> MambaVision:
+def load_checkpoint(model: MambaVision, path: str | Path, *, new: Iterable[str] = ()) -> MambaVision:
     """Load an official checkpoint (``.pth.tar``, ``.pth`` or ``.safetensors``) strictly, in place.
 
-    A network without a head (``num_classes=0``) leaves the checkpoint's head out; any other difference is an error.
+    A network without a head (``num_classes=0``) leaves the checkpoint's head out, and modules named in ``new`` stay as
+    they are; any other difference is an error.
 
     Raises
     ------
@@ -39,6 +43,9 @@ def load_checkpoint(model: MambaVision, path: str | Path) -> MambaVision:
     state = read_checkpoint(path)
     if isinstance(model.head, nn.Identity):
         state = {key: value for key, value in state.items() if not key.startswith("head.")}
+    kept = tuple(f"{name}." for name in new)
+    own = {key: value for key, value in model.state_dict().items() if kept and key.startswith(kept)}
+    state = {key: value for key, value in state.items() if not (kept and key.startswith(kept))} | own
     if differences := list_differences(model.state_dict(), state):
         raise InputError(f"{path}: does not fit this network: {'; '.join(differences)}")
     model.load_state_dict(state)
@@ -101,6 +108,28 @@ def fold_grey_stem(model: MambaVision) -> MambaVision:
     folded.patch_embed.conv_down[0] = grey
     norm.running_mean += (scaled * mean).sum(dim=(1, 2, 3))
     return folded
+
+
+def find_checkpoint(backbone: str, weights: str) -> Path:
+    """Return the file that ``model.weights`` means for a backbone: a path as it stands, ``official`` looked up.
+
+    Official checkpoints keep their names (``mammo weights VARIANT`` fetches them); those of timm's networks are
+    ``<name>.safetensors``.
+
+    Raises
+    ------
+    InputError
+        The official checkpoint is not in the folder.
+    """
+    if weights != "official":
+        return Path(weights)
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    name = record[backbone]["file"] if backbone in record else f"{backbone}.safetensors"
+    path = Path(os.environ.get(WEIGHTS_FOLDER) or ROOT / "weights") / name
+    if not path.is_file():
+        fetch = f"`mammo weights {backbone}` downloads it" if backbone in record else "save timm's weights there"
+        raise InputError(f"{path}: no such checkpoint; {fetch}, or name its folder in {WEIGHTS_FOLDER}")
+    return path
 
 
 def fetch_weights(variant: str, folder: str | Path) -> Path:
