@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+import pandas as pd
 
 from mammo_lib import figures
 from mammo_lib.config import ROOT, get_profile
@@ -16,13 +17,17 @@ from mammo_lib.data.collection import open_collection
 from mammo_lib.data.images import fit_square
 from mammo_lib.data.prepare import prepared_film
 from mammo_lib.data.sources import read_view
-from mammo_lib.figures.style import BLUE, GREY, ORANGE, canvas
+from mammo_lib.figures.style import BLUE, GREY, ORANGE, canvas, error_bars
+from mammo_lib.results import summary
 from mammo_lib.runs import COMMITTED, Run, all_runs
 
 TARGET = ROOT / "book" / "_static" / "result.png"
-NAMES = {"birads": "readers' BI-RADS", "frozen_features": "ImageNet features", "crop_geometry": "size of the crop",
-         "metadata": "words of the tables", "majority": "guessing"}  # fmt: skip
-SHOWN = ("dual_stream", "crop_only", "whole_only", "no_seqmoe")
+NAMES = {
+    "dual_stream": "both streams", "crop_only": "crops alone", "whole_only": "whole films alone",
+    "no_seqmoe": "without SeqMoE", "baseline_birads": "readers' BI-RADS", "baseline_metadata": "words of the tables",
+    "baseline_crop_geometry": "size of the crop", "baseline_frozen_features": "ImageNet features",
+    "baseline_frozen_stages": "ImageNet stages", "baseline_majority": "guessing",
+}  # fmt: skip
 SIZE = 160  # pixels of a view
 
 
@@ -38,28 +43,28 @@ def phantom_views(collection, config) -> list[tuple[str, np.ndarray]]:
     return views
 
 
-def opened_runs(profile, collection) -> tuple[list[Run], str]:
-    """Return the runs with an open test set and what they were made on."""
-    committed = [run for run in all_runs(COMMITTED) if run.is_evaluated]
+def opened_runs(profile, collection) -> tuple[dict[str, list[Run]], str]:
+    """Return experiment -> runs with an open test set, by seed, and what they were made on."""
+    committed: dict[str, list[Run]] = {}
+    for run in all_runs(COMMITTED):
+        if run.is_evaluated:
+            committed.setdefault(run.config.experiment, []).append(run)
     if committed:
         return committed, "CBIS-DDSM, 800-px films"
     from mammo_lib.evaluate import run_and_evaluate
 
-    return [run for runs in run_and_evaluate(profile, collection).values() for run in runs], "synthetic phantom"
+    return run_and_evaluate(profile, collection), "synthetic phantom"
 
 
-def scores(runs: list[Run]) -> list[tuple[str, dict, bool]]:
-    """Return name, AUC with interval, and whether it is a network, the best first; the first seed of each."""
-    first = {run.config.experiment: run for run in sorted(runs, key=lambda run: -run.config.seed)}
-    rows = [
-        (NAMES.get(run.config.baseline, name.replace("_", " ")), run.metrics["test"]["auc"], not run.config.baseline)
-        for name, run in first.items()
-        if name in SHOWN or run.config.baseline
-    ]
-    return sorted(rows, key=lambda row: -row[1]["value"])
+def scores(runs: dict[str, list[Run]]) -> pd.DataFrame:
+    """Return one row per experiment, the best first: mean AUC over seeds, interval over patients and seeds."""
+    table = summary({name: seeds for name, seeds in runs.items() if name in NAMES})
+    table["name"] = table["experiment"].map(NAMES)
+    table["is_network"] = ~table["experiment"].str.startswith("baseline")
+    return table.sort_values("mean", ascending=False, ignore_index=True)
 
 
-def draw(views, rows, what: str):
+def draw(views, rows: pd.DataFrame, what: str):
     """Return the figure."""
     figure, axes = canvas(8.6, 3.0, 1, 2, width_ratios=[1, 1.25])
     gap = np.ones((SIZE, 6))
@@ -70,14 +75,15 @@ def draw(views, rows, what: str):
         axes[0].text(x, y, name, color="white", fontsize=8, ha="right")
     axes[0].set_axis_off()
     axes[0].set_title("One breast, seen four times (synthetic)")
-    for y, (_, auc, is_network) in enumerate(rows):
-        spread = [[auc["value"] - auc["low"]], [auc["high"] - auc["value"]]]
-        axes[1].errorbar(auc["value"], y, xerr=spread, fmt="o", color=ORANGE if is_network else BLUE, capsize=3)
+    for kind, colour in ((True, ORANGE), (False, BLUE)):
+        part = rows[rows["is_network"] == kind]
+        intervals = part[["mean", "mean_low", "mean_high"]].set_axis(["value", "low", "high"], axis=1)
+        error_bars(axes[1], intervals, part.index.to_numpy(), colour, "")
     axes[1].axvline(0.5, color=GREY, linestyle=":")
-    axes[1].set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes[1].set_yticks(range(len(rows)), rows["name"])
     axes[1].invert_yaxis()
-    axes[1].set_xlabel(f"AUC, 95 % interval, {rows[0][1]['n']} test breasts ({what})")
-    network, baseline = (max(auc["value"] for _, auc, is_one in rows if is_one is kind) for kind in (True, False))
+    axes[1].set_xlabel(f"AUC, 95 % interval, {rows['n'].max()} test breasts ({what})")
+    network, baseline = (rows.loc[rows["is_network"] == kind, "mean"].max() for kind in (True, False))
     axes[1].set_title(f"Best network (orange) {network:.2f}, best baseline (blue) {baseline:.2f}")
     return figure
 
