@@ -150,7 +150,7 @@ class StopAtNaN(Callback):
 class WatchFailures(Callback):
     """Warn once, with the number, where validation shows a failure of :mod:`mammo_lib.diagnostics`.
 
-    ``recorder``, which comes first in the trainer's list, has the epoch's gates; ``gate_bias`` is what they started from.
+    ``recorder``, which comes first in the trainer's list, has the epoch's gates; ``gate_bias`` is their initial bias.
     """
 
     def __init__(self, recorder: RecordGates | None = None, gate_bias: float = 0.0):

@@ -104,8 +104,8 @@ def variance_shares(gates: pd.DataFrame) -> dict[str, float]:
     """Split the variance of the SeqMoE gates' values into what explains it, shares that add to 1.
 
     ``block`` (which gate), ``view`` (CC or MLO, within a gate), ``breast`` (a breast's mean deviation, common to all
-    its gates), ``breast x block`` (the rest: a breast's deviation in one gate and view). The network is deterministic, so
-    the last two are all that a breast can do. NaN where every value is the same.
+    its gates), ``breast x block`` (the rest: a breast's deviation in one gate and view). The network is deterministic,
+    so the last two are all that a breast can do. NaN where every value is the same.
     """
     own = gates[gates["kind"] == "seqmoe"]
     value = own["value"].astype(float)
@@ -292,8 +292,8 @@ def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table:
     varies = "NaN" if math.isnan(of_breast) else f"{of_breast:.0%}"
     return (
         f"The breast explains {varies} of the gates' variance, the block {shares['block']:.0%}; {related} of "
-        f"{len(correlations)} correlations with lesion size, density, BI-RADS and malignancy survive Holm's correction. "
-        f"Change of AUC: {cost} (n = {int(table['n'].iloc[0])}): "
+        f"{len(correlations)} correlations with lesion size, density, BI-RADS and malignancy survive Holm's correction."
+        f" Change of AUC: {cost} (n = {int(table['n'].iloc[0])}): "
         + ("the score uses what the gates know of a breast." if matters else
            "that the score uses what the gates know of a breast is not shown.")
     )  # fmt: skip

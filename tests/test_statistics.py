@@ -458,6 +458,8 @@ def test_difference_over_seeds_is_antisymmetric_and_zero_for_itself():
     assert difference.low > 0
     assert s.difference_over_seeds(poor, good, "auc").value == -difference.value
     assert s.difference_over_seeds(good[:1], good[:1], "auc") == s.Interval(0.0, 0.0, 0.0, 60)
+    again = s.difference_over_seeds(good, good, "auc")  # other seeds of the same network: no difference, some noise
+    assert again.low < again.value == 0 < again.high
 
 
 def test_an_ensemble_is_the_mean_logit_with_choices_of_its_own():
