@@ -157,7 +157,9 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
     cohort = cohort.assign(
         probability=cohort["sample_id"].map(known["probability"]), threshold=known["threshold"].iloc[0]
     ).sort_values("probability", ascending=False, ignore_index=True)
-    boxes = lesion_boxes(cohort, collection.source, run.config.data)
+    # Sources find files by the official split; a fold calls its breasts validation.
+    official = prepared.cohort[prepared.cohort["sample_id"].isin(cohort["sample_id"])]
+    boxes = lesion_boxes(official, collection.source, run.config.data)
     return Lens(run, classifier, BreastDataset(run.config, prepared, cohort), cohort, boxes)
 
 

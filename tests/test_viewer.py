@@ -7,6 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from mammo_lib import viewer
 from mammo_lib.config import PROFILES
 from mammo_lib.errors import InputError
 from mammo_lib.viewer import explore, look, open_lens
@@ -77,6 +78,14 @@ def test_cases_are_the_most_certain_of_each_outcome(run, collection):
     kinds = seen.kinds("whole", "CC")
     assert list(kinds) == ["SeqMoE gate", "attention received", "Grad-CAM", "integrated gradients"]
     assert {one.shape for one in kinds.values()} == {(32, 32)}
+
+
+def test_lesions_are_looked_for_where_the_official_split_lies(run, collection, monkeypatch):
+    asked = []
+    monkeypatch.setattr(viewer, "lesion_boxes", lambda cohort, *_: asked.extend(cohort["split"]) or {})
+    lens = open_lens(run, collection)
+    assert set(lens.cohort["split"]) == {"validation"}
+    assert asked == ["train"] * len(lens.cohort)  # the folders of the 800-px set are called train and test
 
 
 def test_what_it_needs_is_said(run, collection, tmp_path):
