@@ -43,6 +43,7 @@ DIFFERENCE_COLUMNS = (
     "experiment", "difference", "difference_low", "difference_high", "p_auc", "gained", "lost", "p_decisions", "n",
     "status",
 )  # fmt: skip
+SAID_ELSEWHERE = ("allow_missing", "weights")
 MATCHED = 0.05  # two networks whose parameters differ by less than this share count as equal in size
 SPLITS = {
     "test": "paper: both views, one label",
@@ -333,9 +334,11 @@ def what_differs(profile: Profile) -> str:
     parts = ["synthetic phantom"] if profile.phantom_breasts else []
     for section in ("data", "model"):
         ours, theirs = getattr(run, section), getattr(paper, section)
-        parts += [f"{key} {value}" for key, value in ours if value != getattr(theirs, key) and key != "allow_missing"]
-    if not run.model.is_pretrained:
-        parts.append("no ImageNet weights")
+        parts += [
+            f"{key} {value}" for key, value in ours if value != getattr(theirs, key) and key not in SAID_ELSEWHERE
+        ]
+    if run.model.weights is None:
+        parts.append("ImageNet stages of EfficientNet-Lite0" if run.model.is_pretrained else "no ImageNet weights")
     changed = [key for key, value in run.train if value != getattr(paper.train, key)]
     if changed:
         parts.append(f"{len(changed)} training settings")

@@ -146,7 +146,8 @@ def test_what_a_published_number_leaves_open():
 
 
 def test_what_differs_names_the_departures():
-    assert results.what_differs(PAPER) == "no ImageNet weights"  # until model.weights is given
+    assert results.what_differs(PAPER) == "nothing"
+    assert "no ImageNet weights" in results.what_differs(SMOKE)
     assert results.what_differs(SMOKE).startswith("synthetic phantom; image_size 64; n_folds 4; backbone nano")
     wider = PAPER.model_copy(update={"run": RunConfig(data=DataConfig(crop_context=1.5))})
     assert "crop_context 1.5" in results.what_differs(wider)
