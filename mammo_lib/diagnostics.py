@@ -149,7 +149,8 @@ def stream_dominance(scores: pd.DataFrame) -> list[Finding]:
         if name in set(scores["intervention"]):
             drop, _ = delong_test(label, as_is, _draws(scores, name))
             stream, informed = name.removesuffix("_shuffled"), auc(label, as_is) >= INFORMED
-            what = "is not used" if drop.value < IGNORED_DROP else "is used"
+            shown = "is used" if drop.low > 0 else "seems to be used, which so few breasts do not prove"
+            what = "is not seen to be used" if drop.value < IGNORED_DROP else shown
             verdict = what if informed else f"cannot be judged, as the network itself has AUC {auc(label, as_is):.2f}"
             cost = f"exchanging the {stream} stream between breasts costs {_signed(drop)} AUC"
             findings.append(Finding(
@@ -278,6 +279,25 @@ def _weighted_correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> 
     return np.divide(covariance, spread, out=np.full(len(w), math.nan), where=spread > 0)
 
 
+def exemplary_cases(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the most confident true positive, false negative and false positive at the threshold, by ``kind``.
+
+    One split's predictions; a kind that does not occur is left out.
+    """
+    called = predictions["probability"] >= predictions["threshold"]
+    malignant = predictions["label"] == 1
+    kinds = {
+        "true positive": (malignant & called, False),
+        "false negative": (malignant & ~called, True),
+        "false positive": (~malignant & called, False),
+    }
+    found = [
+        predictions[mask].sort_values("probability", ascending=ascending).head(1).assign(kind=kind)
+        for kind, (mask, ascending) in kinds.items()
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
 def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table: pd.DataFrame) -> str:
     """Say in one sentence whether the routing adapts to the breast and whether the score uses it, with the numbers."""
     of_breast = shares["breast"] + shares["breast x block"]
@@ -300,4 +320,5 @@ def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table:
 
 
 def _signed(interval: Interval) -> str:
-    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+    value, low, high = (round(number, 3) + 0.0 for number in (interval.value, interval.low, interval.high))
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"

@@ -116,7 +116,7 @@ def test_a_stream_that_says_nothing_is_found_by_exchange():
     crop, whole = d.stream_dominance(scores)
     assert (crop.holds, whole.holds) == (False, True)
     assert crop.value > 0.3
-    assert "the whole stream is not used" in whole.sentence
+    assert "the whole stream is not seen to be used" in whole.sentence
 
 
 def test_a_network_that_guesses_uses_no_stream_that_could_be_ignored():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mammo_lib import gates, runs, train
+from mammo_lib import diagnostics, figures, gates, runs, train
 from mammo_lib.models import MammoMambaOutput, SeqMoE, build_model, create_mambavision
 from mammo_lib.models.gated_conv import GatedConvMixer
 
@@ -163,3 +163,29 @@ def test_fusing_again_gives_the_logits(trained, collection):
     with torch.inference_mode():
         again: MammoMambaOutput = classifier.model.decide(seen.embeddings, seen.present)
     np.testing.assert_allclose(train.log_odds(again.logits).cpu(), seen.logit, rtol=1e-4, atol=1e-5)
+
+
+def test_figures_say_what_the_record_holds(trained):
+    rows, predictions = trained.gates, trained.predictions
+    own = diagnostics.over_breasts(rows)
+    table = diagnostics.intervention_table(
+        diagnostics.intervention_scores(trained.interventions, predictions, "validation")
+    )
+    related = diagnostics.gate_correlations(rows, predictions, "validation")
+    case = figures.Case("one", {"CC": np.eye(8)}, rows[rows["sample_id"] == rows["sample_id"].iloc[0]])
+    drawn = {
+        "trajectories": figures.gate_trajectories(trained.gate_history, 0.88),
+        "heatmap": figures.gate_heatmap(rows, predictions),
+        "views": figures.gate_views(rows, predictions),
+        "cases": figures.gate_cases([case], rows),
+        "interventions": figures.intervention_forest(table),
+        "correlations": figures.correlation_forest(related),
+    }
+    title = {name: figure.get_suptitle() for name, figure in drawn.items()}
+    assert f"{own['mean'].max():.2f}, from a start at 0.88" in title["trajectories"]
+    assert "over breasts, gates vary by" in title["heatmap"]
+    assert f"{(table['p_holm'] < 0.05).sum() or 'None'} of 6 interventions" in title["interventions"]
+    assert f"{(related['p_holm'] < 0.05).sum() or 'None'} of 16 correlations" in title["correlations"]
+    assert "crop" in title["views"]
+    assert "of these 1 breasts" in title["cases"]
+    assert all(figure.get_size_inches()[0] <= 7 for figure in drawn.values())
