@@ -120,13 +120,18 @@ def run(
 
 
 @app.command()
-def evaluate(profile: ProfileOption = "smoke", data: DataOption = None, allow_missing: AllowMissing = False) -> None:
+def evaluate(
+    profile: ProfileOption = "smoke",
+    data: DataOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    allow_missing: AllowMissing = False,
+) -> None:
     """Open the test set for all runs of the frozen experiment list together."""
     chosen = _profile(profile, allow_missing)
     from .data.collection import open_collection
     from .evaluate import evaluate_profile
 
-    for opened in evaluate_profile(chosen, open_collection(chosen, data)):
+    for opened in evaluate_profile(chosen, open_collection(chosen, data), workers=workers, progress=True):
         _echo_metrics(opened.run, "test")
 
 

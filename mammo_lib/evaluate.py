@@ -11,6 +11,7 @@ import datetime
 from dataclasses import dataclass, replace
 
 import pandas as pd
+from tqdm import tqdm
 
 from .baselines import fit_baseline
 from .config import Profile, RunConfig
@@ -19,6 +20,7 @@ from .data.collection import Collection
 from .data.loader import test_loader
 from .data.prepare import Prepared
 from .errors import InputError
+from .executor import as_done, open_executor
 from .experiments import FROZEN, experiment_configs
 from .gates import examine
 from .results import added_after, first_opening, list_hash
@@ -48,8 +50,10 @@ def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool
     return runs
 
 
-def evaluate_profile(profile: Profile, collection: Collection) -> list[Opened]:
-    """Score every run of the frozen list on the test set, all of one opening under one receipt.
+def evaluate_profile(
+    profile: Profile, collection: Collection, *, workers: int = 1, progress: bool = False
+) -> list[Opened]:
+    """Score every run of the frozen list on the test set, in ``workers`` processes, under one receipt.
 
     Raises
     ------
@@ -60,7 +64,17 @@ def evaluate_profile(profile: Profile, collection: Collection) -> list[Opened]:
     if all(run.is_evaluated for run in runs):
         return [Opened(run, is_new=False) for run in runs]
     opening, first = _opening(profile.name, runs) | {"list_hash": list_hash(profile)}, first_opening(runs)
-    return [open_test_set(run, collection, opening | {"added_after": added_after(run, first)}) for run in runs]
+    opened_cohorts(runs[0].config, collection)  # decoded here, once, and not by every worker
+    tasks = [(run, collection, opening | {"added_after": added_after(run, first)}) for run in runs]
+    with open_executor(workers) as (executor, n):
+        done = as_done(executor, n, _open, tasks)
+        bar = tqdm(done, desc="opening", unit="run", total=len(tasks), disable=not progress, dynamic_ncols=True)
+        opened = {one.run.folder: one for one in bar}
+    return [opened[run.folder] for run in runs]
+
+
+def _open(task: tuple) -> Opened:
+    return open_test_set(*task)
 
 
 def open_test_set(run: Run, collection: Collection, opening: dict | None = None) -> Opened:
