@@ -33,6 +33,8 @@ from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, pa
 from .runs import Run, find_run, start_run
 from .statistics import evaluate_predictions, fit_temperature, youden_threshold
 
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # above 0 in a run's second and later processes, whoever started them
+
 
 class Classifier(lightning.LightningModule):
     """Mammo-Mamba under the paper's loss and optimiser."""
@@ -146,7 +148,7 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
 
 def one_process_per_run(run: Run):
     """Hold the run's lock: a notebook and a command never train the same run; the processes of one run share it."""
-    is_helper = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    is_helper = any(int(os.environ.get(name, 0)) > 0 for name in RANKS)
     return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
 
 
