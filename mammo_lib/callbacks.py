@@ -174,7 +174,7 @@ class WatchFailures(Callback):
     def _tell(self, finding: Finding, epoch: int) -> None:
         if finding.holds and finding.name not in self.told:
             self.told.add(finding.name)
-            warnings.warn(f"epoch {epoch}: {finding.sentence}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"epoch {epoch}, validation: {finding.sentence}", RuntimeWarning, stacklevel=2)
 
     def state_dict(self):
         """Return what was said, so that a resumed run does not say it again."""

@@ -131,7 +131,7 @@ def fusion_dominance(crop_weight: np.ndarray) -> Finding:
     is_alone = heard > DOMINANCE
     return Finding(
         "fusion dominance", is_alone, heard, DOMINANCE,
-        f"the fusion gate gives the crop stream a mean weight of {weight:.2f} on validation"
+        f"the fusion gate gives the crop stream a mean weight of {weight:.2f}"
         + (f": the {ignored} stream is ignored; compare with fusion='mean' or with one stream alone" if is_alone else
            ": both streams are heard"),
     )  # fmt: skip
@@ -166,7 +166,7 @@ def overcalling(label: np.ndarray, probability: np.ndarray, threshold: float = 0
     holds = counts.sensitivity >= OVERCALLING["sensitivity"] and counts.specificity <= OVERCALLING["specificity"]
     return Finding(
         "overcalling", bool(holds), counts.specificity, OVERCALLING["specificity"],
-        f"sensitivity {counts.sensitivity:.2f} with specificity {counts.specificity:.2f} on validation"
+        f"sensitivity {counts.sensitivity:.2f} with specificity {counts.specificity:.2f}"
         + (": nearly every breast is called malignant, as networks do that overfit the crop stream; look at more "
            "augmentation, fewer epochs or the whole stream" if holds else ""),
     )  # fmt: skip

@@ -62,7 +62,7 @@ def test_a_healthy_validation_is_silent():
 
 def test_overcalling_is_told_once_with_the_numbers():
     watch, bad = WatchFailures(), seen([0, 0, 1, 1], [0.8, 0.9, 0.9, 0.8], [0.5] * 4)
-    with pytest.warns(RuntimeWarning, match=r"epoch 3: sensitivity 1.00 with specificity 0.00"):
+    with pytest.warns(RuntimeWarning, match=r"epoch 3, validation: sensitivity 1.00 with specificity 0.00"):
         watch.on_validation_epoch_end(TRAINER, bad)
     resumed = WatchFailures()
     resumed.load_state_dict(watch.state_dict())
@@ -72,6 +72,6 @@ def test_overcalling_is_told_once_with_the_numbers():
 @pytest.mark.parametrize(("weight", "ignored"), [(0.99, "whole"), (0.01, "crop")])
 def test_an_ignored_stream_is_told(weight, ignored):
     with pytest.warns(
-        RuntimeWarning, match=rf"mean weight of {weight:.2f} on validation: the {ignored} stream is ignored"
+        RuntimeWarning, match=rf"mean weight of {weight:.2f}: the {ignored} stream is ignored"
     ):
         WatchFailures().on_validation_epoch_end(TRAINER, seen([0, 1, 0, 1], [0.2, 0.7, 0.6, 0.4], [weight] * 4))

@@ -81,8 +81,8 @@ def test_profile_by_hand():
 
 
 @pytest.mark.parametrize(("weight", "holds", "said"), [
-    (0.99, True, "0.99 on validation: the whole stream is ignored"),
-    (0.01, True, "0.01 on validation: the crop stream is ignored"),
+    (0.99, True, "0.99: the whole stream is ignored"),
+    (0.01, True, "0.01: the crop stream is ignored"),
     (0.60, False, "both streams are heard"),
 ])  # fmt: skip
 def test_fusion_dominance(weight, holds, said):
@@ -159,6 +159,14 @@ def test_the_verdict_follows_the_interventions():
     assert "is not shown" in d.routing_verdict(*facts, unused)
     assert "the score uses what the gates know of a breast" in d.routing_verdict(*facts, used)
     assert "The breast explains 100% of the gates' variance, the block 0%; 4 of 8" in d.routing_verdict(*facts, used)
+
+
+def test_the_cases_are_the_most_confident_of_their_kind():
+    cases = d.exemplary_cases(pd.DataFrame({
+        "sample_id": list("abcdef"), "label": [1, 1, 1, 0, 0, 0], "threshold": 0.5,
+        "probability": [0.6, 0.9, 0.2, 0.8, 0.7, 0.1],
+    })).set_index("kind")["sample_id"]  # fmt: skip
+    assert cases.to_dict() == {"true positive": "b", "false negative": "c", "false positive": "d"}
 
 
 def test_attention_is_a_bottleneck_where_it_takes_most():
