@@ -18,11 +18,12 @@ from .gates import (
 from .maps import gate_view, lesion_shares, map_cases, map_panels, prediction_sheet
 from .paper import denominators, published_intervals
 from .scores import auc_intervals, confusion_matrix, operating_points, reliability, roc_curve
-from .style import use_style
+from .style import LABEL_NAMES, use_style
 from .theory import cost_curves, gate_opening, kernel_curves
 from .training import learning_curves, seed_bands
 
 __all__ = [
+    "LABEL_NAMES",
     "Case",
     "auc_intervals",
     "cohort_composition",
