@@ -3,10 +3,13 @@
 import ast
 import doctest
 import importlib
+import json
+import pydoc
 import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,21 @@ def test_the_import_street_names_every_module_in_the_order_that_is_tested():
     [layers] = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "LAYERS"]
     rank = {name: place for place, layer in enumerate(ast.literal_eval(layers)) for name in layer}
     assert [rank[name] for name in outside] == sorted(rank[name] for name in outside)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_every_name_that_a_chapter_takes_from_the_library_exists(path):
+    """Said at once and without running the chapter: a public name that was moved or renamed."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    known = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("mammo_lib"):
+            for alias in node.names:
+                known[alias.asname or alias.name] = pydoc.locate(f"{node.module}.{alias.name}")
+    assert [name for name, found in known.items() if found is None] == []
+    used = [
+        (n.value.id, n.attr) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)
+    ]
+    modules = {name: found for name, found in known.items() if isinstance(found, types.ModuleType)}
+    assert [(name, attr) for name, attr in used if name in modules and not hasattr(modules[name], attr)] == []
