@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -178,6 +179,7 @@ def describe_environment() -> dict:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
+        "device": _device(),
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
     }
 
@@ -207,6 +209,16 @@ def _replace(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_bytes(content)
     os.replace(partial, path)
+
+
+def _device() -> str:
+    """Name the GPU where torch is in use and has one, else the processor."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    facts = Path("/proc/cpuinfo")  # Linux, where platform.processor() knows nothing
+    models = re.findall(r"^model name\s*:\s*(.+)$", facts.read_text(), re.M) if facts.is_file() else []
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _git(*arguments: str) -> str | None:
