@@ -15,6 +15,7 @@ training patients. A baseline's run has no checkpoint: it is fitted again, in se
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -157,7 +158,7 @@ def _pooled_maps(prepared: Prepared, cohort: pd.DataFrame, name: str, last_map: 
             with torch.inference_mode():
                 pooled = last_map(lite0, normalise(pixels[:, None])).mean((2, 3)).numpy()
             for key, values in zip(keys, pooled, strict=True):
-                partial = targets[key].with_name(f".{targets[key].name}")
+                partial = targets[key].with_name(f".{os.getpid()}-{targets[key].name}")
                 np.save(partial, values)
                 partial.replace(targets[key])
     found = {key: np.load(path) for key, path in targets.items()}
