@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from . import figures, runs
-from .config import BUILD, PROFILES, DataConfig, RunConfig
+from .config import BUILD, PROFILES, ROOT, DataConfig, RunConfig
 from .data.given import GivenBreast, read_checked
 from .data.images import fit_square
 from .data.prepare import FULL_SCALE, prepare_view
@@ -92,7 +92,7 @@ def rebuild_command(run: Run) -> str:
     """Return the command that trains a committed run again, weights and all."""
     profile = next((name for name in PROFILES if run.config in _configs_of(name, run.config)), "PROFILE")
     data = "" if profile == "smoke" else " --data DIR"
-    return f"MAMMO_RETRAIN=1 mammo run {run.folder / 'config.json'} --profile {profile}{data}"
+    return f"MAMMO_RETRAIN=1 mammo run {_from_root(run.folder / 'config.json')} --profile {profile}{data}"
 
 
 def run_command(config: RunConfig, profile: str) -> str:
@@ -103,7 +103,12 @@ def run_command(config: RunConfig, profile: str) -> str:
     path = BUILD / "configs" / f"{config.experiment}-{config.fingerprint[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, config.model_dump(mode="json"))
-    return f"mammo run {path} {options}"
+    return f"mammo run {_from_root(path)} {options}"
+
+
+def _from_root(path: Path) -> Path:
+    """Return a path as it is written in the project's folder: pages and messages name no folder of one machine."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _configs_of(profile: str, config: RunConfig) -> list[RunConfig]:
