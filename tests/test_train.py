@@ -1,5 +1,6 @@
 """Training: what it leaves behind, what a kill costs, what it may not touch."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_training_never_touches_the_test_set(config, collection, monkeypatch):
     monkeypatch.setattr(
         type(collection), "cohort", lambda self, c, split: asked.append(split) or original(self, c, split)
     )
-    run = train.train_run(config, collection)
+    run = train.train_run(config, dataclasses.replace(collection, ready={}))
     assert set(asked) == {"train"}
     assert set(run.predictions["split"]) == {"validation"}
     assert not set(run.predictions["patient_id"]) & set(original(collection, config, "test")["patient_id"])

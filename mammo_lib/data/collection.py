@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +27,7 @@ class Collection:
     root: Path
     table: pd.DataFrame
     source: ImageSource
+    ready: dict = field(default_factory=dict, repr=False, compare=False)  # what was prepared before, in this process
 
     def cohort(self, config: RunConfig, split: str) -> pd.DataFrame:
         """Return the breasts of an official split, one row each."""
@@ -37,6 +38,13 @@ class Collection:
 
         ``where`` is ``workers`` (processes) or ``cluster`` (the address of a Dask scheduler).
         """
+        model = config.model
+        key = (config.data, model.views, model.streams, split, CACHE)
+        if key not in self.ready:
+            self.ready[key] = self._prepare(config, split, where)
+        return self.ready[key]
+
+    def _prepare(self, config: RunConfig, split: str, where: dict) -> Prepared:
         model = config.model
         cohort = self.cohort(config, split).assign(is_extra=False)
         if split == "train" and config.data.extra_training:
