@@ -71,7 +71,5 @@ def test_overcalling_is_told_once_with_the_numbers():
 
 @pytest.mark.parametrize(("weight", "ignored"), [(0.99, "whole"), (0.01, "crop")])
 def test_an_ignored_stream_is_told(weight, ignored):
-    with pytest.warns(
-        RuntimeWarning, match=rf"mean weight of {weight:.2f}: the {ignored} stream is ignored"
-    ):
+    with pytest.warns(RuntimeWarning, match=rf"mean weight of {weight:.2f}: the {ignored} stream is ignored"):
         WatchFailures().on_validation_epoch_end(TRAINER, seen([0, 1, 0, 1], [0.2, 0.7, 0.6, 0.4], [weight] * 4))
