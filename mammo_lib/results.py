@@ -209,6 +209,14 @@ def differences(runs: Runs, reference: str, *, split: str = "test", metric: str 
     return pd.DataFrame(rows)
 
 
+def told_apart(differences: pd.DataFrame, experiment: str, name: str) -> str:
+    """Say how far the reference of :func:`differences` lies from an experiment, and whether that can be told."""
+    row = differences.set_index("experiment").loc[experiment]
+    value, low, high = -row["difference"], -row["difference_high"], -row["difference_low"]
+    relation = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
+    return f"{relation} {name}, {value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
 def by_definition(runs: Sequence[Run], metrics: Sequence[str] = ("auc", "accuracy")) -> pd.DataFrame:
     """Score one experiment on each definition of the test set that its runs hold: ``definition n malignant`` and more.
 

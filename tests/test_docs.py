@@ -44,6 +44,36 @@ def test_the_readmes_python_runs():
     assert "reference" in done.stdout
 
 
+def test_the_readmes_findings_are_those_of_the_records():
+    from mammo_lib import results
+    from mammo_lib.runs import COMMITTED, all_runs
+
+    runs = {}
+    for run in all_runs(COMMITTED):
+        runs.setdefault(run.config.experiment, []).append(run)
+    chosen = (
+        "dual_stream",
+        "baseline_birads",
+        "baseline_frozen_features",
+        "baseline_frozen_stages",
+        "no_seqmoe",
+        "whole_only",
+    )
+    runs = {name: runs[name] for name in chosen}
+    scores = results.summary(runs).set_index("experiment")
+    gaps = results.differences(runs, "dual_stream").set_index("experiment")
+    found = [
+        f"{one['mean']:.3f} ({one['mean_low']:.3f} to {one['mean_high']:.3f})" for _, one in scores.iloc[:2].iterrows()
+    ]
+    for name in chosen[2:]:
+        value, low, high = gaps.loc[name, ["difference", "difference_low", "difference_high"]]
+        if name != "whole_only":  # told as what the dual stream has over the other
+            value, low, high = -value, -high, -low
+        found.append(f"{value:+.3f} ({low:+.3f} to {high:+.3f})")
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert [one for one in found if one not in text] == []
+
+
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
 def test_every_python_block_is_python(path):
     for source in blocks(path, "python"):

@@ -176,3 +176,13 @@ def test_readable_merges_an_estimate_with_its_bounds():
         "matched": "yes", "parameters": "1.25 M", "published": "0.8322",
     }  # fmt: skip
     assert results.as_markdown(shown[["experiment", "n"]]).splitlines()[2] == "| no seqmoe | 149 |"
+
+
+def test_whether_two_scores_can_be_told_apart_is_said_from_the_reference():
+    table = pd.DataFrame(
+        {"experiment": ["worse", "open"], "difference": [-0.12, 0.01], "difference_low": [-0.2, -0.03],
+         "difference_high": [-0.03, 0.05]}
+    )  # fmt: skip
+    # The reference minus the other is the table's difference with its sign and its bounds exchanged.
+    assert results.told_apart(table, "worse", "it") == "better than it, +0.120 (+0.030 to +0.200)"
+    assert results.told_apart(table, "open", "it") == "not told apart from it, -0.010 (-0.050 to +0.030)"
