@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -216,9 +215,9 @@ def _device() -> str:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    facts = Path("/proc/cpuinfo")  # Linux, where platform.processor() knows nothing
-    models = re.findall(r"^model name\s*:\s*(.+)$", facts.read_text(), re.M) if facts.is_file() else []
-    return models[0] if models else platform.processor() or platform.machine()
+    from llvmlite import binding  # numba's: knows the processor's family on every system
+
+    return binding.get_host_cpu_name()
 
 
 def _git(*arguments: str) -> str | None:
