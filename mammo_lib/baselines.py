@@ -26,7 +26,7 @@ from tqdm import tqdm
 from .config import RunConfig
 from .data.cohort import assign_folds
 from .data.collection import Collection
-from .data.loader import MammogramData
+from .data.loader import split_cohort
 from .data.prepare import Prepared, load_pixels
 from .data.sources import read_view
 from .data.tables import VIEWS
@@ -47,7 +47,7 @@ def predict_baseline(config: RunConfig, collection: Collection, split: str) -> t
     score = fit_baseline(config, collection)
     if split == "validation":
         pixels = collection.prepare(config, "train")
-        target = MammogramData(config, pixels).cohort("validation")
+        target = split_cohort(config, pixels.cohort)["validation"]
     else:
         pixels = collection.prepare(config, "test")
         target = pixels.cohort.assign(split="test")
@@ -57,8 +57,8 @@ def predict_baseline(config: RunConfig, collection: Collection, split: str) -> t
 def fit_baseline(config: RunConfig, collection: Collection) -> Callable[[Prepared, pd.DataFrame], np.ndarray]:
     """Fit ``config.baseline`` on the training breasts; return what turns prepared breasts into logits of malignancy."""
     prepared = collection.prepare(config, "train")
-    train = MammogramData(config, prepared).cohort("train")
-    train = train.query("not is_extra")  # those lack a view, and with it half of their features
+    train = split_cohort(config, prepared.cohort)["train"]
+    train = train.query("not is_extra")  # nearly all of those lack a view, and with it half of their features
     if config.baseline == "majority":
         share = train["label"].mean()
         return lambda pixels, cohort: np.full(len(cohort), np.log(share / (1 - share)))

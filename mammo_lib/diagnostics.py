@@ -314,8 +314,8 @@ def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table:
         f"The breast explains {varies} of the gates' variance, the block {shares['block']:.0%}; {related} of "
         f"{len(correlations)} correlations with lesion size, density, BI-RADS and malignancy survive Holm's correction."
         f" Change of AUC: {cost} (n = {int(table['n'].iloc[0])}): "
-        + ("the score uses what the gates know of a breast." if matters else
-           "that the score uses what the gates know of a breast is not shown.")
+        + ("after Holm's correction the score uses what the gates know of a breast." if matters else
+           "that the score uses what the gates know of a breast is not shown after Holm's correction.")
     )  # fmt: skip
 
 

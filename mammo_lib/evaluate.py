@@ -23,7 +23,7 @@ from .errors import InputError
 from .executor import as_done, open_executor
 from .experiments import FROZEN, experiment_configs
 from .gates import examine
-from .results import added_after, first_opening, list_hash
+from .results import added_after, first_opening, list_hash, part_of
 from .runs import PROTOCOL, Run, describe_environment, file_hash, find_run, write_json
 from .statistics import evaluate_predictions
 from .train import as_predictions, load_best, predict, train_run, with_choices
@@ -84,12 +84,14 @@ def open_test_set(run: Run, collection: Collection, opening: dict | None = None)
     """
     if run.is_evaluated:
         return Opened(run, is_new=False)
-    validation, cohorts = run.predictions, opened_cohorts(run.config, collection)
+    # A process that died between the two files of `finish` has left test rows here already.
+    validation = part_of(run.predictions, "validation")
+    cohorts = opened_cohorts(run.config, collection)
     choices = validation[["threshold", "temperature"]].iloc[0]
-    frames = {split: with_choices(frame, *choices) for split, frame in _score(run, collection, cohorts).items()}
     hashes = {split: prepared.fingerprint for split, prepared in cohorts.items()}
     receipt = (opening or _opening(None, [run])) | {"test_data_hashes": hashes}
-    write_json(run.folder / "receipt.json", receipt)
+    write_json(run.folder / "receipt.json", receipt)  # before any test row reaches the disk
+    frames = {split: with_choices(frame, *choices) for split, frame in _score(run, collection, cohorts).items()}
     run.finish(
         pd.concat([validation, *frames.values()], ignore_index=True),
         run.metrics | {split: evaluate_predictions(frame) for split, frame in frames.items()},

@@ -30,6 +30,7 @@ from .statistics import (
     matching_confusions,
     numerators,
     over_seeds,
+    scaled_probability,
     wilson_interval,
 )
 from .statistics.seeds import DECISIONS, SCORES
@@ -61,7 +62,7 @@ def list_hash(profile: Profile) -> str:
 
 def first_opening(runs: Iterable[Run]) -> dict | None:
     """Return the earliest receipt among the runs of a list; None where the test set is closed for all of them."""
-    receipts = [run.receipt for run in runs if run.is_evaluated]
+    receipts = [run.receipt for run in runs]  # an opening that was cut short has shown scores, too
     return min((one for one in receipts if one), key=lambda receipt: receipt["opened_at"], default=None)
 
 
@@ -165,7 +166,9 @@ def _summary_row(name: str, runs: Sequence[Run], split: str, metric: str) -> dic
 def all_metrics(runs: Sequence[Run], *, split: str = "test") -> pd.DataFrame:
     """Return ``metric value sd n`` of an experiment: means over seeds, intervals over patients and seeds."""
     frames = rows_of(runs, split)
+    scaled = [frame.assign(probability=scaled_probability(frame)) for frame in frames]
     found = {name: over_seeds(frames, name) for name in (*SCORES, *DECISIONS)}
+    found |= {f"{name}_scaled": over_seeds(scaled, name) for name in ("brier", "ece")}  # after the temperature
     return pd.DataFrame(
         [{"metric": name, **estimate("value", x.interval), "sd": x.sd, "n": x.n} for name, x in found.items()]
     )

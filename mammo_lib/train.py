@@ -37,7 +37,7 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # above 0 in a run's second and 
 
 
 class Classifier(lightning.LightningModule):
-    """Mammo-Mamba under the paper's loss and optimiser."""
+    """Mammo-Mamba under the paper's loss and optimiser, with the options of the config."""
 
     def __init__(self, config: RunConfig, reader_probability: np.ndarray | None = None):
         super().__init__()

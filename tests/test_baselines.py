@@ -5,6 +5,7 @@ import pytest
 
 from mammo_lib import baselines as b
 from mammo_lib import evaluate, train
+from mammo_lib.data.loader import MammogramData
 from mammo_lib.experiments import experiment_configs
 from mammo_lib.statistics import auc
 
@@ -37,7 +38,7 @@ def test_the_readers_score_is_their_assessment(tiny_profile, collection):
 def test_the_majority_is_the_share_of_the_training_part(tiny_profile, collection):
     config = config_of(tiny_profile, "majority")
     prepared = collection.prepare(config, "train")
-    share = b.MammogramData(config, prepared).cohort("train")["label"].mean()
+    share = MammogramData(config, prepared).cohort("train")["label"].mean()
     _, logits = b.predict_baseline(config, collection, "test")
     assert 1 / (1 + np.exp(-logits)) == pytest.approx(share)
 
@@ -46,7 +47,7 @@ def test_geometry_is_known_for_training_and_validation(tiny_profile, collection)
     """Validation breasts lie in the training folders: their crops are found all the same."""
     config = config_of(tiny_profile, "crop_geometry")
     prepared = collection.prepare(config, "train")
-    data = b.MammogramData(config, prepared)
+    data = MammogramData(config, prepared)
     for split in ("train", "validation"):
         sides = b.crop_geometry(collection, prepared, data.cohort(split)).iloc[:, [0, 1, 4, 5]]
         assert sides.notna().all(axis=None)

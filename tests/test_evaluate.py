@@ -168,3 +168,19 @@ def test_groups_name_experiments_that_exist():
 def test_unknown_experiment_names_the_choices(tiny_profile):
     with pytest.raises(InputError, match=r"unknown experiment 'dual' in profile 'tiny': choose one of dual_stream"):
         experiment_configs(tiny_profile, "dual")
+
+
+def test_an_opening_killed_between_its_two_files_counts_no_breast_twice(tiny_profile, collection, monkeypatch):
+    from mammo_lib import runs
+
+    run = baseline(tiny_profile, collection, "birads")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.open_test_set(run, collection)
+    assert not run.is_evaluated
+    assert run.receipt is not None  # the look left its trace before any score did
+    evaluate.open_test_set(run, collection)
+    predictions = run.predictions
+    assert not predictions.duplicated(["split", "sample_id"]).any()
+    assert len(predictions.query("split == 'test'")) == run.metrics["test"]["auc"]["n"]

@@ -239,7 +239,7 @@ def build_model(config: RunConfig) -> MammoMamba:
 
 
 def without_weights(config: RunConfig) -> RunConfig:
-    """Return the config of the same network, built without reading the checkpoint that it starts from."""
+    """Return the config of the same network, built without reading the checkpoint of ``model.weights``."""
     return config.model_copy(update={"model": config.model.model_copy(update={"weights": None})})
 
 

@@ -21,12 +21,14 @@ from ..errors import InputError
 from .choices import fit_temperature, youden_threshold
 from .intervals import LEVEL, N_RESAMPLES, Interval, Metric, ones, patient_weights
 from .metrics import (
+    SPECIFICITIES,
     weighted_at_threshold,
     weighted_auc,
     weighted_average_precision,
     weighted_brier,
     weighted_calibration_error,
     weighted_partial_auc,
+    weighted_sensitivity_at,
 )
 
 DECISIONS = ("accuracy", "sensitivity", "specificity", "f1", "mcc", "ppv")
@@ -36,6 +38,7 @@ SCORES = {
     "auprc": weighted_average_precision,
     "brier": weighted_brier,
     "ece": weighted_calibration_error,
+    **{f"sensitivity_at_{round(100 * s)}": weighted_sensitivity_at(s) for s in SPECIFICITIES},
 }
 
 
