@@ -44,7 +44,7 @@ DIFFERENCE_COLUMNS = (
     "experiment", "difference", "difference_low", "difference_high", "p_auc", "gained", "lost", "p_decisions", "n",
     "status",
 )  # fmt: skip
-SAID_ELSEWHERE = ("allow_missing", "weights")
+SAID_ELSEWHERE = ("weights",)
 MATCHED = 0.05  # two networks whose parameters differ by less than this share count as equal in size
 SPLITS = {
     "test": "paper: both views, one label",
@@ -301,7 +301,8 @@ def _beside(row, runs: Sequence[Run] | None, profile: Profile) -> dict:
         return names | _compared(missing, missing, 0) | {"verdict": "not tested", "why": "not run in this profile"}
     ours = over_seeds(rows_of(runs), row.name)
     difference = Interval(ours.value - row.value, ours.low - row.value, ours.high - row.value, ours.n)
-    decided = verdict(row.value, difference, profile.name, ours.seeds)
+    is_whole = not profile.run.data.allow_missing  # a copy with gaps is another cohort
+    decided = verdict(row.value, difference, profile.name, ours.seeds) if is_whole else "not tested"
     why = what_differs(profile) if decided == "not tested" else explain(difference)
     return names | _compared(ours.interval, difference, ours.seeds) | {"verdict": decided, "why": why}
 

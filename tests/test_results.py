@@ -126,6 +126,19 @@ def test_beside_the_paper_every_row_has_a_verdict_and_a_reason(runs):
     assert missing["why"] == "not run in this profile"
 
 
+def test_a_copy_with_gaps_tests_nothing(runs, monkeypatch):
+    """Even the paper profile, with seeds enough, says nothing about the paper where views were left out."""
+    monkeypatch.setattr(results, "MIN_SEEDS", 1)
+    paper = PROFILES["paper"]
+    published = results.read_published().query("ours == 'dual_stream'")
+    assert "not tested" not in set(results.beside_paper(published, runs, paper)["verdict"])
+    data = paper.run.data.model_copy(update={"allow_missing": True})
+    gaps = paper.model_copy(update={"run": paper.run.model_copy(update={"data": data})})
+    table = results.beside_paper(published, runs, gaps)
+    assert set(table["verdict"]) == {"not tested"}
+    assert table["why"].str.contains("allow_missing True").all()
+
+
 def test_every_published_number_is_held_against_an_experiment_of_the_paper_profile():
     published = results.read_published()
     assert set(published["ours"]) <= set(read_experiments(PAPER))
