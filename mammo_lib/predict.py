@@ -28,7 +28,7 @@ from .errors import InputError
 from .experiments import experiment_configs
 from .maps import KINDS, SpatialMap, finest, forward_maps, grad_cam, saliency_maps
 from .runs import Run, file_hash, write_json
-from .train import Classifier, flipped, load_best, log_odds
+from .train import Classifier, load_best, score
 
 NOTICE = "Research use only. Not a medical device: no basis for a decision about a patient."
 BATCH = 8  # breasts that pass through the network together
@@ -210,16 +210,14 @@ def as_batch(prepared: Sequence[dict], config: RunConfig) -> dict:
 def _predict(run: Run, classifier: Classifier, prepared: list[tuple[GivenBreast, dict]]) -> Iterator[Prediction]:
     batch = as_batch([pixels for _, pixels in prepared], classifier.config)
     batch = {name: {s: tensor.to(classifier.device) for s, tensor in group.items()} for name, group in batch.items()}
-    seen = [batch, flipped(batch)] if classifier.config.train.flip_averaging else [batch]
     with torch.inference_mode():
-        outputs = [classifier(one) for one in seen]
-    logits = torch.stack([log_odds(output.logits) for output in outputs]).mean(dim=0).cpu().numpy()
+        logits, output = score(classifier, batch)
     maps, map_name = shown_maps(classifier, batch)
     facts = _facts(run)
     for i, (breast, pixels) in enumerate(prepared):
-        gates = gates_of(classifier, outputs[0], i)
+        gates = gates_of(classifier, output, i)
         record = _record(breast, pixels, classifier.config, float(logits[i]), facts) | {
-            "gates": gates, "stream_gate": _stream_gate(outputs[0].stream_gate, i), "map": map_name,
+            "gates": gates, "stream_gate": _stream_gate(output.stream_gate, i), "map": map_name,
         }  # fmt: skip
         size = classifier.config.data.image_size
         own = {key: maps[key].on_image(i, size) for key in pixels if key in maps}

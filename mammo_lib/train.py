@@ -193,15 +193,18 @@ def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFram
     logits = np.full(len(cohort), np.nan)
     for batch in loader:
         batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
-        seen = [batch, flipped(batch)] if classifier.config.train.flip_averaging else [batch]
-        scores = torch.stack([log_odds(classifier(one).logits) for one in seen]).mean(dim=0)
-        logits[batch["row"].cpu().numpy()] = scores.cpu().numpy()
+        logits[batch["row"].cpu().numpy()] = score(classifier, batch)[0].cpu().numpy()
     return as_predictions(cohort, logits)
 
 
-def flipped(batch: dict) -> dict:
-    """Return the batch with every image upside down."""
-    return batch | {"images": {stream: images.flip(-2) for stream, images in batch["images"].items()}}
+def score(classifier: Classifier, batch: dict) -> tuple[torch.Tensor, MammoMambaOutput]:
+    """Return a batch's logits of malignancy, (batch,), and the network's output; flips are averaged where wanted."""
+    output = classifier(batch)
+    logits = log_odds(output.logits)
+    if classifier.config.train.flip_averaging:
+        upside_down = {stream: images.flip(-2) for stream, images in batch["images"].items()}
+        logits = (logits + log_odds(classifier(batch | {"images": upside_down}).logits)) / 2
+    return logits, output
 
 
 def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
