@@ -39,19 +39,11 @@ BATCH = 32
 READER_FOLDS = 5
 
 
-def predict_baseline(config: RunConfig, collection: Collection, split: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Fit ``config.baseline`` on the training breasts; return a split's cohort and its logits of malignancy.
-
-    ``split`` is ``validation`` or ``test``; only :mod:`mammo_lib.evaluate` opens the latter.
-    """
-    score = fit_baseline(config, collection)
-    if split == "validation":
-        pixels = collection.prepare(config, "train")
-        target = split_cohort(config, pixels.cohort)["validation"]
-    else:
-        pixels = collection.prepare(config, "test")
-        target = pixels.cohort.assign(split="test")
-    return target, score(pixels, target)
+def validate_baseline(config: RunConfig, collection: Collection) -> tuple[pd.DataFrame, np.ndarray]:
+    """Fit ``config.baseline`` on the training breasts; return the validation breasts and their logits of malignancy."""
+    prepared = collection.prepare(config, "train")
+    validation = split_cohort(config, prepared.cohort)["validation"]
+    return validation, fit_baseline(config, collection)(prepared, validation)
 
 
 def fit_baseline(config: RunConfig, collection: Collection) -> Callable[[Prepared, pd.DataFrame], np.ndarray]:

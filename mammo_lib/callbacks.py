@@ -40,9 +40,8 @@ class History(Callback):
         self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
 
     def on_train_epoch_end(self, trainer, module):
-        """Complete the row with the training losses and write the table."""
-        training = {name for name in trainer.callback_metrics if not name.startswith(("validation", "crop_weight"))}
-        self.rows[-1] |= {name: float(trainer.callback_metrics[name]) for name in sorted(training)}
+        """Complete the row with the training loss and write the table."""
+        self.rows[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
         if trainer.is_global_zero:
             write_csv(self.folder / "history.csv", pd.DataFrame(self.rows))
 

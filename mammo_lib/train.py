@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
-from .baselines import predict_baseline, reader_probability
+from .baselines import reader_probability, validate_baseline
 from .callbacks import History, RecordGates, StopAtNaN, WatchFailures
 from .config import RunConfig
 from .data.boxes import log_areas
@@ -127,7 +127,7 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
         if run.is_finished:
             return run
         if config.baseline:
-            frame = as_predictions(*predict_baseline(config, collection, "validation"))
+            frame = as_predictions(*validate_baseline(config, collection))
         else:
             data = MammogramData(config, prepared)
             lightning.seed_everything(config.seed, verbose=False)

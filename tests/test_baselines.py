@@ -1,5 +1,7 @@
 """Baselines: what each sees, that only training breasts fit it, and that its run is a record like any other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,12 @@ from mammo_lib.experiments import experiment_configs
 from mammo_lib.statistics import auc
 
 pytestmark = pytest.mark.usefixtures("run_homes")
+
+
+def on_test(config, collection):
+    """The test breasts and their logits."""
+    prepared = collection.prepare(config, "test")
+    return prepared.cohort, b.fit_baseline(config, collection)(prepared, prepared.cohort)
 
 
 def config_of(profile, name):
@@ -30,7 +38,7 @@ def test_a_baseline_leaves_a_record_and_is_opened_like_a_run(name, tiny_profile,
 
 
 def test_the_readers_score_is_their_assessment(tiny_profile, collection):
-    cohort, logits = b.predict_baseline(config_of(tiny_profile, "birads"), collection, "test")
+    cohort, logits = on_test(config_of(tiny_profile, "birads"), collection)
     label, stored = cohort["label"].to_numpy(), cohort["assessment"].to_numpy(float)
     assert auc(label, 1 / (1 + np.exp(-logits))) == pytest.approx(auc(label, stored / 10))
 
@@ -39,7 +47,7 @@ def test_the_majority_is_the_share_of_the_training_part(tiny_profile, collection
     config = config_of(tiny_profile, "majority")
     prepared = collection.prepare(config, "train")
     share = MammogramData(config, prepared).cohort("train")["label"].mean()
-    _, logits = b.predict_baseline(config, collection, "test")
+    _, logits = on_test(config, collection)
     assert 1 / (1 + np.exp(-logits)) == pytest.approx(share)
 
 
@@ -69,7 +77,7 @@ def test_words_are_those_of_the_breasts_own_lesions(tiny_profile, collection):
 def test_labels_of_other_breasts_do_not_reach_a_baseline(tiny_profile, collection, monkeypatch):
     """Turning every test label over changes no test score."""
     config = config_of(tiny_profile, "metadata")
-    _, before = b.predict_baseline(config, collection, "test")
+    unturned, before = on_test(config, collection)
     original = type(collection).cohort
 
     def turned(self, config, split):
@@ -77,15 +85,16 @@ def test_labels_of_other_breasts_do_not_reach_a_baseline(tiny_profile, collectio
         return cohort.assign(label=1 - cohort["label"]) if split == "test" else cohort
 
     monkeypatch.setattr(type(collection), "cohort", turned)
-    _, after = b.predict_baseline(config, collection, "test")
+    cohort, after = on_test(config, dataclasses.replace(collection, ready={}))
+    assert not cohort["label"].equals(unturned["label"])
     np.testing.assert_array_equal(before, after)
 
 
 def test_features_are_computed_once(tiny_profile, collection, monkeypatch):
     config = config_of(tiny_profile, "frozen_features")
-    first = b.predict_baseline(config, collection, "validation")[1]
+    first = b.validate_baseline(config, collection)[1]
     monkeypatch.setattr(b, "load_lite0", lambda: pytest.fail("computed again"))
-    np.testing.assert_array_equal(b.predict_baseline(config, collection, "validation")[1], first)
+    np.testing.assert_array_equal(b.validate_baseline(config, collection)[1], first)
 
 
 def test_every_baseline_is_in_the_frozen_list(tiny_profile):

@@ -23,7 +23,7 @@ from .collection import Collection
 from .images import DECODING_ERRORS, why_unreadable
 from .memo import remember
 from .series import find_dicom
-from .sources import Located, as_frame
+from .sources import Located, locate_each
 from .tables import BREAST, VIEWS
 
 CLINICAL = "CMMD_clinicaldata*.csv"  # published as .xlsx, under the same name
@@ -50,12 +50,7 @@ class CmmdFolder:
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every sample, view and stream of a cohort; crops are absent."""
-        return as_frame(
-            self._locate(row, view, stream)
-            for row in cohort.itertuples(index=False)
-            for view in VIEWS
-            for stream in ("crop", "whole")
-        )
+        return locate_each(cohort, self._locate)
 
     def _locate(self, row, view: str, stream: str) -> Located:
         names, image = (row.sample_id, row.breast_id, view, stream), getattr(row, f"whole_{view}")

@@ -11,6 +11,7 @@ With several lesions in a view the crop is of the largest one, a rule that does 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,12 +214,7 @@ class Mirror800:
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every sample, view and stream of a cohort."""
-        return as_frame(
-            self._locate(row, view, stream)
-            for row in cohort.itertuples(index=False)
-            for view in VIEWS
-            for stream in ("crop", "whole")
-        )
+        return locate_each(cohort, self._locate)
 
     def _locate(self, row, view: str, stream: str) -> Located:
         names = (row.sample_id, row.breast_id, view, stream)
@@ -242,6 +238,16 @@ class Mirror800:
         x0, y0, x1, y1 = (float(boxes.iloc[-1][key]) for key in ("x0", "y0", "x1", "y1"))
         box = (max(0.0, x0 - dx), max(0.0, y0 - dy), min(self.side, x1 + dx), min(self.side, y1 + dy))
         return Located(*names, "found", str(path), "", box, aspect, derived=True)
+
+
+def locate_each(cohort: pd.DataFrame, locate: Callable[..., Located]) -> pd.DataFrame:
+    """Ask ``locate(row, view, stream)`` for every sample, view and stream of a cohort."""
+    return as_frame(
+        locate(row, view, stream)
+        for row in cohort.itertuples(index=False)
+        for view in VIEWS
+        for stream in ("crop", "whole")
+    )
 
 
 def as_frame(located) -> pd.DataFrame:
