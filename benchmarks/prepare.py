@@ -26,10 +26,11 @@ from PIL import Image
 from timing import record
 
 from mammo_lib.config import PROFILES, DataConfig
+from mammo_lib.data.cbis_ddsm.sources import _as_frame
 from mammo_lib.data.loader import BreastDataset
-from mammo_lib.data.phantom import write_phantom
+from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.data.prepare import load_pixels, prepare
-from mammo_lib.data.sources import Located, _as_frame
+from mammo_lib.data.views import Located
 
 VIEWS, REPEATS, SIZE = 240, 3, 224
 PLAIN = DataConfig(image_size=SIZE, mask_breast=False, orient=False)
@@ -110,9 +111,9 @@ def loader_views_per_second(home: Path) -> dict:
     """Read a prepared phantom at 224 px through the data set, on one thread, with and without augmentation."""
     import torch
 
+    from mammo_lib.data.cbis_ddsm.sources import open_source
+    from mammo_lib.data.cbis_ddsm.tables import read_tables
     from mammo_lib.data.cohort import build_cohort
-    from mammo_lib.data.sources import open_source
-    from mammo_lib.data.tables import read_tables
 
     torch.set_num_threads(1)
     write_phantom(home / "phantom", n_breasts=96, seed=0)
@@ -124,7 +125,7 @@ def loader_views_per_second(home: Path) -> dict:
         load_pixels(path)
     speeds = {}
     for name, seed in (("loader_views_per_second", None), ("loader_views_per_second_augmented", 0)):
-        dataset = BreastDataset(config, prepared, cohort, augment_seed=seed)
+        dataset = BreastDataset(prepared, cohort, augment=0.0 if seed is None else 1.0, seed=seed or 0)
         started = time.perf_counter()
         for row in range(len(dataset)):
             dataset[row]

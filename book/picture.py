@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from mammo_lib import figures
+from mammo_lib.analysis.tables import summary
 from mammo_lib.config import ROOT, get_profile
-from mammo_lib.data.collection import open_collection
-from mammo_lib.data.images import fit_square
+from mammo_lib.data import open_collection
+from mammo_lib.data.images import fit
 from mammo_lib.data.prepare import prepared_film
-from mammo_lib.data.sources import read_view
+from mammo_lib.data.views import read_view
 from mammo_lib.figures.style import BLUE, GREY, ORANGE, canvas, error_bars
-from mammo_lib.results import summary
-from mammo_lib.runs import COMMITTED, Run, all_runs
+from mammo_lib.runs.records import COMMITTED, Run, all_runs
 
 TARGET = ROOT / "book" / "_static" / "result.png"
 NAMES = {
@@ -39,7 +39,7 @@ def phantom_views(collection, config) -> list[tuple[str, np.ndarray]]:
     for row in located[::-1].itertuples():
         pixels = read_view(row)
         shown = prepared_film(pixels, config.data) if row.stream == "whole" else pixels
-        views.append((f"{row.stream}, {row.view}", fit_square(shown, SIZE)))
+        views.append((f"{row.stream}, {row.view}", fit(shown, (SIZE, SIZE))))
     return views
 
 
@@ -51,7 +51,7 @@ def opened_runs(profile, collection) -> tuple[dict[str, list[Run]], str]:
             committed.setdefault(run.config.experiment, []).append(run)
     if committed:
         return committed, "CBIS-DDSM, 800-px films"
-    from mammo_lib.evaluate import run_and_evaluate
+    from mammo_lib.runs.evaluate import run_and_evaluate
 
     return run_and_evaluate(profile, collection), "synthetic phantom"
 

@@ -10,19 +10,42 @@ from typing import Annotated, get_args
 
 import typer
 
-from .config import ALLOW_MISSING, PROFILES, RETRAIN, Definition, get_profile, load_config
+from .config import (
+    ALLOW_MISSING,
+    RETRAIN,
+    Definition,
+    Profile,
+    RunConfig,
+    as_yaml,
+    get_profile,
+    load_config,
+    profile_names,
+    with_changes,
+)  # fmt: skip
 from .errors import InputError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Mammo-Mamba, reproduced."
 )
 data_app = typer.Typer(no_args_is_help=True, help="The data: fetch, audit, prepare; a phantom; folds.")
+results_app = typer.Typer(no_args_is_help=True, help="The committed records of runs.")
 app.add_typer(data_app, name="data")
+app.add_typer(results_app, name="results")
 
-ProfileOption = Annotated[str, typer.Option(help=f"one of: {', '.join(PROFILES)}")]
-DataOption = Annotated[Path | None, typer.Option(help="folder of CBIS-DDSM (default: MAMMO_DATA)")]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(help=f"one of: {', '.join(profile_names())}; or a YAML file (default: what suits --data, else smoke)"),
+]
+DataOption = Annotated[Path | None, typer.Option(help="folder of the images (default: MAMMO_DATA)")]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="leave out views whose files are missing or cannot be decoded")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="FIELD=VALUE, as in train.epochs=3 or model.gate=none; repeatable")
+]
+SeedOption = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="one seed instead of the profile's")]
+ExperimentOption = Annotated[
+    str | None, typer.Option(help="an experiment or a group of book/experiments.json, or 'all' (see mammo list)")
 ]
 DefinitionOption = Annotated[str, typer.Option("--cohort", help=f"one of: {', '.join(get_args(Definition))}")]
 MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[dim]absent[/]", "note": ""}
@@ -30,34 +53,34 @@ MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[
 
 @app.command()
 def reproduce(
-    profile: ProfileOption = "smoke",
+    profile: ProfileOption = None,
     data: DataOption = None,
     only: Annotated[list[str] | None, typer.Option(help="chapter number, e.g. 05; repeatable")] = None,
     start: Annotated[str | None, typer.Option("--from", help="first chapter to run, e.g. 03")] = None,
     force: Annotated[bool, typer.Option(help="run notebooks again that are up to date")] = False,
     retrain: Annotated[bool, typer.Option("--retrain", help="train again what results/ holds records of")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="chapters at a time, where they do not share runs")] = 1,
+    jobs: Annotated[int | None, typer.Option(min=1, help="chapters at a time (default: one per core)")] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks; repeatable")
     ] = None,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Run every notebook in order, then build the book; what is up to date is not run again."""
-    chosen = _profile(profile, allow_missing)
-    given = _parameters(parameter or [])
+    chosen, given = _profile(profile, data, allow_missing), _parameters(parameter or [])
 
     from . import reproduce as reproduction
-    from .data.collection import open_collection
-    from .executor import open_executor
+    from .data.data_sets import open_collection
+    from .runs.executor import open_executor
 
     if retrain:
         os.environ[RETRAIN] = "1"  # the notebooks' kernels inherit this, and what follows
+    jobs = jobs or os.cpu_count() or 1
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     reproduction.find_notebooks()
     typer.echo(f"profile {chosen.name}: preparing the data")
     collection = open_collection(chosen, data)
-    data_hash = {split: collection.prepare(chosen.run, split).fingerprint for split in ("train", "test")}
+    data_hash = {split: collection.prepare(split, *chosen.run.inputs).fingerprint for split in ("train", "test")}
     if chosen.phantom_breasts is None:
         os.environ["MAMMO_DATA"] = str(collection.root)
     choice = {"only": only or (), "start": start, "force": force, "parameters": given}
@@ -79,11 +102,11 @@ def reproduce(
 
 @app.command()
 def run(
-    config: Annotated[Path | None, typer.Argument(help="a run config as JSON")] = None,
-    experiment: Annotated[
-        str | None, typer.Option(help="an experiment or a group in book/experiments.json, or 'all'")
-    ] = None,
-    profile: ProfileOption = "smoke",
+    config: Annotated[Path | None, typer.Argument(help="a run config, JSON or YAML (see mammo config)")] = None,
+    experiment: ExperimentOption = None,
+    changes: SetOption = None,
+    seed: SeedOption = None,
+    profile: ProfileOption = None,
     data: DataOption = None,
     allow_missing: AllowMissing = False,
     workers: Annotated[int | None, typer.Option(min=1, help="processes (default: one per GPU, else one)")] = None,
@@ -93,15 +116,11 @@ def run(
 
     Finished runs are read, interrupted ones go on, and a run that fails does not stop the others (exit code 1).
     """
-    from .experiments import experiment_configs
-
-    chosen = _profile(profile, allow_missing)
-    if (config is None) == (experiment is None):
-        raise InputError("give either a CONFIG.json or --experiment NAME")
-    configs = [load_config(config)] if config else experiment_configs(chosen, experiment)
+    chosen = _profile(profile, data, allow_missing)
+    configs = _configs(chosen, config, experiment, changes or [], seed)
     # What is wrong with the arguments is said before the seconds that torch takes to import.
-    from .data.collection import open_collection
-    from .sweep import run_sweep
+    from .data.data_sets import open_collection
+    from .runs.sweep import run_sweep
 
     sweep = run_sweep(configs, open_collection(chosen, data), workers=workers, cluster=cluster, progress=True)
     failures = []
@@ -119,20 +138,75 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command("config")
+def show_config(
+    config: Annotated[Path | None, typer.Argument(help="a run config to show instead of a profile's")] = None,
+    experiment: ExperimentOption = None,
+    changes: SetOption = None,
+    seed: SeedOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Print a run config as commented YAML; save it to a file, change it, and give the file to mammo run."""
+    chosen = get_profile(profile)
+    configs = _configs(chosen, config, experiment, changes or [], seed or 0, needs_choice=False)
+    typer.echo(as_yaml(configs[0]), nl=False)
+
+
+@app.command("list")
+def list_runs(profile: ProfileOption = None) -> None:
+    """Show the profiles; of one of them the experiments, what is finished, and about how long the rest takes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .runs.experiments import read_groups
+    from .runs.overview import overview
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    profiles = Table("profile", "for", "seeds", box=None, pad_edge=False)
+    for name in profile_names():
+        one = get_profile(name)
+        profiles.add_row(name, one.about, str(len(one.seeds)))
+    chosen = get_profile(profile)
+    experiments = Table("experiment", "question", "finished", "left, about", box=None, pad_edge=False)
+    for row in overview(chosen).itertuples():
+        left = "" if row.seconds == 0 else "unknown" if row.seconds != row.seconds else f"{row.seconds / 60:.0f} min"
+        experiments.add_row(row.experiment, row.question, f"{row.finished} of {row.runs}", left)
+    groups = Table("group", "experiments", box=None, pad_edge=False)
+    for name, members in read_groups().items():
+        groups.add_row(name, ", ".join(members))
+    for part in (profiles, f"\n[bold]profile {chosen.name}[/]", experiments, "", groups):
+        console.print(part)
+
+
 @app.command()
 def evaluate(
-    profile: ProfileOption = "smoke",
+    profile: ProfileOption = None,
     data: DataOption = None,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Open the test set for all runs of the frozen experiment list together."""
-    chosen = _profile(profile, allow_missing)
-    from .data.collection import open_collection
-    from .evaluate import evaluate_profile
+    chosen = _profile(profile, data, allow_missing)
+    from .data.data_sets import open_collection
+    from .runs.evaluate import evaluate_profile
 
     for opened in evaluate_profile(chosen, open_collection(chosen, data), workers=workers, progress=True):
         _echo_metrics(opened.run, "test")
+
+
+@results_app.command()
+def publish(
+    experiments: Annotated[list[str], typer.Argument(help="names of experiments that are finished on this machine")],
+) -> None:
+    """Copy finished records, without checkpoints, from _build/runs/ to results/, where records are committed."""
+    from .runs import records
+
+    for name in experiments:
+        runs = [run for run in records.all_runs(records.FRESH) if run.config.experiment == name]
+        if not runs:
+            raise InputError(f"{records.FRESH / name}: no finished run here; run `mammo run --experiment {name}` first")
+        for one in runs:
+            typer.echo(f"{one.name}: {records.publish(one)}")
 
 
 @app.command()
@@ -151,7 +225,7 @@ def predict(
     ] = None,
 ) -> None:
     """Score mammograms with a trained network: probability, gates, maps. Research use only, not a medical device."""
-    from .data.given import find_breasts, name_breast
+    from .inference.inputs import find_breasts, name_breast
 
     named = {("whole", "CC"): cc, ("whole", "MLO"): mlo, ("crop", "CC"): crop_cc, ("crop", "MLO"): crop_mlo}
     named = {key: path for key, path in named.items() if path is not None}
@@ -159,8 +233,8 @@ def predict(
         raise InputError("give either images or folders, or one breast with --cc, --mlo, --crop-cc, --crop-mlo")
     refused: list[str] = []
     breasts = find_breasts(paths, refused) if paths else [name_breast(named)]
-    from .predict import NOTICE, predict_breasts, write_prediction
-    from .runs import Run
+    from .inference.predict import NOTICE, predict_breasts, write_prediction
+    from .runs.records import Run
 
     typer.secho(NOTICE, fg="red")
     for prediction in predict_breasts(Run(run), breasts, aspect=aspect, refused=refused if paths else None):
@@ -191,7 +265,7 @@ def phantom(
     layout: Annotated[str, typer.Option(help="classic, nbia, flat, idc, kaggle or mirror-800")] = "classic",
 ) -> None:
     """Write a synthetic data set in the form of CBIS-DDSM."""
-    from .data.phantom import write_phantom
+    from .data import write_phantom
 
     write_phantom(folder, n_breasts=breasts, seed=seed, layout=layout)
     typer.echo(f"phantom of {breasts} breasts, seed {seed}: {folder}")
@@ -205,7 +279,7 @@ def fetch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be downloaded")] = False,
 ) -> None:
     """Download the tables and a cohort's images from The Cancer Imaging Archive (CC BY 3.0); resumes."""
-    from .data.fetch import fetch_series, fetch_tables, series_of_cohort
+    from .data.cbis_ddsm.fetch import fetch_series, fetch_tables, series_of_cohort
 
     table = fetch_tables(folder)
     series = series_of_cohort(table, _definition(cohort))
@@ -226,18 +300,18 @@ def audit(
     from rich.table import Table
 
     from .config import BUILD
-    from .data.audit import audit as audit_copy
-    from .data.audit import write_report
+    from .data.cbis_ddsm.audit import audit_copy, write_report
+    from .data.data_sets import data_folder
 
-    checks = audit_copy(_data_folder(data))
+    root = data_folder(data)
+    checks = audit_copy(root)
     path = report or BUILD / "audit.json"
     write_report(checks, path)
     shown = Table("part", "what", "expected", "found", "", box=None, pad_edge=False)
-    folder = f"{_data_folder(data)}/"
     for before, check in zip([None, *checks], checks, strict=False):
         part = "" if before and before.part == check.part else check.part
         found = f"{check.found}" + (
-            f"  [dim]e.g. {check.example.removeprefix(folder)}[/]" if check.example and check.found else ""
+            f"  [dim]e.g. {check.example.removeprefix(f'{root}/')}[/]" if check.example and check.found else ""
         )
         shown.add_row(
             part, check.what, "" if check.expected is None else str(check.expected), found, MARKS[check.verdict]
@@ -258,36 +332,68 @@ def folds(
     data: DataOption = None,
 ) -> None:
     """Write the patient-level validation folds of a cohort's training part, with a checksum."""
-    from .data.folds import write_folds
-    from .data.tables import read_tables
+    from .data.cbis_ddsm.folds import write_folds
+    from .data.cbis_ddsm.tables import read_tables
+    from .data.data_sets import data_folder
 
-    record = write_folds(read_tables(_data_folder(data)), _definition(cohort), n_folds, seed, folder)
+    record = write_folds(read_tables(data_folder(data)), _definition(cohort), n_folds, seed, folder)
     typer.echo(f"{record['rows']} samples, {record['patients']} patients: {folder / record['file']}")
 
 
 @data_app.command()
 def prepare(
-    profile: ProfileOption = "smoke",
+    profile: ProfileOption = None,
     data: DataOption = None,
     allow_missing: AllowMissing = False,
     workers: Annotated[int | None, typer.Option(min=1, help="processes (default: one per core)")] = None,
     cluster: Annotated[str | None, typer.Option(help="address of a Dask scheduler, instead of processes")] = None,
 ) -> None:
     """Decode every image of the profile's cohort once, into the cache; resumes."""
-    from .data.collection import open_collection
+    from .data.data_sets import open_collection
 
-    chosen = _profile(profile, allow_missing)
+    chosen = _profile(profile, data, allow_missing)
     collection = open_collection(chosen, data)
     for split in ("train", "test"):
-        prepared = collection.prepare(chosen.run, split, workers=workers, cluster=cluster)
+        prepared = collection.prepare(split, *chosen.run.inputs, workers=workers, cluster=cluster)
         left_out = f", {len(prepared.problems)} left out" if len(prepared.problems) else ""
         typer.echo(f"{split}: {len(prepared.index)} views ready in {prepared.folder}{left_out}")
 
 
-def _profile(name: str, allow_missing: bool):
+def _profile(name: str | None, data: Path | None, allow_missing: bool) -> Profile:
+    """Return the profile that was named, else the one that suits the data; say which, and what is left out."""
+    if name is None and data is not None and not os.environ.get("MAMMO_PROFILE"):
+        from .data.data_sets import data_folder, suited_profile
+
+        name = suited_profile(data_folder(data))
+        typer.secho(f"profile {name}: suits {data}; another one with --profile", fg="yellow", err=True)
     if allow_missing:
         os.environ[ALLOW_MISSING] = "1"  # the notebooks' kernels inherit it
+    if os.environ.get(ALLOW_MISSING) == "1":
+        typer.secho(f"views that cannot be read are left out ({ALLOW_MISSING}=1)", fg="yellow", err=True)
     return get_profile(name)
+
+
+def _configs(
+    profile: Profile, path: Path | None, experiment: str | None, changes: list[str], seed: int | None,
+    *, needs_choice: bool = True,
+) -> list[RunConfig]:  # fmt: skip
+    """Return the run configs that a command means; a changed one is called ``custom`` unless it is given a name."""
+    from .runs.experiments import experiment_configs
+
+    if path and experiment:
+        raise InputError("give either a config file or --experiment NAME, not both")
+    if needs_choice and not (path or experiment or changes):
+        raise InputError("give a config file, --experiment NAME, or changes to the profile's run (--set FIELD=VALUE)")
+    if path:
+        configs = [load_config(path)]
+    else:
+        configs = experiment_configs(profile, experiment) if experiment else profile.configs()
+    if changes and not any(change.startswith("experiment=") for change in changes):
+        changes = ["experiment=custom", *changes]
+    configs = [with_changes(config, changes) for config in configs] if changes else configs
+    if seed is not None:
+        configs = [config.model_copy(update={"seed": seed}) for config in configs]
+    return list(dict.fromkeys(configs))
 
 
 def _parameters(given: list[str]) -> dict[str, object]:
@@ -306,16 +412,6 @@ def _definition(name: str) -> str:
     if name not in get_args(Definition):
         raise InputError(f"unknown cohort {name!r}: choose one of {', '.join(get_args(Definition))}")
     return name
-
-
-def _data_folder(data: Path | None) -> Path:
-    given = data or os.environ.get("MAMMO_DATA")
-    if not given:
-        raise InputError("give the folder of CBIS-DDSM with --data DIR or MAMMO_DATA")
-    folder = Path(given).expanduser().resolve()
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder of CBIS-DDSM with --data DIR")
-    return folder
 
 
 def _echo_metrics(run, split: str) -> None:

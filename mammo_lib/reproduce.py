@@ -22,7 +22,8 @@ from typing import Literal
 
 from .config import BUILD, RETRAIN, ROOT, Profile
 from .errors import InputError
-from .runs import describe_environment, write_json
+from .files import write_json
+from .runs.records import describe_environment
 
 SOURCE = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "notebooks"
@@ -71,7 +72,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """What became of a step."""
 
     step: Step
@@ -181,7 +182,7 @@ def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
     return seconds
 
 
-def run_steps(steps: list[Step], work: Callable[[Step], float], pool: Executor, jobs: int) -> Iterator[Outcome]:
+def run_steps(steps: list[Step], work: Callable[[Step], float], pool: Executor, jobs: int) -> Iterator[StepOutcome]:
     """Yield what became of each step as it finishes, at most ``jobs`` at a time, none before those that it needs.
 
     ``work`` executes a step and returns the seconds. After a failure nothing new starts: what is running is finished,
@@ -192,17 +193,17 @@ def run_steps(steps: list[Step], work: Callable[[Step], float], pool: Executor, 
         for step in _ready(waiting, running.values())[: 0 if failed else jobs - len(running)]:
             waiting.remove(step)
             if step.is_done:
-                yield Outcome(step, "up to date")
+                yield StepOutcome(step, "up to date")
             else:
                 running[pool.submit(work, step)] = step
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             outcome = _outcome(running.pop(future), future)
             failed |= outcome.status == "failed"
             yield outcome
-    yield from (Outcome(step, "not run") for step in waiting)
+    yield from (StepOutcome(step, "not run") for step in waiting)
 
 
-def seconds_left(steps: list[Step], outcomes: list[Outcome], jobs: int = 1) -> float | None:
+def seconds_left(steps: list[Step], outcomes: list[StepOutcome], jobs: int = 1) -> float | None:
     """Estimate the seconds that the steps without an outcome take; None where nothing is known.
 
     A step that ran before takes as long again; one that never did takes the mean of the known ones.
@@ -216,7 +217,7 @@ def seconds_left(steps: list[Step], outcomes: list[Outcome], jobs: int = 1) -> f
     return sum(sum(known) / len(known) if step.expected is None else step.expected for step in rest) / jobs
 
 
-def progress_line(steps: list[Step], outcomes: list[Outcome], jobs: int = 1) -> str:
+def progress_line(steps: list[Step], outcomes: list[StepOutcome], jobs: int = 1) -> str:
     """Return one line on the step that finished last: how many of how many, how long, and how long for the rest."""
     outcome = outcomes[-1]
     took = outcome.status if outcome.seconds is None else f"{outcome.seconds:.1f} s"
@@ -245,10 +246,10 @@ def start_summary(profile: Profile, data_hash: dict, parameters: dict) -> dict:
     }
 
 
-def write_summary(head: dict, steps: list[Step], outcomes: list[Outcome], book: Path | None = None) -> None:
+def write_summary(head: dict, steps: list[Step], outcomes: list[StepOutcome], book: Path | None = None) -> None:
     """Write ``_build/summary.json``: the head, then per notebook its status, seconds, key and error."""
     by_source = {outcome.step.source: outcome for outcome in outcomes}
-    notebooks = [_summarised(by_source.get(step.source, Outcome(step, "not run"))) for step in steps]
+    notebooks = [_summarised(by_source.get(step.source, StepOutcome(step, "not run"))) for step in steps]
     SUMMARY.parent.mkdir(parents=True, exist_ok=True)
     shown = book.relative_to(ROOT).as_posix() if book else None
     write_json(SUMMARY, head | {"updated_at": _now(), "notebooks": notebooks, "book": shown})
@@ -294,14 +295,14 @@ def _ready(waiting: list[Step], running) -> list[Step]:
     return [s for s in waiting if s.number in INDEPENDENT or not any(number < s.number for number in to_do)]
 
 
-def _outcome(step: Step, future) -> Outcome:
+def _outcome(step: Step, future) -> StepOutcome:
     try:
-        return Outcome(step, "done", future.result())
+        return StepOutcome(step, "done", future.result())
     except NotebookFailed as error:
-        return Outcome(step, "failed", error=error)
+        return StepOutcome(step, "failed", error=error)
 
 
-def _summarised(outcome: Outcome) -> dict:
+def _summarised(outcome: StepOutcome) -> dict:
     error = outcome.error
     described = {"cell": error.cell, "message": str(error), "partial": error.partial.as_posix()} if error else None
     return {

@@ -2,14 +2,14 @@
 
 import pytest
 
-from mammo_lib import runs
-from mammo_lib.config import DataConfig, ModelConfig, Profile, RunConfig, TrainConfig
+from mammo_lib.config import DataConfig, ModelConfig, Profile, RunConfig, TrainConfig, merged
+from mammo_lib.runs import records as runs
 
 
 @pytest.fixture(scope="session")
 def phantom_root(tmp_path_factory):
     """A phantom of 24 breasts, written once per session."""
-    from mammo_lib.data.phantom import write_phantom
+    from mammo_lib.data.phantom.exams import write_phantom
 
     root = tmp_path_factory.mktemp("phantom") / "cbis"
     write_phantom(root, n_breasts=24, seed=0)
@@ -19,9 +19,9 @@ def phantom_root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def collection(phantom_root):
     """The phantom, opened."""
+    from mammo_lib.data.cbis_ddsm.sources import open_source
+    from mammo_lib.data.cbis_ddsm.tables import read_tables
     from mammo_lib.data.collection import Collection
-    from mammo_lib.data.sources import open_source
-    from mammo_lib.data.tables import read_tables
 
     return Collection(phantom_root, read_tables(phantom_root), open_source(phantom_root))
 
@@ -67,11 +67,11 @@ def untrained_run(tmp_path_factory, tiny_profile, collection):
     """
     import torch
 
-    from mammo_lib import train
-    from mammo_lib.data.loader import split_cohort
+    from mammo_lib.data.cohort import split_cohort
+    from mammo_lib.training import train
 
     def make(**model):
-        config = tiny_profile.run.model_copy(update={"model": tiny_profile.run.model.model_copy(update=model)})
+        config = RunConfig.model_validate(merged(tiny_profile.run.model_dump(), {"model": model}))
         run = runs.Run(tmp_path_factory.mktemp("untrained") / "seed0-untrained")
         run.folder.mkdir()
         torch.manual_seed(0)
@@ -82,7 +82,7 @@ def untrained_run(tmp_path_factory, tiny_profile, collection):
         torch.save({"state_dict": classifier.state_dict()}, run.checkpoint)
         runs.write_json(run.folder / "config.json", config.model_dump(mode="json"))
         runs.write_json(run.folder / "environment.json", {"data_hash": "none", "commit": None})
-        cohort = split_cohort(config, collection.prepare(config, "train").cohort)["validation"]
+        cohort = split_cohort(config.data, collection.prepare("train", *config.inputs).cohort)["validation"]
         logits = torch.linspace(-1, 1, len(cohort)).numpy()
         run.finish(train.with_choices(train.as_predictions(cohort, logits), 0.5, 2.0), {"validation": {}})
         return run

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
-from mammo_lib.data.tables import read_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -98,11 +98,14 @@ def test_missing_table(damaged):
 def test_config_with_an_unknown_key(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"train": {"epoch": 3}}))
-    assert one_line(mammo("run", path)).endswith("config.json: train.epoch: unknown key, remove it")
+    assert one_line(mammo("run", path)).endswith(
+        "config.json: train.epoch: unknown key, remove it; did you mean train.epochs?"
+    )
 
 
 def test_run_wants_one_thing():
-    assert "give either a CONFIG.json or --experiment NAME" in one_line(mammo("run"))
+    assert "give a config file, --experiment NAME, or changes" in one_line(mammo("run"))
+    assert "not both" in one_line(mammo("run", "a.json", "--experiment", "dual_stream"))
 
 
 def test_phantom_refuses_a_folder_in_use(tmp_path):

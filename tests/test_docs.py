@@ -45,8 +45,8 @@ def test_the_readmes_python_runs():
 
 
 def test_the_readmes_findings_are_those_of_the_records():
-    from mammo_lib import results
-    from mammo_lib.runs import COMMITTED, all_runs
+    from mammo_lib.analysis import tables as results
+    from mammo_lib.runs.records import COMMITTED, all_runs
 
     runs = {}
     for run in all_runs(COMMITTED):

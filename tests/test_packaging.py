@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from mammo_lib.runs import file_hash
+from mammo_lib.runs.records import file_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -158,11 +158,11 @@ def test_the_wheel_works_outside_a_checkout(clean_python, tmp_path):
 @pytest.mark.parametrize(
     "name, path",
     [
-        ("mammo_lib.data.audit.MANIFEST", "data_manifest/cbis_ddsm.json"),
-        ("mammo_lib.data.fetch.SERIES", "data_manifest/cbis_ddsm_series.csv.gz"),
+        ("mammo_lib.data.cbis_ddsm.audit.MANIFEST", "data_manifest/cbis_ddsm.json"),
+        ("mammo_lib.data.cbis_ddsm.fetch.SERIES", "data_manifest/cbis_ddsm_series.csv.gz"),
         ("mammo_lib.models.weights.RECORD", "data_manifest/weights.json"),
-        ("mammo_lib.experiments.FROZEN", "book/experiments.json"),
-        ("mammo_lib.runs.PROTOCOL", "book/protocol.md"),
+        ("mammo_lib.runs.experiments.FROZEN", "book/experiments.json"),
+        ("mammo_lib.runs.records.PROTOCOL", "book/protocol.md"),
     ],
 )
 def test_what_the_code_reads_travels_with_the_wheel(clean_python, tmp_path, name, path):

@@ -16,7 +16,7 @@ import pytest
 from mammo_lib import reproduce
 from mammo_lib.config import PROFILES
 from mammo_lib.errors import InputError
-from mammo_lib.executor import InProcess
+from mammo_lib.runs.executor import InProcess
 
 SMOKE = PROFILES["smoke"]
 
@@ -140,7 +140,7 @@ def test_chapters_that_share_runs_wait_for_each_other_and_the_others_do_not(tmp_
 
 def test_time_left_is_what_it_took_before_and_the_mean_where_that_is_unknown(tmp_path):
     steps = [step_of("00", tmp_path), step_of("01", tmp_path, expected=30.0), step_of("02", tmp_path)]
-    done = reproduce.Outcome(steps[0], "done", 10.0)
+    done = reproduce.StepOutcome(steps[0], "done", 10.0)
     assert reproduce.seconds_left(steps, [done]) == 30 + (30 + 10) / 2
     assert reproduce.seconds_left(steps, [done], jobs=2) == 25
     assert reproduce.seconds_left([steps[0], steps[2]], []) is None
@@ -152,7 +152,7 @@ def test_the_summary_says_what_became_of_each_notebook(project):
     reproduce.execute(steps[0], SMOKE)
     assert reproduce.plan(SMOKE)[0].expected > 0
     error = reproduce.NotebookFailed(steps[1].source, 2, "ValueError", "no", "1 / 0", project / "partial.ipynb")
-    outcomes = [reproduce.Outcome(steps[0], "done", 1.5), reproduce.Outcome(steps[1], "failed", error=error)]
+    outcomes = [reproduce.StepOutcome(steps[0], "done", 1.5), reproduce.StepOutcome(steps[1], "failed", error=error)]
     reproduce.write_summary(reproduce.start_summary(SMOKE, {"train": "a"}, {}), steps, outcomes)
     summary = json.loads((project / "_build/summary.json").read_text())
     first, second = summary["notebooks"]

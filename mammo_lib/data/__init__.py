@@ -1,12 +1,15 @@
-"""From a copy of CBIS-DDSM, as people really have it, to batches. Nothing here knows a model."""
+"""From images and tables, as people really have them, to batches. Nothing here knows a model."""
 
-from .cohort import assign_folds, build_cohort, cohort_funnel, pooled_leak
-from .images import read_image
-from .phantom import write_phantom
-from .sources import open_source
-from .tables import count_repairs, read_tables, table_fingerprint
+import lazy_loader
 
-__all__ = [
-    "assign_folds", "build_cohort", "cohort_funnel", "count_repairs", "open_source", "pooled_leak", "read_image",
-    "read_tables", "table_fingerprint", "write_phantom",
-]  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cbis_ddsm": ["open_source", "read_tables", "table_fingerprint"],
+        "cohort": ["assign_folds", "build_cohort", "cohort_funnel", "pooled_leak"],
+        "collection": ["Collection"],
+        "data_sets": ["open_collection", "register_data_set"],
+        "images": ["read_image"],
+        "phantom": ["write_phantom"],
+    },
+)

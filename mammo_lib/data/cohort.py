@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..config import Definition
+from ..config import DataConfig, Definition
 from ..errors import InputError
-from .tables import BREAST, SPLITS, VIEWS
+from .views import BREAST, SPLITS, VIEWS
 
 
 def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: str = "train") -> pd.DataFrame:
@@ -95,6 +95,21 @@ def assign_folds(cohort: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
     for fold, (_, members) in enumerate(splitter.split(cohort, cohort["label"], cohort["patient_id"])):
         folds.iloc[members] = fold
     return folds
+
+
+def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the breasts of ``train`` and ``validation``: one fold of the training cohort validates.
+
+    Folds are those of the cohort proper: extra breasts move nobody, only train, and only where their patient does not
+    validate.
+    """
+    proper = cohort[~cohort["is_extra"]]
+    validation = proper[assign_folds(proper, data.n_folds, data.fold_seed) == data.fold]
+    train = cohort[~cohort["patient_id"].isin(validation["patient_id"])]
+    return {
+        "train": train.reset_index(drop=True),
+        "validation": validation.assign(split="validation").reset_index(drop=True),
+    }
 
 
 def _has_both_views(rows: pd.DataFrame, keys: list[str]) -> pd.Series:

@@ -1,4 +1,4 @@
-"""Pixels: decode a file, find the breast, face it left, cut, fit into a square. Arrays are float32 (height, width)."""
+"""Pixels: decode a file, find the breast, face it left, cut, fit into a size. Arrays are float32 (height, width)."""
 
 from __future__ import annotations
 
@@ -112,13 +112,18 @@ def unstretch(image: np.ndarray, aspect: float) -> np.ndarray:
     return resize(image, height, max(1, round(width / aspect)))
 
 
-def fit_square(image: np.ndarray, size: int) -> np.ndarray:
-    """Scale the longer side to ``size`` and pad the shorter one with zeros, top-left aligned: (size, size)."""
-    scale = size / max(image.shape)
+def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale an image to fit into (height, width), its shape kept, and pad with zeros at the right and the bottom."""
+    scale = fit_scale(image.shape, size)
     height, width = (max(1, round(n * scale)) for n in image.shape)
-    square = np.zeros((size, size), np.float32)
-    square[:height, :width] = resize(image, height, width)
-    return square
+    padded = np.zeros(size, np.float32)
+    padded[:height, :width] = resize(image, height, width)
+    return padded
+
+
+def fit_scale(shape: tuple[float, float], size: tuple[int, int]) -> float:
+    """Return the factor by which :func:`fit` scales an image of this (height, width)."""
+    return min(room / n for room, n in zip(size, shape, strict=True))
 
 
 def _read_dicom(path: Path) -> np.ndarray:

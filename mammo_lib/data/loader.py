@@ -1,12 +1,14 @@
-"""From prepared pixels to batches: folds, augmentation, and the dictionary that models read.
+"""From prepared pixels to batches: augmentation, and the dictionary that models read.
 
 A batch is ``{"images": {stream: float32 (batch, views, 1, height, width) in [0, 1]}, "present": {stream: bool
-(batch, views)}, "label": int64 (batch,), "lesion_type": int64 (batch,), "row": int64 (batch,)}``. ``row`` is the
-breast's position in its split's cohort, ``lesion_type`` an index into ``LESION_TYPES``. A view that a breast lacks is
-zeros with ``present`` False.
+(batch, views)}, "label": int64 (batch,), "targets": {name: int64 (batch,)}, "row": int64 (batch,)}``. ``row`` is the
+breast's position in its split's cohort; a target that is not known of a breast is ``UNKNOWN``. A view that a breast
+lacks is zeros with ``present`` False.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import lightning
 import numpy as np
@@ -14,34 +16,36 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..config import RunConfig
+from ..config import TARGETS, DataConfig, TrainConfig
 from ..errors import InputError
-from .cohort import assign_folds
+from .cohort import split_cohort
 from .prepare import Prepared, load_pixels
 
-LESION_TYPES = ("mass", "calcification")
+UNKNOWN = -1  # a target's class where the tables do not say it; no loss is taken there
 
 
 class BreastDataset(Dataset):
-    """The breasts of one split; with ``augment_seed`` each item is changed at random, the same for the same seed."""
+    """Breasts of one cohort; with ``augment`` (strength) each item is changed at random, the same for the same seed."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared, cohort: pd.DataFrame, augment_seed: int | None = None):
-        self.config, self.prepared, self.cohort, self.augment_seed = config, prepared, cohort, augment_seed
-        keys = prepared.index
-        self.keys = dict(
-            zip(zip(keys["sample_id"], keys["view"], keys["stream"], strict=True), keys["key"], strict=True)
-        )
-        self.augmentation = build_augmentation(config) if augment_seed is not None else None
+    def __init__(
+        self, prepared: Prepared, cohort: pd.DataFrame, targets: Sequence[str] = ("malignancy",), *,
+        augment: float = 0.0, seed: int = 0,
+    ):  # fmt: skip
+        self.prepared, self.cohort, self.seed = prepared, cohort, seed
+        index = prepared.index
+        views = zip(index["sample_id"], index["view"], index["stream"], strict=True)
+        self.keys = dict(zip(views, index["key"], strict=True))
+        self.targets = {name: target_classes(cohort, name) for name in targets}
+        self.augmentation = build_augmentation(augment) if augment else None
 
     def __len__(self) -> int:
         return len(self.cohort)
 
     def __getitem__(self, row: int) -> dict:
-        breast = self.cohort.iloc[row]
-        model = self.config.model
+        sample = self.cohort["sample_id"].iloc[row]
         keys = {
-            stream: [self.keys.get((breast["sample_id"], view, stream)) for view in model.views]
-            for stream in model.streams
+            stream: [self.keys.get((sample, view, stream)) for view in self.prepared.views]
+            for stream in self.prepared.streams
         }
         images = {stream: torch.stack([self._load(key) for key in views]) for stream, views in keys.items()}
         if self.augmentation is not None:
@@ -49,18 +53,17 @@ class BreastDataset(Dataset):
         return {
             "images": images,
             "present": {stream: torch.tensor([key is not None for key in views]) for stream, views in keys.items()},
-            "label": torch.tensor(int(breast["label"])),
-            "lesion_type": torch.tensor(LESION_TYPES.index(breast["lesion_type"])),
+            "label": torch.tensor(int(self.cohort["label"].iloc[row])),
+            "targets": {name: torch.tensor(classes[row]) for name, classes in self.targets.items()},
             "row": torch.tensor(row),
         }
 
     def _load(self, key: str | None) -> torch.Tensor:
-        size = self.config.data.image_size
-        pixels = np.zeros((size, size), np.float32) if key is None else load_pixels(self.prepared.path(key))
+        pixels = np.zeros(self.prepared.size, np.float32) if key is None else load_pixels(self.prepared.path(key))
         return torch.from_numpy(pixels)[None]
 
     def _augment(self, images: dict, row: int) -> dict:
-        seed = np.random.SeedSequence([self.augment_seed, row]).generate_state(1)[0]
+        seed = np.random.SeedSequence([self.seed, row]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(seed))
             return {
@@ -68,18 +71,27 @@ class BreastDataset(Dataset):
             }
 
 
-def build_augmentation(config: RunConfig):
-    """Return the random transform of one view, or None where the config wants none.
+def target_classes(cohort: pd.DataFrame, name: str) -> list[int]:
+    """Return the class of a target for every breast: its index in the target's classes, ``UNKNOWN`` where not known."""
+    target = TARGETS[name]
+    if target.column not in cohort:
+        raise InputError(f"target {name!r}: the cohort has no column {target.column!r}; leave it out of model.targets")
+    values = cohort[target.column]
+    if pd.api.types.is_numeric_dtype(values):
+        classes = values.astype("Int64").fillna(UNKNOWN)
+        return classes.where(classes.between(0, len(target.classes) - 1), UNKNOWN).tolist()
+    return values.map({word: number for number, word in enumerate(target.classes)}).fillna(UNKNOWN).astype(int).tolist()
+
+
+def build_augmentation(strength: float):
+    """Return the random transform of one view.
 
     A flip upside down keeps a mammogram plausible once every breast faces the same way; shifts of 8 %, zooms of 10 %
     and contrast of 20 % stay within what positioning and film vary by.
     """
     from torchvision.transforms import v2
 
-    if not config.train.augment:
-        return None
-    s = config.train.augment_strength
-    bilinear = v2.InterpolationMode.BILINEAR
+    s, bilinear = strength, v2.InterpolationMode.BILINEAR
     return v2.Compose(
         [
             v2.RandomVerticalFlip(0.5),
@@ -103,15 +115,17 @@ class SeededShuffle(Sampler):
 
 
 class MammogramData(lightning.LightningDataModule):
-    """Training and validation breasts: patient-level folds of the training cohort. The test set is not in here."""
+    """Training and validation breasts of a run: patient-level folds of the training cohort. No test breast is here."""
 
-    def __init__(self, config: RunConfig, prepared: Prepared):
+    def __init__(
+        self, prepared: Prepared, data: DataConfig, train: TrainConfig, targets: Sequence[str] = ("malignancy",),
+        seed: int = 0,
+    ):  # fmt: skip
         super().__init__()
-        self.config, self.prepared = config, prepared
-        self.cohorts = split_cohort(config, prepared.cohort)
-        n_train, batch_size = len(self.cohorts["train"]), config.train.batch_size
-        if n_train < batch_size:
-            raise InputError(f"train.batch_size={batch_size} exceeds the {n_train} training breasts: lower it")
+        self.prepared, self.train, self.targets, self.seed = prepared, train, targets, seed
+        self.cohorts = split_cohort(data, prepared.cohort)
+        if (n_train := len(self.cohorts["train"])) < train.batch_size:
+            raise InputError(f"train.batch_size={train.batch_size} exceeds the {n_train} training breasts: lower it")
 
     def cohort(self, split: str) -> pd.DataFrame:
         """Return the breasts of ``train`` or ``validation``."""
@@ -120,35 +134,21 @@ class MammogramData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return shuffled, augmented batches of the current epoch; order and noise depend on (seed, epoch) alone."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        seed = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
-        dataset = BreastDataset(self.config, self.prepared, self.cohort("train"), augment_seed=seed)
-        return _loader(self.config, dataset, sampler=SeededShuffle(len(dataset), seed), drop_last=True)
+        seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
+        dataset = BreastDataset(
+            self.prepared, self.cohort("train"), self.targets, augment=self.train.augment, seed=seed
+        )
+        return _loader(dataset, self.train, sampler=SeededShuffle(len(dataset), seed), drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in cohort order."""
-        return _loader(self.config, BreastDataset(self.config, self.prepared, self.cohort("validation")))
+        return _loader(BreastDataset(self.prepared, self.cohort("validation"), self.targets), self.train)
 
 
-def split_cohort(config: RunConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the breasts of ``train`` and ``validation``: one fold of the cohort validates.
-
-    Folds are those of the cohort proper: extra breasts move nobody, only train, and only where their patient does not
-    validate.
-    """
-    proper = cohort[~cohort["is_extra"]]
-    folds = assign_folds(proper, config.data.n_folds, config.data.fold_seed)
-    validation = proper[folds == config.data.fold]
-    train = cohort[~cohort["patient_id"].isin(validation["patient_id"])]
-    return {
-        "train": train.reset_index(drop=True),
-        "validation": validation.assign(split="validation").reset_index(drop=True),
-    }
+def test_loader(prepared: Prepared, train: TrainConfig) -> DataLoader:
+    """Return the batches of a prepared test cohort, in its order. Only :mod:`mammo_lib.runs.evaluate` calls this."""
+    return _loader(BreastDataset(prepared, prepared.cohort), train)
 
 
-def test_loader(config: RunConfig, prepared: Prepared) -> DataLoader:
-    """Return the batches of a prepared test cohort, in its order. Only :mod:`mammo_lib.evaluate` calls this."""
-    return _loader(config, BreastDataset(config, prepared, prepared.cohort))
-
-
-def _loader(config: RunConfig, dataset: BreastDataset, **options) -> DataLoader:
-    return DataLoader(dataset, batch_size=config.train.batch_size, num_workers=0, **options)
+def _loader(dataset: BreastDataset, train: TrainConfig, **options) -> DataLoader:
+    return DataLoader(dataset, batch_size=train.batch_size, num_workers=0, **options)

@@ -18,12 +18,11 @@ from tqdm import tqdm
 
 from ..config import DataConfig, fingerprint
 from ..errors import InputError
-from ..executor import as_done, open_executor
-from ..runs import file_hash
-from .images import breast_mask, faces_right, fit_square, read_image
+from ..files import file_hash
+from ..runs.executor import as_done, open_executor
+from .images import breast_mask, faces_right, fit, read_image
 from .memo import remember
-from .sources import ImageSource, read_view, with_context
-from .tables import VIEWS
+from .views import STREAMS, VIEWS, ImageSource, read_view, with_context
 
 VERSION = 1  # raise it when a change here moves pixels
 FULL_SCALE = 65535
@@ -38,13 +37,17 @@ class Prepared:
     """The pixels of a cohort as the network sees them.
 
     ``index`` has one row per existing view and stream: ``sample_id view stream key derived``; ``cohort`` one row per
-    sample; ``problems`` the located rows whose files are missing or cannot be decoded (none unless they were allowed).
+    sample; ``problems`` the located rows whose files are missing or cannot be decoded (none unless they were allowed);
+    ``views`` and ``streams`` are what was asked for, ``size`` height and width.
     """
 
     folder: Path
     cohort: pd.DataFrame
     index: pd.DataFrame
     problems: pd.DataFrame
+    views: tuple[str, ...] = VIEWS
+    streams: tuple[str, ...] = STREAMS
+    size: tuple[int, int] = (224, 224)
 
     @property
     def fingerprint(self) -> str:
@@ -80,7 +83,7 @@ class ViewTask:
 
 
 def load_pixels(path: Path) -> np.ndarray:
-    """Return one prepared view, float32 (size, size) in [0, 1]."""
+    """Return one prepared view, float32 (height, width) in [0, 1]."""
     return np.load(path).astype(np.float32) / FULL_SCALE
 
 
@@ -89,7 +92,7 @@ def prepare(
     source: ImageSource,
     data: DataConfig,
     views=VIEWS,
-    streams=("crop", "whole"),
+    streams=STREAMS,
     *,
     cache: Path,
     workers: int | None = None,
@@ -110,11 +113,11 @@ def prepare(
     tasks = _tasks(located, data, cache)
     waiting = [task for task in tasks if not all(task.target(s).is_file() for s in task.streams if s in streams)]
     failures = _decode(waiting, workers, cluster)
-    return _collect(cohort, located, streams, cache, failures, data)
+    return _collect(cohort, located, views, streams, cache, failures, data)
 
 
 def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
-    """Return ``{stream: (size, size)}`` of one view; the crop, where there is one, is turned the way its film says."""
+    """Return ``{stream: (height, width)}`` of one view; the crop, if any, is turned the way its film says."""
     image = read_image(whole.path)
     film = read_view(whole, image)
     mask = breast_mask(film) if data.mask_breast or data.orient else None
@@ -122,7 +125,7 @@ def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
     if crop is not None:
         lesion = with_context(crop, data.crop_context)
         pixels["crop"] = _turn(read_view(lesion, image if crop.path == whole.path else None), mask, data)
-    return {stream: fit_square(image, data.image_size) for stream, image in pixels.items()}
+    return {stream: fit(image, data.image_size) for stream, image in pixels.items()}
 
 
 def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = None) -> np.ndarray:
@@ -166,7 +169,9 @@ def _with_keys(located: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     readable = located["status"] == "found"
     paths = [Path(path) for path in located.loc[readable, "path"].unique()]
     hashes = {str(path): content for path, content in remember("hashing", paths, file_hash).items()}
-    settings = [VERSION, data.image_size, data.mask_breast, data.orient]
+    height, width = data.image_size
+    side = height if height == width else [height, width]  # squares keep the names that they had as one number
+    settings = [VERSION, side, data.mask_breast, data.orient]
     wholes = located[readable & (located["stream"] == "whole")]
     film_of = dict(zip(zip(wholes["sample_id"], wholes["view"], strict=True), wholes["path"].map(hashes), strict=True))
     keys = [
@@ -249,7 +254,7 @@ def _write(path: Path, pixels: np.ndarray) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _collect(cohort, located, streams, cache: Path, failures: dict[str, str], data: DataConfig) -> Prepared:
+def _collect(cohort, located, views, streams, cache: Path, failures: dict[str, str], data: DataConfig) -> Prepared:
     """Join what is ready with the cohort; report what is not."""
     failed = located["path"].isin(list(failures)) & (located["status"] == "found")
     located = located.assign(
@@ -278,4 +283,4 @@ def _collect(cohort, located, streams, cache: Path, failures: dict[str, str], da
     for view in VIEWS:  # from here on a view that was left out is one that the breast does not have
         gone = [(sample, view) in broken for sample in kept["sample_id"]]
         kept[f"whole_{view}"] = kept[f"whole_{view}"].mask(gone)
-    return Prepared(cache, kept, index, problems.reset_index(drop=True))
+    return Prepared(cache, kept, index, problems.reset_index(drop=True), tuple(views), tuple(streams), data.image_size)

@@ -4,57 +4,27 @@ Titles say the finding, computed from the numbers drawn; axes carry units; n and
 the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammograms are never tinted.
 """
 
-from .cohort import cohort_composition, crop_sizes, funnel, malignant_shares, mammogram_grid
-from .comparisons import decision_curves, difference_forest, subgroup_forest
-from .gates import (
-    Case,
-    correlation_forest,
-    gate_cases,
-    gate_heatmap,
-    gate_trajectories,
-    gate_views,
-    intervention_forest,
-)
-from .maps import gate_view, lesion_shares, map_cases, map_panels, prediction_sheet
-from .paper import denominators, published_intervals
-from .scores import auc_intervals, confusion_matrix, operating_points, reliability, roc_curve
-from .style import LABEL_NAMES, use_style
-from .theory import cost_curves, gate_opening, kernel_curves
-from .training import learning_curves, seed_bands
+import lazy_loader
 
-__all__ = [
-    "LABEL_NAMES",
-    "Case",
-    "auc_intervals",
-    "cohort_composition",
-    "confusion_matrix",
-    "correlation_forest",
-    "cost_curves",
-    "crop_sizes",
-    "decision_curves",
-    "denominators",
-    "difference_forest",
-    "funnel",
-    "gate_cases",
-    "gate_heatmap",
-    "gate_opening",
-    "gate_trajectories",
-    "gate_view",
-    "gate_views",
-    "intervention_forest",
-    "kernel_curves",
-    "learning_curves",
-    "lesion_shares",
-    "malignant_shares",
-    "mammogram_grid",
-    "map_cases",
-    "map_panels",
-    "operating_points",
-    "prediction_sheet",
-    "published_intervals",
-    "reliability",
-    "roc_curve",
-    "seed_bands",
-    "subgroup_forest",
-    "use_style",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "breasts": ["cohort_composition", "crop_sizes", "funnel", "malignant_shares", "mammogram_grid"],
+        "forests": ["decision_curves", "difference_forest", "subgroup_forest"],
+        "routing": [
+            "Case",
+            "correlation_forest",
+            "gate_cases",
+            "gate_heatmap",
+            "gate_trajectories",
+            "gate_views",
+            "intervention_forest",
+        ],
+        "overlays": ["gate_view", "lesion_shares", "map_cases", "prediction_sheet"],
+        "paper": ["denominators", "published_forest"],
+        "scores": ["auc_intervals", "confusion_matrix", "reliability", "roc_curve"],
+        "style": ["LABEL_NAMES", "use_style"],
+        "theory": ["cost_curves", "gate_opening", "kernel_curves"],
+        "curves": ["seed_bands"],
+    },
+)

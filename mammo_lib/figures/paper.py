@@ -12,7 +12,7 @@ from ..statistics import Interval
 from .style import BLUE, ORANGE, canvas, error_bars, legend_below
 
 
-def published_intervals(published: pd.DataFrame, ours: Mapping[str, Interval]) -> Figure:
+def published_forest(published: pd.DataFrame, ours: Mapping[str, Interval]) -> Figure:
     """Draw published values (``name value low high n``) and, beside them, ours of the same name."""
     figure, axes = canvas(width=7, height=0.42 * len(published) + 1.5)
     y = np.arange(len(published))

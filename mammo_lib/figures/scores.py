@@ -11,8 +11,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve as sk_roc_curve
 
-from ..statistics import SPECIFICITIES, Confusion, Interval, sensitivity_at
-from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, PALETTE, canvas, legend_below
+from ..statistics import Confusion, Interval
+from .style import BLUE, GREY, LABEL_NAMES, PALETTE, canvas, headline, legend_below
 
 
 def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
@@ -34,7 +34,7 @@ def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
     axes.set_yticks(range(len(ordered)), ordered)
     axes.grid(visible=False, axis="y")
     informative = sum(one.low > 0.5 or one.high < 0.5 for one in scores.values())
-    figure.suptitle(f"{informative} of {len(scores)} scores differ from guessing", x=0.01, ha="left", fontsize=11)
+    headline(figure, f"{informative} of {len(scores)} scores differ from guessing")
     return figure
 
 
@@ -65,28 +65,6 @@ def confusion_matrix(counts: Confusion) -> Figure:
     axes.set_title(
         f"{counts.tp} of {counts.tp + counts.fn} malignant found, {counts.fp} of {counts.tn + counts.fp} benign called"
     )
-    return figure
-
-
-def operating_points(predictions: pd.DataFrame) -> Figure:
-    """Draw the probabilities of both classes, the threshold, and the sensitivity at fixed specificities."""
-    figure, axes = canvas(height=3.2)
-    label, probability = predictions["label"].to_numpy(), predictions["probability"].to_numpy()
-    bins = np.linspace(0, 1, 21)
-    for value, colour in LABEL_COLOURS.items():
-        axes.hist(
-            probability[label == value],
-            bins,
-            color=colour,
-            alpha=0.55,
-            label=f"{LABEL_NAMES[value]}, n = {(label == value).sum()}",
-        )
-    threshold = predictions["threshold"].iloc[0]
-    axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}, from validation")
-    axes.set(xlabel="predicted probability of malignancy", ylabel="breasts")
-    points = [f"{sensitivity_at(label, probability, s):.0%} at {s:.0%}" for s in SPECIFICITIES]
-    axes.set_title("Sensitivity at fixed specificity: " + ", ".join(points))
-    legend_below(figure, axes)
     return figure
 
 

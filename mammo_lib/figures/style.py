@@ -37,6 +37,11 @@ def canvas(width: float = 6.4, height: float = 3.8, rows: int = 1, columns: int 
     return figure, figure.subplots(rows, columns, **options)
 
 
+def headline(figure: Figure, text: str) -> None:
+    """Put the finding above the whole figure, at the left."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11)
+
+
 def legend_below(figure: Figure, axes) -> None:
     """Put the legend where it hides no data."""
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -1,12 +1,16 @@
 """Networks: the MambaVision backbone, SeqMoE's gates, and Mammo-Mamba. Nothing here knows where images come from."""
 
-from .gated_conv import GatedConvMixer
-from .mambavision import MambaVision, create_mambavision
-from .mammo_mamba import MammoMamba, MammoMambaOutput, build_model, log_odds
-from .seqmoe import SeqMoE
-from .weights import fetch_weights, fold_grey_stem, load_checkpoint
+import lazy_loader
 
-__all__ = [
-    "GatedConvMixer", "MambaVision", "MammoMamba", "MammoMambaOutput", "SeqMoE", "build_model", "create_mambavision",
-    "fetch_weights", "fold_grey_stem", "load_checkpoint", "log_odds",
-]  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "encoders": ["ViewEncoder"],
+        "gated_conv": ["GatedConvMixer"],
+        "mambavision": ["MambaVision", "create_mambavision"],
+        "mammo_mamba": ["MammoMamba", "MammoMambaOutput", "build_model", "count_parameters", "log_odds"],
+        "scoring": ["mean_log_odds", "score_passes"],
+        "seqmoe": ["SeqMoE"],
+        "weights": ["fetch_weights", "fold_grey_stem", "load_checkpoint"],
+    },
+)

@@ -54,11 +54,19 @@ class GatedConvMixer(nn.Module):
 
     def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the discrete A (decay per step), B and C, each (dim, N)."""
-        dt = self.log_dt.exp()[:, None]
-        return torch.exp(-dt * self.A_log.exp()), dt * self.B, self.C
+        return torch.exp(self._exponent()), self.log_dt.exp()[:, None] * self.B, self.C
 
     def kernel(self, length: int) -> Float[Tensor, "dim length"]:
-        """Return K for every channel; K_l = sum_n C_n A_n^l B_n."""
-        A, B, C = (m.float() if m.dtype != torch.float64 else m for m in self.coefficients())
-        powers = torch.exp(torch.log(A)[:, :, None] * torch.arange(length, device=A.device))
+        """Return K for every channel; K_l = sum_n C_n A_n^l B_n.
+
+        The powers come from the exponent: a decay that underflows to 0 has no logarithm and no gradient.
+        """
+        exponent, B, C = (
+            m.float() if m.dtype != torch.float64 else m for m in (self._exponent(), *self.coefficients()[1:])
+        )
+        powers = torch.exp(exponent[:, :, None] * torch.arange(length, device=exponent.device))
         return torch.einsum("dn,dnl->dl", C * B, powers)
+
+    def _exponent(self) -> Float[Tensor, "dim state"]:
+        """Return log A = -dt exp(A_log)."""
+        return -self.log_dt.exp()[:, None] * self.A_log.exp()

@@ -8,8 +8,9 @@
 
     X_{i+1} = G_i B_i(X_i) + (1 - G_i) X_i,    G_i = sigmoid(w . [mean(B_i(X_i)); mean(X_i)] + b)
 
-With G = 1 this is MambaVision, with G = 0 the block is skipped: a highway connection. The means run over the image
-(the paper's mean-pooled scalar), over a window, or over nothing (``token``). NOTE: the paper calls the mean-pooled
+This is a gated residual: G B + (1 - G) x = x + G (B - x). With G = 1 it is MambaVision; with G = 0 the block changes
+nothing, though it is still computed, since the gate reads its output. The means run over the image (the paper's
+mean-pooled scalar), over a window, or over nothing (``token``). NOTE: the paper calls the mean-pooled
 scalar "spatial routing"; a scalar per image cannot route in space, so ``scope`` offers both readings.
 """
 

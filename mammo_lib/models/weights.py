@@ -6,8 +6,6 @@ The weights are NVIDIA's, under CC-BY-NC-SA-4.0; they are never shipped with thi
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,10 +16,12 @@ from torch import Tensor, nn
 
 from ..config import MATERIAL, ROOT
 from ..errors import InputError
+from ..files import file_hash, read_json, read_text, write_bytes
 from .mambavision import MambaVision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS_FOLDER = "MAMMO_WEIGHTS"
+SHOWN_KEYS = 5
 RECORD = MATERIAL / "data_manifest" / "weights.json"
 LICENCE_NOTICE = (
     "MambaVision weights (NVIDIA) are licensed CC-BY-NC-SA-4.0: non-commercial use, share alike, attribution. "
@@ -62,7 +62,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # the two readers raise a dozen types for a damaged or refused file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: not a readable checkpoint ({reason})") from None
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(held.get(wrapper), dict):
             held = held[wrapper]
             break
@@ -70,9 +70,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in ("module.", "model.", "encoder."):
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    prefixes = (
+        "module.",
+        "model.",
+        "encoder.",
+        "_orig_mod.",
+    )  # of DataParallel, Lightning, torch.compile, in any order
+    while prefix := next((one for one in prefixes if state and all(key.startswith(one) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     if any(key.startswith("encoder.") for key in state):
         state = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
     return state
@@ -89,7 +94,13 @@ def list_differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> lis
             if key in found and wanted[key].shape != found[key].shape
         ],
     }
-    return [f"{name}: {', '.join(keys)}" for name, keys in groups.items() if keys]
+    return [f"{name}: {_listed(keys)}" for name, keys in groups.items() if keys]
+
+
+def _listed(keys: list[str]) -> str:
+    """Return the first keys, without what would break a line, and how many there are beside them."""
+    shown = ", ".join("".join(c if c.isprintable() else "?" for c in key) for key in keys[:SHOWN_KEYS])
+    return shown if len(keys) <= SHOWN_KEYS else f"{shown} and {len(keys) - SHOWN_KEYS} more"
 
 
 def fold_grey_stem(model: MambaVision) -> MambaVision:
@@ -123,7 +134,7 @@ def find_checkpoint(backbone: str, weights: str) -> Path:
     """
     if weights != "official":
         return Path(weights)
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    record = read_json(RECORD)
     name = record[backbone]["file"] if backbone in record else f"{backbone}.safetensors"
     path = Path(os.environ.get(WEIGHTS_FOLDER) or ROOT / "weights") / name
     if not path.is_file():
@@ -140,13 +151,13 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
     InputError
         There is no network, the variant has no official weights, or the file differs from the recorded checksum.
     """
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    record = read_json(RECORD)
     if variant not in record:
         raise InputError(f"no official weights for {variant!r}: choose one of {', '.join(record)}")
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise InputError("huggingface-hub is not installed: pip install 'mammo-lib[data]'") from None
+        raise InputError("huggingface-hub is not installed: pip install -e '.[data]'") from None
     entry = record[variant]
     print(LICENCE_NOTICE)
     try:
@@ -161,13 +172,13 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
 
 
 def check_recorded(variant: str, path: Path) -> None:
-    """Compare a file with the recorded checksum of its variant; record it where there is none yet."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    with open(path, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    known = record[variant]["sha256"]
+    """Compare a file with the checksum of its variant: the project's or, where it has none, that of the first download.
+
+    The first download's is kept beside the file, ``<file>.sha256``.
+    """
+    found, beside = file_hash(path), path.with_name(f"{path.name}.sha256")
+    known = read_json(RECORD)[variant]["sha256"] or (read_text(beside).strip() if beside.is_file() else None)
     if known and known != found:
         raise InputError(f"{path}: SHA-256 is {found}, recorded is {known}; download the file again")
     if not known:
-        record[variant]["sha256"] = found
-        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_bytes(beside, f"{found}\n".encode())

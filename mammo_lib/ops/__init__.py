@@ -1,6 +1,11 @@
 """State-space operators: the selective scan and, for constant coefficients, its three classical forms."""
 
-from .scan import backends, selective_scan
-from .ssm import ssm_convolve, ssm_kernel, ssm_recurrence
+import lazy_loader
 
-__all__ = ["backends", "selective_scan", "ssm_convolve", "ssm_kernel", "ssm_recurrence"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "scan": ["backends", "selective_scan"],
+        "ssm": ["ssm_convolve", "ssm_kernel", "ssm_recurrence"],
+    },
+)

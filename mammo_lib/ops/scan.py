@@ -20,17 +20,20 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from .scan_op import register
 
 BACKENDS = ("reference", "numba", "triton", "mamba_ssm")
 OPERATORS = {"numba": register("scan_cpu"), "triton": register("scan_gpu")}
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def selective_scan(
@@ -51,8 +54,10 @@ def selective_scan(
 
     Tensors may have any strides. State and accumulation are float32, or float64 for a float64 ``u``. Differentiable in
     every tensor. With ``z`` the output is multiplied by SiLU(z). ``backend`` is ``reference`` (plain PyTorch, the
-    specification), ``numba`` (CPU), ``triton`` or ``mamba_ssm`` (NVIDIA GPU), or ``auto``: on a GPU ``mamba_ssm``, then
-    ``triton``; on a CPU ``numba``; ``reference`` on other devices.
+    specification), ``numba`` (CPU), ``triton`` or ``mamba_ssm`` (NVIDIA GPU), or ``auto``: the fastest that runs here,
+    on a GPU ``mamba_ssm``, then ``triton``; on a CPU ``numba``; else ``reference``. Second derivatives, forward-mode
+    derivatives and the transforms of ``torch.func`` are offered by ``reference`` alone; where ``auto`` sees one of the
+    last two, it takes ``reference``.
 
     Returns
     -------
@@ -62,12 +67,27 @@ def selective_scan(
     Raises
     ------
     ValueError
-        A shape does not fit, or the backend is unknown.
+        A shape does not fit, a tensor is not real floating-point or lies on another device than ``u``, or the backend
+        is unknown.
     RuntimeError
-        The backend is not available here; the message says why.
+        The backend cannot run here, or not on this device; or ``torch.jit.trace`` records. The message says why.
+    NotImplementedError
+        A compiled backend, asked for by name, is under a transform of ``torch.func`` or in forward mode.
+
+    Examples
+    --------
+    A step of ln 2 halves the state, h = 1, 1/2, 1/4, and B is chosen so that an impulse arrives whole:
+
+    >>> import math, torch
+    >>> u = torch.tensor([[[1.0, 0.0, 0.0]]])
+    >>> step, ones = torch.full_like(u, math.log(2)), torch.ones_like(u)
+    >>> selective_scan(u, step, -torch.ones(1, 1), ones / math.log(2), ones, backend="reference")
+    tensor([[[1.0000, 0.5000, 0.2500]]])
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
-    backend = choose_backend(u) if backend == "auto" else _available(backend)
+    tensors = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    _check(tensors)
+    backend = _choose(backend, tensors)
     if backend == "mamba_ssm":
         return _mamba_ssm()(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
     work = torch.float64 if u.dtype == torch.float64 else torch.float32
@@ -101,16 +121,15 @@ def scan_reference(
     for a_t, b_t, C_t in zip(decay, drive, C.unbind(-1), strict=True):
         h = a_t * h + b_t
         outputs.append((h * C_t).sum(-1))
-    return torch.stack(outputs, dim=-1) + D[:, None] * u, h
+    y = torch.stack(outputs, dim=-1) if outputs else torch.zeros_like(u)
+    return y + D[:, None] * u, h
 
 
 def choose_backend(u: Tensor) -> str:
-    """Return what ``auto`` means for a tensor: the fastest available backend of its device."""
-    if u.device.type == "cuda":
-        # mamba_ssm has no float64.
-        names = ["triton"] if u.dtype == torch.float64 else ["mamba_ssm", "triton"]
-        return next((name for name in names if reason_against(name) is None), "reference")
-    return _available("numba") if u.device.type == "cpu" else "reference"
+    """Return what ``auto`` means for a tensor: the fastest backend of its device that runs here."""
+    names = {"cpu": ("numba",), "cuda": ("mamba_ssm", "triton")}.get(u.device.type, ())
+    # mamba_ssm has no float64.
+    return _first_that_runs(*(name for name in names if name != "mamba_ssm" or u.dtype != torch.float64))
 
 
 def backends() -> dict[str, str]:
@@ -118,7 +137,16 @@ def backends() -> dict[str, str]:
     return {name: reason_against(name) or _status(name) for name in BACKENDS}
 
 
-@torch.compiler.assume_constant_result
+def _constant(function: Callable) -> Callable:
+    """Let ``torch.compile`` call a function while it traces, and keep the answer.
+
+    ``torch.compiler.assume_constant_result`` sets the same mark, but loads ``torch._dynamo``: two seconds a start.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+@_constant
 def reason_against(name: str) -> str | None:
     """Return why a backend cannot be used here, None where it can. Found out once, at first use."""
     return _probe(name)
@@ -128,20 +156,30 @@ def reason_against(name: str) -> str | None:
 def _probe(name: str) -> str | None:
     try:
         if name == "numba":
-            importlib.import_module("numba")
+            importlib.import_module(".scan_cpu", __package__).compile_kernel("forward", torch.float32)
         elif name == "triton":
-            importlib.import_module("triton")
-            from .scan_gpu import is_interpreted
-
-            if not (torch.cuda.is_available() or is_interpreted()):
+            kernels = importlib.import_module(".scan_gpu", __package__)
+            if not (torch.cuda.is_available() or kernels.is_interpreted()):
                 return "no CUDA device"
+            one = torch.ones(1, 1, 1, 1, device="cuda" if torch.cuda.is_available() else "cpu")
+            kernels.scan_forward(one[0], one[0], one[0, 0], one, one, one[0, 0, 0], keep=False)
         elif name == "mamba_ssm":
             _mamba_ssm()
             if not torch.cuda.is_available():
                 return "no CUDA device"
-    except Exception as error:  # an import of compiled code may fail in any way; the way is the answer
+    except Exception as error:  # compiled code and its compilers may fail in any way; the way is the answer
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     return None
+
+
+@_constant
+def _first_that_runs(*names: str) -> str:
+    found = next((name for name in names if reason_against(name) is None), "reference")
+    if names and found == "reference":
+        reasons = "; ".join(f"{name}: {reason_against(name)}" for name in names)
+        slow = f"the selective scan runs in plain PyTorch, many times slower than compiled ({reasons})"
+        warnings.warn(slow, RuntimeWarning, stacklevel=2)
+    return found
 
 
 def _status(name: str) -> str:
@@ -152,12 +190,38 @@ def _status(name: str) -> str:
     return "available" if has_recorded_parity() else "available, not yet verified on a GPU"
 
 
-def _available(name: str) -> str:
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
-    if reason := reason_against(name):
-        raise RuntimeError(f"backend {name!r} is not available: {reason}; choose another or backend='auto'")
-    return name
+def _choose(backend: str, tensors: dict[str, Tensor]) -> str:
+    """Return the backend that runs: the one asked for, if it can do what is asked, or what ``auto`` means."""
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
+    is_transformed = _is_transformed(tensors.values())
+    if backend == "reference" or (backend == "auto" and is_transformed):
+        return "reference"
+    if backend == "auto":
+        return choose_backend(tensors["u"])
+    if reason := reason_against(backend):
+        raise RuntimeError(f"backend {backend!r} is not available: {reason}; choose another or backend='auto'")
+    # Without a GPU Triton runs under its interpreter, on the CPU.
+    is_cpu = backend == "numba" or (backend == "triton" and not torch.cuda.is_available())
+    device, own = tensors["u"].device.type, "cpu" if is_cpu else "cuda"
+    if device not in (own, "meta"):
+        raise RuntimeError(f"backend {backend!r} runs on {own}, and u is on {device}; choose another or backend='auto'")
+    if is_transformed:
+        raise NotImplementedError(
+            f"backend {backend!r} offers neither torch.func's transforms nor forward-mode derivatives; use 'reference'"
+        )
+    return backend
+
+
+def _is_transformed(tensors) -> bool:
+    """Return whether ``torch.func`` (vmap, grad, jvp, ...) or forward-mode differentiation looks through a tensor.
+
+    The compiled operators would return a tangent of zero, or fail obscurely.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return any(is_wrapped(tensor) or forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def _run_compiled(backend: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -185,25 +249,37 @@ def _grouped(matrix: Tensor, u: Tensor) -> Tensor:
     return matrix[:, None] if matrix.dim() == 3 else matrix
 
 
-def _check_shapes(u, delta, A, B, C, D, z, delta_bias):
-    """Refuse what does not fit: the compiled kernels do not check their bounds."""
+def _check(tensors: dict[str, Tensor]) -> None:
+    """Refuse what no backend takes: a cast would drop imaginary parts, and the compiled kernels check no bounds."""
+    if torch.jit.is_tracing():
+        raise RuntimeError(
+            "selective_scan cannot be traced by torch.jit.trace; use torch.export.export or torch.compile"
+        )
+    u, A = tensors["u"], tensors["A"]
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            offered = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise ValueError(f"{name} must be real floating-point ({offered}), got {tensor.dtype}")
+        if tensor.device != u.device:
+            raise ValueError(f"{name} must be on u's device {u.device}, got {tensor.device}")
     if u.dim() != 3:
         raise ValueError(f"u must be (batch, dim, L), got {tuple(u.shape)}")
     batch, dim, length = u.shape
-    for name, sequence in (("delta", delta), ("z", z)):
-        if sequence is not None and sequence.shape != u.shape:
-            raise ValueError(f"{name} must have u's shape {tuple(u.shape)}, got {tuple(sequence.shape)}")
-    for name, vector in (("D", D), ("delta_bias", delta_bias)):
-        if vector is not None and tuple(vector.shape) != (dim,):
-            raise ValueError(f"{name} must be (dim={dim},), got {tuple(vector.shape)}")
     if A.dim() != 2 or A.shape[0] != dim:
         raise ValueError(f"A must be (dim={dim}, N), got {tuple(A.shape)}")
     N = A.shape[1]
-    for name, matrix in (("B", B), ("C", C)):
-        groups = matrix.shape[1] if matrix.dim() == 4 and matrix.shape[1] > 0 else 1
-        is_known = tuple(matrix.shape) in {(dim, N), (batch, N, length), (batch, groups, N, length)}
-        if not is_known or dim % groups:
-            raise ValueError(
-                f"{name} must be (dim={dim}, N={N}), (batch={batch}, N={N}, L={length}) or (batch, groups, N, L) "
-                f"with groups dividing dim, got {tuple(matrix.shape)}"
-            )
+    if dim < 1 or N < 1:
+        raise ValueError(f"the scan needs at least one channel and one state, got dim={dim} and N={N}")
+    for name, tensor in tensors.items():
+        shape = tuple(tensor.shape)
+        if name in ("delta", "z") and shape != u.shape:
+            raise ValueError(f"{name} must have u's shape {tuple(u.shape)}, got {shape}")
+        if name in ("D", "delta_bias") and shape != (dim,):
+            raise ValueError(f"{name} must be (dim={dim},), got {shape}")
+        if name in ("B", "C"):
+            groups = shape[1] if len(shape) == 4 and shape[1] > 0 else 1
+            if shape not in ((dim, N), (batch, N, length), (batch, groups, N, length)) or dim % groups:
+                raise ValueError(
+                    f"{name} must be (dim={dim}, N={N}), (batch={batch}, N={N}, L={length}) or (batch, groups, N, L) "
+                    f"with groups dividing dim, got {shape}"
+                )

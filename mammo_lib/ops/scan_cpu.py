@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -52,7 +53,7 @@ def scan_forward(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     y, last = torch.empty_like(u), u.new_zeros(batch, dim, N)
     starts = u.new_empty(starts_shape(u, A, B, keep))
     arrays = [_array(tensor) for tensor in (u, step, A, B, C, D, y, last, starts)]
-    kernel = _compile("forward", u.dtype)
+    kernel = compile_kernel("forward", u.dtype)
     _in_parallel(lambda first, stop: kernel(first, stop, *arrays), batch * tiles, u.numel() * N)
     return y, last, starts
 
@@ -69,7 +70,7 @@ def scan_backward(g: Tensor, g_last: Tensor, u: Tensor, step: Tensor, A, B, C, D
     dA, dD = u.new_zeros(units, *A.shape), u.new_zeros(units, dim)
     dB, dC = (u.new_zeros(splits, *B.shape) for _ in range(2))
     arrays = [_array(tensor) for tensor in (g, g_last, u, step, A, B, C, D, starts, du, dstep, dA, dB, dC, dD)]
-    kernel = _compile("backward", u.dtype)
+    kernel = compile_kernel("backward", u.dtype)
     _in_parallel(lambda first, stop: kernel(first, stop, splits, *arrays), units, 3 * u.numel() * A.shape[1])
     return du, dstep, dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0)
 
@@ -276,8 +277,11 @@ def _load_coefficients(A, D, d0, width, Al, Dl):
 
 
 @functools.cache
-def _compile(name: str, dtype: torch.dtype):
-    """Compile a kernel for a type, for arrays of any strides; once per machine, then read from Numba's cache."""
+def compile_kernel(name: str, dtype: torch.dtype):
+    """Compile ``forward`` or ``backward`` for a type, for arrays of any strides.
+
+    Once per machine, then it is read from Numba's cache; where there can be none, once per process.
+    """
     scalar = types.float32 if dtype == torch.float32 else types.float64
 
     def arrays(*dimensions: int):
@@ -289,12 +293,26 @@ def _compile(name: str, dtype: torch.dtype):
     else:
         signature = [integer, integer, integer, *arrays(3, 3, 3, 3, 2, 4, 4, 1, 5, 3, 3, 3, 5, 5, 2)]
         kernel = _backward
-    return njit(types.void(*signature), nogil=True, cache=True, fastmath=FAST, error_model="numpy")(kernel)
+    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+    try:
+        return njit(types.void(*signature), cache=True, **options)(kernel)
+    except Exception:  # no folder that can be written, no room, a damaged file; a fault of the kernel comes up again
+        return njit(types.void(*signature), **options)(kernel)
 
 
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="selective-scan")
+
+
+def _after_fork() -> None:
+    """Forget the parent's threads, ours and OpenMP's: a forked child has none of them and would wait for ever."""
+    _pool.cache_clear()
+    torch.set_num_threads(1)  # as in torch's own DataLoader workers
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _in_parallel(kernel, tasks: int, work: int) -> None:

@@ -47,7 +47,11 @@ def register(module: str) -> Callable:
     def backward(ctx, g, g_last, _):
         return *derivative(g, g_last, *ctx.saved_tensors), None
 
+    def refuse(ctx, *_):
+        raise NotImplementedError("the compiled selective scan offers no second derivative; use backend='reference'")
+
     op.register_autograd(backward, setup_context=setup_context)
+    derivative.register_autograd(refuse)
     return op
 
 

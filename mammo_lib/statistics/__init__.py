@@ -5,82 +5,52 @@ malignancy, and a decision is malignant when ``probability >= threshold``. Inter
 at ``LEVEL``. Breasts of one patient are not independent, so bootstrap samples are drawn over patients.
 """
 
-from .arithmetic import (
-    matching_confusions,
-    matching_denominators,
-    mcnemar_breasts,
-    mcnemar_power,
-    numerators,
-)
-from .choices import fit_temperature, scaled_probability, youden_threshold
-from .comparisons import compare_predictions, decide, delong_interval, delong_test, mcnemar, paired_differences
-from .decisions import decision_curve
-from .evaluation import evaluate_predictions
-from .intervals import (
-    LEVEL,
-    N_RESAMPLES,
-    Interval,
-    Metric,
-    bootstrap_interval,
-    hanley_mcneil_interval,
-    patient_weights,
-    wilson_interval,
-)
-from .metrics import (
-    SPECIFICITIES,
-    Confusion,
-    auc,
-    auc_bootstrap_interval,
-    average_precision,
-    brier,
-    calibration_error,
-    confusion,
-    partial_auc,
-    reliability,
-    sensitivity_at,
-)
-from .seeds import SeedEstimate, difference_over_seeds, ensemble, over_seeds
-from .subgroups import subgroups
+import lazy_loader
 
-__all__ = [
-    "LEVEL",
-    "N_RESAMPLES",
-    "SPECIFICITIES",
-    "Confusion",
-    "Interval",
-    "Metric",
-    "SeedEstimate",
-    "auc",
-    "auc_bootstrap_interval",
-    "average_precision",
-    "bootstrap_interval",
-    "brier",
-    "calibration_error",
-    "compare_predictions",
-    "confusion",
-    "decide",
-    "decision_curve",
-    "delong_interval",
-    "delong_test",
-    "difference_over_seeds",
-    "ensemble",
-    "evaluate_predictions",
-    "fit_temperature",
-    "hanley_mcneil_interval",
-    "matching_confusions",
-    "matching_denominators",
-    "mcnemar",
-    "mcnemar_breasts",
-    "mcnemar_power",
-    "numerators",
-    "over_seeds",
-    "paired_differences",
-    "partial_auc",
-    "patient_weights",
-    "reliability",
-    "scaled_probability",
-    "sensitivity_at",
-    "subgroups",
-    "wilson_interval",
-    "youden_threshold",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "arithmetic": [
+            "matching_confusions",
+            "matching_denominators",
+            "mcnemar_breasts",
+            "mcnemar_power",
+            "numerators",
+        ],
+        "choices": ["fit_temperature", "scaled_probability", "youden_threshold"],
+        "comparisons": [
+            "compare_predictions",
+            "decide",
+            "delong_interval",
+            "delong_test",
+            "mcnemar",
+            "paired_differences",
+        ],
+        "decisions": ["decision_curve"],
+        "evaluation": ["evaluate_predictions"],
+        "intervals": [
+            "LEVEL",
+            "N_RESAMPLES",
+            "Interval",
+            "Metric",
+            "bootstrap_interval",
+            "hanley_mcneil_interval",
+            "patient_weights",
+            "wilson_interval",
+        ],
+        "metrics": [
+            "SPECIFICITIES",
+            "Confusion",
+            "auc",
+            "auc_bootstrap_interval",
+            "brier",
+            "calibration_error",
+            "confusion",
+            "partial_auc",
+            "reliability",
+            "sensitivity_at",
+        ],
+        "seeds": ["SeedEstimate", "difference_over_seeds", "ensemble", "over_seeds"],
+        "subgroups": ["subgroups"],
+    },
+)

@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from ..errors import InputError
-from .intervals import Interval, Z, separated_bound
+from .intervals import Interval, Z, checked, separated_bound
 from .metrics import auc
 
 
@@ -41,6 +41,11 @@ def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[
 
     Scores are (breasts,) or (draws, breasts); of draws the mean AUC counts, and the draws as given. NaN bounds and p
     with fewer than two breasts of a class. Breasts count as independent.
+
+    Where no breast varies (separated classes) the estimated variance is zero, which is no certainty. The interval then
+    has the reach of :func:`separated_bound` for each AUC, and p is that of a sign test over disjoint pairs of a
+    malignant and a benign breast: all of them agree with probability 2^-pairs on either side. Two scores that rank all
+    breasts alike differ by 0, surely.
     """
     (m1, b1), (m2, b2) = _placements(label, one), _placements(label, other)
     value = float(np.mean(m1) - np.mean(m2)) if len(m1) and len(b1) else math.nan
@@ -48,9 +53,17 @@ def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[
         return Interval(value, math.nan, math.nan, len(label)), math.nan
     spread = _spread(m1 - m2, b1 - b2)
     if spread == 0:
-        return Interval(value, value, value, len(label)), 1.0 if value == 0 else 0.0
+        return _without_variance(value, label, one, other, min(len(m1), len(b1)))
     p = 2 * stats.norm.sf(abs(value) / spread)
     return Interval(value, value - Z * spread, value + Z * spread, len(label)), float(p)
+
+
+def _without_variance(value: float, label, one, other, pairs: int) -> tuple[Interval, float]:
+    if np.array_equal(stats.rankdata(one, axis=-1), stats.rankdata(other, axis=-1)):
+        return Interval(value, value, value, len(label)), 1.0
+    reach = (2 if value else 1) * (1 - separated_bound(pairs))
+    interval = Interval(value, max(-1.0, value - reach), min(1.0, value + reach), len(label))
+    return interval, min(1.0, 2 * 0.5**pairs) if value else 1.0
 
 
 def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -114,7 +127,7 @@ def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Of several draws, (draws, breasts), the mean shares: their mean is the mean AUC.
     """
-    label, score = np.asarray(label), np.asarray(score, dtype=float)
+    label, score = checked(label, score)
     if score.ndim == 2:
         draws = [_placements(label, one) for one in score]
         return np.mean([m for m, _ in draws], axis=0), np.mean([b for _, b in draws], axis=0)

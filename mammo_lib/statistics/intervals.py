@@ -11,6 +11,8 @@ from scipy import stats
 from scipy.special import expit, logit
 from statsmodels.stats.proportion import proportion_confint
 
+from ..errors import InputError
+
 LEVEL = 0.95
 Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 N_RESAMPLES = 2000
@@ -38,7 +40,26 @@ def ones(label: np.ndarray) -> np.ndarray:
 
 
 def value_of(metric: Metric, label: np.ndarray, probability: np.ndarray) -> float:
-    return float(metric(np.asarray(label), np.asarray(probability), ones(label))[0])
+    label, probability = checked(label, probability)
+    return float(metric(label, probability, ones(label))[0])
+
+
+def checked(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and scores, (breasts,) or (draws, breasts), as arrays that can be compared.
+
+    Raises
+    ------
+    InputError
+        There is no breast, the lengths differ, a label is not 0 or 1, or a score is no number.
+    """
+    label, score = np.asarray(label), np.asarray(score, dtype=float)
+    if not label.size or label.ndim != 1 or score.shape[-1:] != label.shape:
+        raise InputError(f"labels and scores: one of each per breast, got shapes {label.shape} and {score.shape}")
+    if not np.isin(label, (0, 1)).all():
+        raise InputError(f"labels must be 0 (benign) or 1 (malignant), got {sorted(set(label.tolist()) - {0, 1})[:3]}")
+    if np.isnan(score).any():
+        raise InputError(f"scores must be numbers, got {int(np.isnan(score).sum())} that are not")
+    return label, score
 
 
 def wilson_interval(successes: float, n: int) -> Interval:
@@ -75,7 +96,7 @@ def bootstrap_interval(
 
 def weighted_interval(metric: Metric, label: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> Interval:
     """Percentile interval over resamples that are already drawn, (resamples, breasts)."""
-    label, probability = np.asarray(label), np.asarray(probability)
+    label, probability = checked(label, probability)
     values = metric(label, probability, weights)
     values = values[~np.isnan(values)]
     tail = (1 - LEVEL) / 2

@@ -86,11 +86,6 @@ def partial_auc(label: np.ndarray, probability: np.ndarray) -> float:
     return value_of(weighted_partial_auc, label, probability)
 
 
-def average_precision(label: np.ndarray, probability: np.ndarray) -> float:
-    """Area under the precision-recall curve (AUPRC), as a step function; NaN without a malignant breast."""
-    return value_of(weighted_average_precision, label, probability)
-
-
 def brier(label: np.ndarray, probability: np.ndarray) -> float:
     """Mean squared difference of probability and label; 0 is perfect, base rate times its complement is uninformed."""
     return value_of(weighted_brier, label, probability)

@@ -49,7 +49,7 @@ class SeedEstimate:
     value: float
     low: float
     high: float
-    n: int
+    n: int  # breasts that the metric is a share of: the malignant ones for sensitivity, the benign for specificity
     seeds: int
     sd: float
 
@@ -70,11 +70,14 @@ def over_seeds(frames: Sequence[pd.DataFrame], name: str, *, seed: int = 0) -> S
     InputError
         The frames do not hold the same breasts.
     """
+    _check_metric(name)
     check_same_breasts(frames)
     values = _per_seed(frames, name, _ones_of(frames))[:, 0]
     drawn = _draw(frames, name, seed=seed)
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return SeedEstimate(float(values.mean()), *_quantiles(drawn), len(frames[0]), len(frames), sd)
+    return SeedEstimate(
+        float(values.mean()), *_quantiles(drawn), denominator(frames[0]["label"], name), len(frames), sd
+    )
 
 
 def difference_over_seeds(
@@ -85,10 +88,24 @@ def difference_over_seeds(
     Both experiments are scored on the same resampled patients; their seeds are drawn independently, since two networks
     of different shape have nothing in common but a number.
     """
-    check_same_breasts([*one, *other])
+    _check_metric(name)
+    for frames in (one, other, [*one, *other]):
+        check_same_breasts(frames)
     value = _per_seed(one, name, _ones_of(one)).mean() - _per_seed(other, name, _ones_of(other)).mean()
     drawn = _draw(one, name, seed=seed) - _draw(other, name, seed=seed, stream=1)
     return Interval(float(value), *_quantiles(drawn), len(one[0]))
+
+
+def denominator(label: pd.Series, name: str) -> int:
+    """Return how many breasts a metric is a share of."""
+    if name.startswith("sensitivity"):
+        return int((label == 1).sum())
+    return int((label == 0).sum()) if name == "specificity" else len(label)
+
+
+def _check_metric(name: str) -> None:
+    if name not in DECISIONS and name not in SCORES:
+        raise InputError(f"unknown metric {name!r}: choose one of {', '.join((*SCORES, *DECISIONS))}")
 
 
 def ensemble(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -107,6 +124,10 @@ def ensemble(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def check_same_breasts(frames: Sequence[pd.DataFrame]) -> None:
     """Raise an InputError unless every frame holds the same samples with the same labels, in the same order."""
+    if not len(frames):
+        raise InputError("predictions: no run is given; give at least one frame")
+    if frames[0].empty:
+        raise InputError("predictions: no row to evaluate; check the split's name")
     keys = ["sample_id", "split", "label"]
     first = frames[0][keys].reset_index(drop=True)
     for frame in frames[1:]:

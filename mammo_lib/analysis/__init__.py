@@ -1,0 +1,12 @@
+"""Analysis: what gates and maps of a trained network show, and the tables that run records make."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["diagnostics", "tables"],
+    submod_attrs={
+        "gates": ["examine"],
+        "maps": ["SpatialMap", "forward_maps", "grad_cam", "saliency_maps"],
+    },
+)

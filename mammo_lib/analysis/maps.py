@@ -1,0 +1,333 @@
+"""Where a network looks: maps over the mammogram that are easily taken for one another, kept apart.
+
+| kind | one number per | what it is | what it is not |
+|---|---|---|---|
+| gate | window or token | how far a SeqMoE gate lets the block's output through | evidence for a class |
+| mixer_gate | token | the gate inside ``gated_conv``, mean over channels | SeqMoE's gate |
+| attention | token | the attention that a token receives, mean over heads and queries | a cause of the output |
+| grad_cam | cell of stage 4 | features of the last stage that raise the log-odds of malignancy | what the pixels did |
+| integrated_gradients | 4 x 4 px | how much pixels move the log-odds, in either direction | what a gate did |
+
+The first three are read off a forward pass; the last two are Captum's. Nothing is stored on a module: inputs of
+mixers are overheard by hooks that live for one pass, and the maps recomputed from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import lightning
+import numpy as np
+import torch
+from captum.attr import IntegratedGradients, LayerGradCam
+from jaxtyping import Float
+from statsmodels.stats.multitest import multipletests
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from ..data.boxes import Box
+from ..models import GatedConvMixer, log_odds
+from ..models.encoders import ViewEncoder
+from ..models.mambavision import Attention, Level, from_windows
+from ..models.seqmoe import SeqMoE, gate_name
+
+KINDS = {
+    "gate": "SeqMoE gate",
+    "mixer_gate": "mixer's token gate",
+    "attention": "attention received",
+    "grad_cam": "Grad-CAM",
+    "integrated_gradients": "integrated gradients",
+}
+IG_STEPS = 16
+IG_CELL = 4  # pixels a side over which integrated gradients are added up: single pixels cannot be read
+CHUNK = 8  # breasts that are explained together
+FIT = 0.9  # a box moved at random lies in the breast if this share of what the lesion's box covers of it is covered
+
+
+@dataclass(frozen=True)
+class SpatialMap:
+    """One kind of map for a batch: ``values`` (batch, rows, columns), NaN where the view is missing.
+
+    A cell covers ``stride`` x ``stride`` pixels of the network's input. ``block`` is ``stage3_block0``..., empty for
+    what belongs to no block.
+    """
+
+    kind: str
+    stream: str
+    view: str
+    block: str
+    values: np.ndarray
+    stride: int
+
+    @property
+    def place(self) -> str:
+        """The block in words, counted from 1, to be put behind the kind's name; empty where there is none."""
+        return f", stage {self.block[5]}, block {int(self.block[12:]) + 1}" if self.block else ""
+
+    def on_image(self, row: int, size: tuple[int, int]) -> np.ndarray:
+        """Return one breast's map at the input's (height, width): each cell as the square that it is."""
+        height, width = size
+        return np.kron(self.values[row], np.ones((self.stride, self.stride), np.float32))[:height, :width]
+
+
+def finest(maps: Sequence[SpatialMap]) -> SpatialMap:
+    """Return the map with the smallest cells; of several the last, the one nearest to the decision."""
+    return min(reversed(maps), key=lambda one: one.stride)
+
+
+def forward_maps(classifier: lightning.LightningModule, batch: dict) -> list[SpatialMap]:
+    """Return the maps of one forward pass: spatial SeqMoE gates, token gates of mixers, attention received."""
+    model = classifier.model
+    mixers = {
+        (stream, stage, gate_name(stage, j)): block.mixer
+        for stream, encoder in model.encoders.items()
+        for stage, level in enumerate(_levels(encoder), start=1)
+        if level.window is not None
+        for j, block in enumerate(level.blocks)
+    }
+    with torch.inference_mode(), overheard(mixers) as inputs:
+        output = model(batch)
+        maps = _seqmoe_maps(classifier, output.gates, batch)
+        for (stream, stage, block), x in inputs.items():
+            kind, tokens = _token_values(mixers[stream, stage, block], x)
+            if kind:
+                window = _levels(model.encoders[stream])[stage - 1].window
+                values = _scattered(tokens, window, stage, stream, batch)
+                maps += _by_view(classifier, kind, stream, block, values, 2 ** (stage + 1))
+    return maps
+
+
+@contextmanager
+def overheard(modules: Mapping[Hashable, nn.Module]) -> Iterator[dict[Hashable, Tensor]]:
+    """Gather the first input of every module during a forward pass; the hooks end with the context."""
+    inputs: dict[Hashable, Tensor] = {}
+
+    def listen(key: Hashable):
+        return lambda _, arguments: inputs.__setitem__(key, arguments[0])
+
+    handles = [module.register_forward_pre_hook(listen(key)) for key, module in modules.items()]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def attention_received(attention: Attention, x: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens"]:
+    """Return how much attention each token gets: softmax(q k^T / sqrt(d)), mean over heads and queries; sums to 1."""
+    windows, tokens, width = x.shape
+    d = width // attention.heads
+    q, k, _ = attention.qkv(x).reshape(windows, tokens, 3, attention.heads, d).permute(2, 0, 3, 1, 4)
+    return torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(d), dim=-1).mean(dim=(1, 2))
+
+
+def grad_cam(classifier: lightning.LightningModule, batch: dict) -> list[SpatialMap]:
+    """Return Grad-CAM (Selvaraju et al. 2017) of the log-odds of malignancy on the last stage of every stream.
+
+    Negative parts are cut off, as in the paper. The last stage is pooled by its mean, so that before the cut the map
+    is the exact split of the linearised decision over its cells. Encoders other than MambaVision have none.
+    """
+    inputs, present = _as_tensors(classifier, batch)
+    maps = []
+    for stream in classifier.model.streams:
+        if not _levels(classifier.model.encoders[stream]):
+            continue
+        explainer = LayerGradCam(_scorer(classifier), classifier.model.encoders[stream].network.backbone.norm)
+        cells = explainer.attribute(inputs, additional_forward_args=present, relu_attributions=True)
+        seen = batch["present"][stream]
+        values = cells.new_full((*seen.shape, *cells.shape[-2:]), torch.nan)
+        values[seen] = cells[:, 0]
+        maps += _by_view(classifier, "grad_cam", stream, "", values.detach(), 32)
+    return maps
+
+
+def integrated_gradients(
+    classifier: lightning.LightningModule, batch: dict, steps: int = IG_STEPS
+) -> dict[str, Tensor]:
+    """Return by stream what each pixel adds to the log-odds of malignancy, (batch, views, height, width).
+
+    Integrated gradients (Sundararajan et al. 2017) from black images along a straight line, Gauss-Legendre with
+    ``steps`` points; over a breast they add up to log-odds(images) - log-odds(black).
+    """
+    inputs, present = _as_tensors(classifier, batch)
+    explainer = IntegratedGradients(_scorer(classifier))
+    found = explainer.attribute(inputs, additional_forward_args=present, n_steps=steps, internal_batch_size=64)
+    return {
+        stream: attribution[:, :, 0].detach()
+        for stream, attribution in zip(classifier.model.streams, found, strict=True)
+    }
+
+
+def saliency_maps(classifier: lightning.LightningModule, batch: dict, steps: int = IG_STEPS) -> list[SpatialMap]:
+    """Return Grad-CAM and the size of integrated gradients, added up over cells of 4 x 4 pixels."""
+    maps = grad_cam(classifier, batch)
+    for stream, pixels in integrated_gradients(classifier, batch, steps).items():
+        cells = nn.functional.avg_pool2d(pixels.abs(), IG_CELL, ceil_mode=True) * IG_CELL**2
+        cells = cells.masked_fill(~batch["present"][stream][..., None, None], torch.nan)
+        maps += _by_view(classifier, "integrated_gradients", stream, "", cells, IG_CELL)
+    return maps
+
+
+@dataclass(frozen=True)
+class LesionShare:
+    """How much of a map lies in the lesion's box, against the same box elsewhere; means over ``n`` breasts.
+
+    ``share`` of the map's mass, ``area`` of the breast; ``value`` is the map's mean in the box over its mean in the
+    breast, ``chance`` the same for boxes at random places, ``low`` and ``high`` the central 95 % of these, ``p``
+    two-sided.
+    """
+
+    value: float
+    chance: float
+    low: float
+    high: float
+    p: float
+    n: int
+    share: float
+    area: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.1%} of the mass in {self.area:.1%} of the breast, {self.value:.3f} times its mean; "
+            f"by chance {self.low:.3f} to {self.high:.3f} (p = {self.p:.2g}, n = {self.n} breasts)"
+        )
+
+
+def lesion_share(
+    maps: Sequence[np.ndarray], breasts: Sequence[np.ndarray], boxes: Sequence[Box], names: Sequence[str], *,
+    n_draws: int = 2000, seed: int = 0,
+) -> LesionShare:  # fmt: skip
+    """Test whether a map gathers in the lesion's box.
+
+    One entry per view: a map (height, width), not negative; where the breast is, bool (height, width); the box; the
+    breast's name. Views of a breast are averaged. Under the hypothesis of no relation the box could lie anywhere in
+    the breast where it covers about as much of it; places are drawn anew ``n_draws`` times for all views together.
+    Means and not sums are compared, so that an even map is even also where the box reaches beyond the breast. Views in
+    which the map is zero say nothing and are left out.
+    """
+    rng, seen, here, drawn = np.random.default_rng(seed), [], [], []
+    for values, breast, box, name in zip(maps, breasts, boxes, names, strict=True):
+        mass = np.where(breast, values, 0.0)
+        if not mass.sum() > 0:
+            continue
+        covered, inside = _sums(breast.astype(float), box), _sums(mass, box)
+        y, x = _corner(box, covered.shape)
+        places = covered >= max(1.0, FIT * covered[y, x])
+        density = inside[places] / covered[places] * breast.sum() / mass.sum()
+        own = inside[y, x] / max(1.0, covered[y, x]) * breast.sum() / mass.sum()
+        here.append((own, inside[y, x] / mass.sum(), covered[y, x] / breast.sum()))
+        drawn.append(rng.choice(density, n_draws))
+        seen.append(name)
+    if not seen:
+        return LesionShare(*[math.nan] * 5, 0, math.nan, math.nan)
+    groups, members = np.unique(seen, return_inverse=True)
+    weights = 1 / np.bincount(members)[members] / len(groups)
+    value, share, area = (weights @ np.array(here)).tolist()
+    null = weights @ np.array(drawn)
+    further = np.abs(null - null.mean()) >= abs(value - null.mean()) - 1e-9
+    low, high = np.quantile(null, [0.025, 0.975]).tolist()
+    p = (1 + int(further.sum())) / (1 + n_draws)
+    return LesionShare(value, float(null.mean()), low, high, p, len(groups), share, area)
+
+
+def shares_in_lesions(
+    classifier: lightning.LightningModule, dataset: Dataset, names: Sequence[str], boxes: Mapping[tuple[str, str], Box]
+) -> dict[str, LesionShare]:
+    """Test every kind of map over whole views against the lesions of a data set; p after Holm over the maps.
+
+    ``names`` are the breasts of ``dataset`` in its order, ``boxes`` their lesions by (breast, view). The result is by
+    the map's name in words.
+    """
+    gathered: dict[str, list[tuple]] = {}
+    for start in range(0, len(dataset), CHUNK):
+        rows = range(start, min(start + CHUNK, len(dataset)))
+        batch = default_collate([dataset[row] for row in rows])
+        for one in forward_maps(classifier, batch) + saliency_maps(classifier, batch):
+            for i, row in enumerate(rows):
+                if one.stream == "whole" and (names[row], one.view) in boxes and not np.isnan(one.values[i]).any():
+                    image = batch["images"]["whole"][i, classifier.config.model.views.index(one.view), 0].numpy()
+                    view = one.on_image(i, image.shape), image > 0, boxes[names[row], one.view], names[row]
+                    gathered.setdefault(KINDS[one.kind] + one.place, []).append(view)
+    shares = {name: lesion_share(*zip(*views, strict=True)) for name, views in gathered.items()}
+    known = {name: share for name, share in shares.items() if share.n}
+    adjusted = multipletests([share.p for share in known.values()], method="holm")[1] if known else []
+    return {name: replace(share, p=float(p)) for (name, share), p in zip(known.items(), adjusted, strict=True)}
+
+
+def _corner(box: Box, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the lesion's box as an index into :func:`_sums`: its top-left corner, where it fits."""
+    return int(np.clip(round(box[1]), 0, shape[0] - 1)), int(np.clip(round(box[0]), 0, shape[1] - 1))
+
+
+def _sums(values: np.ndarray, box: Box) -> np.ndarray:
+    """Return the sum of ``values`` over a box of this size at every place where it fits, by its top-left corner."""
+    height, width = (
+        int(np.clip(round(extent), 1, side))
+        for extent, side in zip((box[3] - box[1], box[2] - box[0]), values.shape, strict=True)
+    )
+    total = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    return total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+
+
+def _levels(encoder: ViewEncoder) -> Sequence[Level]:
+    """Return the stages of a MambaVision; encoders of another kind have none that this module can read."""
+    return encoder.network.backbone.levels if isinstance(encoder.network, SeqMoE) else ()
+
+
+def _seqmoe_maps(classifier: lightning.LightningModule, gates: dict, batch: dict) -> list[SpatialMap]:
+    maps = []
+    for stream, blocks in gates.items():
+        levels = _levels(classifier.model.encoders[stream])
+        for block, values in blocks.items():
+            if values.ndim < 4:  # one number per image has no place
+                continue
+            stage = int(block.removeprefix("stage")[0])
+            is_token = getattr(classifier.config.model.gate, "scope", "image") == "token"
+            stride = 2 ** (stage + 1) * (1 if is_token else levels[stage - 1].window)
+            maps += _by_view(classifier, "gate", stream, block, values, stride)
+    return maps
+
+
+def _token_values(mixer: nn.Module, x: Tensor) -> tuple[str, Tensor | None]:
+    """Return the kind of map that a mixer has and its value per token, (windows, tokens)."""
+    if isinstance(mixer, GatedConvMixer):
+        return "mixer_gate", mixer.token_gate(x).mean(dim=-1)
+    return ("attention", attention_received(mixer, x)) if isinstance(mixer, Attention) else ("", None)
+
+
+def _scattered(tokens: Tensor, window: int, stage: int, stream: str, batch: dict) -> Tensor:
+    """Put the tokens of the views that exist where they belong: (batch, views, rows, columns)."""
+    present, stride = batch["present"][stream], 2 ** (stage + 1)
+    sides = [math.ceil(n / stride) for n in batch["images"][stream].shape[-2:]]
+    values = tokens.new_full((*present.shape, *sides), torch.nan)
+    shape = torch.Size((int(present.sum()), 1, *sides))
+    values[present] = from_windows(tokens[..., None], window, shape)[:, 0]
+    return values
+
+
+def _by_view(classifier: lightning.LightningModule, kind: str, stream: str, block: str, values: Tensor, stride: int):
+    arrays = values.float().cpu().numpy()
+    return [
+        SpatialMap(kind, stream, view, block, arrays[:, i], stride)
+        for i, view in enumerate(classifier.config.model.views)
+    ]
+
+
+def _as_tensors(classifier: lightning.LightningModule, batch: dict) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    streams = classifier.model.streams
+    return tuple(batch["images"][s] for s in streams), tuple(batch["present"][s] for s in streams)
+
+
+def _scorer(classifier: lightning.LightningModule):
+    """Return the log-odds of malignancy as a function of the streams' images, then of what is present."""
+    model = classifier.model
+
+    def score(*tensors: Tensor) -> Tensor:
+        images, present = tensors[: len(model.streams)], tensors[len(model.streams) :]
+        named = [dict(zip(model.streams, group, strict=True)) for group in (images, present)]
+        return log_odds(model({"images": named[0], "present": named[1]}).logits)
+
+    return score

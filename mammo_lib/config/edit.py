@@ -1,0 +1,175 @@
+"""Configs that people read and change without Python: files, single fields, commented YAML."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ..errors import InputError
+from ..files import read_text
+from .run import RunConfig
+
+Model = TypeVar("Model", bound=BaseModel)
+COMMENT_COLUMN = 40
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read a :class:`RunConfig` from a JSON or YAML file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is neither JSON nor YAML, or a field is unknown or out of bounds.
+    """
+    try:
+        return RunConfig.model_validate(read_mapping(Path(path)))
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error)}") from None
+
+
+def read_mapping(path: Path) -> dict:
+    """Return the mapping that a YAML or JSON file holds.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, is not YAML, or holds no mapping.
+    """
+    text = read_text(path)
+    try:
+        content = yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: neither JSON nor YAML ({problem}); compare with `mammo config`") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not the fields of a config; see `mammo config`")
+    return content
+
+
+def with_changes(config: RunConfig, changes: Iterable[str]) -> RunConfig:
+    """Return a config with fields changed, each written ``train.epochs=3``; values are YAML.
+
+    >>> with_changes(RunConfig(), ["train.epochs=3", "model.gate=none"]).model.gate.kind
+    'none'
+
+    Raises
+    ------
+    InputError
+        A change is not FIELD=VALUE, names an unknown field, or its value is out of bounds.
+    """
+    fields = config.model_dump()
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not name or not equals:
+            raise InputError(f"--set {change!r}: write FIELD=VALUE, as in train.epochs=3")
+        try:
+            value = yaml.load(text, _Loader)
+        except (yaml.YAMLError, RecursionError, ValueError):
+            raise InputError(f"--set {name}: {text!r} is no value; put it into quotes") from None
+        fields = merged(fields, _nested(name, value))
+    try:
+        return type(config).model_validate(fields)
+    except ValidationError as error:
+        raise InputError(f"--set: {describe(error, type(config))}") from None
+
+
+def merged(fields: dict, overrides: dict) -> dict:
+    """Return fields with overrides, section by section; a union whose kind changes starts from its defaults."""
+    joined = dict(fields)
+    for name, value in overrides.items():
+        old = joined.get(name)
+        if isinstance(old, dict) and isinstance(value, str) and old.get("kind") == value:
+            continue
+        is_section = isinstance(value, dict) and isinstance(old, dict)
+        is_other_kind = is_section and "kind" in value and value["kind"] != old.get("kind")
+        joined[name] = merged(old, value) if is_section and not is_other_kind else value
+    return joined
+
+
+def as_yaml(model: BaseModel) -> str:
+    """Return a config as YAML that can be read back, every field with its meaning as a comment."""
+    return "\n".join(_yaml_lines(model, "")) + "\n"
+
+
+def describe(error: ValidationError, model: type[BaseModel] = RunConfig) -> str:
+    """Turn pydantic's report into one line: field, what is wrong, the value given, the name that was meant."""
+    known, parts = list(_paths(model)), []
+    for item in error.errors(include_url=False):
+        location = [str(part) for part in item["loc"] if part not in ("none", "fixed", "random", "learned")]
+        field = ".".join(location) or "file"
+        is_unknown = item["type"] == "extra_forbidden"
+        what = f"unknown key, remove it{closest(field, known)}" if is_unknown else item["msg"]
+        value = "" if is_unknown or item["type"] == "json_invalid" else f", got {_short(item['input'])}"
+        parts.append(f"{field}: {' '.join(what.removeprefix('Value error, ').split())}{value}")
+    return "; ".join(parts)
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean X?`` where a known name is near, else nothing."""
+    known = list(known)
+    leaf = name.rpartition(".")[2]
+    found = difflib.get_close_matches(name, known, 1, 0.7) or [one for one in known if one.rpartition(".")[2] == leaf]
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without its surprises: 1e-3 is a number, repeated keys are an error."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _nested(name: str, value: object) -> dict:
+    """Return ``{"train": {"epochs": 3}}`` of ``train.epochs``."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
+def _paths(model: type[BaseModel], prefix: str = ""):
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for inner in _models_in(field.annotation):
+            yield from _paths(inner, f"{prefix}{name}.")
+
+
+def _models_in(annotation) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [one for part in getattr(annotation, "__args__", ()) for one in _models_in(part)]
+
+
+def _yaml_lines(model: BaseModel, indent: str):
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        meaning = f"# {field.description}" if field.description else ""
+        if isinstance(value, BaseModel):
+            yield f"{indent}{name}:".ljust(COMMENT_COLUMN if meaning else 0) + meaning
+            yield from _yaml_lines(value, indent + "  ")
+        else:
+            plain = list(value) if isinstance(value, tuple) else value
+            text = yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False)
+            text = text.removesuffix("\n...\n").strip()
+            yield f"{indent}{name}: {text}".ljust(COMMENT_COLUMN if meaning else 0) + (f" {meaning}" if meaning else "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

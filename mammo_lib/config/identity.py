@@ -1,0 +1,114 @@
+"""Which runs are the same: a fingerprint that survives new fields.
+
+A run's identity holds only what differs from ``NEUTRAL``, in canonical form. The table is frozen: a new field enters it
+with the value under which older runs were made, so that no record is orphaned, whatever the field's default is. What
+cannot matter in a config (``fusion`` with one stream, the model of a baseline) is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+from .run import RunConfig
+
+NEUTRAL: dict[str, object] = {
+    "experiment": "dual_stream",
+    "baseline": None,
+    "seed": 0,
+    "data.definition": "paper",
+    "data.image_size": [224, 224],
+    "data.mask_breast": True,
+    "data.orient": True,
+    "data.crop_context": None,
+    "data.extra_training": None,
+    "data.allow_missing": False,
+    "data.n_folds": 5,
+    "data.fold": 0,
+    "data.fold_seed": 0,
+    "model.backbone": "L",
+    "model.streams": ["crop", "whole"],
+    "model.views": ["CC", "MLO"],
+    "model.mixer": "selective",
+    "model.token_blocks": "hybrid",
+    "model.gate.kind": "learned",
+    "model.gate.stages": "3+4",
+    "model.gate.blocks": "all",
+    "model.gate.scope": "image",
+    "model.gate.bias": 2.0,
+    "model.weights": None,
+    "model.stem": "repeat",
+    "model.freeze": "auto",
+    "model.targets": ["malignancy"],
+    "model.view_fusion": "concat",
+    "model.fusion": "gate",
+    "train.epochs": 30,
+    "train.batch_size": 8,
+    "train.learning_rate": 1e-4,
+    "train.weight_decay": 0.05,
+    "train.warmup_epochs": 1.0,
+    "train.label_smoothing": 0.1,
+    "train.reader_labels": 0.0,
+    "train.encoder_rate": 1.0,
+    "train.dropout": 0.0,
+    "train.flip_averaging": False,
+    "train.best_epoch": "single_image",
+    "train.drop_path": 0.0,
+    "train.gradient_clip": None,
+    "train.ema_decay": None,
+    "train.augment": 1.0,
+    "train.patience": 10,
+    "train.precision": "32-true",
+    "train.devices": 1,
+}
+SEEN_BY_BASELINES = ("model.streams", "model.views")
+
+
+def identity(config: RunConfig) -> dict[str, object]:
+    """Return what makes a run different from a neutral one: ``{"train.epochs": 14, ...}``."""
+    fields = flat(config.model_dump(mode="json"))
+    without = set(_cannot_matter(config, fields))
+    newer = flat(type(config)().model_dump(mode="json"))  # a field that is not in the table yet
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in without and value != NEUTRAL.get(name, newer.get(name))
+    }
+
+
+def fingerprint(value: object) -> str:
+    """Return the SHA-256 of ``value`` written as canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def flat(nested: dict, prefix: str = "") -> dict[str, object]:
+    """Return ``{"train.epochs": 14, ...}`` of nested mappings."""
+    found = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def _cannot_matter(config: RunConfig, fields: dict) -> Iterator[str]:
+    """Name the fields that change nothing in this config."""
+    model, train = config.model, config.train
+    yield "data.allow_missing"  # the hash of the data says which views are there
+    if "crop" not in model.streams:
+        yield "data.crop_context"
+    if config.baseline:
+        yield from (name for name in fields if name.startswith(("model.", "train.")) and name not in SEEN_BY_BASELINES)
+        return
+    if len(model.streams) == 1:
+        yield "model.fusion"
+    if len(model.views) == 1:
+        yield "model.view_fusion"
+    if model.token_blocks == "attention":
+        yield "model.mixer"
+    if model.freeze == ("stages12" if model.is_pretrained else "none"):  # as 'auto' has it
+        yield "model.freeze"
+    if not model.is_pretrained:
+        yield "train.encoder_rate"
+    if not train.flip_averaging:
+        yield "train.best_epoch"

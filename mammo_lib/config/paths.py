@@ -1,0 +1,37 @@
+"""Where the project lies, and what it carries along."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def find_root() -> Path:
+    """Return the project folder: ``MAMMO_ROOT``, or the nearest parent with ``_config.yml`` and ``notebooks/``.
+
+    Notebooks are started from several folders (JupyterLab and nbmake use ``notebooks/``, papermill the folder it was
+    called in), so no path may be relative to the working folder. Outside a checkout (the installed wheel) it is the
+    working folder.
+    """
+    if os.environ.get("MAMMO_ROOT"):
+        return Path(os.environ["MAMMO_ROOT"]).resolve()
+    for start in (Path.cwd(), PACKAGE):
+        for folder in (start, *start.parents):
+            if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+                return folder
+    return Path.cwd()
+
+
+def find_material(root: Path) -> Path:
+    """Return the folder below which ``data_manifest/`` and ``book/`` lie: ``root``, the checkout or the wheel."""
+    for folder in (root, PACKAGE.parent):
+        if (folder / "data_manifest").is_dir() and (folder / "book" / "protocol.md").is_file():
+            return folder
+    return PACKAGE / "material"
+
+
+ROOT = find_root()
+MATERIAL = find_material(ROOT)
+BUILD = ROOT / "_build"

@@ -1,0 +1,62 @@
+"""Profiles: sizes of reproduction, one YAML file each in ``book/profiles/``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from ..errors import InputError
+from .edit import closest, describe, read_mapping
+from .paths import MATERIAL
+from .run import Frozen, RunConfig
+
+PROFILES = MATERIAL / "book" / "profiles"
+ALLOW_MISSING = "MAMMO_ALLOW_MISSING"  # 1: views that cannot be read are left out; set by --allow-missing
+
+
+class Profile(Frozen):
+    """A size of reproduction: which data, which run, which seeds."""
+
+    name: str
+    about: str = Field("", description="what the profile is for, in a line")
+    data_set: str = Field("cbis-ddsm", description="how the data are read: a name in mammo_lib.data.data_sets")
+    phantom_breasts: int | None = Field(None, ge=12, description="breasts of the generated phantom; none: your data")
+    phantom_seed: int = Field(0, ge=0)
+    run: RunConfig = RunConfig()
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+
+    def configs(self) -> list[RunConfig]:
+        """Return one run config per seed."""
+        return [self.run.model_copy(update={"seed": seed}) for seed in self.seeds]
+
+
+def profile_names() -> list[str]:
+    """Return the names of the profiles that come with the project: the quick one first, the paper's last."""
+    order = {"smoke": 0, "mirror": 1, "paper": 9}
+    return sorted((path.stem for path in PROFILES.glob("*.yaml")), key=lambda name: (order.get(name, 5), name))
+
+
+def get_profile(name: str | Path | None = None) -> Profile:
+    """Return a profile by name or from a YAML file of your own; by default ``MAMMO_PROFILE``, else ``smoke``.
+
+    Raises
+    ------
+    InputError
+        There is no such profile, or its file holds an unknown or invalid field.
+    """
+    name = str(name or os.environ.get("MAMMO_PROFILE") or "smoke")
+    path = Path(name) if name.endswith((".yaml", ".yml", ".json")) else PROFILES / f"{name}.yaml"
+    if path.parent == PROFILES and name not in profile_names():
+        raise InputError(
+            f"unknown profile {name!r}: choose one of {', '.join(profile_names())}{closest(name, profile_names())}"
+        )
+    try:
+        profile = Profile.model_validate({"name": path.stem} | read_mapping(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error, Profile)}") from None
+    if os.environ.get(ALLOW_MISSING) == "1":
+        data = profile.run.data.model_copy(update={"allow_missing": True})
+        profile = profile.model_copy(update={"run": profile.run.model_copy(update={"data": data})})
+    return profile

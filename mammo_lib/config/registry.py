@@ -1,0 +1,81 @@
+"""What settings may name: encoders and targets. A name that is registered here is valid in a config.
+
+Nothing here imports torch: what builds an encoder is named as ``module:function`` and imported when a network is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An encoder that a run may choose.
+
+    ``build`` maps a run config to a :class:`mammo_lib.models.ViewEncoder`. ``stem`` and ``stages12`` name the modules
+    that ``model.freeze`` means. ``has_weights``: it always starts from weights of its own. ``is_mambavision``: it has
+    MambaVision's switches (mixer, token blocks, gates, one-channel stem). Image sides are multiples of ``patch``.
+    """
+
+    name: str
+    build: str | Callable
+    stem: tuple[str, ...] = ()
+    stages12: tuple[str, ...] = ()
+    has_weights: bool = False
+    is_mambavision: bool = True
+    patch: int = 1
+
+    def builder(self) -> Callable:
+        """Return the function that builds the encoder."""
+        if callable(self.build):
+            return self.build
+        module, _, function = self.build.partition(":")
+        return getattr(import_module(module), function)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a head predicts of a breast: the cohort's ``column``, and the ``classes`` that its values index or name."""
+
+    name: str
+    column: str
+    classes: tuple[str, ...]
+
+
+BACKBONES: dict[str, Backbone] = {}
+TARGETS: dict[str, Target] = {}
+
+
+def register_backbone(backbone: Backbone) -> None:
+    """Make an encoder available under its name."""
+    BACKBONES[backbone.name] = backbone
+
+
+def register_target(target: Target) -> None:
+    """Make a target available under its name."""
+    TARGETS[target.name] = target
+
+
+for _name in ("nano", "T", "T2", "S", "B", "L", "L2", "L3"):
+    register_backbone(
+        Backbone(_name, "mammo_lib.models.encoders:build_mambavision", ("patch_embed",), ("levels.0", "levels.1"))
+    )
+# MambaVision's stages 3 and 4 on the frozen ImageNet stages of EfficientNet-Lite0: ours, see models/lite.py.
+register_backbone(
+    Backbone("lite", "mammo_lib.models.encoders:build_lite", ("patch_embed.project",), ("patch_embed.features",),
+             has_weights=True)
+)  # fmt: skip
+_TIMM = "mammo_lib.models.encoders:build_timm"
+for _name, _stem, _stages, _patch in (
+    ("resnet50", ("conv1", "bn1"), ("layer1", "layer2"), 1),
+    ("convnext_tiny", ("stem",), ("stages.0", "stages.1"), 1),
+    ("swin_tiny_patch4_window7_224", ("patch_embed",), ("layers.0", "layers.1"), 1),
+    # NOTE: ViT has no stages; Swin-T's first two hold 4 of 12 blocks, so 4 of 12 are frozen here too.
+    ("vit_small_patch16_224", ("patch_embed",), tuple(f"blocks.{i}" for i in range(4)), 16),
+):
+    register_backbone(Backbone(_name, _TIMM, _stem, _stages, is_mambavision=False, patch=_patch))
+
+register_target(Target("malignancy", "label", ("benign", "malignant")))
+register_target(Target("lesion_type", "lesion_type", ("mass", "calcification")))

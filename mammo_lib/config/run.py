@@ -1,0 +1,298 @@
+"""What one run is: frozen pydantic models, in JSON or YAML.
+
+Every number that a run depends on lives here and nowhere else. Where the paper is silent the default is our
+assumption, and the field's description says so; the book prints these descriptions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from .registry import BACKBONES, TARGETS, Backbone
+
+View = Literal["CC", "MLO"]
+Stream = Literal["crop", "whole"]
+Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features", "frozen_stages"]
+Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "any-view"]
+
+
+class Frozen(BaseModel):
+    """A config section: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Side = Annotated[int, Field(ge=32, le=2048)]
+
+
+class DataConfig(Frozen):
+    """Which breasts, and how their pixels are prepared."""
+
+    definition: Definition = Field("paper", description="cohort definition; 'paper' is a candidate found by arithmetic")
+    image_size: tuple[Side, Side] = Field(
+        (224, 224), description="height and width of the network input, pixels; one number: a square (paper: 224)"
+    )
+    mask_breast: bool = Field(True, description="blank everything outside the breast in whole views (our assumption)")
+    orient: bool = Field(
+        True, description="mirror right breasts so that every breast faces the same way (our assumption)"
+    )
+    crop_context: float | None = Field(
+        None, ge=1, le=4,
+        description="derived crops become a square around the lesion's box, this many times its longer side; none: the "
+        "box itself; official crops stay as they are (not in the paper)",
+    )  # fmt: skip
+    extra_training: Definition | None = Field(
+        None,
+        description="a wider cohort whose breasts only train, and never validate or test (not in the paper)",
+    )
+    allow_missing: bool = Field(
+        False, description="leave out views whose files are missing or cannot be decoded, instead of refusing to start"
+    )
+    n_folds: int = Field(5, ge=2, le=20, description="patient-level folds of the training breasts (our assumption)")
+    fold: int = Field(0, ge=0, description="the fold that validates (our assumption)")
+    fold_seed: int = Field(0, ge=0, description="seed of the fold assignment (our assumption)")
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value):
+        return (value, value) if isinstance(value, int) else value
+
+    @field_validator("fold")
+    @classmethod
+    def _fold_exists(cls, fold, info):
+        n_folds = info.data.get("n_folds")
+        if n_folds is not None and fold >= n_folds:
+            raise ValueError(f"fold must lie in [0, n_folds={n_folds}), got {fold}")
+        return fold
+
+
+GatedStages = Literal["3+4", "3", "4"]
+GatedBlocks = Literal["all", "mixer"]
+
+
+class NoGate(Frozen):
+    """Plain MambaVision."""
+
+    kind: Literal["none"] = "none"
+
+
+class SetGate(Frozen):
+    """A control of the learned gate: always 0.5, or drawn at random in training."""
+
+    kind: Literal["fixed", "random"]
+    stages: GatedStages = Field("3+4", description="stages whose blocks are gated (paper: 3 and 4)")
+    blocks: GatedBlocks = Field("all", description="which blocks are gated: all, or those with a state-space mixer")
+
+
+class LearnedGate(Frozen):
+    """SeqMoE's gate, computed from the image."""
+
+    kind: Literal["learned"] = "learned"
+    stages: GatedStages = Field("3+4", description="stages whose blocks are gated (paper: 3 and 4)")
+    blocks: GatedBlocks = Field(
+        "all", description="which blocks are gated: all, or those with a state-space mixer (our assumption)"
+    )
+    scope: Literal["image", "window", "token"] = Field(
+        "image", description="what one gate value is for (paper: a mean-pooled scalar, called spatial routing)"
+    )
+    bias: float = Field(2.0, description="initial bias of the gates; sigmoid(2) = 0.88 (our assumption)")
+
+
+Gate = Annotated[NoGate | SetGate | LearnedGate, Field(discriminator="kind")]
+
+
+class ModelConfig(Frozen):
+    """Mammo-Mamba's switches."""
+
+    backbone: str = Field(
+        "L",
+        description="MambaVision variant (paper: L); 'lite' is ours, stages 3 and 4 on EfficientNet-Lite0's frozen "
+        "ImageNet stages; or a timm network",
+    )
+    streams: tuple[Stream, ...] = Field(
+        ("crop", "whole"), min_length=1, description="independent pipelines (paper: both)"
+    )
+    views: tuple[View, ...] = Field(("CC", "MLO"), min_length=1, description="projections (paper: both)")
+    mixer: Literal["selective", "gated_conv"] = Field(
+        "selective",
+        description="the paper says both: an input-dependent scan, or a fixed kernel and a gate",
+    )
+    token_blocks: Literal["hybrid", "ssm", "attention"] = Field(
+        "hybrid", description="what stages 3 and 4 mix tokens with (paper: state-space mixers, then attention)"
+    )
+    gate: Gate = Field(
+        LearnedGate(),
+        description="SeqMoE's gates: learned, fixed, random, or none (plain MambaVision); a kind alone takes defaults",
+    )
+    weights: str | None = Field(
+        None,
+        description="'official': the backbone's released checkpoint from the folder MAMMO_WEIGHTS (else weights/); a "
+        "path; none: new (paper: ImageNet, 1K or 21K not stated)",
+    )
+    stem: Literal["repeat", "fold"] = Field(
+        "repeat", description="grey to three channels, or a one-channel stem with the normalisation folded in"
+    )
+    freeze: Literal["auto", "none", "stages12", "stages12_and_stem"] = Field(
+        "auto",
+        description="'auto': stages 1-2 of encoders that are not new, else nothing (paper: stages 1-2, stem tuned)",
+    )
+    targets: tuple[str, ...] = Field(
+        ("malignancy",), min_length=1, description="what heads predict: malignancy, then others (not in the paper)"
+    )
+    view_fusion: Literal["concat", "mean"] = Field(
+        "concat", description="how the views of a stream are joined before the projection (our assumption)"
+    )
+    fusion: Literal["gate", "scalar_gate", "concat", "mean"] = Field(
+        "gate", description="how streams are joined; the paper names a gate without a formula"
+    )
+
+    @property
+    def encoder(self) -> Backbone:
+        """What is registered of the backbone."""
+        return BACKBONES[self.backbone]
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the encoders start from weights that were trained elsewhere."""
+        return self.weights is not None or self.encoder.has_weights
+
+    @property
+    def frozen_part(self) -> str:
+        """What ``freeze`` means here: ``auto`` resolved."""
+        automatic = "stages12" if self.is_pretrained else "none"
+        return automatic if self.freeze == "auto" else self.freeze
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _kind_of_gate(cls, value):
+        if isinstance(value, str):
+            return {"kind": value}
+        return {"kind": "learned"} | value if isinstance(value, dict) else value
+
+    @field_validator("streams", "views")
+    @classmethod
+    def _no_repeats(cls, value):
+        if len(set(value)) != len(value):
+            raise ValueError(f"entries must differ, got {list(value)}")
+        return tuple(sorted(value))
+
+    @field_validator("backbone")
+    @classmethod
+    def _is_registered(cls, value):
+        if value not in BACKBONES:
+            raise ValueError(f"must be one of {', '.join(BACKBONES)}")
+        return value
+
+    @field_validator("targets")
+    @classmethod
+    def _malignancy_first(cls, value):
+        if unknown := [name for name in value if name not in TARGETS]:
+            raise ValueError(f"{unknown[0]!r} is no target: choose from {', '.join(TARGETS)}")
+        if value[0] != "malignancy" or len(set(value)) != len(value):
+            raise ValueError(f"must start with 'malignancy' and name each target once, got {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_the_backbone(self):
+        if self.freeze.startswith("stages12") and not self.is_pretrained:
+            raise ValueError(f"freeze={self.freeze!r} would freeze random weights: give weights, or freeze='none'")
+        if self.encoder.has_weights and (self.weights or self.stem == "fold"):
+            raise ValueError(
+                f"backbone {self.backbone!r} brings its weights and its stem: leave weights out, and stem='repeat'"
+            )
+        if self.encoder.has_weights and self.freeze == "stages12_and_stem":
+            raise ValueError(
+                f"freeze='stages12_and_stem' would freeze the new, random projection of backbone {self.backbone!r}: "
+                "take 'stages12' or 'auto'"
+            )
+        if not self.encoder.is_mambavision:
+            own = {"mixer": "selective", "token_blocks": "hybrid", "stem": "repeat"}
+            given = {field: getattr(self, field) for field in own} | {"gate": self.gate.kind}
+            for field, value in (own | {"gate": "none"}).items():
+                if given[field] != value:
+                    raise ValueError(
+                        f"{field}={given[field]!r} is a switch of MambaVision: with backbone={self.backbone!r} set "
+                        f"{field} to {value!r}"
+                    )
+        if self.gate.kind != "none" and self.gate.blocks == "mixer" and self.token_blocks == "attention":
+            raise ValueError("gate.blocks='mixer' gates nothing where token_blocks='attention': set gate='none'")
+        return self
+
+
+class TrainConfig(Frozen):
+    """The optimisation. The paper gives AdamW, cosine decay, batch 8, label smoothing, and no numbers beyond these."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training breasts (our assumption)")
+    batch_size: int = Field(8, ge=1, description="breasts per step (paper: 8)")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW (our assumption)")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay (our assumption)")
+    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up before the cosine decay (our assumption)")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="cross-entropy label smoothing (value: our assumption)")
+    reader_labels: float = Field(
+        0.0, ge=0, le=1,
+        description="share of the target that is what the readers' words make of a training breast (not in the paper)",
+    )  # fmt: skip
+    encoder_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="learning rate of encoders that are not new, over that of the rest (our assumption)",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the view embeddings (not in the paper)")
+    flip_averaging: bool = Field(
+        False, description="score the mean logit of an image and of its upside-down copy (not in the paper)"
+    )
+    best_epoch: Literal["as_scored", "single_image"] = Field(
+        "as_scored",
+        description="how validation is scored when the best epoch is chosen: as everywhere, or without averaging flips "
+        "(protocol 1)",
+    )
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate of the last block (our assumption)")
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none (not in the paper)")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="decay of averaged weights, which are then validated and kept (not in the paper)"
+    )
+    augment: float = Field(
+        1.0, ge=0, le=3,
+        description="strength of a random flip, rotation, shift, zoom and contrast, drawn per view; 0: none, 1: "
+        "10 degrees, 8 % shift, 10 % zoom, 20 % contrast (our assumption)",
+    )  # fmt: skip
+    patience: int = Field(
+        10, ge=1, description="epochs without a better validation AUC before stopping (our assumption)"
+    )
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="Lightning precision")
+    devices: int = Field(1, ge=1, description="processes; each on a GPU of its own where there are GPUs")
+
+
+class RunConfig(Frozen):
+    """One run: one experiment, one seed."""
+
+    experiment: str = Field("dual_stream", pattern=r"^[a-z0-9][a-z0-9_]*$", description="name of the experiment")
+    baseline: Baseline | None = Field(None, description="a baseline instead of the network; the model is then ignored")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
+
+    @model_validator(mode="after")
+    def _fits_the_patches(self):
+        patch, size = self.model.encoder.patch, self.data.image_size
+        if any(side % patch for side in size):
+            raise ValueError(
+                f"data.image_size must be a multiple of {self.model.backbone}'s {patch}-pixel patches, got {list(size)}"
+            )
+        return self
+
+    @property
+    def inputs(self) -> tuple[DataConfig, tuple[View, ...], tuple[Stream, ...]]:
+        """What the network reads of a breast: which pixels, which views, which streams."""
+        return self.data, self.model.views, self.model.streams
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the run's identity (:mod:`mammo_lib.config.identity`)."""
+        from .identity import fingerprint, identity
+
+        return fingerprint(identity(self))

@@ -1,0 +1,13 @@
+"""CBIS-DDSM as people really have it: tables, layouts of images, known defects, the audit, the download."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "tables": ["find_tables", "read_tables", "table_fingerprint"],
+        "sources": ["open_source"],
+        "audit": ["audit_copy"],
+        "folds": ["write_folds"],
+    },
+)

@@ -1,0 +1,158 @@
+"""Hold a copy of CBIS-DDSM against what the data must be: ``data_manifest/`` says it, a phantom brings its own.
+
+A contradiction is a mismatch. What a copy does not contain is absent, which is no fault. Raw-file hashes inform: a copy
+with other line ends is the same data, and the hash that counts is that of the canonical table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ...config import MATERIAL
+from ...errors import InputError
+from ...files import file_hash
+from ..cohort import build_cohort, pooled_leak
+from ..views import SPLITS
+from .defects import DEFECTS, count_file_defects, count_table_defects
+from .sources import SeriesSource, open_source
+from .tables import find_tables, read_tables, table_fingerprint
+
+MANIFEST = MATERIAL / "data_manifest" / "cbis_ddsm.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement of the manifest and what was found; ``verdict`` is ``ok``, ``mismatch``, ``absent`` or ``note``."""
+
+    part: str
+    what: str
+    expected: object
+    found: object
+    verdict: str
+    example: str = ""
+
+
+def audit_copy(root: str | Path) -> list[Check]:
+    """Check the tables, cohorts, defects and images of a copy.
+
+    Raises
+    ------
+    InputError
+        The tables cannot be read, or there is no manifest.
+    """
+    root = Path(root)
+    manifest = load_manifest(root)
+    table = read_tables(root)
+    checks = [
+        *_check_tables(root, table, manifest),
+        *_check_cohorts(table, manifest),
+        *_check_counts("pooled split", manifest.get("leak", {}), pooled_leak(table)),
+        *_check_defects(count_table_defects(table), manifest),
+    ]
+    try:
+        source = open_source(root)
+    except InputError as error:
+        return [*checks, Check("images", "a layout that is known", "some", str(error), "absent")]
+    checks.append(Check("images", "layout", None, source.kind, "note"))
+    checks += _check_images(source, table)
+    if isinstance(source, SeriesSource):
+        checks += _check_defects(count_file_defects(table, source), manifest)
+    return checks
+
+
+def load_manifest(root: Path) -> dict:
+    """Return the manifest of the copy below ``root``: the phantom's own, else ``data_manifest/cbis_ddsm.json``."""
+    path = root / "phantom.json" if (root / "phantom.json").is_file() else MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: no readable manifest ({error}); it comes with the project's source") from None
+    if "planted" in manifest:
+        defects = {name: {"count": count} for name, count in manifest["planted"].items() if name in DEFECTS}
+        return {"name": "phantom", "defects": defects, "cohorts": {"paper": manifest["cohort"]}}
+    return manifest
+
+
+def write_report(checks: list[Check], path: Path) -> None:
+    """Write the checks as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(check) for check in checks], indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def as_frame(checks: list[Check]) -> pd.DataFrame:
+    """Return the checks as a table, for people."""
+    return pd.DataFrame([asdict(check) for check in checks])
+
+
+def _check_tables(root: Path, table: pd.DataFrame, manifest: dict) -> list[Check]:
+    checks = []
+    if "canonical_sha256" in manifest:
+        checks.append(
+            _compare("tables", "hash of the canonical table", manifest["canonical_sha256"], table_fingerprint(table))
+        )
+    there = {path.name: path for path in find_tables(root)}
+    for name, expected in manifest.get("tables", {}).items():
+        if name not in there:
+            checks.append(Check("tables", name, f"{expected['rows']} rows", "not in this copy", "absent"))
+            continue
+        part = table[table["table"] == Path(name).stem]
+        found = {"rows": len(part), "patients": part["patient_id"].nunique()}
+        found["pathology"] = part["pathology"].value_counts().sort_index().to_dict()
+        checks += _check_counts(name, {key: expected[key] for key in found if key in expected}, found)
+        same = file_hash(there[name]) == expected["sha256"]
+        checks.append(Check(name, "the file as published", None, "yes" if same else "no, written anew", "note"))
+    return checks
+
+
+def _check_cohorts(table: pd.DataFrame, manifest: dict) -> list[Check]:
+    checks = []
+    for definition, splits in manifest.get("cohorts", {}).items():
+        for split in SPLITS:
+            part = f"cohort {definition}, {split}"
+            try:
+                cohort = build_cohort(table, definition, split)
+            except InputError as error:
+                checks.append(Check(part, "samples", splits[split], str(error), "absent"))
+                continue
+            found = {"rows": len(cohort), "malignant": int(cohort["label"].sum())}
+            found["patients"] = cohort["patient_id"].nunique()
+            checks += _check_counts(part, splits[split], found)
+    return checks
+
+
+def _check_counts(part: str, expected: dict, found: dict) -> list[Check]:
+    return [_compare(part, name, value, found[name]) for name, value in expected.items()]
+
+
+def _check_defects(found: dict[str, tuple[int, str]], manifest: dict) -> list[Check]:
+    known = manifest.get("defects", {})
+    return [
+        _compare("defects", name, known[name]["count"], count, example)
+        if name in known
+        else Check("defects", name, None, count, "note", example)
+        for name, (count, example) in found.items()
+    ]
+
+
+def _check_images(source, table: pd.DataFrame) -> list[Check]:
+    """Say for the paper's cohort how many views are there; any copy may be incomplete, none may be undecodable."""
+    checks = []
+    for split in SPLITS:
+        located = source.locate(build_cohort(table, "paper", split))
+        for stream, part in located[located["status"] != "absent"].groupby("stream"):
+            counts = part["status"].value_counts()
+            found = ", ".join(f"{n} {status}" for status, n in counts.items())
+            found += f" ({int(part['derived'].sum())} derived)" if part["derived"].any() else ""
+            wrong = part[part["status"] != "found"]
+            verdict = "ok" if wrong.empty else "mismatch" if "undecodable" in counts else "absent"
+            example = "" if wrong.empty else f"{wrong.iloc[0]['path']}: {wrong.iloc[0]['problem']}"
+            checks.append(Check("images", f"paper, {split}, {stream}", f"{len(part)} views", found, verdict, example))
+    return checks
+
+
+def _compare(part: str, what: str, expected, found, example: str = "") -> Check:
+    return Check(part, what, expected, found, "ok" if expected == found else "mismatch", example)

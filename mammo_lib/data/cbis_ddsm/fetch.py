@@ -1,0 +1,130 @@
+"""Download CBIS-DDSM from The Cancer Imaging Archive: the tables, and the series that a cohort needs.
+
+A series is moved into place when its images are complete, so a killed download goes on where it was, and the folder
+never holds half a series.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from ...errors import InputError
+from ..cohort import build_cohort
+from ..folders import find_dicom
+from ..views import SPLITS, VIEWS
+from .audit import MANIFEST
+from .series import index_dicom
+from .tables import read_tables, table_fingerprint
+
+SERIES = MANIFEST.with_name("cbis_ddsm_series.csv.gz")
+BATCH = 16  # series per request to the archive
+PARTIAL = ".partial"
+
+
+def fetch_tables(folder: Path) -> pd.DataFrame:
+    """Download the description tables that ``folder/tables`` lacks, check them, and return the tidy table.
+
+    Raises
+    ------
+    InputError
+        The archive cannot be reached, or what came is not the published table.
+    """
+    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    target = folder / "tables"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, url in manifest["table_urls"].items():
+        if not (target / name).is_file():
+            _download(url, target / name)
+    table = read_tables(folder)
+    if table_fingerprint(table) != manifest["canonical_sha256"]:
+        raise InputError(f"{target}: not the published tables; run `mammo data audit --data {folder}` to see where")
+    return table
+
+
+def series_of_cohort(table: pd.DataFrame, definition: str) -> pd.DataFrame:
+    """Return ``series description images megabytes`` of every film, crop and mask that a cohort's rows name."""
+    cohorts = [build_cohort(table, definition, split) for split in SPLITS]
+    paths = [
+        path
+        for cohort in cohorts
+        for view in VIEWS
+        for column in (f"whole_{view}", f"crops_{view}", f"masks_{view}")
+        for cell in cohort[column].dropna()
+        for path in ((cell,) if isinstance(cell, str) else cell)
+    ]
+    wanted = sorted({Path(path).parent.name for path in paths})
+    known = pd.read_csv(SERIES).set_index("series")
+    return known.reindex(wanted).rename_axis("series").reset_index()
+
+
+def fetch_series(series: pd.DataFrame, folder: Path) -> None:
+    """Download the series that ``folder`` lacks, with a progress bar; each is checked before it is moved in.
+
+    Raises
+    ------
+    InputError
+        The extra ``data`` is not installed, the archive cannot be reached, or some series came incomplete.
+    """
+    waiting = series[[not (folder / uid).is_dir() for uid in series["series"]]]
+    nbia, partial = _nbia(), folder / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    failed = []
+    with tqdm(total=len(series), initial=len(series) - len(waiting), desc="series", unit="series") as bar:
+        for start in range(0, len(waiting), BATCH):
+            batch = waiting.iloc[start : start + BATCH]
+            nbia.downloadSeries(batch["series"].tolist(), input_type="list", path=str(partial))
+            arrived = [_move_if_complete(row, partial, folder) for row in batch.itertuples()]
+            failed += batch["series"][[not is_there for is_there in arrived]].tolist()
+            if not any(arrived):
+                raise InputError(
+                    "The Cancer Imaging Archive cannot be reached, or it refused; look at the connection, then give "
+                    f"the same command again ({bar.n} of {len(series)} series are there)"
+                )
+            bar.update(sum(arrived))
+    shutil.rmtree(partial, ignore_errors=True)
+    if failed:
+        raise InputError(f"{len(failed)} series came incomplete, {failed[0]} first; give the same command again")
+
+
+def _move_if_complete(row, partial: Path, folder: Path) -> bool:
+    arrived = partial / row.series
+    if not arrived.is_dir():
+        return False
+    files = index_dicom(arrived, find_dicom(arrived))
+    if len(files) != row.images or files["problem"].ne("").any() or files["series"].ne(row.series).any():
+        return False
+    os.replace(arrived, folder / row.series)
+    return True
+
+
+def _download(url: str, target: Path) -> None:
+    half = target.with_name(f".{target.name}")
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer, open(half, "wb") as stream:
+            shutil.copyfileobj(answer, stream)
+    except OSError as error:
+        raise InputError(
+            f"{url}: cannot be downloaded ({getattr(error, 'reason', error)}); try again with a connection, or put "
+            f"the file into {target.parent} by hand"
+        ) from None
+    else:
+        os.replace(half, target)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _nbia():
+    try:
+        from tcia_utils import nbia
+    except ImportError:
+        raise InputError("downloading needs the extra 'data': pip install -e '.[data]'") from None
+    logging.getLogger("tcia_utils").setLevel(logging.ERROR)
+    return nbia

@@ -1,0 +1,96 @@
+"""Which image files a copy of CBIS-DDSM holds, one row per file, whatever way they were downloaded.
+
+The archive's unit is the series. NBIA Data Retriever, the classic tree, flat folders and IDC differ in the names of
+folders and files, and in places the names contradict the tables, so DICOM files are asked for their SeriesInstanceUID.
+The Kaggle mirror has JPEG files and a table that keeps what the DICOM headers said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pydicom
+
+from ...errors import InputError
+from ..images import DECODING_ERRORS, why_unreadable
+from ..memo import remember
+
+COLUMNS = ("path", "layout", "series", "instance", "description", "rows", "columns", "patient", "laterality", "problem")
+TAGS = ("SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription", "Rows", "Columns", "PatientID", "Laterality")
+UID = r"\d+(?:\.\d+){3,}"
+# A path from the data folder, as each way of downloading writes it; only a name for people, the join is by header.
+DICOM_LAYOUTS = {
+    "nbia": re.compile(r"[^/]+/[^/]*\d{2}-\d{2}-\d{4}[^/]*/[^/]+/\d+-\d+\.dcm$"),
+    "idc": re.compile(rf"[^/]+/{UID}/[A-Z]+_{UID}/[^/]+\.dcm$"),
+    "classic": re.compile(rf"[^/]+/{UID}/{UID}/[^/]+\.dcm$"),
+    "flat": re.compile(rf"(?:^|/){UID}/[^/]+\.dcm$"),
+}
+KAGGLE_TABLE = Path("csv") / "dicom_info.csv"
+KAGGLE_COLUMNS = {"image_path": "path", "SeriesInstanceUID": "series", "SeriesDescription": "description",
+                  "Rows": "rows", "Columns": "columns", "PatientID": "patient"}  # fmt: skip
+
+
+def index_dicom(root: Path, paths: list[Path]) -> pd.DataFrame:
+    """Return one row per DICOM file, with the columns of ``COLUMNS``.
+
+    ``problem`` says why a header cannot be read (its series is then the folder's name), or which other file a
+    duplicate repeats.
+    """
+    headers = remember("DICOM headers", paths, _read_header)
+    rows = [{"path": str(path), "layout": _layout(root, path), **headers[path]} for path in paths]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    first = frame.drop_duplicates("instance").set_index("instance")["path"]
+    repeated = frame["instance"].ne("") & frame["instance"].duplicated()
+    frame.loc[repeated, "problem"] = [f"duplicate of {first[uid]}" for uid in frame.loc[repeated, "instance"]]
+    return frame
+
+
+def index_kaggle(root: Path) -> pd.DataFrame:
+    """Return the same table for the Kaggle JPEG mirror, from ``csv/dicom_info.csv``.
+
+    Raises
+    ------
+    InputError
+        The table lacks a column.
+    """
+    table = pd.read_csv(root / KAGGLE_TABLE, dtype="string")
+    missing = [name for name in KAGGLE_COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(f"{root / KAGGLE_TABLE}: column {missing[0]!r} is missing; download the mirror again")
+    frame = table.rename(columns=KAGGLE_COLUMNS)[[*KAGGLE_COLUMNS.values()]].dropna(subset=["path"])
+    # The table's paths begin with the data set's name, which is not a folder of the mirror.
+    frame["path"] = [str(root / "jpeg" / Path(path).parent.name / Path(path).name) for path in frame["path"]]
+    frame["series"] = frame["series"].fillna("")
+    for name in ("rows", "columns"):
+        frame[name] = pd.to_numeric(frame[name]).fillna(0).astype(int)
+    frame["problem"] = ["" if os.path.isfile(path) else "listed in dicom_info.csv, not there" for path in frame["path"]]
+    frame = frame.assign(layout="kaggle", instance=frame["path"], laterality="")
+    return frame.fillna({"description": "", "patient": ""})[list(COLUMNS)]
+
+
+def describe_layouts(files: pd.DataFrame) -> str:
+    """Return the layouts of an index, the most frequent first: ``classic``, or ``nbia+flat`` where two are mixed."""
+    return "+".join(name for name, _ in Counter(files["layout"]).most_common())
+
+
+def _layout(root: Path, path: Path) -> str:
+    inside = path.relative_to(root).as_posix()
+    return next((name for name, pattern in DICOM_LAYOUTS.items() if pattern.search(inside)), "dicom")
+
+
+def _read_header(path: Path) -> dict:
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        series = str(header.get("SeriesInstanceUID") or path.parent.name)
+        values = [str(header.get(tag) or "") for tag in ("SOPInstanceUID", "SeriesDescription", "PatientID")]
+        size, side = (int(header.Rows), int(header.Columns)), str(header.get("Laterality") or "")
+        problem = ""
+    except DECODING_ERRORS as error:
+        series, values, size, side = path.parent.name, ["", "", ""], (0, 0), ""
+        problem = f"not a DICOM image ({why_unreadable(path, error)})"
+    return {"series": series, "instance": values[0], "description": values[1], "rows": size[0], "columns": size[1],
+            "patient": values[2], "laterality": side, "problem": problem}  # fmt: skip

@@ -1,0 +1,211 @@
+"""Where the images of a cohort of CBIS-DDSM are; the layout is detected automatically.
+
+A source answers, for every sample, view and stream of a cohort, with a located view (:mod:`mammo_lib.data.views`). A
+crop without an official file is cut 20 px around its mask or box. With several lesions in a view the crop is of the
+largest one, a rule that does not look at the label.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ...errors import InputError
+from ..folders import find_dicom
+from ..memo import remember
+from ..views import CROP_MARGIN, VIEWS, Box, ImageSource, Located, as_frame, is_binary, locate_each, mask_box
+from .series import KAGGLE_TABLE, describe_layouts, index_dicom, index_kaggle
+
+FILM_SIZED = 0.8  # a file with this share of its film's pixels is a mask: the largest official crops have half of them
+
+
+def open_source(root: str | Path) -> ImageSource:
+    """Return the image source for the layout found below ``root``.
+
+    Raises
+    ------
+    InputError
+        No known layout is there, or several that would answer differently.
+    """
+    root = Path(root)
+    dicom = find_dicom(root)
+    found = {
+        Mirror800.kind: (root / "mass-800" / "lesion_boxes.csv").is_file(),
+        "kaggle": (root / KAGGLE_TABLE).is_file() and (root / "jpeg").is_dir(),
+        "DICOM": bool(dicom),
+    }
+    kinds = [kind for kind, is_there in found.items() if is_there]
+    if len(kinds) > 1:
+        raise InputError(
+            f"{root}: images in {len(kinds)} layouts ({', '.join(kinds)}); give the folder of the one to use"
+        )
+    if not kinds:
+        raise InputError(
+            f"{root}: no images found; expected mass-800/ with lesion_boxes.csv, DICOM files in any layout that "
+            "The Cancer Imaging Archive gives, or the Kaggle mirror's jpeg/ with csv/dicom_info.csv"
+        )
+    if found[Mirror800.kind]:
+        return Mirror800(root)
+    return SeriesSource(root, index_dicom(root, dicom) if dicom else index_kaggle(root))
+
+
+class SeriesSource:
+    """Films, crops and masks as files of their own, joined on the SeriesInstanceUID."""
+
+    def __init__(self, root: Path, files: pd.DataFrame):
+        self.root, self.files, self.kind = root, files, describe_layouts(files)
+        usable = files[~files["problem"].str.startswith("duplicate")]
+        self.series = {uid: list(group.itertuples(index=False)) for uid, group in usable.groupby("series")}
+
+    def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
+        """Answer for every sample, view and stream of a cohort."""
+        return as_frame(
+            located for row in cohort.itertuples(index=False) for view in VIEWS for located in self._view(row, view)
+        )
+
+    def series_of(self, table_path: str) -> list:
+        """Return the files of the series that a table's path names; the path's file name is not to be trusted."""
+        return self.series.get(Path(table_path).parent.name, [])
+
+    def lesion_files(self, film, crop_path: str, mask_path: str) -> tuple[object | None, object | None]:
+        """Return (crop, mask) of a lesion; names and descriptions are swapped in places, so size and pixels decide."""
+        files = {file.path: file for path in (crop_path, mask_path) for file in self.series_of(path)}
+        ordered = sorted(files.values(), key=lambda file: (file.rows * file.columns, file.path))
+        masks = [file for file in ordered if self._is_mask(file, film, ordered)]
+        crops = [file for file in ordered if file not in masks]
+        return (crops[0] if crops else None), (masks[-1] if masks else None)
+
+    def boxes(self, cohort: pd.DataFrame) -> dict[tuple[str, str], Box]:
+        """Return ``{(sample_id, view): box}`` of the largest lesion in pixels of its film, from the masks."""
+        found = {}
+        for row in cohort.itertuples(index=False):
+            for view in VIEWS:
+                pairs = zip(getattr(row, f"crops_{view}"), getattr(row, f"masks_{view}"), strict=True)
+                film = self._film(getattr(row, f"whole_{view}"))
+                masks = [] if film is None or film.problem else [self.lesion_files(film, *pair)[1] for pair in pairs]
+                boxes = [box for mask in masks if mask is not None and (box := _box_in_film(film, mask))]
+                if boxes:
+                    found[row.sample_id, view] = max(boxes, key=_area)
+        return found
+
+    def _film(self, table_path):
+        """Return the largest file of a film's series; None without one."""
+        films = [] if pd.isna(table_path) else self.series_of(table_path)
+        return max(films, key=lambda file: file.rows * file.columns, default=None)
+
+    def _is_mask(self, file, film, files: list) -> bool:
+        if file.problem:
+            return False
+        if film is not None and len(files) == 2:
+            by_size = [one.rows * one.columns >= FILM_SIZED * film.rows * film.columns for one in files]
+            if sum(by_size) == 1:
+                return by_size[files.index(file)]
+        if file.description == "cropped images":
+            return False
+        return remember("binary pixels", [Path(file.path)], is_binary)[Path(file.path)]
+
+    def _view(self, row, view: str) -> list[Located]:
+        """Return the crop and the whole film of one view."""
+        whole = getattr(row, f"whole_{view}")
+        names = (row.sample_id, row.breast_id, view)
+        if pd.isna(whole):
+            return [Located(*names, stream, "absent") for stream in ("crop", "whole")]
+        film = self._film(whole)
+        pairs = zip(getattr(row, f"crops_{view}"), getattr(row, f"masks_{view}"), strict=True)
+        lesions = [self._crop(names, film, *pair) for pair in pairs]
+        wrong = next((one for one in lesions if one[1].status != "found"), None)
+        crop = wrong or max(lesions, key=lambda one: (one[0], one[1].path))
+        return [crop[1], self._answer(names, "whole", film, whole)]
+
+    def _answer(self, names, stream: str, file, wanted: str) -> Located:
+        if file is None:
+            return Located(*names, stream, "missing", str(self.root / wanted), "missing, no file of this series")
+        return Located(*names, stream, "undecodable" if file.problem else "found", file.path, file.problem)
+
+    def _crop(self, names, film, crop_path: str, mask_path: str) -> tuple[float, Located]:
+        """Return a lesion's area and its crop: the official one, else one derived from the mask."""
+        crop, mask = self.lesion_files(film, crop_path, mask_path)
+        if crop is not None or mask is None or film is None or film.problem:
+            area = crop.rows * crop.columns if crop is not None else 0
+            return area, self._answer(names, "crop", crop, crop_path)
+        box = _box_in_film(film, mask)
+        if box is None:
+            return 0, Located(*names, "crop", "undecodable", mask.path, "an empty mask, and no crop beside it")
+        return _area(box), Located(*names, "crop", "found", film.path, "", box, derived=True)
+
+
+class Mirror800:
+    """Full mammograms stretched to 800 x 800, with lesion boxes and the size of the original film."""
+
+    kind = "mirror-800"
+    side = 800
+
+    def __init__(self, root: Path):
+        self.folder = root / "mass-800"
+        boxes = _read_csv(
+            self.folder / "lesion_boxes.csv",
+            ["patient_id", "laterality", "view", "abnormality_id", "x0", "y0", "x1", "y1"],
+        )
+        boxes["area"] = (boxes["x1"] - boxes["x0"]) * (boxes["y1"] - boxes["y0"])
+        boxes["film"] = boxes["patient_id"].str.removeprefix("P_") + "_" + boxes["laterality"] + "_" + boxes["view"]
+        self.lesions = {film: group.sort_values("area") for film, group in boxes.groupby("film")}
+        sizes = _read_csv(self.folder / "original_size_estimate.csv", ["image", "rows", "cols_est"])
+        # The width of some films is not known: they get the median shape of the others.
+        sizes["cols_est"] = sizes["cols_est"].fillna(sizes["rows"] / (sizes["rows"] / sizes["cols_est"]).median())
+        self.sizes = sizes.set_index("image")
+
+    def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
+        """Answer for every sample, view and stream of a cohort."""
+        return locate_each(cohort, self._locate)
+
+    def boxes(self, cohort: pd.DataFrame) -> dict[tuple[str, str], Box]:
+        """Return none: every crop is cut out of its film, and has its box there."""
+        return {}
+
+    def _locate(self, row, view: str, stream: str) -> Located:
+        names = (row.sample_id, row.breast_id, view, stream)
+        if pd.isna(getattr(row, f"whole_{view}")):
+            return Located(*names, "absent")
+        film = f"{row.patient_id.removeprefix('P_')}_{row.laterality}_{view}"
+        path = self.folder / row.split / f"{film}.jpg"
+        if not path.is_file() or film not in self.lesions or film not in self.sizes.index:
+            return Located(
+                *names, "missing", str(path), "missing" if not path.is_file() else "no lesion box for this film"
+            )
+        size = self.sizes.loc[film]
+        aspect = float(size["rows"] / size["cols_est"])
+        if stream == "whole":
+            return Located(*names, "found", str(path), aspect=aspect)
+        boxes = self.lesions[film]
+        if row.sample_id != row.breast_id and len(boxes) > 1:
+            # The mirror does not say which box of a film is which lesion.
+            return Located(*names, "missing", str(path), f"{len(boxes)} boxes in this film, which lesion is not known")
+        dx, dy = CROP_MARGIN * self.side / float(size["cols_est"]), CROP_MARGIN * self.side / float(size["rows"])
+        x0, y0, x1, y1 = (float(boxes.iloc[-1][key]) for key in ("x0", "y0", "x1", "y1"))
+        box = (max(0.0, x0 - dx), max(0.0, y0 - dy), min(self.side, x1 + dx), min(self.side, y1 + dy))
+        return Located(*names, "found", str(path), "", box, aspect, derived=True)
+
+
+def _box_in_film(film, mask) -> Box | None:
+    """Return the box of a mask in pixels of its film, ``CROP_MARGIN`` wider a side; None for an empty mask."""
+    box = remember("mask box", [Path(mask.path)], mask_box)[Path(mask.path)]
+    if box is None:
+        return None
+    taller, wider = film.rows / mask.rows, film.columns / mask.columns  # masks of another size than their film
+    x0, y0 = max(0, box[0] * wider - CROP_MARGIN), max(0, box[1] * taller - CROP_MARGIN)
+    return x0, y0, min(film.columns, box[2] * wider + CROP_MARGIN), min(film.rows, box[3] * taller + CROP_MARGIN)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path}: missing; complete the data folder")
+    frame = pd.read_csv(path)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(frame.columns)})")
+    return frame

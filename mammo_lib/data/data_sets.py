@@ -1,0 +1,96 @@
+"""The data sets by name: how each is opened. Register your own to train and to score on it.
+
+    register_data_set("mine", lambda root: Collection(root, read_my_table(root), MySource(root)))
+
+A profile names its data set (``data_set: mine``); everything behind it, cohorts, preparation, training, evaluation, is
+used as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..config import BUILD, Profile, closest
+from ..errors import InputError
+from .cbis_ddsm import open_source, read_tables
+from .collection import Collection
+from .phantom import VERSION, write_phantom
+
+STAMP = "phantom.json"
+
+
+def open_cbis_ddsm(root: Path) -> Collection:
+    """Open a copy of CBIS-DDSM, or a phantom of it, in any layout."""
+    return Collection(root, read_tables(root), open_source(root))
+
+
+def open_cmmd(root: Path) -> Collection:
+    """Open a copy of CMMD."""
+    from .external.cmmd import open_cmmd
+
+    return open_cmmd(root)
+
+
+DATA_SETS: dict[str, Callable[[Path], Collection]] = {"cbis-ddsm": open_cbis_ddsm, "cmmd": open_cmmd}
+
+
+def register_data_set(name: str, opener: Callable[[Path], Collection]) -> None:
+    """Make a data set available under a name; ``opener`` maps its folder to a collection."""
+    DATA_SETS[name] = opener
+
+
+def open_collection(profile: Profile, data: str | Path | None = None) -> Collection:
+    """Open the data set of a profile, below ``data``, else ``MAMMO_DATA``; a phantom is written when it is absent.
+
+    Raises
+    ------
+    InputError
+        The profile needs real images and no folder was given, there is no such folder, or no data set of that name.
+    """
+    if profile.data_set not in DATA_SETS:
+        raise InputError(
+            f"profile {profile.name!r}: unknown data_set {profile.data_set!r}: choose one of {', '.join(DATA_SETS)}"
+            f"{closest(profile.data_set, DATA_SETS)}"
+        )
+    if profile.phantom_breasts is not None:
+        if data is not None and not (Path(data) / STAMP).is_file():
+            raise InputError(
+                f"{data}: profile {profile.name!r} reads a synthetic phantom, not your images; choose --profile mirror "
+                "(800-px films) or --profile paper (full resolution), or leave --data out"
+            )
+        root = Path(data) if data is not None else _phantom_of(profile)
+    else:
+        root = data_folder(data, f"profile {profile.name!r} needs real images: ")
+    return DATA_SETS[profile.data_set](root)
+
+
+def data_folder(data: str | Path | None, who: str = "") -> Path:
+    """Return the folder ``data``, else ``MAMMO_DATA``.
+
+    Raises
+    ------
+    InputError
+        None was given, or it does not exist.
+    """
+    given = data or os.environ.get("MAMMO_DATA")
+    if not given:
+        raise InputError(f"{who}give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR) or MAMMO_DATA")
+    root = Path(given).expanduser().resolve()
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR)")
+    return root
+
+
+def suited_profile(data: Path) -> str:
+    """Return the name of the profile that fits a folder: the phantom's, the 800-px films', else the paper's."""
+    if (data / STAMP).is_file():
+        return "smoke"
+    return "mirror" if (data / "mass-800").is_dir() else "paper"
+
+
+def _phantom_of(profile: Profile) -> Path:
+    root = BUILD / "phantom" / f"{profile.phantom_breasts}-breasts-seed{profile.phantom_seed}-v{VERSION}"
+    write_phantom(root, n_breasts=profile.phantom_breasts, seed=profile.phantom_seed)
+    return root

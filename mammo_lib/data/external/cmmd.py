@@ -1,0 +1,139 @@
+"""A collection that is not CBIS-DDSM: CMMD, as the example that other adapters follow.
+
+An adapter brings two things, and everything behind them (cohorts, preparation, batches, scores) is used as it is:
+
+1. a *table* in the form of :func:`mammo_lib.data.cbis_ddsm.tables.read_tables`, one row per lesion and view, every
+   row of the split ``test``, since nothing is trained on it, NA where the collection does not say;
+2. a *source* (:class:`mammo_lib.data.views.ImageSource`) that says where the image of each view is.
+
+CMMD (Cui et al. 2021, doi 10.7937/tcia.eqde-4b16, CC BY 4.0): digital mammograms of Chinese patients, biopsy-proven.
+It marks no lesion, so there are no crops: the crop stream is absent, which networks take as a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pydicom
+
+from ...errors import InputError
+from ..collection import Collection
+from ..folders import find_dicom
+from ..images import DECODING_ERRORS, why_unreadable
+from ..memo import remember
+from ..views import BREAST, VIEWS, Box, Located, locate_each
+
+CLINICAL = "CMMD_clinicaldata*.csv"  # published as .xlsx, under the same name
+SIDES = {"L": "LEFT", "R": "RIGHT"}
+LESIONS = {"mass": "mass", "calcification": "calcification", "both": "mass"}  # as in CBIS-DDSM: the mass counts
+CLASSES = {"Benign": "BENIGN", "Malignant": "MALIGNANT"}
+WORDS = {"LeftRight": SIDES, "abnormality": LESIONS, "classification": CLASSES}
+# ViewCodeSequence in SNOMED-RT and in SNOMED CT; ViewPosition says CC or MLO outright.
+VIEW_CODES = {"R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO"}
+TAGS = ("PatientID", "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence")
+
+
+@dataclass(frozen=True)
+class CmmdFolder:
+    """The images of CMMD: whole views only.
+
+    ``unmatched`` has one row (``patient_id laterality reason``) per breast that the clinical table names without an
+    image, and per imaged breast that it does not name, which has no label and is in no cohort.
+    """
+
+    root: Path
+    unmatched: pd.DataFrame
+    kind: str = "cmmd"
+
+    def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
+        """Answer for every sample, view and stream of a cohort; crops are absent."""
+        return locate_each(cohort, self._locate)
+
+    def boxes(self, cohort: pd.DataFrame) -> dict[tuple[str, str], Box]:
+        """Return none: CMMD marks no lesion."""
+        return {}
+
+    def _locate(self, row, view: str, stream: str) -> Located:
+        names, image = (row.sample_id, row.breast_id, view, stream), getattr(row, f"whole_{view}")
+        if stream == "crop" or pd.isna(image):
+            return Located(*names, "absent")
+        path = self.root / image
+        return Located(*names, "found", str(path)) if path.is_file() else Located(*names, "missing", str(path), "gone")
+
+
+def open_cmmd(root: str | Path) -> Collection:
+    """Open a copy of CMMD: the clinical table as CSV and the DICOM files, anywhere below ``root``.
+
+    Raises
+    ------
+    InputError
+        The table is missing, lacks a column or holds an unknown word; a DICOM header cannot be read; nothing matches.
+    """
+    root = Path(root)
+    lesions, images = read_clinical_table(root), _index_images(root)
+    both = lesions.merge(images, on=BREAST, how="outer", indicator="found")
+    reasons = both["found"].map({"left_only": "no image", "right_only": "no row in the clinical table"})
+    unmatched = both.assign(reason=reasons).dropna(subset="reason")[[*BREAST, "reason"]].drop_duplicates()
+    table = both[both["found"] == "both"].drop(columns="found").reset_index(drop=True)
+    if table.empty:
+        raise InputError(f"{root}: no image belongs to a row of the clinical table; give the folder that holds both")
+    return Collection(root, table, CmmdFolder(root, unmatched.reset_index(drop=True)))
+
+
+def read_clinical_table(root: Path) -> pd.DataFrame:
+    """Return the clinical table as lesions, one row each, in our names; reader scores and density are NA.
+
+    Raises
+    ------
+    InputError
+        There is none or more than one, a column is missing, or a cell is outside its vocabulary.
+    """
+    paths = sorted(Path(root).rglob(CLINICAL))
+    if len(paths) != 1:
+        raise InputError(
+            f"{root}: {len(paths)} files {CLINICAL}, expected 1; the archive gives it as .xlsx: save as CSV"
+        )
+    raw = pd.read_csv(paths[0], dtype="string", sep=None, engine="python")  # a comma, or a semicolon
+    missing = [name for name in ("ID1", *WORDS) if name not in raw.columns]
+    if missing:
+        raise InputError(f"{paths[0]}: column {missing[0]!r} is missing (found: {', '.join(raw.columns)})")
+    for column, words in WORDS.items():
+        strange = raw.index[~raw[column].isin(list(words))]
+        if len(strange):
+            value = raw.loc[strange[0], column]
+            raise InputError(
+                f"{paths[0]}, row {strange[0] + 2}: {column} must be one of {', '.join(words)}, got {value!r}"
+            )
+    lesions = pd.DataFrame({"patient_id": raw["ID1"], "laterality": raw["LeftRight"].map(SIDES)}).astype("string")
+    lesions["abnormality_id"] = lesions.groupby(BREAST).cumcount() + 1
+    lesions["lesion_type"] = raw["abnormality"].map(LESIONS)
+    lesions["pathology"] = raw["classification"].map(CLASSES)
+    unknown = dict.fromkeys(("density", "assessment", "subtlety"), pd.array([pd.NA] * len(raw), dtype="Int64"))
+    return lesions.assign(**unknown, crop_path=pd.NA, mask_path=pd.NA, split="test", table=paths[0].stem)
+
+
+def _index_images(root: Path) -> pd.DataFrame:
+    """Return ``patient_id laterality view image_path`` of every CC and MLO image, one per breast and view."""
+    paths = find_dicom(root)
+    headers = remember("CMMD headers", paths, _read_header)
+    rows = [[*headers[path], path.relative_to(root).as_posix()] for path in paths if headers[path][2]]
+    images = pd.DataFrame(rows, columns=[*BREAST, "view", "image_path"], dtype="string")
+    return images.drop_duplicates([*BREAST, "view"])
+
+
+def _read_header(path: Path) -> list[str]:
+    """Return patient, side and view; an empty view where it is neither CC nor MLO."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        patient, side = str(header.PatientID), str(header.get("ImageLaterality") or header.get("Laterality"))
+        codes = [str(code.CodeValue) for code in header.get("ViewCodeSequence") or ()]
+    except DECODING_ERRORS as error:
+        raise InputError(
+            f"{path}: the header cannot be read ({why_unreadable(path, error)}); download the file again"
+        ) from None
+    if side not in SIDES:
+        raise InputError(f"{path}: ImageLaterality must be L or R, got {side!r}; leave the file out or mend its tag")
+    named = [str(header.get("ViewPosition") or ""), *(VIEW_CODES.get(code, "") for code in codes)]
+    return [patient, SIDES[side], next((view for view in named if view in VIEWS), "")]

@@ -1,0 +1,106 @@
+"""Who is in the cohort, and what its images look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from .style import BLUE, FEW, LABEL_COLOURS, LABEL_NAMES, ORANGE, canvas, headline, legend_below
+
+
+def funnel(counts: pd.DataFrame) -> Figure:
+    """Draw how table rows become the cohort: ``step rows breasts patients malignant``, one bar per step."""
+    figure, axes = canvas(height=0.55 * len(counts) + 1.1)
+    benign = counts["breasts"] - counts["malignant"]
+    axes.barh(counts["step"], benign, color=BLUE, label="benign")
+    axes.barh(counts["step"], counts["malignant"], left=benign, color=ORANGE, label="malignant")
+    for y, row in enumerate(counts.itertuples()):
+        axes.annotate(
+            f" {row.breasts} breasts, {row.patients} patients, {row.rows} rows",
+            (row.breasts, y),
+            va="center",
+            fontsize=9,
+        )
+    axes.set(xlim=(0, counts["breasts"].max() * 1.75), xlabel="breasts")
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+    legend_below(figure, axes)
+    last = counts.iloc[-1]
+    axes.set_title(
+        f"{counts['rows'].iloc[0]} rows become {last['breasts']} breasts, {last['malignant']} of them malignant"
+    )
+    return figure
+
+
+def cohort_composition(cohort: pd.DataFrame, by: str, name: str) -> Figure:
+    """Draw how many breasts, benign and malignant, have each value of a column, per split."""
+    splits = list(dict.fromkeys(cohort["split"]))
+    figure, axes = canvas(columns=len(splits), sharey=True, squeeze=False)
+    for ax, split in zip(axes[0], splits, strict=True):
+        part = cohort[cohort["split"] == split]
+        counts = pd.crosstab(part[by].astype("string").fillna("unknown"), part["label"])
+        bottom = np.zeros(len(counts))
+        for label, colour in LABEL_COLOURS.items():
+            heights = counts.get(label, pd.Series(0, counts.index)).to_numpy()
+            ax.bar(counts.index.tolist(), heights, bottom=bottom, color=colour, label=LABEL_NAMES[label])
+            bottom += heights
+        ax.set(title=f"{split}: {part['label'].mean():.0%} of {len(part)} malignant", xlabel=name)
+    axes[0, 0].set_ylabel("breasts")
+    legend_below(figure, axes[0, 0])
+    return figure
+
+
+def malignant_shares(shares: pd.DataFrame) -> Figure:
+    """Draw the share of malignant breasts per level, a panel per name: ``name level value low high n``."""
+    names = list(dict.fromkeys(shares["name"]))
+    figure, axes = canvas(width=7, height=3.0, columns=len(names), sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], names, strict=True):
+        part = shares[shares["name"] == name]
+        x = np.arange(len(part))
+        spread = 100 * np.clip([part["value"] - part["low"], part["high"] - part["value"]], 0, None)
+        ax.errorbar(x, 100 * part["value"], spread, fmt="o", color=BLUE, capsize=3)
+        ax.set_xticks(x, [f"{level}\n({n})" for level, n in zip(part["level"], part["n"], strict=True)], fontsize=8)
+        ax.set(xlabel=name, ylim=(0, 100), xlim=(-0.5, len(part) - 0.5))
+    axes[0, 0].set_ylabel("malignant breasts, % (n below)")
+    spans = shares[shares["n"] >= FEW].groupby("name", sort=False)["value"].agg(["min", "max"])
+    widest = (spans["max"] - spans["min"]).idxmax()
+    low, high = 100 * spans.loc[widest, "min"], 100 * spans.loc[widest, "max"]
+    headline(figure, f"From {low:.0f} to {high:.0f} % malignant across {widest} (levels with n of {FEW} or more)")
+    return figure
+
+
+def crop_sizes(longest: np.ndarray, side: int) -> Figure:
+    """Draw the longest sides of crops, in pixels of their files, against the side of the network's input."""
+    figure, axes = canvas(height=3.0)
+    axes.hist(longest, bins=30, color=BLUE)
+    axes.axvline(side, color="black", linestyle="--", label=f"network input, {side} px")
+    axes.set(xlabel="longest side of the crop, pixels of the file", ylabel="crops")
+    enlarged = np.mean(np.asarray(longest) < side)
+    axes.set_title(
+        f"Half of the crops are below {np.median(longest):.0f} px; {enlarged:.0%} are enlarged for the network"
+    )
+    legend_below(figure, axes)
+    return figure
+
+
+def mammogram_grid(
+    images: Sequence[np.ndarray], titles: Sequence[str], title: str, boxes: Sequence | None = None, columns: int = 4
+) -> Figure:
+    """Draw mammograms side by side in grey; ``boxes`` holds (x0, y0, x1, y1) in pixels of each image, or None."""
+    rows = -(-len(images) // columns)
+    figure, axes = canvas(width=7, height=2.6 * rows + 0.4, rows=rows, columns=columns, squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if i >= len(images):
+            continue
+        ax.imshow(images[i], cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(images[i], 0.999))))
+        ax.set_title(titles[i], fontsize=9, loc="center")
+        if boxes is not None and boxes[i] is not None:
+            x0, y0, x1, y1 = boxes[i]
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=ORANGE, linewidth=1.2))
+    headline(figure, title)
+    return figure

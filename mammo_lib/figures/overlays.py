@@ -1,0 +1,196 @@
+"""Maps over mammograms. The plain image always stands beside the one that is covered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, canvas, headline
+
+MAP_COLOURS = "cividis"  # even in lightness, and read alike by people with colour-vision deficiency
+COVER = 0.55  # opacity of a map: tissue stays visible under it
+NOTICE_COLOUR = "#8B0000"
+
+
+def draw_mammogram(axes, image: np.ndarray, box=None) -> None:
+    """Draw a mammogram in grey, and the lesion's box (x0, y0, x1, y1) where it is known."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(image, 0.999))))
+    axes.set_axis_off()
+    _trim(axes, image)
+    if box is not None:
+        x0, y0, x1, y1 = box
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=ORANGE, linewidth=1.4))
+
+
+def draw_map(axes, image: np.ndarray, values: np.ndarray, box=None, limits: tuple[float, float] | None = None):
+    """Lay a map (height, width) over its mammogram, within the breast; return what a colour bar needs."""
+    draw_mammogram(axes, image, box)
+    # The background of a mammogram is black: a map has nothing to say there.
+    inside = np.ma.masked_where((image <= 0) | ~np.isfinite(values), values)
+    low, high = limits or (float(inside.min()), float(inside.max()))
+    return axes.imshow(inside, cmap=MAP_COLOURS, alpha=COVER, vmin=low, vmax=max(high, low + 1e-9))
+
+
+def _trim(axes, image: np.ndarray) -> None:
+    """Leave the black beside and below the breast out of the view; the aspect stays."""
+    rows, columns = (np.flatnonzero((image > 0).any(axis=axis)) for axis in (1, 0))
+    if rows.size:
+        axes.set(xlim=(-0.5, columns[-1] + 0.5), ylim=(rows[-1] + 0.5, -0.5))
+
+
+def map_cases(
+    images: Sequence[np.ndarray], maps: Sequence[Mapping[str, np.ndarray]], names: Sequence[str], title: str,
+    boxes: Sequence | None = None,
+) -> Figure:  # fmt: skip
+    """Draw one breast per row: its mammogram, then its maps; a kind of map has one column and its own scale."""
+    columns = 1 + len(maps[0])
+    figure, axes = canvas(width=7, height=1.75 * len(images) + 0.5, rows=len(images), columns=columns, squeeze=False)
+    for i, row in enumerate(axes):
+        box = None if boxes is None else boxes[i]
+        draw_mammogram(row[0], images[i], box)
+        row[0].set_title(names[i], fontsize=8, loc="center")
+        for ax, (name, values) in zip(row[1:], maps[i].items(), strict=True):
+            _mapped_panel(ax, images[i], values, box, name)
+    headline(figure, title)
+    return figure
+
+
+def _mapped_panel(axes, image: np.ndarray, values: np.ndarray, box, name: str) -> None:
+    draw_map(axes, image, values, box)
+    seen = values[(image > 0) & np.isfinite(values)]
+    axes.set_title(f"{name}\n{_span(seen)}", fontsize=8, loc="center")
+
+
+def _span(values: np.ndarray) -> str:
+    """Return the range with as many decimals as tell three digits of its larger end."""
+    if not values.size or not values.any():
+        return "zero everywhere"
+    low, high = float(values.min()), float(values.max())
+    decimals = max(0, 2 - int(np.floor(np.log10(max(abs(low), abs(high))))))
+    return f"{low:.{decimals}f} to {high:.{decimals}f}"
+
+
+def lesion_shares(shares: Mapping[str, object]) -> Figure:
+    """Draw how far each map gathers in the lesion's box, against the same box elsewhere in the breast.
+
+    ``shares`` holds by name what :func:`mammo_lib.analysis.maps.lesion_share` returns. Orange: p below 0.05.
+    """
+    figure, axes = canvas(width=7, height=0.32 * len(shares) + 1.3)
+    for y, one in enumerate(shares.values()):
+        axes.plot([one.low, one.high], [y, y], color=GREY, linewidth=7, alpha=0.35, solid_capstyle="butt")
+        axes.plot(one.chance, y, marker="|", color=GREY, markersize=13, linestyle="none")
+        colour = ORANGE if one.p < 0.05 else BLUE
+        axes.plot(one.value, y, marker="o", color=colour, linestyle="none")
+        axes.annotate(f"p = {one.p:.2g}, n = {one.n}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
+                      fontsize=8)  # fmt: skip
+    axes.set_yticks(range(len(shares)), list(shares))
+    axes.invert_yaxis()
+    axes.margins(y=0.35 / len(shares) + 0.1)
+    axes.set_xlabel(
+        "mean in the lesion's box over mean in the breast; grey: the box anywhere in the breast, mean and 95 %"
+    )
+    axes.xaxis.label.set_size(8)
+    axes.tick_params(labelsize=8)
+    beyond = sum(one.p < 0.05 for one in shares.values())
+    verb = "differs" if beyond < 2 else "differ"
+    axes.set_title(f"{beyond or 'None'} of {len(shares)} maps {verb} from chance in the lesion")
+    return figure
+
+
+def prediction_sheet(
+    images: Mapping[tuple[str, str], np.ndarray | None], maps: Mapping[tuple[str, str], np.ndarray], map_name: str,
+    gates: Mapping[str, Mapping[str, float]], probability: float, threshold: float, lines: Sequence[str], notice: str,
+) -> Figure:  # fmt: skip
+    """Draw one breast's prediction on one page.
+
+    ``images`` and ``maps`` are (height, width) by (stream, view), None where an image is missing; ``gates`` holds by
+    input a value per block; ``lines`` stand at the top, ``notice`` at the foot.
+    """
+    n = len(images)
+    figure = Figure(figsize=(7, 7.6 if n > 2 else 8.2), layout="constrained")
+    top, middle, bottom, foot = figure.subfigures(4, 1, height_ratios=[0.13, 0.54, 0.29, 0.04])
+    top.text(0.01, 0.92, lines[0], fontsize=12, fontweight="bold", va="top")
+    top.text(0.01, 0.52, "\n".join(lines[1:]), fontsize=8, va="top", linespacing=1.5)
+    axes = middle.subplots(2, n, squeeze=False)
+    for (key, image), plain, covered in zip(images.items(), *axes, strict=True):
+        _sheet_column(plain, covered, key, image, maps.get(key))
+    middle.supxlabel(f"upper row: what the network sees; lower row: {map_name}", fontsize=8)
+    left, right = bottom.subplots(1, 2, width_ratios=[1, 1.25])
+    _probability_scale(left, probability, threshold)
+    _gate_lines(right, gates)
+    foot.text(0.5, 0.45, notice, ha="center", va="center", fontsize=8.5, fontweight="bold", color=NOTICE_COLOUR)
+    return figure
+
+
+def _sheet_column(plain, covered, key: tuple[str, str], image: np.ndarray | None, values: np.ndarray | None) -> None:
+    plain.set_title(" ".join(key), fontsize=9, loc="center")
+    if image is None:
+        plain.text(0.5, 0.5, "not given", ha="center", va="center", color=GREY, transform=plain.transAxes)
+    else:
+        draw_mammogram(plain, image)
+    if image is not None and values is not None:
+        draw_map(covered, image, values)
+        covered.set_title(_span(values[(image > 0) & np.isfinite(values)]), fontsize=7, loc="center")
+    plain.set_axis_off()
+    covered.set_axis_off()
+
+
+def _probability_scale(axes, probability: float, threshold: float) -> None:
+    axes.barh([0], [1], color="#E6E6E6", height=0.5)
+    axes.barh([0], [probability], color=LABEL_COLOURS[int(probability >= threshold)], height=0.5)
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1.2)
+    is_low = threshold < 0.5
+    axes.annotate(
+        f"threshold {threshold:.2f}", (threshold, 0.36), xytext=(4 if is_low else -4, 0), textcoords="offset points",
+        ha="left" if is_low else "right", fontsize=8,
+    )  # fmt: skip
+    axes.set(xlim=(0, 1), ylim=(-0.9, 0.9), yticks=[], xlabel="probability of malignancy")
+    axes.set_title(f"Network's output: {probability:.2f}", fontsize=9)
+    axes.grid(visible=False, axis="y")
+
+
+def _gate_lines(axes, gates: Mapping[str, Mapping[str, float]], shown: str = "", block: str = "") -> None:
+    """Draw a line of gates per input through the depth; ``shown`` in black, ``block`` marked."""
+    if not gates:
+        axes.set_axis_off()
+        axes.text(0, 0.5, "This network has no SeqMoE gates.", fontsize=9, va="center", transform=axes.transAxes)
+        return
+    blocks = list(dict.fromkeys(block for values in gates.values() for block in values))
+    for (name, values), colour, marker in zip(gates.items(), PALETTE, "osD^v<", strict=False):
+        is_shown = name == shown
+        axes.plot([blocks.index(b) for b in values], list(values.values()), marker=marker, markersize=5, label=name,
+                  color="black" if is_shown else colour, linewidth=2.2 if is_shown else 1.3)  # fmt: skip
+    if block in blocks:
+        axes.axvspan(blocks.index(block) - 0.2, blocks.index(block) + 0.2, color=GREY, alpha=0.25, linewidth=0)
+    axes.set_xticks(range(len(blocks)), [f"{b[5]}.{int(b[12:]) + 1}" for b in blocks], fontsize=8)
+    axes.set(ylim=(0, 1.02), xlabel="stage.block", ylabel="gate")
+    axes.set_title("SeqMoE gates, from image to decision", fontsize=9)
+    axes.legend(fontsize=7, ncols=2, loc="lower left")
+
+
+def gate_view(
+    image: np.ndarray | None, values: np.ndarray | None, map_name: str, box,
+    gates: Mapping[str, Mapping[str, float]], shown: str, block: str, title: str,
+) -> Figure:  # fmt: skip
+    """Draw one view of one breast, a map over it, and the gates of every input through the depth.
+
+    ``shown`` is the input on display, ``block`` the block whose map it is. None: no such view, no such map.
+    """
+    figure, (plain, covered, depth) = canvas(width=7, height=3.4, columns=3, width_ratios=[1, 1, 1.3])
+    for axes in (plain, covered):
+        axes.set_axis_off()
+    plain.set_title(shown, fontsize=9, loc="center")
+    if image is None:
+        plain.text(0.5, 0.5, "this breast lacks it", ha="center", transform=plain.transAxes, color=GREY)
+    else:
+        draw_mammogram(plain, image, box)
+    if values is not None:
+        _mapped_panel(covered, image, values, box, map_name)
+    else:
+        covered.set_title(f"{map_name}\nno map: one value per image", fontsize=8, loc="center")
+    _gate_lines(depth, gates, shown, block)
+    headline(figure, title)
+    return figure

@@ -1,0 +1,229 @@
+"""What gates did: over epochs, over breasts, in cases, and what happens when they are not a breast's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .forests import ROW
+from .overlays import draw_mammogram
+from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, ORANGE, canvas, error_bars, headline, legend_below
+
+DEPTH_COLOURS = "cividis"  # early blocks dark, late blocks light, also in grey print
+DEVIATION_COLOURS = "PuOr"  # purple below, orange above; told apart under colour-vision deficiency
+BLOCK = ["stage", "block"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One breast of a figure: the views' pixels by name, a title, and its gates (``stream view stage block value``)."""
+
+    title: str
+    images: dict[str, np.ndarray]
+    gates: pd.DataFrame
+
+
+def gate_trajectories(history: pd.DataFrame, start: float) -> Figure:
+    """Draw each SeqMoE gate over the epochs, mean over views, with the range over validation breasts.
+
+    ``history`` as ``Run.gate_history``; the dotted line is the initial gate.
+    """
+    own = history[history["kind"] == "seqmoe"]
+    streams, blocks = sorted(own["stream"].unique()), _blocks(own)
+    figure, axes = canvas(7, 3.6, columns=len(streams), sharey=True, squeeze=False)
+    for ax, stream in zip(axes.flat, streams, strict=True):
+        for (stage, block), colour in zip(blocks, _by_depth(len(blocks)), strict=True):
+            line = own[(own["stream"] == stream) & (own["stage"] == stage) & (own["block"] == block)]
+            line = line.groupby("epoch").agg(mean=("mean", "mean"), low=("low", "min"), high=("high", "max"))
+            ax.plot(line.index + 1, line["mean"], color=colour, label=_short(stage, block), marker=".")
+            ax.fill_between(line.index + 1, line["low"], line["high"], color=colour, alpha=0.13, linewidth=0)
+        ax.axhline(start, color=GREY, linestyle=":")
+        ax.set(title=f"{stream} stream", xlabel="epoch")
+    axes[0, 0].set_ylabel("gate G; band: range over breasts")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=8, fontsize=8, title="stage.block", title_fontsize=8
+    )
+    last = own[own["epoch"] == own["epoch"].max()]
+    headline(
+        figure,
+        f"Gates end {last['mean'].min():.2f} to {last['mean'].max():.2f}, from a start at {start:.2f}; largest sd over "
+        f"breasts {last['sd'].max():.3f}",
+    )
+    return figure
+
+
+def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
+    """Draw depth against breasts, benign then malignant and each by score: the gate, and its deviation from the block.
+
+    One split's rows; views are averaged. A pattern along a row is what the breast adds.
+    """
+    own = gates[gates["kind"] == "seqmoe"]
+    streams, blocks = sorted(own["stream"].unique()), _blocks(own)
+    order = predictions.sort_values(["label", "logit"])
+    figure, axes = canvas(7, 0.3 * len(blocks) * len(streams) + 2.3, rows=len(streams), columns=2, squeeze=False)
+    tables = {
+        stream: own[own["stream"] == stream].pivot_table("value", BLOCK, "sample_id")[order["sample_id"]]
+        for stream in streams
+    }
+    deviations = {stream: table.sub(table.mean(axis=1), axis=0) for stream, table in tables.items()}
+    widest = max(float(np.abs(one).max(axis=None)) for one in deviations.values()) or 1e-6
+    low, high = (float(getattr(own["value"], end)()) for end in ("min", "max"))
+    for row, stream in zip(axes, streams, strict=True):
+        left = row[0].imshow(tables[stream], aspect="auto", cmap=DEPTH_COLOURS, vmin=low, vmax=max(high, low + 1e-6))
+        right = row[1].imshow(deviations[stream], aspect="auto", cmap=DEVIATION_COLOURS, vmin=-widest, vmax=widest)
+        for ax in row:
+            ax.set_yticks(range(len(blocks)), [_short(*one) for one in blocks], fontsize=7)
+            ax.axvline((order["label"] == 0).sum() - 0.5, color="black", linewidth=1)
+            ax.set_xticks([])
+            ax.grid(visible=False)
+        row[0].set_title(f"{stream}: gate", fontsize=9)
+        row[1].set_title(f"{stream}: minus the block's mean", fontsize=9)
+    n_benign, n_malignant = ((order["label"] == label).sum() for label in (0, 1))
+    for ax in axes[-1]:
+        ax.set_xlabel(f"{n_benign} benign | {n_malignant} malignant, each by score", fontsize=8)
+    for ax_column, image in ((axes[:, 0], left), (axes[:, 1], right)):
+        bar = figure.colorbar(image, ax=list(ax_column), location="bottom", shrink=0.8, pad=0.02, ticks=MaxNLocator(5))
+        bar.ax.tick_params(labelsize=7)
+    spread = np.mean([one.std(axis=1).mean() for one in tables.values()])
+    headline(
+        figure,
+        f"Along a row, over breasts, gates vary by {spread:.3f} (sd); down the blocks from {low:.2f} to {high:.2f}",
+    )
+    return figure
+
+
+def gate_views(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
+    """Draw the mean gate of the CC view against that of the MLO view, a point per breast, a panel per stream."""
+    own = gates[gates["kind"] == "seqmoe"].pivot_table("value", ["stream", "sample_id"], "view")
+    streams = sorted(own.index.get_level_values("stream").unique())
+    figure, axes = canvas(7, 3.7, columns=len(streams), squeeze=False)
+    label, correlations = predictions.set_index("sample_id")["label"], []
+    for ax, stream in zip(axes.flat, streams, strict=True):
+        both = own.loc[stream].dropna()
+        for value, colour in LABEL_COLOURS.items():
+            points = both[label.reindex(both.index) == value]
+            marker = "o" if value == 0 else "^"
+            ax.scatter(points["CC"], points["MLO"], s=14, color=colour, marker=marker, label=LABEL_NAMES[value])
+        ends = [both.min(axis=None), both.max(axis=None)]
+        ax.plot(ends, ends, color=GREY, linestyle=":")
+        correlations.append(f"{stream} {both['CC'].corr(both['MLO'], method='spearman'):.2f}")
+        ax.set(title=f"{stream} stream, n = {len(both)}", xlabel="mean gate, CC", aspect="equal")
+        ax.tick_params(labelsize=8)
+        ax.tick_params(axis="x", rotation=30)
+        ax.locator_params(nbins=5)
+    axes[0, 0].set_ylabel("mean gate, MLO")
+    legend_below(figure, axes[0, 0])
+    headline(figure, f"Rank correlation of the two views' gates: {', '.join(correlations)}")
+    return figure
+
+
+def gate_cases(cases: Sequence[Case], everybody: pd.DataFrame) -> Figure:
+    """Draw one breast per row: its views in grey, and its gates beside their mean over the breasts of ``everybody``."""
+    shown = [view for case in cases[:1] for view in case.images]
+    figure, axes = canvas(
+        7, 1.9 * len(cases) + 0.9, rows=len(cases), columns=len(shown) + 1, squeeze=False,
+        width_ratios=[1] * len(shown) + [2.2],
+    )  # fmt: skip
+    average = _over_views(everybody)
+    values = pd.concat([_over_views(case.gates) for case in cases] + [average])
+    margin = 0.15 * float(np.ptp(values)) + 1e-3
+    for row, case in zip(axes, cases, strict=True):
+        for ax, view in zip(row, shown, strict=False):
+            draw_mammogram(ax, case.images[view])
+            ax.set_title(view, fontsize=8, loc="center")
+        _gate_bars(row[-1], _over_views(case.gates), average, case.title)
+        row[-1].set_ylim(values.min() - margin, values.max() + margin)
+    handles, names = axes[0, -1].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8)
+    furthest = max(float((_over_views(case.gates) - average).abs().max()) for case in cases)
+    headline(figure, f"The gates of these {len(cases)} breasts lie within {furthest:.3f} of the mean over breasts")
+    return figure
+
+
+def _over_views(gates: pd.DataFrame) -> pd.Series:
+    return gates[gates["kind"] == "seqmoe"].groupby(["stream", *BLOCK])["value"].mean()
+
+
+def _gate_bars(axes, own: pd.Series, average: pd.Series, title: str) -> None:
+    # A gate near 0.88 in every breast fills its bar: what is drawn is the distance from the mean over breasts.
+    x = np.arange(len(own))
+    colours = [BLUE if stream == "crop" else ORANGE for stream, _, _ in own.index]
+    axes.vlines(x, average.reindex(own.index), own, color=colours, linewidth=5)
+    for stream, colour in (("crop", BLUE), ("whole", ORANGE)):
+        mine = np.array([one == stream for one, _, _ in own.index])
+        if mine.any():
+            axes.plot(x[mine], own[mine], "o", color=colour, markersize=4, label=f"this breast, {stream} stream")
+    axes.plot(x, average.reindex(own.index), "_", color="black", markersize=9, label="mean over breasts")
+    names = [_short(stage, block) for _, stage, block in own.index]
+    axes.set_xticks(x, names, rotation=90, fontsize=6 if len(x) < 30 else 4)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_title(title, fontsize=8)
+
+
+def intervention_forest(table: pd.DataFrame) -> Figure:
+    """Draw the change of AUC that each intervention makes, as ``diagnostics.intervention_table`` returns it.
+
+    Beside each row the AUC that is left, Holm's p value and the mean absolute change of the logit.
+    """
+    figure, axes = canvas(7, ROW * len(table) + 1.5)
+    y, differs = np.arange(len(table)), (table["p_holm"] < 0.05).to_numpy()
+    bars = table.rename(columns={"change": "value"})
+    named = ((True, ORANGE, "p below 0.05 after Holm"), (False, BLUE, "p not below 0.05"))
+    for is_clear, colour, name in named:
+        if (differs == is_clear).any():
+            error_bars(axes, bars[differs == is_clear], y[differs == is_clear], colour, name)
+    for at, row in zip(y, table.itertuples(), strict=True):
+        axes.annotate(f"AUC {row.auc:.3f}, p {row.p_holm:.2f}, logit moved {row.moved:.2f}", (1.01, at),
+                      xycoords=("axes fraction", "data"), va="center", fontsize=8)  # fmt: skip
+    axes.axvline(0, color=GREY, linestyle=":")
+    axes.set(yticks=y, yticklabels=table["what"], ylim=(len(y) - 0.5, -0.5))
+    axes.set_xlabel(f"change of AUC, 95 % interval (DeLong, n = {table['n'].iloc[0]})")
+    axes.grid(visible=False, axis="y")
+    legend_below(figure, axes)
+    clear = table.loc[differs, "what"].tolist()
+    worst = f"{len(clear)} of {len(table)} interventions change" + ("s" if len(clear) == 1 else "")
+    headline(figure, f"{worst} the AUC" if clear else f"None of {len(table)} interventions changes the AUC measurably")
+    return figure
+
+
+def correlation_forest(table: pd.DataFrame) -> Figure:
+    """Draw rank correlations of gates with what is known of a breast, as ``diagnostics.gate_correlations`` has them."""
+    figure, axes = canvas(7, 0.26 * len(table) + 1.4)
+    ordered = table.sort_values(["property", "stream", "stage"], ignore_index=True)
+    y, survives = np.arange(len(ordered)), (ordered["p_holm"] < 0.05).to_numpy()
+    bars = ordered.rename(columns={"rho": "value"})
+    for is_clear, colour, name in ((True, ORANGE, "p below 0.05 after Holm"), (False, BLUE, "p not below 0.05")):
+        if (survives == is_clear).any():
+            error_bars(axes, bars[survives == is_clear], y[survives == is_clear], colour, name)
+    axes.axvline(0, color=GREY, linestyle=":")
+    names = [f"{row.property}: {row.stream}, stage {row.stage}" for row in ordered.itertuples()]
+    axes.set_yticks(y, names, fontsize=8)
+    axes.set(ylim=(len(y) - 0.5, -0.5), xlim=(-1, 1))
+    axes.set_xlabel(f"Spearman's correlation, 95 % interval over patients (n = {ordered['n'].max()} and fewer)")
+    axes.grid(visible=False, axis="y")
+    legend_below(figure, axes)
+    headline(
+        figure,
+        f"{survives.sum() or 'None'} of {len(table)} correlations {'survives' if survives.sum() == 1 else 'survive'} "
+        "Holm's correction",
+    )
+    return figure
+
+
+def _blocks(gates: pd.DataFrame) -> list[tuple[int, int]]:
+    return sorted(set(zip(gates["stage"], gates["block"], strict=True)))
+
+
+def _by_depth(n: int) -> np.ndarray:
+    return colormaps[DEPTH_COLOURS](np.linspace(0.05, 0.9, n))
+
+
+def _short(stage: int, block: int) -> str:
+    return f"{stage}.{block + 1}"

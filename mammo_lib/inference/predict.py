@@ -1,0 +1,347 @@
+"""A trained network on the images of one breast, or of many: probability, gates and maps. Research use only.
+
+Images are prepared as in training. Views and streams that are not given are masked, and the record says so. The
+probability is the network's own, the decision is taken at the run's threshold; the probability after the run's
+temperature stands beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from .. import figures
+from ..analysis.maps import KINDS, SpatialMap, finest, forward_maps, grad_cam, saliency_maps
+from ..config import BUILD, ROOT, DataConfig, RunConfig, get_profile, profile_names
+from ..data.images import fit
+from ..data.prepare import FULL_SCALE, prepare_view
+from ..data.views import NO_BOX, read_view
+from ..errors import InputError
+from ..files import file_hash, write_json
+from ..runs import records as runs
+from ..runs.experiments import experiment_configs
+from ..runs.records import Run
+from ..training.train import Classifier, load_best
+from .inputs import GivenBreast, read_checked
+
+NOTICE = "Research use only. Not a medical device: no basis for a decision about a patient."
+BATCH = 8  # breasts that pass through the network together
+DPI = 150
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says about one breast: ``record`` as it goes into the JSON file, and what the picture shows.
+
+    ``pixels`` and ``maps`` are (height, width) by (stream, view), for images that were given and are read.
+    """
+
+    record: dict
+    pixels: dict[tuple[str, str], np.ndarray]
+    maps: dict[tuple[str, str], np.ndarray]
+    map_name: str
+
+    @property
+    def line(self) -> str:
+        """The result in one line."""
+        record = self.record
+        missing = f"; not given: {', '.join(record['missing'])}" if record["missing"] else ""
+        return (
+            f"{record['breast']}: probability {record['probability']:.3f}, {record['decision']} at the run's threshold "
+            f"{record['threshold']:.3f}{missing}"
+        )
+
+
+def trained_classifier(run: Run) -> Classifier:
+    """Return a run's network with its best weights (see :func:`with_weights`)."""
+    return load_best(with_weights(run))
+
+
+def with_weights(run: Run) -> Run:
+    """Return a network's run whose checkpoint is here: ``run``, or the one that was trained again from its record.
+
+    Raises
+    ------
+    InputError
+        The folder is no finished run, the run is a baseline, or its checkpoint is not there: records are committed
+        without it, and the message holds the command that makes it again.
+    """
+    if not run.is_finished:
+        raise InputError(f"{run.folder}: no finished run (metrics.json is missing); give a run's folder")
+    if run.config.baseline:
+        raise InputError(
+            f"{run.folder}: a baseline ({run.config.baseline}), which has no network; give a network's run"
+        )
+    again = Run(runs.FRESH / run.folder.parent.name / run.folder.name)
+    for one in (run, again):
+        if one.is_finished and one.checkpoint.is_file():
+            return one
+    raise InputError(
+        f"{run.checkpoint}: not there, since records are kept without their weights; "
+        f"`{rebuild_command(run)}` makes it again"
+    )
+
+
+def rebuild_command(run: Run) -> str:
+    """Return the command that trains a committed run again, weights and all."""
+    profile = next((name for name in profile_names() if run.config in _configs_of(name, run.config)), "PROFILE")
+    data = "" if profile == "smoke" else " --data DIR"
+    return f"MAMMO_RETRAIN=1 mammo run {_from_root(run.folder / 'config.json')} --profile {profile}{data}"
+
+
+def run_command(config: RunConfig, profile: str) -> str:
+    """Return the command that makes a run; a config outside the profile's frozen list is written down for it."""
+    options = f"--profile {profile}{'' if profile == 'smoke' else ' --data DIR'}"
+    if config in _configs_of(profile, config):
+        return f"mammo run --experiment {config.experiment} {options}"
+    path = BUILD / "configs" / f"{config.experiment}-{config.fingerprint[:12]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, config.model_dump(mode="json"))
+    return f"mammo run {_from_root(path)} {options}"
+
+
+def _from_root(path: Path) -> Path:
+    """Return a path as it is written in the project's folder: pages and messages name no folder of one machine."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _configs_of(profile: str, config: RunConfig) -> list[RunConfig]:
+    try:
+        return experiment_configs(get_profile(profile), config.experiment)
+    except InputError:
+        return []
+
+
+def predict_breasts(
+    run: Run, breasts: Sequence[GivenBreast], *, aspect: float | None = None, refused: list[str] | None = None
+) -> Iterator[Prediction]:
+    """Yield one prediction per breast, in order; breasts pass through the network in small batches.
+
+    ``aspect``: height over width of the pixels of whole images, where they are stretched. A breast with an image that
+    is refused is left out and the reason appended to ``refused``; without such a list it is an error.
+
+    Raises
+    ------
+    InputError
+        The run has no weights here, or an image is refused.
+    """
+    run = with_weights(run)
+    classifier = load_best(run)
+    prepared, todo = [], iter(breasts)
+    while chunk := list(islice(todo, BATCH)):
+        prepared = []
+        for breast in chunk:
+            try:
+                prepared.append((breast, prepare_breast(breast, classifier.config, aspect)))
+            except InputError as error:
+                if refused is None:
+                    raise
+                refused.append(str(error))
+        if prepared:
+            yield from _predict(run, classifier, prepared)
+
+
+def prepare_breast(breast: GivenBreast, config: RunConfig, aspect: float | None = None) -> dict:
+    """Return the pixels that a network reads of a breast, float32 (height, width) by (stream, view), as in training.
+
+    Raises
+    ------
+    InputError
+        An image is refused, or none of them is of a view and stream that this network reads.
+    """
+    model, pixels = config.model, {}
+    for view in model.views:
+        whole, crop = (_row(breast, stream, view, aspect) for stream in ("whole", "crop"))
+        if whole is not None:
+            found = prepare_view(whole, crop, config.data)
+        else:
+            found = {"crop": _crop_alone(crop, breast.side, config.data)} if crop is not None else {}
+        pixels |= {(stream, view): image for stream, image in found.items() if stream in model.streams}
+    if not pixels:
+        wanted = ", ".join(f"{stream} {view}" for stream in model.streams for view in model.views)
+        raise InputError(
+            f"{breast.name}: none of its images ({', '.join(' '.join(key) for key in breast.images)}) is read by this "
+            f"network; it reads {wanted}"
+        )
+    # The cache of training keeps 16 bits.
+    return {
+        key: np.round(image * FULL_SCALE).astype(np.uint16) / np.float32(FULL_SCALE) for key, image in pixels.items()
+    }
+
+
+def _row(breast: GivenBreast, stream: str, view: str, aspect: float | None) -> SimpleNamespace | None:
+    """Return a given image in the form of a located view, after it was checked."""
+    path = breast.images.get((stream, view))
+    if path is None:
+        return None
+    read_checked(path, stream, aspect)
+    x0, y0, x1, y1 = NO_BOX
+    shape = aspect or 1.0 if stream == "whole" else 1.0
+    return SimpleNamespace(path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, aspect=shape, derived=False)
+
+
+def _crop_alone(crop: SimpleNamespace, side: str, data: DataConfig) -> np.ndarray:
+    """Prepare a crop without its film: it is assumed to lie as mammograms are displayed, right breasts facing left.
+
+    NOTE: films of CBIS-DDSM do so in two of three cases only; with the film no assumption is needed.
+    """
+    image = read_view(crop)
+    return fit(image[:, ::-1] if data.orient and side == "RIGHT" else image, data.image_size)
+
+
+def as_batch(prepared: Sequence[dict], config: RunConfig) -> dict:
+    """Return breasts' pixels as a batch that the network reads (its form: :mod:`mammo_lib.data.loader`)."""
+    model, size = config.model, config.data.image_size
+    images = {s: torch.zeros(len(prepared), len(model.views), 1, *size) for s in model.streams}
+    present = {s: torch.zeros(len(prepared), len(model.views), dtype=torch.bool) for s in model.streams}
+    for i, pixels in enumerate(prepared):
+        for (stream, view), image in pixels.items():
+            images[stream][i, model.views.index(view), 0] = torch.from_numpy(image)
+            present[stream][i, model.views.index(view)] = True
+    return {"images": images, "present": present}
+
+
+def _predict(run: Run, classifier: Classifier, prepared: list[tuple[GivenBreast, dict]]) -> Iterator[Prediction]:
+    batch = as_batch([pixels for _, pixels in prepared], classifier.config)
+    batch = {name: {s: tensor.to(classifier.device) for s, tensor in group.items()} for name, group in batch.items()}
+    with torch.inference_mode():
+        logits, output = classifier.score(batch)
+    maps, map_name = shown_maps(classifier, batch)
+    facts = _facts(run)
+    for i, (breast, pixels) in enumerate(prepared):
+        gates = gates_of(classifier, output, i)
+        record = _record(breast, pixels, classifier.config, float(logits[i]), facts) | {
+            "gates": gates, "stream_gate": _stream_gate(output.stream_gate, i), "map": map_name,
+        }  # fmt: skip
+        size = classifier.config.data.image_size
+        own = {key: maps[key].on_image(i, size) for key in pixels if key in maps}
+        yield Prediction(record, pixels, own, map_name)
+
+
+def shown_maps(classifier: Classifier, batch: dict) -> tuple[dict[tuple[str, str], SpatialMap], str]:
+    """Return the maps of the picture by (stream, view), and their name.
+
+    They are the finest spatial SeqMoE gate where there is one, else Grad-CAM, else integrated gradients.
+    """
+    gates = [one for one in forward_maps(classifier, batch) if one.kind == "gate"]
+    maps = gates or grad_cam(classifier, batch) or saliency_maps(classifier, batch)
+    one = finest(maps)
+    shown = {(other.stream, other.view): other for other in maps if other.block == one.block}
+    meaning = {
+        "gate": f"{KINDS['gate']}{one.place}, one value per {getattr(classifier.config.model.gate, 'scope', 'image')}",
+        "grad_cam": "Grad-CAM, what raises the probability (coarse: one value per 32 x 32 pixels)",
+        "integrated_gradients": "integrated gradients, what moves the probability in either direction",
+    }
+    return shown, meaning.get(one.kind, KINDS[one.kind])
+
+
+def gates_of(classifier: Classifier, output, i: int) -> dict[str, dict[str, float]]:
+    """Return breast ``i``'s SeqMoE gates, ``{"crop CC": {block: value}}``; spatial ones by their mean."""
+    views, found = classifier.config.model.views, {}
+    for stream, blocks in output.gates.items():
+        for j, view in enumerate(views):
+            values = {block: float(gate[i, j].float().mean()) for block, gate in blocks.items()}
+            if values and not any(math.isnan(value) for value in values.values()):
+                found[f"{stream} {view}"] = values
+    return found
+
+
+def _stream_gate(gate, i: int) -> dict[str, float] | None:
+    """Return the mean weight of each stream in the fusion; None where nothing is gated."""
+    if gate is None:
+        return None
+    crop = float(gate[i].float().mean())
+    return {"crop": crop, "whole": 1 - crop}
+
+
+@cache
+def _facts(run: Run) -> dict:
+    """Return what a run chose on validation, and what identifies it."""
+    chosen, environment = run.predictions.iloc[0], run.environment
+    return {
+        "threshold": float(chosen["threshold"]),
+        "temperature": float(chosen["temperature"]),
+        "run": {
+            "experiment": run.config.experiment, "seed": run.config.seed, "folder": run.folder.name,
+            "config": run.config.fingerprint, "training_data": environment.get("data_hash"),
+            "commit": environment.get("commit"), "checkpoint": file_hash(run.checkpoint),
+        },
+    }  # fmt: skip
+
+
+def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, facts: dict) -> dict:
+    probability = 1 / (1 + math.exp(-logit))
+    wanted = [(stream, view) for stream in config.model.streams for view in config.model.views]
+    alone = [f"crop {view}" for stream, view in pixels if stream == "crop" and ("whole", view) not in breast.images]
+    notes = []
+    if alone and config.data.orient:
+        how = f"as a {breast.side} breast is displayed" if breast.side else "with the chest wall on the left"
+        notes.append(f"{', '.join(alone)}: given without its film, assumed to lie {how}")
+    if config.data.crop_context and any(stream == "crop" for stream, _ in pixels):
+        square = f"squares {config.data.crop_context:g} times as wide as the lesion's box is long"
+        notes.append(f"this network learnt from {square} where there was no official crop: tighter ones are new to it")
+    if unused := [" ".join(key) for key in breast.images if key not in pixels]:
+        notes.append(f"not read by this network: {', '.join(unused)}")
+    return {
+        "research_use_only": NOTICE,
+        "breast": breast.name,
+        "probability": probability,
+        "probability_after_temperature": 1 / (1 + math.exp(-logit / facts["temperature"])),
+        "decision": "malignant" if probability >= facts["threshold"] else "benign",
+        "logit": logit,
+        **facts,
+        "images": {
+            " ".join(key): {"file": path.name, "sha256": file_hash(path)} for key, path in breast.images.items()
+        },
+        "missing": [" ".join(key) for key in wanted if key not in pixels],
+        "notes": notes,
+    }
+
+
+def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
+    """Write ``<breast>.json`` and ``<breast>.png``; return their paths.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written.
+    """
+    record = prediction.record
+    paths = folder / f"{record['breast']}.json", folder / f"{record['breast']}.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(paths[0], record)
+        draw_prediction(prediction).savefig(paths[1], dpi=DPI)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from None
+    return paths
+
+
+def draw_prediction(prediction: Prediction):
+    """Return the picture of a prediction: images, maps, probability, gates and the notice."""
+    record = prediction.record
+    given = dict.fromkeys([*(tuple(name.split()) for name in record["missing"]), *prediction.pixels])
+    keys = sorted(given, key=lambda key: (key[0] != "whole", key[1]))
+    weights = record["stream_gate"]
+    fused = f"stream weights: crop {weights['crop']:.2f}, whole {weights['whole']:.2f}" if weights else ""
+    missing = f"not given: {', '.join(record['missing'])}" if record["missing"] else "all images given"
+    is_above = record["probability"] >= record["threshold"]
+    lines = [
+        f"{record['breast']}: network's probability {record['probability']:.2f}, {'above' if is_above else 'below'} "
+        f"its threshold {record['threshold']:.2f}",
+        f"after temperature {record['temperature']:.2f}: probability {record['probability_after_temperature']:.2f}; "
+        + "; ".join(part for part in (fused, missing) if part),
+        f"run {record['run']['experiment']}/{record['run']['folder']}, config {record['run']['config'][:12]}",
+    ]
+    return figures.prediction_sheet(
+        {key: prediction.pixels.get(key) for key in keys}, prediction.maps, prediction.map_name, record["gates"],
+        record["probability"], record["threshold"], lines, NOTICE,
+    )  # fmt: skip

@@ -1,0 +1,172 @@
+"""Opening the test set: all runs of the frozen experiment list together, once, with a receipt.
+
+Threshold and temperature come from each run's validation predictions. A run whose test predictions
+exist is read, never scored again, so a committed record needs no checkpoint. A run of the ``paper`` cohort is scored on
+all three definitions of the test set: ``test`` (its own), ``test_official`` and ``test_lesion``.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from tqdm import tqdm
+
+from ..analysis.gates import examine
+from ..config import Profile, RunConfig
+from ..data.boxes import log_areas
+from ..data.collection import Collection
+from ..data.loader import test_loader
+from ..data.prepare import Prepared
+from ..errors import InputError
+from ..files import file_hash, write_json
+from ..statistics import evaluate_predictions
+from ..training.baselines import baseline_of
+from ..training.train import as_predictions, load_best, predict, train_run, with_choices
+from .executor import as_done, open_executor
+from .experiments import FROZEN, experiment_configs, list_hash
+from .receipts import added_after, first_opening
+from .records import PROTOCOL, Run, describe_environment, find_run, part_of
+
+ALSO = {"test_official": "official", "test_lesion": "lesion"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run whose test predictions exist, and whether they were made just now."""
+
+    run: Run
+    is_new: bool
+
+
+def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool = False) -> dict[str, list[Run]]:
+    """Train what is missing of the frozen list, then open the test set for all of it: experiment -> runs, by seed."""
+    configs = experiment_configs(profile, "all")
+    for config in configs:
+        train_run(config, collection, progress=progress)
+    runs: dict[str, list[Run]] = {}
+    for opened in evaluate_profile(profile, collection):
+        runs.setdefault(opened.run.config.experiment, []).append(opened.run)
+    return runs
+
+
+def evaluate_profile(
+    profile: Profile, collection: Collection, *, workers: int = 1, progress: bool = False
+) -> list[Opened]:
+    """Score every run of the frozen list on the test set, in ``workers`` processes, under one receipt.
+
+    Raises
+    ------
+    InputError
+        A run of the list is not finished: the test set is opened for all of them or for none.
+    """
+    runs = [_finished(config, collection, profile) for config in experiment_configs(profile, "all")]
+    if all(run.is_evaluated for run in runs):
+        return [Opened(run, is_new=False) for run in runs]
+    opening, first = _opening(profile.name, runs) | {"list_hash": list_hash(profile)}, first_opening(runs)
+    opened_cohorts(runs[0].config, collection)  # decoded here, once, and not by every worker
+    tasks = [(run, collection, opening | {"added_after": added_after(run, first)}) for run in runs]
+    with open_executor(workers) as (executor, n):
+        done = as_done(executor, n, _open, tasks)
+        bar = tqdm(done, desc="opening", unit="run", total=len(tasks), disable=not progress, dynamic_ncols=True)
+        opened = {one.run.folder: one for one in bar}
+    return [opened[run.folder] for run in runs]
+
+
+def _open(task: tuple) -> Opened:
+    return open_test_set(*task)
+
+
+def open_test_set(run: Run, collection: Collection, opening: dict | None = None) -> Opened:
+    """Add the test rows to a finished run's predictions and metrics, and leave ``receipt.json``.
+
+    Without an ``opening``, that of a profile's list, the run is exploratory.
+    """
+    if run.is_evaluated:
+        return Opened(run, is_new=False)
+    # A process that died between the two files of `finish` has left test rows here already.
+    validation = part_of(run.predictions, "validation")
+    cohorts = opened_cohorts(run.config, collection)
+    choices = validation[["threshold", "temperature"]].iloc[0]
+    hashes = {split: prepared.fingerprint for split, prepared in cohorts.items()}
+    receipt = (opening or _opening(None, [run])) | {"test_data_hashes": hashes}
+    write_json(run.folder / "receipt.json", receipt)  # before any test row reaches the disk
+    frames = {split: with_choices(frame, *choices) for split, frame in _score(run, collection, cohorts).items()}
+    run.finish(
+        pd.concat([validation, *frames.values()], ignore_index=True),
+        run.metrics | {split: evaluate_predictions(frame) for split, frame in frames.items()},
+    )
+    return Opened(run, is_new=True)
+
+
+def opened_cohorts(config: RunConfig, collection: Collection) -> dict[str, Prepared]:
+    """Return the test breasts of a run: ``test``, its own definition, and of the ``paper`` cohort ``ALSO``.
+
+    Where a lesion's crop cannot be told from another's in the same film (on the 800-px set), ``test_lesion`` lacks it.
+    """
+    data, *reads = config.inputs
+    cohorts = {"test": collection.prepare("test", data, *reads)}
+    if data.definition == "paper":
+        for split, definition in ALSO.items():
+            allowed = data.allow_missing or definition == "lesion"
+            other = data.model_copy(update={"definition": definition, "allow_missing": allowed})
+            prepared = collection.prepare("test", other, *reads)
+            cohorts[split] = _complete(prepared, config) if definition == "lesion" else prepared
+    return cohorts
+
+
+def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
+    """Return a trained run's predictions on another collection, at its own threshold and temperature.
+
+    Nothing is written: the run's record stays what its own test set said. A stream that the collection lacks is masked.
+    """
+    prepared = collection.prepare("test", *run.config.inputs)
+    frame = predict(load_best(run), test_loader(prepared, run.config.train), prepared.cohort.assign(split="external"))
+    return with_choices(frame, *run.predictions[["threshold", "temperature"]].iloc[0])
+
+
+def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Run:
+    run = find_run(config, collection.prepare("train", *config.inputs).fingerprint)
+    if run is None:
+        raise InputError(
+            f"{config.experiment}, seed {config.seed}: not trained yet, so the test set stays closed; "
+            f"run `mammo run --experiment {config.experiment} --profile {profile.name}` first"
+        )
+    return run
+
+
+def _score(run: Run, collection: Collection, cohorts: dict[str, Prepared]) -> dict[str, pd.DataFrame]:
+    """Return each cohort's predictions, its split named by its key."""
+    named = {split: prepared.cohort.assign(split=split) for split, prepared in cohorts.items()}
+    if run.config.baseline:
+        fitted = baseline_of(run.config, collection)
+        return {split: as_predictions(cohort, fitted(cohorts[split], cohort)) for split, cohort in named.items()}
+    network = load_best(run)
+    if run.interventions is not None:  # absent from records older than interventions
+        areas = log_areas(named["test"], collection.source, run.config.data)
+        examine(run, network, test_loader(cohorts["test"], run.config.train), named["test"], areas)
+    return {
+        split: predict(network, test_loader(cohorts[split], run.config.train), cohort)
+        for split, cohort in named.items()
+    }
+
+
+def _complete(prepared: Prepared, config: RunConfig) -> Prepared:
+    """Leave out the samples that lack one of the config's views."""
+    has_all = prepared.cohort[[f"whole_{view}" for view in config.model.views]].notna().all(axis=1)
+    kept = prepared.cohort[has_all].reset_index(drop=True)
+    index = prepared.index[prepared.index["sample_id"].isin(kept["sample_id"])].reset_index(drop=True)
+    return replace(prepared, cohort=kept, index=index)
+
+
+def _opening(profile_name: str | None, runs: list[Run]) -> dict:
+    """Return what all receipts of one opening share."""
+    return {
+        "opened_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "profile": profile_name,
+        "runs": [run.name for run in runs],
+        "experiments_hash": file_hash(FROZEN),
+        "protocol_hash": file_hash(PROTOCOL),
+        "environment": describe_environment(),
+    }

@@ -1,0 +1,99 @@
+"""Where independent work runs: in this process, in a pool of processes, or on a Dask cluster.
+
+Every place is a ``concurrent.futures`` executor, so the work does not know where it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
+from itertools import islice
+
+from ..errors import InputError
+
+IN_FLIGHT = 4  # tasks handed out per worker: enough that none waits, few enough that memory does not grow with the list
+
+
+class InProcess(Executor):
+    """Runs each task when it is submitted."""
+
+    def submit(self, function, /, *arguments, **options) -> Future:
+        """Run a task and return its finished future."""
+        future = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def open_executor(workers: int | None = None, cluster: str | None = None) -> Iterator[tuple[Executor, int]]:
+    """Yield an executor and its number of workers: a Dask ``cluster`` (an address), else local processes.
+
+    Raises
+    ------
+    InputError
+        No scheduler answers at the address, or the extra ``cluster`` is not installed.
+    """
+    if cluster:
+        with _dask_client(cluster) as client:
+            yield client.get_executor(), max(1, sum(client.nthreads().values()))
+        return
+    workers = workers or os.cpu_count() or 1
+    if workers == 1:
+        yield InProcess(), 1
+        return
+    from loky import (
+        ProcessPoolExecutor,
+    )  # its workers do not import the caller's main module, and a dead one is noticed
+
+    pool = ProcessPoolExecutor(workers)
+    try:
+        yield pool, workers
+        pool.shutdown(wait=True)
+    except BaseException:
+        pool.shutdown(wait=True, kill_workers=True)
+        raise
+
+
+def as_done(executor: Executor, workers: int, function: Callable, tasks: Iterable) -> Iterator:
+    """Yield the result of ``function(task)`` of each task, in the order in which they finish.
+
+    Raises
+    ------
+    InputError
+        A worker process died.
+    """
+    tasks, pending = iter(tasks), set()
+    while True:
+        pending |= {executor.submit(function, task) for task in islice(tasks, IN_FLIGHT * workers - len(pending))}
+        if not pending:
+            return
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield _result(future)
+
+
+def _result(future: Future):
+    from concurrent.futures import BrokenExecutor
+
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise InputError(
+            f"a worker process died ({type(error).__name__}), most often for lack of memory; lower --workers and go on"
+        ) from None
+
+
+def _dask_client(address: str):
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("--cluster needs the extra 'cluster': pip install -e '.[cluster]'") from None
+    try:
+        return Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--cluster {address}: no Dask scheduler answers there ({error})") from None

@@ -1,0 +1,70 @@
+"""The frozen list of experiments: names, how each differs from its profile's run, and groups of names.
+
+``book/experiments.json`` holds ``experiments`` (name -> ``question``, ``overrides``, and ``profiles`` where not every
+profile runs it) and ``groups`` (name -> experiment names).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..config import MATERIAL, Profile, RunConfig, closest, describe, fingerprint, identity, merged
+from ..errors import InputError
+from ..files import read_json
+
+FROZEN = MATERIAL / "book" / "experiments.json"
+
+
+def read_experiments(profile: Profile, path: Path = FROZEN) -> dict[str, dict]:
+    """Return the experiments of a profile: name -> ``question``, ``overrides``."""
+    experiments = _read(path)["experiments"]
+    return {name: one for name, one in experiments.items() if profile.name in one.get("profiles", [profile.name])}
+
+
+def read_groups(path: Path = FROZEN) -> dict[str, list[str]]:
+    """Return the groups of the list: name -> experiment names, whichever profile runs them."""
+    return _read(path).get("groups", {})
+
+
+def experiment_configs(profile: Profile, name: str, path: Path = FROZEN) -> list[RunConfig]:
+    """Return the run configs of an experiment, or of every experiment of a group, under a profile: one per seed.
+
+    Raises
+    ------
+    InputError
+        The name is unknown, the profile does not run it, or its overrides make no valid config.
+    """
+    experiments, content = read_experiments(profile, path), _read(path)
+    groups = content.get("groups", {}) | {"all": list(experiments)}
+    members = [one for one in groups.get(name, [name]) if one in experiments]
+    if not members:
+        known = [*experiments, *groups]
+        everywhere = " (other profiles run it)" if name in content["experiments"] or name in groups else ""
+        raise InputError(
+            f"unknown experiment {name!r} in profile {profile.name!r}{everywhere}: choose one of {', '.join(known)}"
+            f"{closest(name, known)}"
+        )
+    return [config for one in members for config in _configs(profile, one, experiments[one], path)]
+
+
+def list_hash(profile: Profile) -> str:
+    """Return the SHA-256 of the runs that the frozen list means under a profile: what a receipt vouches for."""
+    return fingerprint([identity(config) for config in experiment_configs(profile, "all")])
+
+
+def _configs(profile: Profile, name: str, experiment: dict, path: Path) -> list[RunConfig]:
+    fields = merged(profile.run.model_dump(), experiment.get("overrides", {}))
+    try:
+        base = RunConfig.model_validate(fields | {"experiment": name})
+    except ValidationError as error:
+        raise InputError(f"{path}: experiment {name}: {describe(error)}") from None
+    return [base.model_copy(update={"seed": seed}) for seed in profile.seeds]
+
+
+def _read(path: Path) -> dict:
+    content = read_json(path, "restore it from the repository")
+    if not isinstance(content.get("experiments"), dict):
+        raise InputError(f"{path}: not a list of experiments; restore it from the repository")
+    return content

@@ -1,0 +1,184 @@
+"""What watches a training run: its history, a loss that is no number, and two ways to fail that look like success."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from ..analysis.diagnostics import Finding, fusion_dominance, gate_saturation, overcalling
+from ..analysis.gates import GateValues, TokenGates, gate_values, join, overheard_token_gates, summarise
+from ..errors import InputError
+from ..files import write_csv, write_parquet
+
+PATIENCE = 2  # epochs before the first warning: at the start every network does so
+
+
+class History(Callback):
+    """Write one row per epoch to ``history.csv``; the rows travel in the checkpoint."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.rows: list[dict] = []
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer, module):
+        """Start the epoch's clock."""
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, trainer, module):
+        """Close the epoch's row before the checkpoint of this epoch is written."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {"epoch": trainer.current_epoch, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], **values}
+        self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
+
+    def on_train_epoch_end(self, trainer, module):
+        """Complete the row with the training loss and write the table."""
+        self.rows[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        if trainer.is_global_zero:
+            write_csv(self.folder / "history.csv", pd.DataFrame(self.rows))
+
+    def state_dict(self):
+        """Return the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state):
+        """Take up the rows of an interrupted run."""
+        self.rows = state["rows"]
+
+
+class RecordGates(Callback):
+    """Write what the gates were on validation in every epoch; the rows travel in the checkpoint.
+
+    ``gate_history.parquet`` has one row per epoch and gate (``kind stream view stage block`` as in
+    :mod:`mammo_lib.analysis.gates`): ``mean sd low high`` over ``n`` breasts, and the mean ``spread`` within a view.
+    Per-breast values are kept for the weights that are kept, see :func:`mammo_lib.analysis.gates.examine`.
+    """
+
+    def __init__(self, folder: Path, views: tuple[str, ...]):
+        self.folder, self.views = folder, views
+        self.rows: list[dict] = []
+        self.breasts: list[torch.Tensor] = []
+        self.seen: list[GateValues] = []
+        self.hearing = contextlib.ExitStack()
+        self.heard: TokenGates = {}
+
+    def on_validation_epoch_start(self, trainer, module):
+        """Forget the epoch before and listen to the mixers."""
+        self.breasts, self.seen = [], []
+        self.heard = self.hearing.enter_context(overheard_token_gates(module.model))
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_index, dataloader_index=0):
+        """Reduce the batch's gates to two numbers per view, still on the device."""
+        self.breasts.append(batch["row"])
+        self.seen.append(gate_values(outputs, self.heard, batch["present"]))
+        for passes in (passes for blocks in self.heard.values() for passes in blocks.values()):
+            passes.clear()
+
+    def on_validation_epoch_end(self, trainer, module):
+        """Add the epoch's rows and write the table."""
+        self.hearing.close()
+        numbers = join(self.seen)
+        if trainer.world_size > 1:
+            numbers = self._of_all_processes(module, numbers)
+        epoch = summarise(numbers, self.views)
+        self.rows += [{"epoch": trainer.current_epoch, **row} for row in epoch]
+        if self.rows and trainer.is_global_zero:
+            write_parquet(self.folder / "gate_history.parquet", pd.DataFrame(self.rows))
+
+    def of_epoch(self, epoch: int) -> pd.DataFrame:
+        """Return the rows of an epoch's SeqMoE gates."""
+        return pd.DataFrame([row for row in self.rows if row["epoch"] == epoch and row["kind"] == "seqmoe"])
+
+    def _of_all_processes(self, module, numbers: GateValues) -> GateValues:
+        """Gather every process's breasts; the sampler repeats some, so that all processes have equally many."""
+        rows = module.all_gather(torch.cat(self.breasts)).flatten().cpu().numpy()
+        first = np.unique(rows, return_index=True)[1]
+        fusion = None if numbers.fusion is None else module.all_gather(numbers.fusion).flatten(0, 1)[first]
+        return GateValues(numbers.keys, module.all_gather(numbers.values).flatten(0, 1)[first], fusion)
+
+    def state_dict(self):
+        """Return the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state):
+        """Take up the rows of an interrupted run."""
+        self.rows = state["rows"]
+
+
+class StopAtNaN(Callback):
+    """End a run whose loss is no number, and say where and why.
+
+    Raises
+    ------
+    InputError
+        With the epoch, the step, the breasts of the batch and the likely cause.
+    """
+
+    def __init__(self, breasts: list[str], config):
+        self.breasts, self.config = breasts, config
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+        """Look at the loss of the batch."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if torch.isfinite(loss):
+            return
+        names = ", ".join(self.breasts[row] for row in batch["row"].tolist())
+        broken = [stream for stream, images in batch["images"].items() if not torch.isfinite(images).all()]
+        train = self.config.train
+        if broken:
+            cause = f"pixels of the {' and '.join(broken)} stream are no numbers: prepare the data again"
+        elif train.precision == "16-mixed":
+            cause = "16-bit floats overflow: take train.precision 'bf16-mixed' or '32-true'"
+        else:
+            clip = "" if train.gradient_clip else ", or set train.gradient_clip to 1"
+            cause = f"steps too large: lower train.learning_rate ({train.learning_rate:g}){clip}"
+        raise InputError(
+            f"the loss is {float(loss)} at epoch {trainer.current_epoch}, step {trainer.global_step} "
+            f"(breasts {names}); {cause}"
+        )
+
+
+class WatchFailures(Callback):
+    """Warn once, with the number, where validation shows a failure of :mod:`mammo_lib.analysis.diagnostics`.
+
+    ``recorder``, which comes first in the trainer's list, has the epoch's gates; ``gate_bias`` is their initial bias.
+    """
+
+    def __init__(self, recorder: RecordGates | None = None, gate_bias: float = 0.0):
+        self.recorder, self.gate_bias = recorder, gate_bias
+        self.told: set[str] = set()
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, module):
+        """Judge the validation breasts that the module has gathered in this epoch."""
+        if trainer.current_epoch < PATIENCE or not module.seen:
+            return
+        label, probability, crop_weight = (
+            torch.cat(column).float().cpu().numpy() for column in zip(*module.seen, strict=True)
+        )
+        findings = [overcalling(label, probability), fusion_dominance(crop_weight)]
+        gates = self.recorder.of_epoch(trainer.current_epoch) if self.recorder else pd.DataFrame()
+        if len(gates):
+            findings.append(gate_saturation(gates, self.gate_bias))
+        for finding in findings:
+            self._tell(finding, trainer.current_epoch)
+
+    def _tell(self, finding: Finding, epoch: int) -> None:
+        if finding.holds and finding.name not in self.told:
+            self.told.add(finding.name)
+            warnings.warn(f"epoch {epoch}, validation: {finding.sentence}", RuntimeWarning, stacklevel=2)
+
+    def state_dict(self):
+        """Return what was said, so that a resumed run does not say it again."""
+        return {"told": sorted(self.told)}
+
+    def load_state_dict(self, state):
+        """Take up what was said."""
+        self.told = set(state["told"])

@@ -1,0 +1,93 @@
+"""What every training loop here shares: parameter groups, the schedule, and Lightning kept quiet and helpful."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..config import RunConfig
+from ..errors import InputError
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, learning_rate: float, encoder_learning_rate: float
+) -> list[dict]:
+    """Split parameters by rate (backbones, the rest) and decay (matrices; vectors, ``A_log`` and ``D`` never decay)."""
+    groups: dict[tuple[float, float], list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_exempt = parameter.ndim <= 1 or name.endswith((".A_log", ".D"))
+            rate = encoder_learning_rate if ".backbone." in name else learning_rate
+            groups.setdefault((rate, 0.0 if is_exempt else weight_decay), []).append(parameter)
+    return [{"params": own, "lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()]
+
+
+def cosine_schedule(total_steps: int, warmup_steps: int):
+    """Return step -> factor of the peak learning rate: linear warm-up, then half a cosine down to zero."""
+    warmup = min(total_steps - 1, warmup_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+    return factor
+
+
+@contextlib.contextmanager
+def checkpoints_beside(folder: Path):
+    """Let Lightning write its checkpoints below ``folder`` until they are whole and get their name.
+
+    It writes them where the system keeps temporary files. From another file system a move is a copy, and a kill in the
+    middle of it would leave a checkpoint from which no run can go on. Of several processes the first one writes.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        yield
+        return
+    partial, before = folder / ".partial", tempfile.tempdir
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed run
+    partial.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(partial)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def memory_advice(config: RunConfig):
+    """Turn running out of memory into a line that says what to lower."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        train = config.train
+        advice = "" if "bf16" in train.precision else ", or set train.precision to 'bf16-mixed'"
+        raise InputError(
+            f"out of memory: lower train.batch_size ({train.batch_size}) or data.image_size "
+            f"({list(config.data.image_size)}){advice}; given again, the run goes on after its last whole epoch"
+        ) from error
+
+
+class quiet_lightning(warnings.catch_warnings):  # noqa: N801  (a context manager, used like a function)
+    """Silence Lightning's start-up lines and its advice on worker counts; real warnings pass."""
+
+    def __enter__(self):
+        super().__enter__()
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode at the start of training.*")  # frozen stages
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,64 @@
+"""What the readers of the films wrote down, as features and as targets: assessment, subtlety, density, words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from ..data.cohort import assign_folds
+
+WORDS = ("mass_shape", "mass_margins", "calc_type", "calc_distribution")
+READINGS = ("assessment", "subtlety", "density")
+PENALTIES = np.logspace(-5, 1, 4)
+FOLDS = 5
+
+
+def metadata(table: pd.DataFrame, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return the readings, and one column per shape or margin word: does any lesion of the breast have it?"""
+    names = [name for name in WORDS if name in table]
+    words = [f"{name}_{word}" for name in names for word in _vocabulary(table[name])]
+    breast = table["patient_id"] + "_" + table["laterality"]
+    has = pd.DataFrame(0.0, index=cohort["breast_id"].unique(), columns=words)
+    for name in names:
+        for key, text in zip(breast, table[name].fillna(""), strict=True):
+            if key in has.index and text:
+                has.loc[key, [f"{name}_{word}" for word in text.split("-")]] = 1.0
+    readings = cohort[list(READINGS)].astype(float).reset_index(drop=True)
+    return readings.join(has.loc[cohort["breast_id"]].reset_index(drop=True))
+
+
+def reader_probability(table: pd.DataFrame, cohort: pd.DataFrame, seed: int) -> np.ndarray:
+    """Return the probability of malignancy that the words of the tables give each training breast, out of fold.
+
+    Generalised distillation (Lopez-Paz et al. 2016): what is known in training alone teaches a network that will not
+    have it. Each breast is judged by a model that was fitted on other patients.
+    """
+    features, folds = metadata(table, cohort), assign_folds(cohort, FOLDS, seed).to_numpy()
+    probability = np.full(len(cohort), np.nan)
+    for fold in range(FOLDS):
+        held_out = folds == fold
+        model = fit_logistic(features[~held_out], cohort[~held_out], seed)
+        probability[held_out] = model.predict_proba(features[held_out].to_numpy(float))[:, 1]
+    return probability
+
+
+def fit_logistic(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> Callable:
+    """Return a logistic regression on standardised features, its penalty chosen over folds of training patients."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    impute = SimpleImputer(strategy="median", keep_empty_features=True)
+    pipeline = make_pipeline(impute, StandardScaler(), LogisticRegression(max_iter=2000))
+    rarest = int(train.groupby("label")["patient_id"].nunique().min())
+    folds = StratifiedGroupKFold(max(2, min(5, rarest)), shuffle=True, random_state=seed)
+    search = GridSearchCV(pipeline, {"logisticregression__C": PENALTIES}, scoring="roc_auc", cv=folds)
+    return search.fit(features.to_numpy(float), train["label"].to_numpy(), groups=train["patient_id"].to_numpy())
+
+
+def _vocabulary(column: pd.Series) -> list[str]:
+    return sorted({word for text in column.dropna() for word in text.split("-")})

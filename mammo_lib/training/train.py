@@ -1,0 +1,232 @@
+"""Training: one run config and one collection in, one finished run folder out.
+
+Lightning owns the loop, the checkpoints, the progress bar and the devices. What is
+ours: the parameter groups, the schedule, the reseeding that makes a resumed run equal
+to an uninterrupted one, and the record that is left behind. Only training breasts are
+read here; the test set is opened by :mod:`mammo_lib.runs.evaluate`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import filelock
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from torch import nn
+from torchmetrics.classification import BinaryAUROC
+
+from ..analysis.gates import examine
+from ..config import RunConfig
+from ..data.boxes import log_areas
+from ..data.cohort import split_cohort
+from ..data.collection import Collection
+from ..data.loader import UNKNOWN, MammogramData
+from ..data.prepare import Prepared
+from ..models import MammoMambaOutput, build_model, mean_log_odds, score_passes
+from ..models.mammo_mamba import without_weights
+from ..runs.records import Run, find_run, start_run
+from ..statistics import evaluate_predictions, fit_temperature, youden_threshold
+from .baselines import baseline_of
+from .callbacks import History, RecordGates, StopAtNaN, WatchFailures
+from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
+from .readers import reader_probability
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # above 0 in a run's second and later processes, whoever started them
+
+
+class Classifier(lightning.LightningModule):
+    """Mammo-Mamba under the paper's loss and optimiser, with the options of the config."""
+
+    def __init__(self, config: RunConfig, reader_probability: np.ndarray | None = None):
+        super().__init__()
+        self.config = config
+        readers = None if reader_probability is None else torch.tensor(reader_probability, dtype=torch.float32)
+        self.register_buffer("reader_probability", readers, persistent=False)  # one per training breast
+        self.model = build_model(config)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing, ignore_index=UNKNOWN)
+        self.validation_auc = BinaryAUROC()
+        self.seen: list[tuple[torch.Tensor, ...]] = []  # label, probability, crop weight of the validation so far
+
+    def forward(self, batch: dict):
+        """Return the model's output for a batch."""
+        return self.model(batch)
+
+    def passes(self, batch: dict, overrides=None) -> list[MammoMambaOutput]:
+        """Return the output for the images as they are and, where the config averages flips, upside down."""
+        return score_passes(self.model, batch, flip_averaging=self.config.train.flip_averaging, overrides=overrides)
+
+    def score(self, batch: dict, overrides=None) -> tuple[torch.Tensor, MammoMambaOutput]:
+        """Return a batch's logits of malignancy, (batch,), and the output for the images as they are."""
+        passes = self.passes(batch, overrides)
+        return mean_log_odds(passes), passes[0]
+
+    def target(self, batch: dict) -> torch.Tensor:
+        """Return the probabilities of benign and malignant to learn, (batch, 2): the label, mixed with the readers'."""
+        malignant = batch["label"].float()
+        if self.reader_probability is not None:
+            share = self.config.train.reader_labels
+            malignant = (1 - share) * malignant + share * self.reader_probability[batch["row"]]
+        return torch.stack([1 - malignant, malignant], dim=1)
+
+    def on_train_epoch_start(self):
+        """Draw each epoch's noise from (seed, epoch, rank), so that it does not matter where a run was interrupted."""
+        torch.manual_seed(
+            np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0]
+        )
+
+    def on_validation_epoch_start(self):
+        """Forget the validation of the epoch before."""
+        self.seen.clear()
+
+    def training_step(self, batch: dict, _):
+        """Return the smoothed cross-entropy of a batch."""
+        output = self.model(batch)
+        loss = self.loss(output.logits, self.target(batch))
+        for name in self.config.model.targets[1:]:
+            if (batch["targets"][name] != UNKNOWN).any():
+                loss = loss + self.loss(output.target_logits[name], batch["targets"][name])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["label"]), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: dict, _) -> MammoMambaOutput:
+        """Accumulate the loss of the images as they are, and the AUC; return the output, which callbacks read."""
+        train = self.config.train
+        is_averaged = train.flip_averaging and train.best_epoch == "as_scored"
+        passes = score_passes(self.model, batch, flip_averaging=is_averaged)
+        output, probability = passes[0], mean_log_odds(passes).sigmoid()
+        self.validation_auc.update(probability, batch["label"])
+        loss = self.loss(output.logits, batch["label"])
+        half = torch.full_like(probability, 0.5)
+        weight = half if output.stream_gate is None else output.stream_gate.float().mean(dim=1)
+        self.seen.append((batch["label"], probability, weight))
+        if output.stream_gate is not None:
+            self.log("crop_weight", weight.mean(), batch_size=len(weight), sync_dist=True)
+        self.log("validation_loss", loss, batch_size=len(batch["label"]), sync_dist=True, prog_bar=True)
+        self.log("validation_auc", self.validation_auc, prog_bar=True)
+        return output
+
+    def configure_optimizers(self):
+        """AdamW with a linear warm-up and a cosine decay to zero, per step."""
+        train = self.config.train
+        slower = train.encoder_rate if self.config.model.is_pretrained else 1.0
+        groups = parameter_groups(self.model, train.weight_decay, train.learning_rate, slower * train.learning_rate)
+        optimizer = torch.optim.AdamW(groups)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = cosine_schedule(total, round(total * train.warmup_epochs / train.epochs))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def train_run(config: RunConfig, collection: Collection, *, progress: bool = False) -> Run:
+    """Train one run, or return it if it is finished; an interrupted one goes on after its last whole epoch.
+
+    The weights kept are those of the best validation AUC; the decision threshold is the Youden point of the validation
+    predictions, and the temperature minimises their log loss.
+
+    Raises
+    ------
+    InputError
+        The loss became no number, or memory ran out: the message says which setting to change.
+    """
+    prepared = collection.prepare("train", *config.inputs)
+    finished = find_run(config, prepared.fingerprint)
+    if finished:
+        return finished
+    run = start_run(config, prepared.fingerprint)
+    with one_process_per_run(run):
+        if run.is_finished:
+            return run
+        if config.baseline:
+            validation = split_cohort(config.data, prepared.cohort)["validation"]
+            frame = as_predictions(validation, baseline_of(config, collection)(prepared, validation))
+        else:
+            data = data_of(config, prepared)
+            lightning.seed_everything(config.seed, verbose=False)
+            readers = None
+            if config.train.reader_labels:
+                readers = reader_probability(collection.table, data.cohort("train"), config.seed)
+            fit(run, Classifier(config, readers), data, progress=progress)
+            best, validation = load_best(run), data.cohort("validation")
+            frame = predict(best, data.val_dataloader(), validation)
+            examine(run, best, data.val_dataloader(), validation, log_areas(validation, collection.source, config.data))
+        label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
+        threshold = youden_threshold(label, frame["probability"].to_numpy())
+        frame = with_choices(frame, threshold, fit_temperature(label, logit))
+        run.finish(frame, {"validation": evaluate_predictions(frame)})
+    return run
+
+
+def data_of(config: RunConfig, prepared: Prepared) -> MammogramData:
+    """Return the training and validation breasts of a run."""
+    return MammogramData(prepared, config.data, config.train, config.model.targets, config.seed)
+
+
+def one_process_per_run(run: Run):
+    """Hold the run's lock: a notebook and a command never train the same run; the processes of one run share it."""
+    is_helper = any(int(os.environ.get(name, 0)) > 0 for name in RANKS)
+    return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
+
+
+def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
+    """Run Lightning's loop, from ``last.ckpt`` if there is one."""
+    config = classifier.config
+    best = ModelCheckpoint(
+        run.folder, "best", "validation_auc", mode="max", save_last=True, enable_version_counter=False
+    )
+    patience = EarlyStopping("validation_auc", mode="max", patience=config.train.patience)
+    breasts = data.cohort("train")["sample_id"].tolist()
+    recorder = RecordGates(run.folder, config.model.views)
+    gate = config.model.gate
+    watch = WatchFailures(recorder, gate.bias) if gate.kind == "learned" else WatchFailures()
+    callbacks = [History(run.folder), recorder, best, patience, StopAtNaN(breasts, config), watch]
+    if config.train.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=config.train.ema_decay))
+    if progress:
+        callbacks.append(TQDMProgressBar())
+    last = run.folder / "last.ckpt"
+    with quiet_lightning(), memory_advice(config), checkpoints_beside(run.folder):
+        trainer = lightning.Trainer(
+            max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
+            strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,
+            callbacks=callbacks, logger=False,
+            enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
+        )  # fmt: skip
+        trainer.fit(classifier, datamodule=data, ckpt_path=last if last.exists() else None)
+
+
+def load_best(run: Run) -> Classifier:
+    """Return the run's network with the weights that were best on validation, in eval mode."""
+    classifier = Classifier(without_weights(run.config))
+    classifier.load_state_dict(torch.load(run.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return classifier.eval().to(device)
+
+
+@torch.inference_mode()
+def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per breast of ``cohort``: who it is, its label, the logit and the probability of malignancy."""
+    logits = np.full(len(cohort), np.nan)
+    for batch in loader:
+        batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
+        logits[batch["row"].cpu().numpy()] = classifier.score(batch)[0].cpu().numpy()
+    return as_predictions(cohort, logits)
+
+
+def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
+    """Put logits of malignancy beside who the breasts of a cohort are."""
+    known = cohort[
+        ["sample_id", "patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]
+    ].reset_index(drop=True)
+    has = {f"has_{view}": cohort[f"whole_{view}"].notna().to_numpy() for view in ("CC", "MLO")}
+    return known.assign(logit=logits, probability=1 / (1 + np.exp(-logits)), **has)
+
+
+def with_choices(frame: pd.DataFrame, threshold: float, temperature: float) -> pd.DataFrame:
+    """Record what validation chose, the decision threshold and the temperature, beside every probability."""
+    return frame.assign(threshold=float(threshold), temperature=float(temperature))

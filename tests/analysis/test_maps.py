@@ -1,0 +1,281 @@
+"""Maps: where a cell lies, what its number is, and a permutation test that is right by hand and at random."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+
+from mammo_lib import figures
+from mammo_lib.analysis import maps
+from mammo_lib.config import RunConfig, merged
+from mammo_lib.data.boxes import lesion_boxes, to_prepared
+from mammo_lib.data.cbis_ddsm.sources import open_source
+from mammo_lib.data.phantom.exams import write_phantom
+from mammo_lib.models import log_odds
+from mammo_lib.models.mambavision import Attention
+from mammo_lib.training.train import Classifier
+
+
+def classifier_of(tiny_profile, size=64, **model):
+    torch.manual_seed(0)
+    config = RunConfig.model_validate(
+        merged(tiny_profile.run.model_dump(), {"model": model, "data": {"image_size": (size, size)}})
+    )
+    classifier = Classifier(config).eval()
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return classifier
+
+
+def batch_of(n=3, size=64):
+    """Random images; the first breast lacks its whole MLO view."""
+    generator = torch.Generator().manual_seed(1)
+    images = {stream: torch.rand(n, 2, 1, size, size, generator=generator) for stream in ("crop", "whole")}
+    present = {stream: torch.ones(n, 2, dtype=torch.bool) for stream in images}
+    present["whole"][0, 1] = False
+    return {"images": images, "present": present}
+
+
+def test_a_cell_is_drawn_as_the_square_that_it_covers():
+    one = maps.SpatialMap("gate", "whole", "CC", "stage3_block0", np.array([[[1.0, 2.0], [3.0, 4.0]]]), 2)
+    assert one.on_image(0, (3, 3)).tolist() == [[1, 1, 2], [1, 1, 2], [3, 3, 4]]
+
+
+def test_attention_received_weighs_the_values():
+    # With one head, V = I and no projection, the mean output over queries is sum_k received_k x_k.
+    torch.manual_seed(0)
+    attention = Attention(8, 1).double()
+    with torch.no_grad():
+        attention.qkv.weight[16:] = torch.eye(8)
+        attention.proj.weight.copy_(torch.eye(8))
+        attention.qkv.bias.zero_()
+        attention.proj.bias.zero_()
+        attention.qkv.weight[:16] *= 50
+    x = torch.randn(3, 5, 8, dtype=torch.float64)
+    received = maps.attention_received(attention, x)
+    torch.testing.assert_close(torch.einsum("wk,wkd->wd", received, x), attention(x).mean(dim=1))
+    assert received.std() > 0.01  # not uniform, so that the law above says something
+
+
+@pytest.mark.parametrize(
+    ("scope", "stride"), [("token", {"stage3": 16, "stage4": 32}), ("window", {"stage3": 64, "stage4": 64})]
+)
+def test_gates_lie_where_the_network_says(tiny_profile, scope, stride):
+    classifier, batch = classifier_of(tiny_profile, gate={"scope": scope}), batch_of()
+    found = [one for one in maps.forward_maps(classifier, batch) if one.kind == "gate"]
+    gates = classifier(batch).gates
+    assert {one.block for one in found} == set(gates["crop"])
+    for one in found:
+        expected = gates[one.stream][one.block][:, ("CC", "MLO").index(one.view)]
+        np.testing.assert_allclose(one.values, expected.detach().numpy(), rtol=1e-5)
+        assert one.stride == stride[one.block[:6]]
+        assert one.on_image(1, (64, 64)).shape == (64, 64)
+        assert np.isnan(one.values[0]).all() == ((one.stream, one.view) == ("whole", "MLO"))
+
+
+def test_one_gate_per_image_has_no_place(tiny_profile):
+    assert {one.kind for one in maps.forward_maps(classifier_of(tiny_profile), batch_of())} == {"attention"}
+
+
+def test_the_gate_of_the_convolution_is_recomputed_from_its_input(tiny_profile):
+    classifier = classifier_of(tiny_profile, mixer="gated_conv")
+    for module in classifier.modules():
+        if isinstance(module, maps.GatedConvMixer):
+            torch.nn.init.zeros_(module.gate.weight)
+            torch.nn.init.constant_(module.gate.bias, 1.0)
+    found = [one for one in maps.forward_maps(classifier, batch_of()) if one.kind == "mixer_gate"]
+    assert len(found) == 2 * 2 * 3  # streams, views, blocks with a mixer: two in stage 3, one in stage 4
+    for one in found:
+        np.testing.assert_allclose(one.values[1:], 1 / (1 + np.exp(-1)), rtol=1e-5)
+
+
+def test_token_maps_keep_rows_and_columns_apart(tiny_profile):
+    # 80 px: stage 3 has 5 x 5 tokens in windows of 5. A gate that opens with the first channel of its input shows
+    # that channel, row by row.
+    classifier = classifier_of(tiny_profile, size=80, mixer="gated_conv")
+    encoder = classifier.model.encoders["whole"]
+    mixer = encoder.network.backbone.levels[2].blocks[0].mixer
+    with torch.no_grad():
+        mixer.gate.weight.zero_()
+        mixer.gate.weight[:, 0] = 1
+        mixer.gate.bias.zero_()
+    batch = batch_of(size=80)
+    found = next(
+        one for one in maps.forward_maps(classifier, batch)
+        if (one.kind, one.stream, one.view, one.block) == ("mixer_gate", "whole", "CC", "stage3_block0")
+    )  # fmt: skip
+    stem = encoder.network.backbone
+    with torch.no_grad():
+        x = (batch["images"]["whole"][2, :1] - encoder.mean) / encoder.std
+        x = stem.patch_embed(x)
+        for level in stem.levels[:2]:
+            x = level.downsample(level.mix(x))
+        channel = stem.levels[2].blocks[0].norm1(x.permute(0, 2, 3, 1))[0, :, :, 0]
+    np.testing.assert_allclose(found.values[2], channel.sigmoid().numpy(), rtol=1e-4)
+
+
+def test_nothing_stays_on_the_modules(tiny_profile):
+    classifier = classifier_of(tiny_profile, gate={"scope": "token"})
+    before = {name: set(vars(module)) for name, module in classifier.named_modules()}
+    maps.forward_maps(classifier, batch_of())
+    maps.saliency_maps(classifier, batch_of(), steps=2)
+    assert {name: set(vars(module)) for name, module in classifier.named_modules()} == before
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in classifier.modules())
+
+
+def test_integrated_gradients_add_up_to_the_change_of_the_log_odds(tiny_profile):
+    classifier, batch = classifier_of(tiny_profile), batch_of()
+    found = maps.integrated_gradients(classifier, batch, steps=64)
+    black = batch | {"images": {stream: torch.zeros_like(one) for stream, one in batch["images"].items()}}
+    with torch.no_grad():
+        change = log_odds(classifier(batch).logits) - log_odds(classifier(black).logits)
+    total = sum(one.sum(dim=(1, 2, 3)) for one in found.values())
+    # 64 points of quadrature leave some per cent of a path that bends at every ReLU.
+    torch.testing.assert_close(total, change, rtol=0.05, atol=1e-3)
+    assert change.abs().min() > 0.02
+    assert (found["whole"][0, 1] == 0).all()  # a missing view moves nothing
+
+
+def test_grad_cam_is_the_linearised_decision(tiny_profile):
+    classifier, batch = classifier_of(tiny_profile), batch_of()
+    seen = {}
+    norm = classifier.model.encoders["whole"].network.backbone.norm
+    handle = norm.register_forward_hook(lambda *a: seen.update(map=a[2]))
+    score = log_odds(classifier(batch).logits).sum()
+    handle.remove()
+    slope = torch.autograd.grad(score, seen["map"])[0]
+    cells = (slope.mean(dim=(2, 3), keepdim=True) * seen["map"]).sum(dim=1).clamp(min=0).detach().numpy()
+    found = {one.view: one.values for one in maps.grad_cam(classifier, batch) if one.stream == "whole"}
+    np.testing.assert_allclose(
+        np.stack([found["CC"][0], found["CC"][1], found["MLO"][1]]), cells[:3], rtol=1e-4, atol=1e-7
+    )
+    assert np.isnan(found["MLO"][0]).all()
+
+
+FULL = np.ones((4, 4), bool)
+CORNER = np.pad(np.ones((2, 2)), ((0, 2), (0, 2)))
+
+
+def test_lesion_share_by_hand():
+    # A 2 x 2 box has 9 places in 4 x 4; of the corner's mass they hold 1, 1/2, 1/2, 1/4 and five times nothing, on
+    # average a quarter, as much as of the area.
+    found = maps.lesion_share([CORNER] * 9, [FULL] * 9, [(0, 0, 2, 2)] * 9, "abcdefghi", n_draws=20_000)
+    assert (found.share, found.area, found.value) == pytest.approx((1.0, 0.25, 4.0))
+    assert found.chance == pytest.approx(1.0, abs=0.02)
+    assert found.n == 9
+    assert found.p < 0.001
+
+
+def test_an_even_map_says_nothing():
+    # The lesion lies inside a round breast, where the box covers more of it than at the rim.
+    y, x = np.mgrid[:20, :20]
+    breast = (y - 10) ** 2 + (x - 10) ** 2 < 80
+    found = maps.lesion_share([breast * 0.88] * 3, [breast] * 3, [(8, 8, 13, 13)] * 3, "abc")
+    assert (found.value, found.chance, found.p) == (pytest.approx(1), pytest.approx(1), 1.0)
+    assert found.share == pytest.approx(25 / breast.sum())
+
+
+def test_views_of_a_breast_count_once_and_empty_maps_not_at_all():
+    ones = [CORNER, 1 - CORNER, CORNER * 0]
+    found = maps.lesion_share(ones, [FULL] * 3, [(0, 0, 2, 2)] * 3, ["a", "a", "b"])
+    assert (found.share, found.n) == (0.5, 1)
+
+
+def test_the_box_stays_in_the_breast():
+    # The breast is the left half: of nine places only the three at the left edge cover as much of it.
+    breast = np.repeat([[True, True, False, False]], 4, axis=0)
+    values = np.arange(16.0).reshape(4, 4)
+    found = maps.lesion_share([values], [breast], [(0, 0, 2, 2)], ["a"], n_draws=20_000)
+    # Mass in the breast: 0+1+4+5+8+9+12+13 = 52 on 8 pixels; the three places hold 10, 26 and 42 on 4.
+    assert found.value == pytest.approx(10 / 4 / (52 / 8))
+    assert found.chance == pytest.approx(26 / 4 / (52 / 8), abs=0.02)
+
+
+def test_the_p_value_holds_under_chance():
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(200):
+        values = [rng.random((12, 12)) for _ in range(6)]
+        boxes = [(x, y, x + 3, y + 3) for x, y in rng.integers(0, 10, (6, 2))]
+        p.append(maps.lesion_share(values, [np.ones((12, 12), bool)] * 6, boxes, "abcdef", n_draws=200).p)
+    assert np.mean(np.array(p) <= 0.05) < 0.1
+    assert 0.4 < np.mean(p) < 0.6
+
+
+def test_maps_that_follow_the_lesion_are_told_from_those_that_do_not(tiny_profile):
+    # Gates are made to be one number everywhere; integrated gradients of any network follow bright pixels.
+    classifier = classifier_of(tiny_profile, gate={"scope": "token"})
+    for name, parameter in classifier.named_parameters():
+        if ".gates." in name and name.endswith("weight"):
+            torch.nn.init.zeros_(parameter)
+    items, boxes = [], {}
+    for i in range(6):
+        images = torch.full((2, 1, 64, 64), 0.1)
+        x, y = 4 + 8 * i, 40 - 6 * i
+        images[:, :, y : y + 8, x : x + 8] = 1.0
+        boxes |= {(str(i), view): (x, y, x + 8, y + 8) for view in ("CC", "MLO")}
+        present = dict.fromkeys(("crop", "whole"), torch.tensor([True, True]))
+        items.append({"images": {"crop": images, "whole": images}, "present": present})
+    found = maps.shares_in_lesions(classifier, items, [str(i) for i in range(6)], boxes)
+    assert found["SeqMoE gate, stage 3, block 1"].p == 1
+    assert found["integrated gradients"].p < 0.05
+    assert found["integrated gradients"].value > 1
+    assert len(found) == 5 + 2 + 2
+
+
+def test_a_box_is_turned_and_scaled_with_its_film():
+    # A film 200 high and 100 wide becomes 50 high: a quarter. Turned, x in [10, 30] becomes [70, 90].
+    assert to_prepared((10, 40, 30, 80), (200, 100), (50, 50), is_turned=False) == (2.5, 10, 7.5, 20)
+    assert to_prepared((10, 40, 30, 80), (200, 100), (50, 50), is_turned=True) == (17.5, 10, 22.5, 20)
+
+
+def test_masks_and_boxes_of_the_mirror_give_the_same_place(collection, tiny_profile, tmp_path):
+    write_phantom(tmp_path / "mirror", n_breasts=24, seed=0, layout="mirror-800")
+    data = tiny_profile.run.data.model_copy(update={"image_size": (224, 224)})
+    cohort = collection.cohort(tiny_profile.run.data, "test")
+    by_mask = lesion_boxes(cohort, collection.source, data)
+    by_box = lesion_boxes(cohort, open_source(tmp_path / "mirror"), data)
+    assert len(by_mask) == 2 * len(cohort)
+    assert by_mask.keys() == by_box.keys()
+    for key, box in by_mask.items():
+        np.testing.assert_allclose(box, by_box[key], atol=2.0)
+
+
+SHARE = maps.LesionShare(value=1.5, chance=1.0, low=0.9, high=1.1, p=0.01, n=25, share=0.15, area=0.1)
+IMAGE = np.pad(np.full((6, 4), 0.5), ((1, 1), (0, 4)))  # 8 x 8, the breast at the left
+
+
+def drawn(figure) -> str:
+    """Draw a figure and return everything that is written on it."""
+    figure.canvas.draw()
+    return "\n".join(text.get_text() for text in figure.findobj(Text) if text.get_visible())
+
+
+@pytest.mark.parametrize(
+    ("p", "title"),
+    [
+        ((0.01, 0.5), "1 of 2 maps differs from chance in the lesion"),
+        ((0.01, 0.02), "2 of 2 maps differ from chance in the lesion"),
+        ((0.2, 0.5), "None of 2 maps differs from chance in the lesion"),
+    ],
+)
+def test_the_title_counts_the_maps_beyond_chance(p, title):
+    shares = {name: replace(SHARE, p=one) for name, one in zip("ab", p, strict=True)}
+    text = drawn(figures.lesion_shares(shares))
+    assert title in text
+    assert f"p = {p[0]:.2g}, n = 25" in text
+
+
+def test_a_map_covers_the_breast_alone_and_says_its_range():
+    values = np.arange(64.0).reshape(8, 8)  # 8 to 51 inside the breast: rows 1 to 6, columns 0 to 3
+    figure = figures.map_cases([IMAGE], [{"gate": values, "nothing": values * 0}], ["one"], "title", [(1, 1, 3, 3)])
+    text = drawn(figure)
+    assert "gate\n8.0 to 51.0" in text
+    assert "nothing\nzero everywhere" in text
+    plain, covered = figure.axes[:2]
+    assert len(plain.images) == 1  # the mammogram stands uncovered beside its map
+    mask = covered.images[1].get_array().mask
+    np.testing.assert_array_equal(mask, IMAGE == 0)

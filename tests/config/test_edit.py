@@ -1,0 +1,119 @@
+"""Settings that people change without Python: files, single fields, commented YAML, names that were meant."""
+
+import pytest
+import yaml
+
+from mammo_lib.config import (
+    PROFILES,
+    Backbone,
+    ModelConfig,
+    RunConfig,
+    as_yaml,
+    get_profile,
+    load_config,
+    profile_names,
+    register_backbone,
+    with_changes,
+)  # fmt: skip
+from mammo_lib.config.registry import BACKBONES
+from mammo_lib.errors import InputError
+
+
+def test_changes_are_typed_and_validated():
+    config = with_changes(
+        RunConfig(), ["train.epochs=3", "model.gate=none", "train.learning_rate=1e-3", "data.image_size=[96, 128]"]
+    )
+    assert (config.train.epochs, config.model.gate.kind, config.train.learning_rate) == (3, "none", 1e-3)
+    assert config.data.image_size == (96, 128)
+    assert with_changes(RunConfig(), ["model.gate.scope=token"]).model.gate.scope == "token"
+    assert with_changes(RunConfig(), ["train.gradient_clip=null"]).train.gradient_clip is None
+    assert with_changes(config, ["model.gate=learned"]).model.gate.bias == 2.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.epoch=3", r"train\.epoch: unknown key.*did you mean train\.epochs\?"),
+        ("epochs=3", r"epochs: unknown key.*did you mean train\.epochs\?"),
+        ("train.epochs=many", r"train\.epochs: .*valid integer.*'many'"),
+        ("train.epochs", "write FIELD=VALUE"),
+        ("=3", "write FIELD=VALUE"),
+        ("model.gate=no", r"model\.gate"),
+        ("model.gate=nun", r"model\.gate: .*'none', 'fixed', 'random', 'learned'"),
+        ("model.gate.scope=pixel", r"model\.gate\.scope: .*'image', 'window' or 'token'.*'pixel'"),
+        ("model.backbone=XL", r"model\.backbone: must be one of nano, T,"),
+        ("train.epochs=[", "is no value"),
+        ("train=3", r"train: "),
+        ("train.epochs.more=3", r"train\.epochs"),
+        ("seed=-1", "greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_change_is_one_line_that_says_what_was_meant(change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        with_changes(RunConfig(), [change])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_commented_yaml_reads_back(tmp_path, name):
+    config = get_profile(name).run
+    text = as_yaml(config)
+    (tmp_path / "run.yaml").write_text(text)
+    assert load_config(tmp_path / "run.yaml") == config
+    assert sum("#" in line for line in text.splitlines()) > 40
+    assert yaml.safe_load(text) == config.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_config_in_the_encodings_that_editors_write(tmp_path, encoding):
+    path = tmp_path / "run.json"
+    path.write_text('{"seed": 3}', encoding=encoding)
+    assert load_config(path).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds a NoneType"),
+        (b"[1, 2]", "holds a list"),
+        (b"seed: 1\nseed: 2\n", "stands twice"),
+        (b"seed: [", "line 1: neither JSON nor YAML"),
+        (b"\xff\xfe\x00", "not UTF-8|neither"),
+        (b"caf\xe9: 1", "not UTF-8 text"),
+        (b"seed: !!python/object:os.system x", "neither JSON nor YAML"),
+        (b"&a [*a, *a]", "neither|holds a list"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, content, message):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_profile_of_ones_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("seeds: [4, 5]\nrun:\n  train: {epochs: 2}\n")
+    profile = get_profile(path)
+    assert (profile.name, profile.run.train.epochs, profile.seeds) == ("mine", 2, (4, 5))
+    path.write_text("sedes: [4]\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: sedes: unknown key.*did you mean seeds\?"):
+        get_profile(path)
+
+
+def test_every_profile_is_a_file_with_a_purpose():
+    assert list(PROFILES) == profile_names()
+    assert profile_names()[0] == "smoke" and profile_names()[-1] == "paper"
+    assert all(profile.about for profile in PROFILES.values())
+
+
+def test_a_registered_backbone_is_a_valid_choice(monkeypatch):
+    monkeypatch.setattr("mammo_lib.config.registry.BACKBONES", dict(BACKBONES))
+    with pytest.raises(ValueError, match="must be one of"):
+        ModelConfig(backbone="mine")
+    monkeypatch.setitem(BACKBONES, "mine", Backbone("mine", lambda config: None, patch=7))
+    assert ModelConfig(backbone="mine").encoder.patch == 7
+    with pytest.raises(ValueError, match=r"multiple of mine's 7-pixel patches, got \[224, 225\]"):
+        RunConfig.model_validate({"model": {"backbone": "mine"}, "data": {"image_size": [224, 225]}})
+    assert register_backbone is not None

@@ -1,0 +1,82 @@
+"""The audit: it finds what was planted, accepts the real data, and says where a copy contradicts the manifest."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from mammo_lib.data.cbis_ddsm import audit as a
+from mammo_lib.data.cbis_ddsm import defects
+from mammo_lib.data.cbis_ddsm.tables import read_tables
+from mammo_lib.data.cohort import build_cohort
+from mammo_lib.data.phantom.exams import write_phantom
+from mammo_lib.data.phantom.files import LAYOUTS
+
+REAL = os.environ.get("MAMMO_DATA")
+needs_real_data = pytest.mark.skipif(not REAL, reason="MAMMO_DATA is not set: needs the real CBIS-DDSM tables")
+
+
+def found(checks, what):
+    return [check for check in checks if check.what == what]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_phantom_holds_exactly_what_was_planted(tmp_path, layout):
+    write_phantom(tmp_path / "data", n_breasts=24, seed=1, layout=layout)
+    checks = a.audit_copy(tmp_path / "data")
+    assert [check for check in checks if check.verdict in ("mismatch", "absent")] == []
+    planted = json.loads((tmp_path / "data" / "phantom.json").read_text())["planted"]
+    names = defects.IN_TABLES if layout == "mirror-800" else defects.DEFECTS
+    assert {name: found(checks, name)[0].found for name in names} == {name: planted[name] for name in names}
+    assert all(planted[name] for name in defects.IN_TABLES)  # every defect of the tables is in a phantom
+
+
+@pytest.fixture
+def copy(phantom_root, tmp_path):
+    return shutil.copytree(phantom_root, tmp_path / "data")
+
+
+def test_a_changed_label_is_a_mismatch(copy):
+    path = copy / "mass_case_description_test_set.csv"
+    path.write_text(path.read_text().replace(",MALIGNANT,", ",BENIGN,"))
+    wrong = [check for check in a.audit_copy(copy) if check.verdict == "mismatch"]
+    assert ("cohort paper, test", "malignant") in {(check.part, check.what) for check in wrong}
+
+
+def test_missing_files_are_absent_and_unreadable_ones_a_mismatch(copy):
+    films = [copy / path for path in build_cohort(read_tables(copy), "paper", "test")["whole_CC"]]
+    films[0].unlink()
+    assert {c.verdict for c in a.audit_copy(copy) if c.part == "images" and "test" in c.what} >= {"absent"}
+    films[-1].write_bytes(b"<html>not found</html>")
+    checks = a.audit_copy(copy)
+    assert found(checks, defects.UNREADABLE)[0].found == 1
+    assert "a web page under a DICOM name" in "".join(check.example for check in checks)
+    assert "mismatch" in {check.verdict for check in checks if check.part == "images"}
+
+
+def test_tables_without_images_are_audited(copy):
+    for path in copy.glob("*-T*"):
+        shutil.rmtree(path)
+    checks = a.audit_copy(copy)
+    assert found(checks, "a layout that is known")[0].verdict == "absent"
+    assert "mismatch" not in {check.verdict for check in checks}
+
+
+def test_the_report_is_json(copy, tmp_path):
+    a.write_report(a.audit_copy(copy), tmp_path / "new" / "audit.json")
+    report = json.loads((tmp_path / "new" / "audit.json").read_text())
+    assert {"part", "what", "expected", "found", "verdict", "example"} == set(report[0])
+
+
+@needs_real_data
+def test_the_real_data_is_what_the_manifest_says():
+    checks = a.audit_copy(REAL)
+    assert [check for check in checks if check.verdict == "mismatch"] == []
+    assert len(found(checks, "hash of the canonical table")) == 1
+
+
+@needs_real_data
+def test_lesion_ids_are_swapped_in_the_known_breast():
+    swapped = defects.swapped_lesions(read_tables(REAL))
+    assert ("P_00419", "LEFT") in set(zip(swapped["patient_id"], swapped["laterality"], strict=True))

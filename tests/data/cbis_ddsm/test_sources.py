@@ -1,0 +1,273 @@
+"""Where the images are: each layout recognised by looking, each cohort row answered for."""
+
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mammo_lib.data import views
+from mammo_lib.data.cbis_ddsm import sources
+from mammo_lib.data.cbis_ddsm.tables import read_tables
+from mammo_lib.data.cohort import build_cohort
+from mammo_lib.data.images import breast_mask, faces_right, read_image, resize
+from mammo_lib.data.phantom.exams import write_phantom
+from mammo_lib.data.phantom.files import LAYOUTS
+from mammo_lib.errors import InputError
+
+REAL = os.environ.get("MAMMO_DATA")
+needs_real_data = pytest.mark.skipif(not REAL, reason="MAMMO_DATA is not set: needs the real 800-px mammograms")
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """One breast as an 800-px mirror: a film of 4000 x 2000, two lesions, the smaller one first."""
+    folder = tmp_path / "mass-800"
+    (folder / "test").mkdir(parents=True)
+    for view in ("CC", "MLO"):
+        Image.fromarray(np.full((800, 800), 100, np.uint8)).save(folder / "test" / f"00001_LEFT_{view}.jpg")
+    boxes = [
+        ["test", "P_00001", "LEFT", view, "", *box]
+        for view in ("CC", "MLO")
+        for box in ((10, 10, 20, 20), (100, 200, 180, 300))
+    ]
+    columns = ["split", "patient_id", "laterality", "view", "abnormality_id", "x0", "y0", "x1", "y1"]
+    pd.DataFrame(boxes, columns=columns).to_csv(folder / "lesion_boxes.csv", index=False)
+    sizes = pd.DataFrame(
+        {"split": "test", "image": ["00001_LEFT_CC", "00001_LEFT_MLO"], "rows": 4000, "cols_est": [2000, None]}
+    )
+    sizes.to_csv(folder / "original_size_estimate.csv", index=False)
+    return tmp_path
+
+
+COHORT = pd.DataFrame(
+    {
+        "sample_id": ["P_00001_LEFT"], "breast_id": ["P_00001_LEFT"],
+        "patient_id": ["P_00001"], "laterality": ["LEFT"], "split": ["test"],
+        "label": [1], "whole_CC": ["a"], "whole_MLO": ["b"], "crops_CC": [("c",)], "crops_MLO": [("d",)],
+    }
+)  # fmt: skip
+
+
+def one(frame, view, stream):
+    return frame.query("view == @view and stream == @stream").iloc[0]
+
+
+def test_mirror_takes_the_largest_lesion_with_20_film_pixels_around(mirror):
+    source = sources.open_source(mirror)
+    assert source.kind == "mirror-800"
+    crop = one(source.locate(COHORT), "CC", "crop")
+    # 20 px at full resolution: 20 * 800 / 2000 = 8 columns and 20 * 800 / 4000 = 4 rows.
+    assert (crop.x0, crop.y0, crop.x1, crop.y1) == (92, 196, 188, 304)
+    assert crop.derived
+    # (188 - 92) columns; (304 - 196) rows, each twice as tall as wide.
+    assert views.read_view(crop).shape == (216, 96)
+
+
+def test_mirror_undoes_the_stretch_and_fills_unknown_widths(mirror):
+    source = sources.open_source(mirror)
+    located = source.locate(COHORT)
+    assert views.read_view(one(located, "CC", "whole")).shape == (1600, 800)
+    assert one(located, "MLO", "whole").aspect == 2  # the median of the known films
+
+
+def test_film_box_is_in_pixels_of_the_film_as_read(mirror):
+    crop = one(sources.open_source(mirror).locate(COHORT), "CC", "crop")
+    assert views.film_box(crop) == (92, 392, 188, 608)
+
+
+def test_mirror_says_missing_and_absent(mirror):
+    (mirror / "mass-800/test/00001_LEFT_CC.jpg").unlink()
+    located = sources.open_source(mirror).locate(COHORT.assign(whole_MLO=pd.NA))
+    assert set(located.query("view == 'CC'")["status"]) == {"missing"}
+    assert set(located.query("view == 'MLO'")["status"]) == {"absent"}
+
+
+@pytest.mark.parametrize(("name", "column"), [("lesion_boxes.csv", "x0"), ("original_size_estimate.csv", "rows")])
+def test_mirror_with_a_damaged_table(mirror, name, column):
+    path = mirror / "mass-800" / name
+    pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(InputError, match=rf"{name}: column '{column}' is missing"):
+        sources.open_source(mirror)
+
+
+def test_dicom_tree_finds_every_view_of_the_phantom(phantom_root):
+    source, table = sources.open_source(phantom_root), read_tables(phantom_root)
+    assert source.kind == "classic"
+    for split in ("train", "test"):
+        located = source.locate(build_cohort(table, "paper", split))
+        assert set(located["status"]) == {"found"}
+
+
+def test_dicom_crops_are_crops_in_every_naming(phantom_root):
+    """Crop and mask are told apart in one series or two, first or second, both types of lesion."""
+    source, table = sources.open_source(phantom_root), read_tables(phantom_root)
+    cohort = build_cohort(table, "mass+calc", "train")
+    located = source.locate(cohort).query("stream == 'crop'")
+    for row in located.itertuples():
+        pixels = views.read_view(row)
+        assert len(np.unique(pixels)) > 10, row.path  # a mask has two values
+        assert max(pixels.shape) < 256
+
+
+def test_dicom_takes_the_largest_of_several_lesions(phantom_root):
+    source, table = sources.open_source(phantom_root), read_tables(phantom_root)
+    cohort = build_cohort(table, "paper", "train")
+    several = cohort[cohort["crops_CC"].map(len) > 1]
+    assert len(several)
+    row = one(source.locate(several.head(1)), "CC", "crop")
+    sizes = {}
+    for crop, mask in zip(several["crops_CC"].iloc[0], several["masks_CC"].iloc[0], strict=True):
+        path = source.lesion_files(None, crop, mask)[0].path
+        sizes[path] = read_image(path).size
+    assert row.path == max(sizes, key=sizes.get)
+
+
+def test_dicom_says_missing(phantom_root, tmp_path):
+    root = shutil.copytree(phantom_root, tmp_path / "copy")
+    cohort = build_cohort(read_tables(root), "paper", "test").head(1)
+    shutil.rmtree((root / cohort["whole_CC"].iloc[0]).parent)
+    located = sources.open_source(root).locate(cohort)
+    assert one(located, "CC", "whole").status == "missing"
+    assert one(located, "MLO", "whole").status == "found"
+
+
+def test_a_missing_crop_is_derived_from_the_mask_not_replaced_by_it(phantom_root, tmp_path):
+    """The official crop is the mask's box and 20 px a side, so both have the same pixels."""
+    root = shutil.copytree(phantom_root, tmp_path / "copy")
+    cohort = build_cohort(read_tables(root), "paper", "test")
+    official = sources.open_source(root).locate(cohort).query("stream == 'crop'")
+    expected = [views.read_view(row) for row in official.itertuples()]
+    for path in official["path"]:
+        os.unlink(path)
+    derived = sources.open_source(root).locate(cohort).query("stream == 'crop'")
+    assert set(derived["status"]) == {"found"}
+    assert derived["derived"].all()
+    for row, pixels in zip(derived.itertuples(), expected, strict=True):
+        found = views.read_view(row)
+        assert np.abs(np.subtract(found.shape, pixels.shape)).max() <= 2  # a mask of another size is resampled
+        if found.shape == pixels.shape:
+            np.testing.assert_allclose(found, pixels, atol=1e-4)
+
+
+def test_without_crop_and_mask_a_view_is_missing(phantom_root, tmp_path):
+    root = shutil.copytree(phantom_root, tmp_path / "copy")
+    cohort = build_cohort(read_tables(root), "paper", "test").head(1)
+    for path in (*cohort["crops_CC"].iloc[0], *cohort["masks_CC"].iloc[0]):
+        shutil.rmtree((root / path).parent, ignore_errors=True)
+    assert one(sources.open_source(root).locate(cohort), "CC", "crop").status == "missing"
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory):
+    """The same phantom in every layout."""
+    home = tmp_path_factory.mktemp("layouts")
+    for layout in LAYOUTS:
+        write_phantom(home / layout, n_breasts=12, seed=3, layout=layout)
+    return home
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_recognised_and_gives_the_same_pictures(layouts, layout):
+    cohort = build_cohort(read_tables(layouts / layout), "paper", "test")
+    source, classic = (sources.open_source(layouts / name) for name in (layout, "classic"))
+    assert source.kind == layout
+    located, reference = source.locate(cohort), classic.locate(cohort)
+    assert set(located["status"]) == {"found"}
+    tolerance = {"kaggle": 0.03, "mirror-800": 0.06}.get(layout, 0)
+    for row, expected in zip(located.itertuples(), reference.itertuples(), strict=True):
+        a, b = (resize(views.read_view(one), 48, 32) for one in (row, expected))
+        assert np.abs(a - b).mean() <= tolerance, (row.stream, row.view)
+
+
+def test_lesions_as_samples(layouts):
+    """Each lesion has its own crop; the 800-px mirror does not know which box of several is which."""
+    cohort = build_cohort(read_tables(layouts / "classic"), "lesion", "train")
+    several = cohort[cohort["breast_id"].duplicated(keep=False)]
+    assert len(several) > 1
+    crops = sources.open_source(layouts / "classic").locate(several).query("stream == 'crop' and view == 'CC'")
+    assert crops["path"].is_unique
+    assert crops["sample_id"].is_unique
+    mirrored = sources.open_source(layouts / "mirror-800").locate(several).query("stream == 'crop'")
+    assert set(mirrored["status"]) == {"missing"}
+    assert mirrored["problem"].str.contains("2 boxes in this film, which lesion is not known").all()
+
+
+def test_two_kinds_of_copies_in_one_folder_are_refused(layouts, tmp_path):
+    shutil.copytree(layouts / "classic", tmp_path / "data")
+    shutil.copytree(layouts / "kaggle", tmp_path / "data", dirs_exist_ok=True)
+    with pytest.raises(InputError, match=r"images in 2 layouts \(kaggle, DICOM\); give the folder of the one to use"):
+        sources.open_source(tmp_path / "data")
+
+
+def test_one_dicom_copy_in_two_layouts_is_one_copy(layouts, tmp_path):
+    """Half of the films were downloaded again in another way: repeated files are named, none is used twice."""
+    root = tmp_path / "data"
+    shutil.copytree(layouts / "classic", root / "old")
+    shutil.copytree(layouts / "flat", root / "new")
+    source = sources.open_source(root)
+    assert sorted(source.kind.split("+")) == ["classic", "flat"]
+    n_files = len(list((root / "old").rglob("*.dcm")))
+    assert source.files["problem"].str.startswith("duplicate of").sum() == n_files
+    cohort = build_cohort(read_tables(layouts / "classic"), "paper", "test")
+    assert set(source.locate(cohort)["status"]) == {"found"}
+
+
+def test_a_header_that_cannot_be_read_is_undecodable_before_training(layouts, tmp_path):
+    root = shutil.copytree(layouts / "classic", tmp_path / "data")
+    cohort = build_cohort(read_tables(root), "paper", "test").head(1)
+    film = root / cohort["whole_CC"].iloc[0]
+    for content, why in ((b"\xff\xd8\xff\xe0" + b"0" * 200, "a JPEG file under a DICOM name"), (b"", "an empty file")):
+        film.write_bytes(content)
+        row = one(sources.open_source(root).locate(cohort), "CC", "whole")
+        assert row.status == "undecodable"
+        assert why in row.problem
+
+
+def test_links_are_followed_once(layouts, tmp_path):
+    root = tmp_path / "données"  # and names beyond ASCII are names
+    root.mkdir()
+    (root / "bilder").symlink_to(layouts / "classic")
+    (root / "loop").symlink_to(root)
+    source = sources.open_source(root)
+    assert len(source.files) == len(list((layouts / "classic").rglob("*.dcm")))
+
+
+def test_a_folder_without_permission_is_named(layouts, tmp_path, monkeypatch):
+    root = shutil.copytree(layouts / "flat", tmp_path / "data")
+    closed = next(path for path in root.iterdir() if path.is_dir())
+    scan = os.scandir
+
+    def refuse(path):
+        if os.fspath(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(closed))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root, who runs CI, may read everything
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\); give this user access"):
+        sources.open_source(root)
+
+
+def test_an_unknown_layout_says_what_was_expected(tmp_path):
+    with pytest.raises(InputError, match=r"no images found; expected mass-800/ with lesion_boxes\.csv, DICOM files"):
+        sources.open_source(tmp_path)
+
+
+@needs_real_data
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_real_view_is_found(split):
+    located = sources.open_source(REAL).locate(build_cohort(read_tables(REAL), "paper", split))
+    assert set(located["status"]) == {"found"}
+    assert located["aspect"].between(1.1, 3.1).all()
+
+
+@needs_real_data
+def test_both_real_views_of_a_breast_face_the_same_way():
+    """A film is scanned either way round, the laterality does not tell; but a breast's two films go together."""
+    source = sources.open_source(REAL)
+    films = source.locate(build_cohort(read_tables(REAL), "paper", "test")).query("stream == 'whole'").head(100)
+    faces = pd.Series([faces_right(breast_mask(read_image(path))) for path in films["path"]], index=films["breast_id"])
+    assert faces.groupby(level=0).nunique().eq(1).all()
+    assert 0 < faces.mean() < 1

@@ -1,0 +1,148 @@
+"""Lesions to breasts: every definition's size, and no patient on two sides."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mammo_lib.data import cohort as c
+from mammo_lib.data.cbis_ddsm.tables import read_tables
+from mammo_lib.errors import InputError
+
+MANIFEST = json.loads((Path(__file__).parents[2] / "data_manifest" / "cbis_ddsm.json").read_text())
+REAL = os.environ.get("MAMMO_DATA")
+needs_real_data = pytest.mark.skipif(not REAL, reason="MAMMO_DATA is not set: needs the real CBIS-DDSM tables")
+
+
+@pytest.fixture(scope="module")
+def real_table():
+    return read_tables(REAL)
+
+
+@pytest.fixture(scope="module")
+def table(phantom_root):
+    return read_tables(phantom_root)
+
+
+def rows(**columns):
+    """Lesion rows of the form that read_tables returns, with defaults for what a test does not care about."""
+    frame = pd.DataFrame(columns)
+    defaults = {
+        "patient_id": "P_00001", "laterality": "LEFT", "view": "CC", "abnormality_id": 1, "lesion_type": "mass",
+        "density": 2, "assessment": 4, "pathology": "BENIGN", "subtlety": 3, "split": "test", "image_path": "i",
+        "crop_path": "c", "mask_path": "m",
+    }  # fmt: skip
+    return frame.assign(**{k: v for k, v in defaults.items() if k not in frame}).convert_dtypes()
+
+
+@needs_real_data
+@pytest.mark.parametrize("definition", MANIFEST["cohorts"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_real_cohorts_have_the_manifests_sizes(real_table, definition, split):
+    expected, cohort = MANIFEST["cohorts"][definition][split], c.build_cohort(real_table, definition, split)
+    found = {"rows": len(cohort), "malignant": int(cohort["label"].sum()), "patients": cohort["patient_id"].nunique()}
+    assert {name: found[name] for name in expected} == expected
+
+
+@needs_real_data
+def test_real_paper_cohort_drops_two_breasts_by_rule(real_table):
+    official, paper = (c.build_cohort(real_table, name, "test") for name in ("official", "paper"))
+    assert set(official["breast_id"]) - set(paper["breast_id"]) == {"P_00969_LEFT", "P_01623_RIGHT"}
+
+
+@needs_real_data
+def test_pooling_leaks_31_patients_and_our_rule_none(real_table):
+    assert len(c.patients_on_both_sides(real_table)) == 31
+    train, test = (c.build_cohort(real_table, "mass+calc", split) for split in ("train", "test"))
+    assert not set(train["patient_id"]) & set(test["patient_id"])
+
+
+@needs_real_data
+def test_what_the_pooled_splits_share(real_table):
+    shared = c.pooled_leak(real_table)
+    assert shared == {"patients": 31, "breasts": 19, "films": 29, "test rows": 60, "of test rows": 704}
+
+
+@needs_real_data
+def test_the_second_reading_of_the_paper_has_the_same_size(real_table):
+    a, b = (c.build_cohort(real_table, name, "test") for name in ("paper", "lesion-id"))
+    assert (len(a), len(b), len(set(a["breast_id"]) & set(b["breast_id"]))) == (149, 149, 147)
+    assert (a["label"].sum(), b["label"].sum()) == (59, 60)
+
+
+@needs_real_data
+def test_no_real_patient_straddles(real_table):
+    check_nobody_straddles(real_table)
+
+
+def test_no_phantom_patient_straddles(table):
+    check_nobody_straddles(table)
+
+
+def check_nobody_straddles(table):
+    train, test = (c.build_cohort(table, "paper", split) for split in ("train", "test"))
+    folds = c.assign_folds(train, 4, seed=0)
+    assert not set(train["patient_id"]) & set(test["patient_id"])
+    assert train.groupby(folds)["patient_id"].unique().explode().is_unique
+    share = train.groupby(folds)["label"].mean()
+    assert (share - train["label"].mean()).abs().max() < 0.25
+    assert folds.equals(c.assign_folds(train, 4, seed=0))
+    assert not folds.equals(c.assign_folds(train, 4, seed=1))
+
+
+def test_label_is_any_malignant_lesion():
+    table = rows(
+        view=["CC", "MLO", "CC", "MLO"], abnormality_id=[1, 1, 2, 2], pathology=["BENIGN"] * 2 + ["MALIGNANT"] * 2
+    )
+    assert c.build_cohort(table, "official", "test")["label"].tolist() == [1]
+    with pytest.raises(InputError, match="no breast fits"):
+        c.build_cohort(table, "paper", "test")  # the only breast has two labels
+
+
+def test_without_callback_is_benign_and_no_conflict():
+    table = rows(view=["CC", "MLO"], pathology=["BENIGN", "BENIGN_WITHOUT_CALLBACK"])
+    assert c.build_cohort(table, "paper", "test")["label"].tolist() == [0]
+
+
+def test_definitions_differ_where_they_should():
+    one_view = rows(view=["CC"])
+    assert len(c.build_cohort(one_view, "any-view", "test")) == 1
+    with pytest.raises(InputError, match="no breast fits"):
+        c.build_cohort(one_view, "official", "test")
+    # Two lesions, each in one view only: both views of the breast exist, no lesion has both.
+    crossed = rows(view=["CC", "MLO"], abnormality_id=[1, 2])
+    assert len(c.build_cohort(crossed, "official", "test")) == 1
+    with pytest.raises(InputError, match="no breast fits"):
+        c.build_cohort(crossed, "lesion", "test")
+
+
+def test_a_missing_view_has_no_image_and_no_crop():
+    breast = c.build_cohort(rows(view=["CC"]), "any-view", "test").iloc[0]
+    assert (breast["whole_CC"], breast["crops_CC"]) == ("i", ("c",))
+    assert pd.isna(breast["whole_MLO"])
+    assert breast["crops_MLO"] == ()
+
+
+def test_funnel_ends_at_the_cohort(table):
+    funnel = c.cohort_funnel(table, "train")
+    assert funnel["breasts"].is_monotonic_decreasing
+    cohort = c.build_cohort(table, "paper", "train")
+    assert funnel[["breasts", "malignant"]].iloc[-1].tolist() == [len(cohort), cohort["label"].sum()]
+
+
+def test_more_folds_than_patients():
+    with pytest.raises(InputError, match="n_folds=5 exceeds the 1 patients"):
+        c.assign_folds(rows(view=["CC"]).assign(label=0), 5, 0)
+
+
+@needs_real_data
+def test_the_committed_folds_are_made_again_to_the_byte(real_table, tmp_path):
+    from mammo_lib.data.cbis_ddsm.folds import write_folds
+
+    committed = Path(__file__).parents[2] / "data_manifest" / "folds"
+    record = write_folds(real_table, "paper", 5, 0, tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (committed / path.name).read_bytes()
+    assert record["rows"] == sum(record["breasts_per_fold"]) == 506

@@ -1,0 +1,141 @@
+"""Figures: titles are computed from what is drawn, axes are named, nothing stays open."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from mammo_lib import figures
+from mammo_lib.statistics import Confusion, Interval, delong_interval, reliability
+
+LABEL = np.array([0, 1, 0, 1, 1, 0])
+PROBABILITY = np.array([0.2, 0.8, 0.6, 0.4, 0.9, 0.1])
+HISTORY = pd.DataFrame(
+    {"epoch": [0, 1], "train_loss": [0.7, 0.6], "validation_loss": [0.7, 0.65], "validation_auc": [0.5, 0.75]}
+)
+COHORT = pd.DataFrame(
+    {"split": ["train"] * 3 + ["test"], "label": [0, 1, 1, 0], "density": pd.array([1, None, 2, 1], dtype="Int64")}
+)
+FUNNEL = pd.DataFrame(
+    {"step": ["all", "some"], "rows": [20, 9], "breasts": [10, 4], "patients": [9, 4], "malignant": [5, 1]}
+)
+PUBLISHED = pd.DataFrame({"name": ["auc", "f1"], "value": [0.9, 0.8], "low": [0.85, 0.7], "high": [0.95, 0.9]})
+PUBLISHED["n"] = [100, 40]
+SHARES = pd.DataFrame(
+    {
+        "name": ["density", "density", "BI-RADS", "BI-RADS", "BI-RADS"], "level": [1, 2, 1, 4, 5],
+        "value": [0.4, 0.5, 1.0, 0.1, 0.6], "low": [0.3, 0.4, 0.2, 0.0, 0.5], "high": [0.5, 0.6, 1.0, 0.2, 0.7],
+        "n": [50, 60, 1, 40, 60],
+    }
+)  # fmt: skip
+
+DIFFERENCES = pd.DataFrame(
+    {
+        "experiment": ["no_seqmoe", "crop_only"], "difference": [0.01, -0.1], "difference_low": [-0.02, -0.2],
+        "difference_high": [0.04, -0.01], "n": [149, 149],
+    }
+)  # fmt: skip
+SUBGROUPS = pd.DataFrame(
+    {
+        "name": ["all breasts", "density", "density", "density"], "level": ["", "1", "2", "3"],
+        "value": [0.8, 0.6, 0.9, 1.0], "low": [0.7, 0.4, 0.85, np.nan], "high": [0.9, 0.8, 0.95, np.nan],
+        "n": [60, 30, 28, 2], "malignant": [20, 10, 9, 1],
+    }
+)  # fmt: skip
+CURVE = pd.DataFrame(
+    {
+        "threshold": [0.1, 0.2, 0.3, 0.4], "value": [0.4, 0.35, 0.3, 0.1], "low": [0.2, 0.3, 0.2, -0.1],
+        "high": [0.5, 0.4, 0.4, 0.2], "treat_all": [0.3, 0.2, 0.1, 0.0],
+        "gain_low": [-0.1, 0.1, 0.1, -0.1], "n": 60,
+    }
+)  # fmt: skip
+
+CASES = {
+    "funnel": (lambda: figures.funnel(FUNNEL), "20 rows become 4 breasts, 1 of them malignant"),
+    "composition": (lambda: figures.cohort_composition(COHORT, "density", "density"), "train: 67% of 3 malignant"),
+    "roc": (lambda: figures.roc_curve(LABEL, PROBABILITY, delong_interval(LABEL, PROBABILITY)), "AUC 0.89 .*n = 6"),
+    "confusion": (
+        lambda: figures.confusion_matrix(Confusion(2, 1, 3, 4)),
+        "2 of 3 malignant found, 4 of 7 benign called",
+    ),
+    "published": (
+        lambda: figures.published_forest(PUBLISHED, {"auc": Interval(0.7, 0.6, 0.8, 9)}),
+        "open by 0.10 to 0.20",
+    ),
+    "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 "),
+    "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens cost 4, 2"),
+    "gate": (
+        lambda: figures.gate_opening(np.array([0.0, 2.0]), np.array([0.5, 0.88]), 2.0),
+        "88% open .* slope of 0.11",
+    ),
+    "shares": (
+        lambda: figures.malignant_shares(SHARES),
+        r"From 10 to 60 % malignant across BI-RADS \(levels with n of 10 or more\)",
+    ),
+    "reliability": (
+        lambda: figures.reliability(
+            {"raw": reliability(LABEL, PROBABILITY), "scaled": reliability(LABEL, LABEL * 1.0)}
+        ),
+        "Mean gap of 30, then 0 percentage points",
+    ),
+    "scores": (
+        lambda: figures.auc_intervals({"age": Interval(0.5, 0.4, 0.6, 9), "size": Interval(0.8, 0.7, 0.9, 9)}),
+        "1 of 2 scores differ from guessing",
+    ),
+    "bands": (
+        lambda: figures.seed_bands({"dual": [HISTORY, HISTORY.assign(validation_auc=[0.6, 0.5])], "crop": [HISTORY]}),
+        "lowest at epoch 2 .*Best validation AUC 0.60 to 0.75, 3 runs",
+    ),
+    "differences": (
+        lambda: figures.difference_forest(DIFFERENCES, "dual_stream"),
+        "1 of 2 differs from dual stream in AUC",
+    ),
+    "no differences": (
+        lambda: figures.difference_forest(DIFFERENCES.iloc[:1], "dual_stream"),
+        "None of 1 can be told from dual stream",
+    ),
+    "subgroups": (
+        lambda: figures.subgroup_forest(SUBGROUPS),
+        "AUC 0.60 to 0.90 in subgroups of 10 and more; 1 interval excludes 0.80",
+    ),
+    "decisions": (
+        lambda: figures.decision_curves({"the network": CURVE, "readers": CURVE}),
+        "The network: surely better than all or none at 20 to 30 %",
+    ),
+    "crops": (lambda: figures.crop_sizes(np.array([10, 20, 300]), 64), "below 20 px; 67% are enlarged"),
+    "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_title_says_the_finding_and_axes_are_named(name):
+    draw, title = CASES[name]
+    figure = draw()
+    assert isinstance(figure, Figure)
+    titles = " ".join(ax.get_title(loc) for ax in figure.axes for loc in ("left", "center"))
+    titles += figure.get_suptitle()
+    assert re.search(title, titles), titles
+    assert all(ax.get_xlabel() for ax in figure.axes)
+    assert figure.axes[0].get_ylabel() or all(tick.get_text() for tick in figure.axes[0].get_yticklabels())
+    assert max(figure.get_size_inches()) <= 7
+    assert plt.get_fignums() == []
+
+
+def test_published_and_ours_stand_on_their_own_rows():
+    axes = figures.published_forest(PUBLISHED, {"f1": Interval(0.7, 0.6, 0.8, 9)}).axes[0]
+    published, ours = (container[0].get_xydata() for container in axes.containers)
+    assert published.tolist() == [[0.9, -0.12], [0.8, 0.88]]
+    assert ours.tolist() == [[0.7, 1.12]]  # f1 is the second row
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["auc, n = 100", "f1, n = 40"]
+
+
+def test_mammograms_are_grey_and_boxed():
+    images = [np.random.default_rng(0).random((20, 10))] * 3
+    figure = figures.mammogram_grid(images, ["a", "b", "c"], "three", boxes=[(1, 2, 3, 4), None, None])
+    drawn = [ax for ax in figure.axes if ax.images]
+    assert len(drawn) == 3
+    assert all(ax.images[0].get_cmap().name == "gray" for ax in drawn)
+    assert [len(ax.patches) for ax in drawn] == [1, 0, 0]

@@ -1,0 +1,296 @@
+"""Prediction: the numbers of training, one breast or many, whatever is missing; and images that it will not take."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from mammo_lib.cli import app
+from mammo_lib.config import PROFILES, load_config
+from mammo_lib.data.phantom.exams import write_phantom
+from mammo_lib.errors import InputError
+from mammo_lib.inference import predict
+from mammo_lib.inference.inputs import GivenBreast, find_breasts, identify, name_breast, read_checked
+from mammo_lib.runs import records as runs
+from mammo_lib.runs.experiments import experiment_configs
+from mammo_lib.training import train
+from mammo_lib.training.train import load_best
+from mammo_lib.training.train import predict as predict_as_in_training
+
+
+@pytest.fixture(scope="module")
+def run(untrained_run):
+    return untrained_run()
+
+
+@pytest.fixture(scope="module")
+def data(run, collection):
+    return train.data_of(run.config, collection.prepare("train", *run.config.inputs))
+
+
+@pytest.fixture(scope="module")
+def breasts(data, collection):
+    """The validation breasts as a user would give them: files by stream and view."""
+    located = collection.source.locate(data.cohort("validation"))
+    return [
+        GivenBreast(
+            name, name.rsplit("_", 1)[1],
+            {(row.stream, row.view): Path(row.path) for row in rows.itertuples() if row.status == "found"},
+        )
+        for name, rows in located.groupby("sample_id", sort=False)
+    ]  # fmt: skip
+
+
+def only(breast, *keys):
+    return GivenBreast(breast.name, breast.side, {key: breast.images[key] for key in keys})
+
+
+def a_film(collection):
+    return next(path for path in sorted(collection.root.rglob("*.dcm")) if "LEFT_CC/" in path.as_posix())
+
+
+def test_a_breast_gets_the_probability_that_training_gives_it(run, data, breasts):
+    expected = predict_as_in_training(load_best(run), data.val_dataloader(), data.cohort("validation"))
+    found = [one.record for one in predict.predict_breasts(run, breasts)]
+    assert [one["breast"] for one in found] == expected["sample_id"].tolist()
+    np.testing.assert_allclose([one["probability"] for one in found], expected["probability"], rtol=1e-6)
+    assert len({round(one["probability"], 6) for one in found}) > 1
+
+
+def test_many_at_once_equal_one_by_one(run, breasts):
+    some = [breasts[0], only(breasts[1], ("crop", "CC")), breasts[2], only(breasts[3], ("whole", "MLO"))]
+    together = list(predict.predict_breasts(run, some))
+    for breast, one in zip(some, together, strict=True):
+        (alone,) = predict.predict_breasts(run, [breast])
+        assert alone.record["logit"] == pytest.approx(one.record["logit"], abs=1e-5)
+        assert alone.record["missing"] == one.record["missing"]
+        assert alone.maps.keys() == one.maps.keys()
+        for key in alone.maps:
+            np.testing.assert_allclose(alone.maps[key], one.maps[key], rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_missing_is_masked_and_said(run, breasts):
+    (found,) = predict.predict_breasts(run, [only(breasts[0], ("whole", "CC"), ("crop", "MLO"))])
+    record = found.record
+    assert record["missing"] == ["crop CC", "whole MLO"]
+    assert "not given: crop CC, whole MLO" in found.line
+    assert set(record["gates"]) == {"crop MLO", "whole CC"}
+    assert set(found.pixels) == {("crop", "MLO"), ("whole", "CC")}
+    how = f"assumed to lie as a {breasts[0].side} breast is displayed"
+    assert record["notes"] == [f"crop MLO: given without its film, {how}"]
+    (crop_only,) = predict.predict_breasts(run, [only(breasts[0], ("crop", "CC"))])
+    assert crop_only.record["stream_gate"] == {"crop": 1, "whole": 0}
+
+
+def test_a_crop_alone_lies_as_with_its_film(run, breasts):
+    # The phantom, like displayed mammograms, has the chest wall of right breasts on the right.
+    for side in ("LEFT", "RIGHT"):
+        breast = next(one for one in breasts if one.side == side)
+        with_film = predict.prepare_breast(breast, run.config)
+        alone = predict.prepare_breast(only(breast, ("crop", "CC")), run.config)
+        np.testing.assert_array_equal(alone["crop", "CC"], with_film["crop", "CC"])
+
+
+def test_the_record_says_what_it_rests_on(run, breasts, tmp_path):
+    (found,) = predict.predict_breasts(run, breasts[:1])
+    record_path, picture = predict.write_prediction(found, tmp_path / "out")
+    record = json.loads(record_path.read_text())
+    assert record["research_use_only"] == predict.NOTICE
+    assert (record["threshold"], record["temperature"]) == (0.5, 2.0)
+    assert record["decision"] == ("malignant" if record["probability"] >= 0.5 else "benign")
+    # A temperature of 2 halves the logit.
+    assert record["probability_after_temperature"] == pytest.approx(1 / (1 + np.exp(-record["logit"] / 2)))
+    assert record["run"]["config"] == run.config.fingerprint
+    assert set(record["gates"]["whole CC"]) == {f"stage3_block{j}" for j in range(3)} | {
+        f"stage4_block{j}" for j in range(2)
+    }
+    assert set(record["images"]) == {"crop CC", "crop MLO", "whole CC", "whole MLO"}
+    with Image.open(picture) as image:
+        assert image.width > 900
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ({"gate": {"scope": "token"}}, "SeqMoE gate, stage 3, block 3, one value per token"),
+        ({"gate": "none"}, "Grad-CAM"),
+    ],
+)
+def test_the_picture_shows_gates_that_have_a_place_else_grad_cam(untrained_run, breasts, tmp_path, model, name):
+    (found,) = predict.predict_breasts(untrained_run(**model), breasts[:1])
+    assert found.map_name.startswith(name)
+    assert all(found.maps[key].shape == image.shape for key, image in found.pixels.items())
+    assert predict.write_prediction(found, tmp_path)[1].is_file()
+
+
+def test_a_network_of_one_stream_says_what_it_reads(untrained_run, breasts):
+    run = untrained_run(streams=("crop",))
+    with pytest.raises(InputError, match=r"none of its images \(whole CC\).*it reads crop CC, crop MLO"):
+        list(predict.predict_breasts(run, [only(breasts[0], ("whole", "CC"))]))
+    (found,) = predict.predict_breasts(run, [only(breasts[0], ("whole", "CC"), ("crop", "CC"))])
+    assert found.record["notes"] == ["not read by this network: whole CC"]
+
+
+def test_a_record_without_weights_says_how_to_make_them(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "record", ignore=shutil.ignore_patterns("*.ckpt"))
+    record = type(run)(tmp_path / "record")
+    config = tmp_path / "record" / "config.json"
+    with pytest.raises(InputError, match=r"best\.ckpt: not there.*MAMMO_RETRAIN=1 mammo run") as caught:
+        predict.trained_classifier(record)
+    assert str(config) in str(caught.value)
+    assert load_config(config) == run.config  # the file that the command names is what `mammo run` reads
+
+
+def test_a_run_that_was_trained_again_stands_in_for_its_record(run, tmp_path, monkeypatch):
+    record = tmp_path / "results" / "dual_stream" / run.folder.name
+    shutil.copytree(run.folder, record, ignore=shutil.ignore_patterns("*.ckpt"))
+    monkeypatch.setattr(runs, "FRESH", tmp_path / "fresh")
+    shutil.copytree(run.folder, tmp_path / "fresh" / "dual_stream" / run.folder.name)
+    assert predict.with_weights(type(run)(record)).folder == tmp_path / "fresh" / "dual_stream" / run.folder.name
+
+
+def test_commands_can_be_given_as_they_stand(tiny_profile, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "BUILD", tmp_path)
+    listed = experiment_configs(PROFILES["mirror"], "dual_stream")[0]
+    assert predict.run_command(listed, "mirror") == "mammo run --experiment dual_stream --profile mirror --data DIR"
+    words = predict.run_command(tiny_profile.run, "smoke").split()
+    assert (words[:2], words[3:]) == (["mammo", "run"], ["--profile", "smoke"])
+    assert load_config(words[2]) == tiny_profile.run
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("P_00001_LEFT_CC.png", ("P_00001", "LEFT", "CC", "whole")),
+        ("P_00001_RIGHT_MLO_crop.jpg", ("P_00001", "RIGHT", "MLO", "crop")),
+        ("anna_l_cc.pgm", ("anna", "LEFT", "CC", "whole")),
+        ("a_film.png", ("", "", "", "whole")),
+    ],
+)
+def test_names_say_what_a_file_is(name, expected):
+    image = identify(Path(name))
+    assert (image.patient, image.side, image.view, image.stream) == expected
+
+
+def edited(collection, path, **tags):
+    """Write a film of the phantom with other tags."""
+    dataset = pydicom.dcmread(a_film(collection))
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+    return path
+
+
+def test_tags_say_what_a_file_is_and_must_agree_with_its_name(collection, tmp_path):
+    path = edited(collection, tmp_path / "1-1.dcm", PatientID="42", ViewPosition="MLO", ImageLaterality="R")
+    image = identify(path)
+    assert (image.patient, image.side, image.view) == ("42", "RIGHT", "MLO")
+    with pytest.raises(InputError, match="LEFT by its name, RIGHT by its tags"):
+        identify(shutil.copy(path, tmp_path / "P_1_LEFT_MLO.dcm"))
+    with pytest.raises(InputError, match="given as CC, but tags or name say MLO"):
+        name_breast({("whole", "CC"): path})
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"Modality": "CT"}, "Modality CT, not MG: not a mammogram"),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "raw detector values; give the image FOR PRESENTATION"),
+        ({"NumberOfFrames": 3}, "3 frames"),
+        ({"SamplesPerPixel": 3}, "3 colour channels"),
+    ],
+)
+def test_dicom_that_is_no_mammogram(collection, tmp_path, tags, reason):
+    path = edited(collection, tmp_path / "film.dcm", **tags)
+    with pytest.raises(InputError, match=reason) as caught:
+        read_checked(path, "whole")
+    assert str(caught.value).startswith(str(path))
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (400, 256), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "stream", "reason"),
+    [
+        (np.dstack([NOISE, NOISE // 2, NOISE // 3]), "whole", "a colour picture"),
+        (NOISE[:150, :100], "whole", "100 x 150 pixels, a whole image has 200 a side or more"),
+        (NOISE[:12, :12], "crop", "12 x 12 pixels, a crop image has 16"),
+        (NOISE.T, "whole", "0.64 times as tall as wide.*turn it upright"),
+        (NOISE[:256], "whole", "1.00 times as tall as wide.*--aspect"),
+        (NOISE * 0 + 7, "whole", "empty, every pixel is 0.0275"),
+    ],
+)
+def test_pictures_that_are_no_mammogram(tmp_path, pixels, stream, reason):
+    path = tmp_path / "P_1_LEFT_CC.png"
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(InputError, match=reason) as caught:
+        read_checked(path, stream)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_pictures_that_can_be_one(tmp_path):
+    path = tmp_path / "P_1_LEFT_CC.png"
+    Image.fromarray(np.dstack([NOISE] * 3)).save(path)  # grey, in three equal channels
+    assert read_checked(path, "whole").shape == (400, 256)
+    Image.fromarray(NOISE[:256]).save(path)
+    assert read_checked(path, "whole", 1.0).shape == (256, 256)  # the user says that it was padded
+
+
+def test_a_stretched_film_is_made_square_again(run, tmp_path):
+    tall, square = tmp_path / "P_1_LEFT_CC.png", tmp_path / "P_2_LEFT_CC.png"
+    film = Image.fromarray(NOISE[:, ::-1]).resize((256, 512))
+    film.save(tall)
+    film.resize((256, 256)).save(square)
+    upright, stretched = (
+        predict.prepare_breast(GivenBreast("x", "LEFT", {("whole", "CC"): path}), run.config, aspect)["whole", "CC"]
+        for path, aspect in ((tall, None), (square, 2.0))
+    )
+    np.testing.assert_array_equal(upright > 0, stretched > 0)
+    with pytest.raises(InputError, match="--aspect"):
+        predict.prepare_breast(GivenBreast("x", "LEFT", {("whole", "CC"): square}), run.config)
+
+
+def test_a_folder_in_the_form_of_the_archive(tmp_path):
+    # Crops that are labelled as masks are crops; masks are passed over; two lesions in one view are not chosen between.
+    root = tmp_path / "cbis"
+    write_phantom(root, n_breasts=12, seed=3)
+    refused = []
+    found = {one.name: one for one in find_breasts([root], refused)}
+    assert len(found) > 10
+    assert all(set(one.images) <= {(s, v) for s in ("crop", "whole") for v in ("CC", "MLO")} for one in found.values())
+    complete = [one for one in found.values() if len(one.images) == 4]
+    assert len(complete) >= 10
+    assert refused
+    assert all("a second crop" in line and "keep one" in line for line in refused)
+    assert not any(one.name in line.split(" of ")[1] for line in refused for one in found.values())
+
+
+def test_the_command_takes_a_folder_and_names_what_it_refuses(run, breasts, tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    for (stream, view), path in breasts[0].images.items():
+        shutil.copy(path, given / f"{breasts[0].name}_{view}{'_crop' if stream == 'crop' else ''}.dcm")
+    Image.fromarray(NOISE.T).save(given / "P_9_LEFT_CC.png")
+    done = CliRunner().invoke(app, ["predict", str(given), "--run", str(run.folder), "--out", str(tmp_path / "out")])
+    lines = done.stdout.splitlines()
+    assert lines[0] == predict.NOTICE
+    assert lines[1].startswith(f"{breasts[0].name}: probability 0.")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{breasts[0].name}.json",
+        f"{breasts[0].name}.png",
+    ]
+    assert "P_9_LEFT_CC.png: 0.64 times as tall as wide" in done.stderr
+    assert done.exit_code == 2
+
+
+def test_the_command_wants_files_or_views_not_both(run, tmp_path):
+    for arguments in ([], [str(tmp_path), "--cc", "a.dcm"]):
+        done = CliRunner().invoke(app, ["predict", *arguments, "--run", str(run.folder)])
+        assert isinstance(done.exception, InputError)
+        assert "give either images or folders, or one breast" in str(done.exception)

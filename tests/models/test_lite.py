@@ -1,0 +1,83 @@
+"""The lite backbone: frozen ImageNet stages at stride 16 under MambaVision's token stages."""
+
+import pytest
+import torch
+
+from mammo_lib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from mammo_lib.models import build_model
+from mammo_lib.models.lite import LAST_BLOCK, WIDTH, ImageNetStages, load_lite0
+from mammo_lib.models.mammo_mamba import count_parameters
+
+pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'book' carries the ImageNet weights")
+
+
+def network(**model):
+    torch.manual_seed(0)
+    options = {"backbone": "lite", "streams": ("crop",)} | model
+    return build_model(RunConfig(data=DataConfig(image_size=64), model=ModelConfig(**options), train=TrainConfig()))
+
+
+def batch(n=2):
+    images = torch.rand(n, 2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    return {"images": {"crop": images}, "present": {"crop": torch.ones(n, 2, dtype=torch.bool)}}
+
+
+def test_the_stages_are_those_of_lite0_up_to_stride_16():
+    lite0, stages = load_lite0(), ImageNetStages(96).eval()
+    caught = {}
+    lite0._blocks[LAST_BLOCK].register_forward_hook(lambda module, inputs, output: caught.update(map=output))
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        lite0.extract_features(x)
+        found = stages.features(x)
+    assert found.shape == (1, WIDTH, 4, 6)
+    torch.testing.assert_close(found, caught["map"])
+
+
+def test_imagenet_stages_stay_as_they_are_and_the_rest_learns():
+    model = network().train()
+    stages = model.encoders["crop"].network.backbone.patch_embed
+    assert not stages.features.training
+    statistics = [buffer.clone() for buffer in stages.features.buffers()]
+    model(batch()).logits.sum().backward()
+    assert all(torch.equal(a, b) for a, b in zip(statistics, stages.features.buffers(), strict=True))
+    assert all(parameter.grad is None for parameter in stages.features.parameters())
+    learned = {name: p for name, p in model.named_parameters() if ".features." not in name}
+    assert [name for name, p in learned.items() if p.grad is None] == []
+
+
+def test_the_stages_can_be_tuned():
+    model = network(freeze="none").train()
+    model(batch()).logits.sum().backward()
+    assert all(p.grad is not None for p in model.encoders["crop"].network.backbone.patch_embed.parameters())
+
+
+def test_gates_sit_in_stages_3_and_4_alone():
+    gates = network().eval()(batch()).gates["crop"]
+    assert list(gates) == ["stage3_block0", "stage3_block1", "stage3_block2", "stage4_block0", "stage4_block1"]
+
+
+def test_parameters_are_counted_without_building():
+    config = RunConfig(data=DataConfig(image_size=64), model=ModelConfig(backbone="lite", streams=("crop",)))
+    assert count_parameters(config) == sum(p.numel() for p in build_model(config).parameters())
+
+
+@pytest.mark.parametrize("wrong", [{"weights": "some.pth"}, {"stem": "fold"}])
+def test_what_it_brings_cannot_be_given(wrong):
+    with pytest.raises(ValueError, match="'lite' brings its weights and its stem"):
+        ModelConfig(backbone="lite", **wrong)
+
+
+def test_the_mean_of_views_does_not_know_their_order_nor_a_missing_one():
+    model = network(view_fusion="mean").eval()
+    both = batch()
+    swapped = {"images": {"crop": both["images"]["crop"].flip(1)}, "present": both["present"]}
+    torch.testing.assert_close(model(both).logits, model(swapped).logits)
+    alone = {"images": both["images"], "present": {"crop": torch.tensor([[True, False], [True, False]])}}
+    twice = {"images": {"crop": both["images"]["crop"][:, :1].expand(-1, 2, -1, -1, -1)}, "present": both["present"]}
+    torch.testing.assert_close(model(alone).logits, model(twice).logits)
+
+
+def test_its_new_projection_is_never_frozen():
+    with pytest.raises(ValueError, match="would freeze the new, random projection of backbone 'lite'"):
+        ModelConfig(backbone="lite", freeze="stages12_and_stem")

@@ -1,0 +1,199 @@
+"""Checkpoints: strict in what they hold, tolerant in how it is wrapped; grey stems; no network is one clear line."""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mammo_lib.config import DataConfig, ModelConfig, RunConfig
+from mammo_lib.errors import InputError
+from mammo_lib.models import build_model, create_mambavision, fold_grey_stem, load_checkpoint, weights
+from mammo_lib.models.weights import IMAGENET_MEAN, IMAGENET_STD
+
+
+@pytest.fixture(scope="module")
+def source():
+    torch.manual_seed(3)
+    network = create_mambavision("nano", num_classes=5)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    return network.eval()
+
+
+def prefixed(state, prefix):
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("a.pth.tar", lambda s: {"state_dict": s, "epoch": 3}),
+        ("a.pth", lambda s: {"model": s}),
+        ("b.pth", lambda s: s),
+        ("c.pth", lambda s: {"state_dict": prefixed(s, "module.")}),
+        ("d.pth", lambda s: prefixed(s, "encoder.") | {"decoder.weight": torch.zeros(1)}),
+        ("e.safetensors", lambda s: prefixed(s, "model.")),
+    ],
+)
+def test_every_wrapper_and_prefix_loads_bitwise(source, tmp_path, name, wrap):
+    path, held = tmp_path / name, wrap(source.state_dict())
+    save_file(held, path) if name.endswith("safetensors") else torch.save(held, path)
+    loaded = load_checkpoint(create_mambavision("nano", num_classes=5), path)
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in source.state_dict().items())
+
+
+def test_a_network_without_head_leaves_the_head_out(source, tmp_path):
+    torch.save(source.state_dict(), tmp_path / "a.pth")
+    headless = load_checkpoint(create_mambavision("nano", num_classes=0), tmp_path / "a.pth").eval()
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(source.head(headless(x)), source(x))
+
+
+def test_every_difference_is_listed(source, tmp_path):
+    state = dict(source.state_dict()) | {"extra.weight": torch.zeros(1)}
+    del state["norm.bias"]
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(create_mambavision("nano", num_classes=2), tmp_path / "a.pth")
+    message = str(caught.value)
+    assert "missing: norm.bias" in message
+    assert "unexpected: extra.weight" in message
+    assert "head.weight (network (2, 128), file (5, 128))" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.pth", None, "no such checkpoint; `mammo weights VARIANT` downloads one"),
+        ("a.pth", b"rubbish", "not a readable checkpoint"),
+        ("a.safetensors", b"rubbish", "not a readable checkpoint"),
+    ],
+)
+def test_unreadable_files_are_one_line(tmp_path, name, content, message):
+    if content:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(create_mambavision("nano"), tmp_path / name)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        load_checkpoint(create_mambavision("nano"), tmp_path / "a.pth")
+
+
+def test_a_folded_stem_equals_three_channels_inside_the_border(source):
+    grey = torch.rand(2, 1, 96, 96)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.inference_mode():
+        ours = fold_grey_stem(source).patch_embed(grey)
+        theirs = source.patch_embed((grey - mean) / std)
+    torch.testing.assert_close(ours[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(ours[..., 0, :], theirs[..., 0, :], atol=1e-5)  # the zero-padded border differs
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    path = tmp_path / "weights.json"
+    path.write_text(json.dumps({"T": {"repository": "nvidia/x", "file": "t.pth", "licence": "l", "sha256": None}}))
+    monkeypatch.setattr(weights, "RECORD", path)
+    return path
+
+
+def test_a_checksum_is_recorded_once_and_then_checked(record, tmp_path):
+    (tmp_path / "t.pth").write_bytes(b"one")
+    weights.check_recorded("T", tmp_path / "t.pth")
+    assert (tmp_path / "t.pth.sha256").read_text().strip() == hashlib.sha256(b"one").hexdigest()
+    assert json.loads(record.read_text())["T"]["sha256"] is None  # the installation stays as it is
+    weights.check_recorded("T", tmp_path / "t.pth")
+    (tmp_path / "t.pth").write_bytes(b"two")
+    with pytest.raises(InputError, match="recorded is"):
+        weights.check_recorded("T", tmp_path / "t.pth")
+
+
+def test_without_a_network_the_way_out_is_named(record, tmp_path, monkeypatch, capsys):
+    def offline(*_, **__):
+        raise ConnectionError("no route")
+
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(
+        InputError, match=r"nvidia/x: could not be downloaded \(ConnectionError\); without a network, put t\.pth"
+    ):
+        weights.fetch_weights("T", tmp_path)
+    assert "CC-BY-NC-SA-4.0" in capsys.readouterr().out
+
+
+def test_fetching_shows_the_licence_and_records_the_file(record, tmp_path, monkeypatch, capsys):
+    import huggingface_hub
+
+    def local(repository, file, local_dir):
+        (tmp_path / file).write_bytes(b"weights")
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", local)
+    assert weights.fetch_weights("T", tmp_path) == tmp_path / "t.pth"
+    assert (tmp_path / "t.pth.sha256").is_file()
+    with pytest.raises(InputError, match="no official weights for 'nano': choose one of T"):
+        weights.fetch_weights("nano", tmp_path)
+
+
+def test_official_is_looked_up_by_backbone(tmp_path, monkeypatch):
+    monkeypatch.setenv(weights.WEIGHTS_FOLDER, str(tmp_path))
+    with pytest.raises(InputError, match=r"mambavision_large_1k\.pth\.tar: no such checkpoint; `mammo weights L`"):
+        weights.find_checkpoint("L", "official")
+    with pytest.raises(InputError, match=r"resnet50\.safetensors: no such checkpoint; save timm's weights there"):
+        weights.find_checkpoint("resnet50", "official")
+    (tmp_path / "mambavision_large_1k.pth.tar").touch()
+    assert weights.find_checkpoint("L", "official") == tmp_path / "mambavision_large_1k.pth.tar"
+    assert weights.find_checkpoint("L", "mine.pth") == Path("mine.pth")
+
+
+@pytest.mark.parametrize("change", [{"token_blocks": "ssm"}, {"token_blocks": "attention"}, {"mixer": "gated_conv"}])
+def test_mixers_of_another_kind_start_new_and_the_rest_is_loaded(tmp_path, change):
+    path = tmp_path / "nano.pth"
+    torch.save(create_mambavision("nano").state_dict(), path)
+    model = ModelConfig(backbone="nano", streams=("crop",), weights=str(path), **change)
+    built = build_model(RunConfig(data=DataConfig(image_size=64), model=model))
+    state, held = built.encoders["crop"].network.backbone.state_dict(), torch.load(path)
+    shared = [name for name in state if name in held and ".mixer." not in name]
+    assert all(torch.equal(state[name], held[name]) for name in shared)
+    # nano: 3 blocks in stage 3 (2 mixers, 1 attention), 2 in stage 4 (1, 1).
+    kept = {name for name in state if ".mixer." in name and name in held and torch.equal(state[name], held[name])}
+    blocks = {tuple(name.split(".")[1:4:2]) for name in kept}
+    expected = {
+        "ssm": {("2", "0"), ("2", "1"), ("3", "0")}, "attention": {("2", "2"), ("3", "1")},
+        "gated_conv": {("2", "2"), ("3", "1")},
+    }  # fmt: skip
+    assert blocks == expected[next(iter(change.values()))]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": {f"model.module.{key}": value for key, value in state.items()}},
+        lambda state: {"state_dict_ema": state, "state_dict": {key: 0 * value for key, value in state.items()}},
+        lambda state: {"model": {f"module._orig_mod.encoder.{key}": value for key, value in state.items()}},
+    ],
+)
+def test_checkpoints_of_other_trainers_load(tmp_path, wrap):
+    torch.manual_seed(3)
+    state = create_mambavision("nano").state_dict()
+    torch.save(wrap(state), tmp_path / "a.pth")
+    loaded = load_checkpoint(create_mambavision("nano"), tmp_path / "a.pth").state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_a_long_list_of_keys_is_cut_and_stays_one_line(tmp_path):
+    torch.save({f"other\n{i}": torch.zeros(1) for i in range(40)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"unexpected: other\?0, .* and 35 more") as caught:
+        load_checkpoint(create_mambavision("nano"), tmp_path / "a.pth")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600

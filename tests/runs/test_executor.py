@@ -1,0 +1,58 @@
+"""Work in this process and in a pool: the same results, errors that come through, a death that is said."""
+
+import os
+
+import pytest
+
+from mammo_lib.errors import InputError
+from mammo_lib.runs.executor import as_done, open_executor
+
+
+def square(x):
+    return x * x
+
+
+def fail(x):
+    raise InputError(f"{x}: cannot be read")
+
+
+def die(x):
+    os._exit(1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_of_every_task(workers):
+    with open_executor(workers) as (executor, n):
+        assert sorted(as_done(executor, n, square, range(30))) == [x * x for x in range(30)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_comes_through(workers):
+    with pytest.raises(InputError, match="7: cannot be read"), open_executor(workers) as (executor, n):
+        list(as_done(executor, n, fail, [7]))
+
+
+def test_a_dead_worker_is_one_line():
+    message = r"a worker process died .* lower --workers"
+    with pytest.raises(InputError, match=message) as caught, open_executor(2) as (executor, n):
+        list(as_done(executor, n, die, [1, 2]))
+    assert "\n" not in str(caught.value)
+
+
+def test_few_tasks_are_in_flight(monkeypatch):
+    """Memory does not grow with the list: tasks are taken from it as others finish."""
+    taken = []
+
+    def tasks():
+        for x in range(1000):
+            taken.append(x)
+            yield x
+
+    with open_executor(1) as (executor, n):
+        next(as_done(executor, n, square, tasks()))
+    assert len(taken) <= 8
+
+
+def test_no_scheduler(monkeypatch):
+    with pytest.raises(InputError, match="no Dask scheduler answers there"), open_executor(cluster="not an address"):
+        pass

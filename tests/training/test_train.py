@@ -1,0 +1,178 @@
+"""Training: what it leaves behind, what a kill costs, what it may not touch."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from mammo_lib.data.cohort import split_cohort
+from mammo_lib.errors import InputError
+from mammo_lib.runs import records as runs
+from mammo_lib.statistics import evaluate_predictions
+from mammo_lib.training import train
+from mammo_lib.training.optimisation import cosine_schedule, parameter_groups
+
+pytestmark = pytest.mark.usefixtures("run_homes")
+
+
+@pytest.fixture
+def config(tiny_profile):
+    return tiny_profile.configs()[0]
+
+
+def test_a_run_leaves_a_whole_record(config, collection):
+    run = train.train_run(config, collection)
+    assert {path.name for path in run.folder.iterdir()} >= {
+        "config.json", "environment.json", "history.csv", "predictions.parquet", "metrics.json", "best.ckpt",
+    }  # fmt: skip
+    assert list(run.history["epoch"]) == [0, 1]
+    assert run.history[["train_loss", "validation_loss", "validation_auc", "learning_rate"]].notna().all(axis=None)
+    assert run.predictions["probability"].between(0, 1).all()
+    assert run.metrics["validation"] == evaluate_predictions(run.predictions)
+
+
+def test_training_never_touches_the_test_set(config, collection, monkeypatch):
+    asked = []
+    original = type(collection).cohort
+    monkeypatch.setattr(
+        type(collection), "cohort", lambda self, c, split: asked.append(split) or original(self, c, split)
+    )
+    run = train.train_run(config, dataclasses.replace(collection, ready={}))
+    assert set(asked) == {"train"}
+    assert set(run.predictions["split"]) == {"validation"}
+    assert not set(run.predictions["patient_id"]) & set(original(collection, config.data, "test")["patient_id"])
+
+
+def test_a_finished_run_is_read_not_redone(config, collection, monkeypatch):
+    first = train.train_run(config, collection)
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert train.train_run(config, collection).folder == first.folder
+
+
+@pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.9, "gradient_clip": 1.0, "augment": True}])
+def test_a_killed_run_ends_as_an_uninterrupted_one(config, collection, monkeypatch, tmp_path, extras):
+    config = config.model_copy(update={"train": config.train.model_copy(update=extras)})
+    whole = train.train_run(config, collection)
+    monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
+
+    class Killed(RuntimeError):
+        pass
+
+    class KilledModule(train.Classifier):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                raise Killed
+            super().on_train_epoch_start()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Classifier", KilledModule)
+        with pytest.raises(Killed):
+            train.train_run(config, collection)
+    resumed = train.train_run(config, collection)
+    assert resumed.folder != whole.folder
+    pd.testing.assert_frame_equal(resumed.predictions, whole.predictions, check_exact=True)
+    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
+    for table in ("gate_history", "gates", "interventions"):
+        pd.testing.assert_frame_equal(getattr(resumed, table), getattr(whole, table), rtol=1e-5)
+
+
+def test_averaged_weights_are_the_ones_that_are_kept(config, collection):
+    averaged = config.model_copy(update={"train": config.train.model_copy(update={"ema_decay": 0.999})})
+    plain, slow = (train.load_best(train.train_run(one, collection)).state_dict() for one in (config, averaged))
+    name = next(name for name in plain if name.endswith("heads.malignancy.3.weight"))
+    lightning_seeded = train.Classifier
+    train.lightning.seed_everything(config.seed, verbose=False)
+    start = lightning_seeded(config).state_dict()[name]
+    # The average begins at the first step and hardly moves at a decay of 0.999; the trained weights go on.
+    assert (slow[name].cpu() - start).norm() < 0.7 * (plain[name].cpu() - start).norm()
+
+
+def test_memory_that_runs_out_says_what_to_lower(config, collection, monkeypatch):
+    def exhausted(*a, **k):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(train.Classifier, "training_step", exhausted)
+    with pytest.raises(
+        InputError, match=r"out of memory: lower train.batch_size \(4\) or data.image_size \(\[32, 32\]\)"
+    ):
+        train.train_run(config, collection)
+
+
+def test_another_seed_gives_another_network(config, collection):
+    one = train.train_run(config, collection).predictions["logit"]
+    other = train.train_run(config.model_copy(update={"seed": 1}), collection).predictions["logit"]
+    assert not one.equals(other)
+
+
+def test_the_second_head_learns_beside_the_first(config, collection):
+    both = config.model_copy(
+        update={"model": config.model.model_copy(update={"targets": ("malignancy", "lesion_type")})}
+    )
+    fresh = train.Classifier(both).model.heads["lesion_type"][1].weight
+    trained = train.load_best(train.train_run(both, collection)).model.heads["lesion_type"][1].weight
+    assert trained.shape == fresh.shape
+    torch.manual_seed(both.seed)
+    assert not torch.equal(trained.cpu(), train.Classifier(both).model.heads["lesion_type"][1].weight)
+
+
+def validation_breasts(config, collection):
+    cohort = split_cohort(config.data, collection.prepare("train", *config.inputs).cohort)["validation"]
+    return cohort["sample_id"].tolist()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(config, collection, tmp_path):
+    """Lightning's ddp over gloo: as `devices=2` on one machine, from the command line."""
+    two = config.model_copy(update={"train": config.train.model_copy(update={"devices": 2})})
+    (tmp_path / "config.json").write_text(two.model_dump_json())
+    command = [sys.executable, "-m", "mammo_lib.cli", "run", str(tmp_path / "config.json"), "--profile", "paper"]
+    root = tmp_path / "root"
+    (root / "book").mkdir(parents=True)
+    env = os.environ | {"MAMMO_ROOT": str(root), "MAMMO_DATA": str(collection.root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (metrics,) = root.glob("_build/runs/*/*/metrics.json")
+    history = pd.read_csv(metrics.parent / "history.csv")
+    assert len(history) == two.train.epochs
+    assert np.isfinite(history[["train_loss", "validation_loss"]]).all(axis=None)
+    # Two processes pad the validation breasts to equal shares; the record is scored in one, each breast once.
+    predictions = pd.read_parquet(metrics.parent / "predictions.parquet")
+    assert sorted(predictions["sample_id"]) == sorted(validation_breasts(two, collection))
+    assert np.isfinite(predictions["logit"]).all()
+
+
+def test_schedule_warms_up_then_falls_to_zero():
+    # 10 steps in 10 epochs, 2 of warm-up: 1/3, 2/3, then half a cosine over 8 steps from 1 to 0.
+    factor = cosine_schedule(total_steps=10, warmup_steps=2)
+    assert [factor(0), factor(1), factor(2)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert factor(6) == pytest.approx(0.5)
+    assert factor(10) == pytest.approx(0.0)
+
+
+def test_vectors_and_scan_parameters_do_not_decay():
+    module = nn.Module()
+    module.linear = nn.Linear(3, 2)
+    module.mixer = nn.Module()
+    module.mixer.A_log = nn.Parameter(torch.zeros(2, 2))
+    module.mixer.D = nn.Parameter(torch.zeros(2))
+    decayed, exempt = parameter_groups(module, 0.05, 1e-3, 1e-4)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(2, 3)]
+    assert len(exempt["params"]) == 3
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
+
+
+def test_encoders_learn_at_their_own_rate():
+    module = nn.ModuleDict({"backbone": nn.Linear(3, 2), "classifier": nn.Linear(2, 2)})
+    outer = nn.ModuleDict({"encoder": module})
+    rates = {name: group["lr"] for group in parameter_groups(outer, 0.05, 1e-3, 1e-4) for name, p in
+             outer.named_parameters() if any(p is one for one in group["params"])}  # fmt: skip
+    assert rates == {
+        "encoder.backbone.weight": 1e-4, "encoder.backbone.bias": 1e-4,
+        "encoder.classifier.weight": 1e-3, "encoder.classifier.bias": 1e-3,
+    }  # fmt: skip
