@@ -1,22 +1,30 @@
-# make reproduce   install, run every notebook, build the book      (PROFILE=smoke|mirror|paper DATA=folder JOBS=1)
+# make reproduce   install, run every notebook, build the book      (DATA=folder PROFILE=smoke|mirror|paper JOBS=n)
 # make test        install, then lint, tests and every notebook
 # make test-slow   the tests that take minutes
 # make book        build the book from the notebooks executed so far
 # make lab         open the notebooks in JupyterLab
 # make clean       remove everything that can be made again (not the virtual environment)
 PYTHON  ?= python3
-PROFILE ?= smoke
-DATA    ?= $(MAMMO_DATA)
-JOBS    ?= 1
 VENV    ?= .venv
+# Left empty, mammo chooses: the profile that suits DATA (without DATA: smoke), one chapter per core at a time.
+DATA    ?=
+PROFILE ?=
+JOBS    ?=
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+PROJECT := --constraint constraints.txt --editable '.[book,dev]'
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 NBMAKE  := --nbmake --nbmake-timeout=600 notebooks/
 
+# uv installs in a quarter of a minute what takes pip several; of pip's configuration it must be told.
+UV      ?= $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
+INDEX    = $(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null))
+WHEELS   = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+UV_PIP   = $(UV) pip install --quiet --python $(BIN)/python $(addprefix --default-index ,$(INDEX)) \
+           $(addprefix --find-links ,$(WHEELS))
+
+ifneq ($(strip $(DATA)),)
 export MAMMO_DATA := $(DATA)
-ifeq ($(strip $(MAMMO_DATA)),)
-unexport MAMMO_DATA
 endif
 
 .PHONY: help reproduce test test-slow book lab clean
@@ -26,11 +34,12 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %d.%d: run make PYTHON=python3.11 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --constraint constraints.txt --editable '.[book,dev]'
+	@command -v $(UV) >/dev/null || $(PIP) --constraint constraints.txt uv || echo "no uv: pip takes minutes" >&2
+	$(UV_PIP) $(PROJECT) || $(PIP) $(PROJECT)
 	@touch $@
 
 reproduce: $(READY)
-	$(BIN)/mammo reproduce --profile $(PROFILE) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)")
+	$(BIN)/mammo reproduce $(addprefix --profile ,$(PROFILE)) $(addprefix --jobs ,$(JOBS)) $(if $(DATA),--data "$(DATA)")
 
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -32,9 +32,9 @@ SUMMARY = BUILD / "summary.json"
 NOTEBOOK_TIMEOUT_S = 6 * 3600
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # else it may log its own shutdown as an error, into the progress
 
-# Chapters that compute from the paper and the data alone. Every other one waits for all earlier ones but these: they
-# share runs, and a run is trained once.
-INDEPENDENT = {"00", "01", "02", "03"}
+# Chapters that train the profile's runs and open its test set. Later ones read these runs and wait for them, and for
+# nothing else; as the longest path they start first.
+TRAINING = {"04", "05"}
 
 
 class NotebookFailed(RuntimeError):  # noqa: N818  (an event, reported as one)
@@ -290,9 +290,10 @@ def _step(notebook: Path, parameters: dict, shared: bytes, profile: Profile, for
 
 
 def _ready(waiting: list[Step], running) -> list[Step]:
-    """Return the waiting steps that need nothing which is still to be done."""
-    to_do = {step.number for step in [*waiting, *running]} - INDEPENDENT
-    return [s for s in waiting if s.number in INDEPENDENT or not any(number < s.number for number in to_do)]
+    """Return the waiting steps that need nothing which is still to be done, those that others wait for first."""
+    to_do = {step.number for step in [*waiting, *running]} & TRAINING
+    ready = [step for step in waiting if not any(number < step.number for number in to_do)]
+    return sorted(ready, key=lambda step: step.number not in TRAINING)
 
 
 def _outcome(step: Step, future) -> StepOutcome:

@@ -1,8 +1,11 @@
 """One source of dependencies, one install line, notebooks without outputs; the wheel works where no checkout is."""
 
+import ast
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +13,8 @@ import tarfile
 import tomllib
 import venv
 from functools import partial
+from importlib.metadata import packages_distributions
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,11 +23,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from mammo_lib.runs.records import file_hash
+from mammo_lib.files import file_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "mammo_lib").rglob("*.py"))}
 
 
 def pins():
@@ -38,11 +44,45 @@ def test_every_direct_dependency_is_pinned_within_its_range(extra):
         assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement
 
 
+def test_what_the_library_imports_is_declared():
+    """Also what only one function needs: a package that another one happens to bring may be gone tomorrow."""
+    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    names = {name.partition(".")[0] for tree in TREES.values() for name in imported_names(tree)}
+    foreign = names - {"mammo_lib", *sys.stdlib_module_names}
+    installed = packages_distributions()
+    unknown = {name for name in foreign if not declared & set(map(canonicalize_name, installed.get(name, [name])))}
+    assert unknown == set()
+
+
+def imported_names(tree: ast.Module) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        found += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+    return found
+
+
 def test_make_and_conda_install_the_same_line():
     makefile, environment = (ROOT / "Makefile").read_text(), (ROOT / "environment.yml").read_text()
-    installed = re.search(r"--constraint (\S+) --editable '(\S+)'", makefile).groups()
-    assert f"- --constraint {installed[0]}\n" in environment
-    assert f"- --editable {installed[1]}\n" in environment
+    [(constraints, project)] = re.findall(r"--constraint (\S+) --editable '(\S+)'", makefile)
+    assert f"- --constraint {constraints}\n" in environment
+    assert f"- --editable {project}\n" in environment
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(
+    "given, options",
+    [
+        ([], ""),
+        (["PROFILE=mirror"], "--profile mirror"),
+        (["DATA=/my films", "JOBS=2"], "--jobs 2 --data '/my films'"),
+    ],
+)
+def test_make_passes_on_what_it_was_given_and_nothing_else(given, options):
+    env = {key: value for key, value in os.environ.items() if key not in ("DATA", "PROFILE", "JOBS")}
+    done = subprocess.run(["make", "-n", "reproduce", *given], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert shlex.split(done.stdout.splitlines()[-1])[1:] == ["reproduce", *shlex.split(options)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -87,8 +127,78 @@ def test_nothing_that_only_linux_has():
     words = re.compile(
         r"os\.fork|[\"']/proc|[\"']/dev/|os\.sched_|^\s*(?:import|from) (?:fcntl|resource|pwd|grp|termios)\b", re.M
     )
-    sources = {path: words.findall(path.read_text(encoding="utf-8")) for path in (ROOT / "mammo_lib").rglob("*.py")}
-    assert {path.name: found for path, found in sources.items() if found} == {}
+    assert {str(path): hits for path in TREES if (hits := words.findall(path.read_text(encoding="utf-8")))} == {}
+    assert {str(path): glued for path, tree in TREES.items() if (glued := glued_paths(tree))} == {}
+
+
+PATHS = re.compile(r"(?:^|_)(?:root|path|folder|home|dir|directory|parent|cache|build|material)$", re.I)
+
+
+def glued_paths(tree: ast.AST) -> list[str]:
+    """Return the expressions that put a slash behind a path, or take a path's text apart at slashes.
+
+    A path is told by its name: ``root``, ``run.folder``, ``BUILD``. A slash between names that are not paths
+    (``run.folder.name``, ``case``) is text: the tables of CBIS-DDSM have such, and pathlib reads it on any system.
+    """
+    return [ast.unparse(node) for node in ast.walk(tree) if _glues(node)]
+
+
+def _glues(node: ast.AST) -> bool:
+    match node:
+        case ast.JoinedStr(values=values):
+            return any(_is_path(one) and _text(other).startswith("/") for one, other in pairwise(values))
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return _is_path(left) and _text(right).startswith("/")
+        case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text)), right=right):
+            values = right.elts if isinstance(right, ast.Tuple) else [right]
+            return "/" in text and any(map(_is_path, values))
+        case ast.Call(func=ast.Attribute(value=ast.Constant(value="/"), attr="join"), args=[ast.List(elts=values)]):
+            return any(map(_is_path, values))
+        case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="str")) as text), args=[first, *_]):
+            return _is_path(text) and "/" in _text(first)
+    return False
+
+
+def _is_path(node: ast.AST) -> bool:
+    match node:
+        case ast.FormattedValue(value=value) | ast.Call(func=ast.Name(id="str" | "Path"), args=[value]):
+            return _is_path(value)
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return PATHS.search(name) is not None
+        case ast.BinOp(op=ast.Div()):
+            return True
+    return False
+
+
+def _text(node: ast.AST) -> str:
+    """Return the text at the start of a string, literal or formatted; nothing for other expressions."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=[first, *_]):
+            return _text(first)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "source, is_glued",
+    [
+        ('f"{root}/tables"', True),
+        ('f"{run.folder}/x.json"', True),
+        ('f"{root / name}/x"', True),
+        ('str(root) + "/x"', True),
+        ('"%s/x" % path', True),
+        ('"/".join([str(folder), name])', True),
+        ('str(path).split("/")', True),
+        ('f"{run.folder.parent.name}/{run.folder.name}"', False),
+        ('f"{case}/{uid}.dcm"', False),
+        ('f"{done}/{total}"', False),
+        ('f"{path}: no such file; a/b"', False),
+        ('root / "a/b"', False),
+    ],
+)
+def test_a_glued_path_is_found(source, is_glued):
+    assert bool(glued_paths(ast.parse(source))) == is_glued
 
 
 @pytest.fixture(scope="module")
@@ -132,42 +242,69 @@ def test_the_sdist_is_a_whole_checkout(distributions):
     assert not [name for name in names if name.startswith(("_build/", ".venv/")) or "__pycache__" in name]
 
 
+def installed_files(python) -> dict[str, str]:
+    """Return the hash of every file of the installed library, compiled code excepted."""
+    where = "import mammo_lib, pathlib; print(pathlib.Path(mammo_lib.__file__).parent)"
+    home = Path(call(python, "-c", where, cwd=Path(python).parent).stdout.strip())
+    assert not home.is_relative_to(ROOT)
+    files = (path for path in home.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(home).as_posix(): file_hash(path) for path in files}
+
+
 @pytest.mark.slow
 def test_the_wheel_works_outside_a_checkout(clean_python, tmp_path):
-    mammo = partial(call, Path(clean_python).with_name("mammo"), cwd=tmp_path)
-    for command in ([], ["data"], ["run"], ["evaluate"], ["reproduce"]):
+    mammo, before = partial(call, Path(clean_python).with_name("mammo"), cwd=tmp_path), installed_files(clean_python)
+    for command in ([], ["data"], ["run"], ["evaluate"], ["reproduce"], ["results"]):
         assert mammo(*command, "--help").returncode == 0
+    shown, listed = mammo("config", "--profile", "paper"), mammo("list", "--profile", "paper")
+    assert (shown.returncode, listed.returncode) == (0, 0), shown.stderr + listed.stderr
+    assert "backbone: L " in shown.stdout
+    assert {"smoke", "mirror", "paper", "dual_stream", "isolation"} <= set(re.split(r"[\s,]+", listed.stdout))
     assert mammo("data", "phantom", "data", "--breasts", 24).returncode == 0
     audit = mammo("data", "audit", "--data", "data")
     assert audit.returncode == 0, audit.stdout + audit.stderr
-    config = {
-        "experiment": "wheel", "data": {"image_size": 32, "n_folds": 2},
-        "model": {"backbone": "nano"}, "train": {"epochs": 1, "batch_size": 4},
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    run = mammo("run", "config.json", "--profile", "paper", "--data", "data")
+    changes = [
+        "experiment=wheel", "data.image_size=32", "data.n_folds=2", "model.backbone=nano", "model.weights=null",
+        "train.epochs=1", "train.batch_size=4",
+    ]  # fmt: skip
+    config = mammo("config", "--profile", "paper", *(word for change in changes for word in ("--set", change)))
+    (tmp_path / "wheel.yaml").write_text(config.stdout)
+    run = mammo("run", "wheel.yaml", "--profile", "paper", "--data", "data")
     assert run.returncode == 0, run.stderr
     [record] = (tmp_path / "_build/runs/wheel").glob("*/environment.json")
     assert json.loads(record.read_text())["protocol_hash"] == file_hash(ROOT / "book/protocol.md")
     closed = mammo("evaluate", "--profile", "paper", "--data", "data")
     assert (closed.returncode, "the test set stays closed" in closed.stderr) == (2, True), closed.stderr
     assert "no notebooks; run this in a checkout" in mammo("reproduce").stderr
+    assert installed_files(clean_python) == before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, path",
-    [
-        ("mammo_lib.data.cbis_ddsm.audit.MANIFEST", "data_manifest/cbis_ddsm.json"),
-        ("mammo_lib.data.cbis_ddsm.fetch.SERIES", "data_manifest/cbis_ddsm_series.csv.gz"),
-        ("mammo_lib.models.weights.RECORD", "data_manifest/weights.json"),
-        ("mammo_lib.runs.experiments.FROZEN", "book/experiments.json"),
-        ("mammo_lib.runs.records.PROTOCOL", "book/protocol.md"),
-    ],
-)
-def test_what_the_code_reads_travels_with_the_wheel(clean_python, tmp_path, name, path):
-    module, _, attribute = name.rpartition(".")
-    done = call(clean_python, "-c", f"from {module} import {attribute}; print({attribute})", cwd=tmp_path)
-    found = Path(done.stdout.strip())
-    assert not found.is_relative_to(ROOT)
-    assert found.read_bytes() == (ROOT / path).read_bytes()
+def test_what_the_code_reads_travels_with_the_wheel(clean_python, tmp_path):
+    held = {
+        "mammo_lib.data.cbis_ddsm.audit.MANIFEST": "data_manifest/cbis_ddsm.json",
+        "mammo_lib.data.cbis_ddsm.fetch.SERIES": "data_manifest/cbis_ddsm_series.csv.gz",
+        "mammo_lib.models.weights.RECORD": "data_manifest/weights.json",
+        "mammo_lib.runs.experiments.FROZEN": "book/experiments.json",
+        "mammo_lib.runs.records.PROTOCOL": "book/protocol.md",
+        "mammo_lib.analysis.tables.PUBLISHED": "book/published.csv",
+        "mammo_lib.config.profiles.PROFILES": "book/profiles",
+    }
+    before = installed_files(clean_python)
+    code = "import json, pydoc, sys; print(json.dumps([str(pydoc.locate(name)) for name in sys.argv[1:]]))"
+    done = call(clean_python, "-c", code, *held, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for found, source in zip(map(Path, json.loads(done.stdout)), (ROOT / path for path in held.values()), strict=True):
+        assert not found.is_relative_to(ROOT)
+        assert contents(found) == contents(source)
+    rows = call(clean_python, "-c", "from mammo_lib.analysis.tables import read_published as r; print(len(r()))",
+                cwd=tmp_path)  # fmt: skip
+    assert (rows.returncode, int(rows.stdout or 0) > 5) == (0, True), rows.stderr
+    assert installed_files(clean_python) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Return the bytes of a file, or of each file in a folder, by name."""
+    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+    return {one.name: one.read_bytes() for one in files}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Bool, Float
@@ -82,18 +82,16 @@ def scatter(values: Tensor, present: Bool[Tensor, "batch views"], missing: float
     return values.new_full((*present.shape, *values.shape[1:]), missing).index_put((present,), values)
 
 
-class held_statistics:  # noqa: N801  (a context manager, used like a function)
+@contextmanager
+def held_statistics(module: nn.Module) -> Iterator[None]:
     """Let the BatchNorms of a module normalise by their running statistics, as in evaluation."""
-
-    def __init__(self, module: nn.Module):
-        self.norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-
-    def __enter__(self):
-        for norm in self.norms:
-            norm.eval()
-
-    def __exit__(self, *_):
-        for norm in self.norms:
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
             norm.train()
 
 
@@ -130,7 +128,13 @@ def frozen_parts(config: RunConfig) -> tuple[str, ...]:
 
 
 def fitting_windows(backbone: str, image_size: tuple[int, int]) -> tuple[int, ...]:
-    """Return the variant's windows, no larger than a map's longer side: padding would be scanned and attended to."""
+    """Return the variant's windows, no larger than a map's longer side: padding would be scanned and attended to.
+
+    The shorter side of a map may be padded; a window of its size would cut the longer side into narrow strips.
+
+    >>> fitting_windows("L", (96, 48))
+    (8, 8, 6, 3)
+    """
     windows = VARIANTS[backbone].windows
     return tuple(min(w, -(-max(image_size) // stride)) for w, stride in zip(windows, STRIDES, strict=True))
 

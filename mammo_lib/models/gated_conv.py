@@ -54,19 +54,15 @@ class GatedConvMixer(nn.Module):
 
     def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the discrete A (decay per step), B and C, each (dim, N)."""
-        return torch.exp(self._exponent()), self.log_dt.exp()[:, None] * self.B, self.C
+        return self.log_decay().exp(), self.log_dt.exp()[:, None] * self.B, self.C
+
+    def log_decay(self) -> Float[Tensor, "dim state"]:
+        """Return log A = -dt exp(A_log), which stays finite where A underflows to 0."""
+        return -self.log_dt.exp()[:, None] * self.A_log.exp()
 
     def kernel(self, length: int) -> Float[Tensor, "dim length"]:
-        """Return K for every channel; K_l = sum_n C_n A_n^l B_n.
-
-        The powers come from the exponent: a decay that underflows to 0 has no logarithm and no gradient.
-        """
-        exponent, B, C = (
-            m.float() if m.dtype != torch.float64 else m for m in (self._exponent(), *self.coefficients()[1:])
-        )
-        powers = torch.exp(exponent[:, :, None] * torch.arange(length, device=exponent.device))
+        """Return K for every channel; K_l = sum_n C_n A_n^l B_n."""
+        terms = self.log_decay(), *self.coefficients()[1:]
+        log_A, B, C = (m.float() if m.dtype != torch.float64 else m for m in terms)
+        powers = torch.exp(log_A[:, :, None] * torch.arange(length, device=log_A.device))
         return torch.einsum("dn,dnl->dl", C * B, powers)
-
-    def _exponent(self) -> Float[Tensor, "dim state"]:
-        """Return log A = -dt exp(A_log)."""
-        return -self.log_dt.exp()[:, None] * self.A_log.exp()

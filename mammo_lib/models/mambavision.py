@@ -68,6 +68,9 @@ def create_mambavision(
     """Build a released variant, or ``nano``, our own for demonstrations on a CPU.
 
     ``window_sizes`` (4 numbers, of which the last two count) and ``drop_path`` default to the variant's.
+
+    >>> create_mambavision("nano", num_classes=2)(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 2])
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")

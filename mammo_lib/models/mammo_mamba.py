@@ -51,7 +51,11 @@ class MammoMambaOutput:
 
 
 def log_odds(logits: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
-    """Return the logit of malignancy from two class logits, in 32-bit floats."""
+    """Return the logit of malignancy from two class logits, in 32-bit floats.
+
+    >>> log_odds(torch.tensor([[1.0, 3.0]]))
+    tensor([2.])
+    """
     return (logits[:, 1] - logits[:, 0]).float()
 
 
@@ -131,17 +135,19 @@ def check_batch(batch: dict, streams: Sequence[str], n_views: int) -> None:
             raise ValueError(f"the batch must hold {part!r}, a tensor per stream, got {sorted(batch)}")
         if absent := [stream for stream in streams if stream not in batch[part]]:
             raise ValueError(f"the batch has no {part}[{absent[0]!r}]: this network reads {', '.join(streams)}")
+    n = len(batch["present"][streams[0]])
     for stream in streams:
         images, present = batch["images"][stream], batch["present"][stream]
-        if images.ndim != 5 or images.shape[1] != n_views or images.shape[2] != 1:
-            raise ValueError(
-                f"images[{stream!r}] must be (batch, views={n_views}, 1, height, width), got {tuple(images.shape)}"
-            )
-        if present.dtype != torch.bool or present.shape != images.shape[:2]:
-            raise ValueError(
-                f"present[{stream!r}] must be bool {tuple(images.shape[:2])}, got {present.dtype} "
-                f"{tuple(present.shape)}"
-            )
+        if not isinstance(images, Tensor) or images.ndim != 5 or images.shape[:3] != (n, n_views, 1):
+            expected = f"(batch={n}, views={n_views}, 1, height, width)"
+            raise ValueError(f"images[{stream!r}] must be {expected}, got {_form(images)}")
+        if not isinstance(present, Tensor) or present.dtype != torch.bool or present.shape != (n, n_views):
+            kind = f"{present.dtype} " if isinstance(present, Tensor) else ""
+            raise ValueError(f"present[{stream!r}] must be torch.bool {(n, n_views)}, got {kind}{_form(present)}")
+
+
+def _form(value: object) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 class GateFusion(nn.Module):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .mammo_mamba import MammoMamba, MammoMambaOutput, Overrides, log_odds
+
+
+def score(
+    model: MammoMamba, batch: dict, *, flip_averaging: bool, overrides: Overrides | None = None
+) -> tuple[Float[Tensor, " batch"], MammoMambaOutput]:
+    """Return a batch's logits of malignancy, in 32-bit floats, and the output for the images as they are.
+
+    ``flip_averaging`` and ``overrides`` are those of :func:`score_passes`.
+    """
+    passes = score_passes(model, batch, flip_averaging=flip_averaging, overrides=overrides)
+    return mean_log_odds(passes), passes[0]
 
 
 def score_passes(
@@ -16,26 +26,20 @@ def score_passes(
 ) -> list[MammoMambaOutput]:
     """Return the output for the images as they are and, with ``flip_averaging``, for them upside down.
 
-    Gates that ``overrides`` puts in place turn with the image.
+    Gates that ``overrides`` puts in place turn with the image where they have a place, (batch, views, rows, columns).
+    Rows of windows turn as a whole; they cover the same pixels where windows divide the map.
     """
     outputs = [model(batch, overrides)]
     if flip_averaging:
         turned = batch | {"images": {stream: images.flip(-2) for stream, images in batch["images"].items()}}
-        outputs.append(model(turned, _upside_down(overrides)))
+        forced = {
+            stream: {block: gate.flip(2) if gate.ndim == 4 else gate for block, gate in gates.items()}
+            for stream, gates in (overrides or {}).items()
+        }
+        outputs.append(model(turned, forced))
     return outputs
 
 
 def mean_log_odds(outputs: Sequence[MammoMambaOutput]) -> Float[Tensor, " batch"]:
     """Return the mean logit of malignancy over passes, in 32-bit floats."""
-    logits = [log_odds(one.logits) for one in outputs]
-    return logits[0] if len(logits) == 1 else torch.stack(logits).sum(dim=0) / len(logits)
-
-
-def _upside_down(overrides: Overrides | None) -> Mapping | None:
-    """Turn gates that have a place, (batch, views, rows, columns); one value per image stays."""
-    if overrides is None:
-        return None
-    return {
-        stream: {block: gate.flip(2) if gate.ndim == 4 else gate for block, gate in blocks.items()}
-        for stream, blocks in overrides.items()
-    }
+    return sum(log_odds(one.logits) for one in outputs) / len(outputs)

@@ -90,11 +90,7 @@ class Gate(nn.Module):
             return torch.rand(batch, dtype=x.dtype, device=x.device)
         return x.new_full((batch,), FIXED_VALUE)
 
-    def values(
-        self,
-        gate: Float[Tensor, "windows _ 1"],
-        grid: Grid,
-    ) -> Tensor:
+    def values(self, gate: Float[Tensor, "windows _ 1"], grid: Grid) -> Tensor:
         """Return the gate by image: (batch,), (batch, rows, columns) of windows, or (batch, height, width)."""
         batch = grid.shape[0]
         if gate.shape[1] > 1:
@@ -116,7 +112,12 @@ class Gate(nn.Module):
 
 
 class SeqMoE(nn.Module):
-    """A MambaVision whose token blocks are gated. Nothing is stored by ``forward``; the gates are returned."""
+    """A MambaVision whose token blocks are gated. Nothing is stored by ``forward``; the gates are returned.
+
+    >>> from mammo_lib.models import create_mambavision
+    >>> list(SeqMoE(create_mambavision("nano"), stages=(4,)).gates)
+    ['stage4_block0', 'stage4_block1']
+    """
 
     def __init__(
         self, backbone: MambaVision, *, kind: Kind = "learned", scope: Scope = "image", bias: float = 2.0,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .weights import list_differences, read_checkpoint
+from .weights import list_differences, one_line, read_checkpoint
 
 HAVE_A_FIXED_SIZE = ("swin_tiny_patch4_window7_224", "vit_small_patch16_224")  # built for one image size
 
@@ -73,7 +73,7 @@ def load_timm_checkpoint(backbone: nn.Module, path: str | Path) -> None:
     Raises
     ------
     InputError
-        The file cannot be read, or keys are missing, unexpected or of another shape: every one is listed.
+        The file cannot be read, or keys are missing, unexpected or of another shape: the first few are named.
     """
     name = backbone.pretrained_cfg["architecture"]
     if not Path(path).is_file():
@@ -88,7 +88,7 @@ def load_timm_checkpoint(backbone: nn.Module, path: str | Path) -> None:
             warnings.simplefilter("ignore", UserWarning)  # about the speed and style of timm's own resampling
             state = adapt(held, backbone)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:  # of another network
-        raise InputError(f"{path}: not a checkpoint of {name} ({error})") from None
+        raise InputError(one_line(f"{path}: not a checkpoint of {name} ({error})")) from None
     classifier = f"{backbone.pretrained_cfg['classifier']}."
     state = {key: value for key, value in state.items() if not key.startswith(classifier)}
     if differences := list_differences(backbone.state_dict(), state):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ def load_checkpoint(model: MambaVision, path: str | Path, *, new: Iterable[str] 
     Raises
     ------
     InputError
-        The file cannot be read, or keys are missing, unexpected or of another shape: every one is listed.
+        The file cannot be read, or keys are missing, unexpected or of another shape: the first few are named.
     """
     state = read_checkpoint(path)
     if isinstance(model.head, nn.Identity):
@@ -60,23 +60,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; `mammo weights VARIANT` downloads one") from None
     except Exception as error:  # the two readers raise a dozen types for a damaged or refused file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: not a readable checkpoint ({reason})") from None
-    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(held.get(wrapper), dict):
-            held = held[wrapper]
-            break
-    return _without_prefix({key: value for key, value in held.items() if isinstance(value, Tensor)})
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(one_line(f"{path}: not a readable checkpoint ({reason})")) from None
+    held = held if isinstance(held, Mapping) else {}
+    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first: timm evaluates these
+    held = next((held[name] for name in wrappers if isinstance(held.get(name), Mapping)), held)
+    state = {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not state:
+        raise InputError(one_line(f"{path}: not a readable checkpoint (it holds no named tensors)"))
+    return _without_prefix(state)
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefixes = (
-        "module.",
-        "model.",
-        "encoder.",
-        "_orig_mod.",
-    )  # of DataParallel, Lightning, torch.compile, in any order
-    while prefix := next((one for one in prefixes if state and all(key.startswith(one) for key in state)), None):
+    prefixes = ("module.", "model.", "encoder.", "_orig_mod.")  # DataParallel, Lightning, torch.compile; in any order
+    while prefix := next((one for one in prefixes if all(key.startswith(one) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     if any(key.startswith("encoder.") for key in state):
         state = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
@@ -84,7 +81,7 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def list_differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    """Name every missing, unexpected and mis-shaped key."""
+    """Name the first missing, unexpected and mis-shaped keys, and say how many more there are."""
     groups = {
         "missing": [key for key in wanted if key not in found],
         "unexpected": [key for key in found if key not in wanted],
@@ -98,9 +95,17 @@ def list_differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> lis
 
 
 def _listed(keys: list[str]) -> str:
-    """Return the first keys, without what would break a line, and how many there are beside them."""
-    shown = ", ".join("".join(c if c.isprintable() else "?" for c in key) for key in keys[:SHOWN_KEYS])
+    shown = one_line(", ".join(keys[:SHOWN_KEYS]))
     return shown if len(keys) <= SHOWN_KEYS else f"{shown} and {len(keys) - SHOWN_KEYS} more"
+
+
+def one_line(text: str) -> str:
+    r"""Return a text without control characters, which a file's keys and others' messages may hold.
+
+    >>> one_line("size\n\x1b[31mmismatch")
+    'size [31mmismatch'
+    """
+    return "".join(c if c.isprintable() else " " * c.isspace() for c in text)
 
 
 def fold_grey_stem(model: MambaVision) -> MambaVision:
@@ -109,6 +114,10 @@ def fold_grey_stem(model: MambaVision) -> MambaVision:
     For grey x the first convolution of the normalised three channels is sum_c W_c (x - m_c) / s_c. The factor folds
     into a one-channel kernel, the constant into the running mean of the BatchNorm behind it. Exact but for the border
     of the image, where zero padding stands for the mean in one network and for black in the other.
+
+    >>> from mammo_lib.models import create_mambavision
+    >>> fold_grey_stem(create_mambavision("nano")).patch_embed(torch.zeros(1, 1, 64, 64)).shape
+    torch.Size([1, 16, 16, 16])
     """
     folded = copy.deepcopy(model)
     convolution, norm = folded.patch_embed.conv_down[0], folded.patch_embed.conv_down[1]

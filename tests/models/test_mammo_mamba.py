@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from mammo_lib.config import BACKBONES, TARGETS, Backbone, DataConfig, ModelConfig, RunConfig, Target, TrainConfig
-from mammo_lib.models import ViewEncoder, build_model, mean_log_odds, score_passes
+from mammo_lib.models import ViewEncoder, build_model, log_odds, score, score_passes
+from mammo_lib.models.encoders import fitting_windows
 from mammo_lib.models.mammo_mamba import build_fusion
 
 SIZE = 32
@@ -216,8 +217,11 @@ def test_every_switch_changes_the_network(switch):
         if name in own and own[name].shape == value.shape and not (is_bias and name.endswith("proj.bias"))
     }
     other.load_state_dict(own | kept)
-    if switch == {"gate": "random"}:  # 0.5 in evaluation, as the fixed gate
-        base, other = base.train(), other.train()
+    if switch == {
+        "gate": "random"
+    }:  # 0.5 in evaluation, as the fixed gate; only gates train, or drop path would differ
+        for module in other.modules():
+            module.training = type(module).__name__ == "Gate"
     assert not torch.allclose(base(batch()).logits, other(batch()).logits, atol=1e-5)
 
 
@@ -282,6 +286,8 @@ def test_open_gates_equal_the_ungated_network():
 @pytest.mark.parametrize("backbone", ["nano", "lite", "resnet50"])
 def test_a_training_batch_of_one_view_learns(backbone):
     """At 32 px the last stage holds one number per channel: no batch statistics, so the running ones are used."""
+    if backbone == "lite":
+        pytest.importorskip("efficientnet_lite_pytorch")
     gate = "none" if backbone == "resnet50" else "learned"
     model = network(backbone=backbone, gate=gate, streams=("crop",), views=("CC",)).train()
     loss = model(batch(n=1, views=1, streams=("crop",))).logits.square().sum()
@@ -310,9 +316,19 @@ def test_a_stream_that_a_whole_batch_lacks_leaves_no_parameter_out():
         (lambda b: b["present"].update(crop=b["present"]["crop"].float()), r"present\['crop'\] must be bool \(3, 2\)"),
         (
             lambda b: b["images"].update(crop=torch.rand(3, 3, 1, 32, 32)),
-            r"must be \(batch, views=2, 1, height, width\)",
+            r"must be \(batch=3, views=2, 1, height, width\), got \(3, 3, 1, 32, 32\)",
         ),
         (lambda b: b["images"].update(crop=torch.rand(3, 2, 3, 32, 32)), r"got \(3, 2, 3, 32, 32\)"),
+        (lambda b: b["present"].update(crop=b["present"]["crop"].tolist()), r"present\['crop'\] must be .*, got list"),
+        (
+            lambda b: b["present"].update(crop=b["present"]["crop"].numpy()),
+            r"present\['crop'\] must be .*, got ndarray",
+        ),
+        (lambda b: b["images"].update(crop=None), r"images\['crop'\] must be .*, got NoneType"),
+        (
+            lambda b: [b[part].update(whole=b[part]["whole"][:1]) for part in b],
+            r"images\['whole'\] must be \(batch=3, views=2, 1, height, width\), got \(1, 2, 1, 32, 32\)",
+        ),
     ],
 )
 def test_a_batch_that_cannot_be_read_is_refused(spoil, message):
@@ -322,23 +338,45 @@ def test_a_batch_that_cannot_be_read_is_refused(spoil, message):
         network()(one)
 
 
-def test_flips_are_averaged_in_one_place():
+def turned(one):
+    return one | {"images": {stream: images.flip(-2) for stream, images in one["images"].items()}}
+
+
+@torch.inference_mode()
+def test_a_score_is_the_mean_logit_of_an_image_and_its_upside_down_copy():
     model, one = network(), without(batch(), "crop", 0)
-    upside_down = {"images": {s: images.flip(-2) for s, images in one["images"].items()}, "present": one["present"]}
-    expected = (mean_log_odds([model(one)]) + mean_log_odds([model(upside_down)])) / 2
-    torch.testing.assert_close(mean_log_odds(score_passes(model, one, flip_averaging=True)), expected)
-    assert len(score_passes(model, one, flip_averaging=False)) == 1
+    upright, flipped = (log_odds(model(seen).logits) for seen in (one, turned(one)))
+    assert not torch.equal(upright, flipped)
+    for is_averaged, expected in ((False, upright), (True, (upright + flipped) / 2)):
+        logits, output = score(model, one, flip_averaging=is_averaged)
+        assert torch.equal(logits, expected)
+        assert torch.equal(output.logits, model(one).logits)
+    logits, _ = score(model.bfloat16(), {**one, "images": {s: v.bfloat16() for s, v in one["images"].items()}},
+                      flip_averaging=True)  # fmt: skip
+    assert logits.dtype == torch.float32
 
 
-def test_forced_gates_turn_with_the_image():
-    """Token gates put back where they were change nothing, in either pass."""
-    model, one = network(data=DataConfig(image_size=SIZE), gate={"scope": "token"}), batch()
-    forced = model(one).gates
-    kept = score_passes(model, one, flip_averaging=True, overrides=forced)
-    torch.testing.assert_close(kept[0].logits, model(one).logits)
-    turned = {
-        s: {block: gate.flip(2) if gate.ndim == 4 else gate for block, gate in blocks.items()}
-        for s, blocks in forced.items()
-    }
-    upside_down = {"images": {s: images.flip(-2) for s, images in one["images"].items()}, "present": one["present"]}
-    torch.testing.assert_close(kept[1].logits, model(upside_down, turned).logits)
+@pytest.mark.parametrize(("scope", "form"), [("image", ()), ("window", (2, 1)), ("token", (4, 2))])
+@torch.inference_mode()
+def test_forced_gates_turn_with_the_image(scope, form):
+    """At 32 pixels stage 3 has windows of 2 x 2 tokens; the images are 64 x 32, so its map is 4 x 2."""
+    model, one = network(data=DataConfig(image_size=SIZE), gate={"scope": scope}), batch()
+    one["images"] = {stream: torch.rand(3, 2, 1, 64, 32) for stream in one["images"]}
+    forced = torch.rand(3, 2, *form)
+    passes = score_passes(model, one, flip_averaging=True, overrides={"crop": {"stage3_block0": forced}})
+    upright, flipped = (output.gates["crop"]["stage3_block0"] for output in passes)
+    assert torch.equal(upright, forced)
+    assert torch.equal(flipped, forced.flip(2) if form else forced)
+
+
+@pytest.mark.parametrize(
+    ("size", "windows"),
+    [
+        ((224, 224), (8, 8, 14, 7)), ((32, 32), (8, 4, 2, 1)), ((40, 40), (8, 5, 3, 2)),  # squares: no side is padded
+        ((224, 112), (8, 8, 14, 7)), ((32, 64), (8, 8, 4, 2)),  # the shorter side is
+    ],
+)  # fmt: skip
+def test_windows_are_no_larger_than_the_longer_side_of_a_map(size, windows):
+    assert fitting_windows("nano", size) == windows
+    plain = network(data=DataConfig(image_size=size), gate="none")
+    assert [level.window for level in plain.encoders["crop"].network.backbone.levels[2:]] == list(windows[2:])

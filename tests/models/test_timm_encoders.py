@@ -101,6 +101,17 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         build_model(config("resnet50", weights="gone.pth"))
 
 
+def test_a_reason_of_timms_stays_one_line(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("Error(s) in loading:\n\tsize mismatch\x1b[0m")
+
+    monkeypatch.setattr(timm.models.vision_transformer, "checkpoint_filter_fn", fail)
+    path, _ = checkpoint(tmp_path, "vit_small_patch16_224", ".pth")
+    with pytest.raises(InputError, match="not a checkpoint of vit_small_patch16_224") as caught:
+        build_model(config("vit_small_patch16_224", weights=path))
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -194,6 +194,23 @@ def test_checkpoints_of_other_trainers_load(tmp_path, wrap):
 
 def test_a_long_list_of_keys_is_cut_and_stays_one_line(tmp_path):
     torch.save({f"other\n{i}": torch.zeros(1) for i in range(40)}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match=r"unexpected: other\?0, .* and 35 more") as caught:
+    with pytest.raises(InputError, match=r"unexpected: other 0, .* and 35 more") as caught:
         load_checkpoint(create_mambavision("nano"), tmp_path / "a.pth")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("held", [[torch.zeros(1)], torch.zeros(1), {1: torch.zeros(1)}, {"state_dict": {}}])
+def test_a_file_without_named_weights_is_refused(tmp_path, held):
+    torch.save(held, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"a.pth: not a readable checkpoint \(it holds no named tensors\)"):
+        load_checkpoint(create_mambavision("nano"), tmp_path / "a.pth")
+
+
+def test_a_reason_from_elsewhere_stays_one_line(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("\x1b[31mone\ntwo\r\x07three")
+
+    monkeypatch.setattr(weights.torch, "load", fail)
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(create_mambavision("nano"), tmp_path / "a\n.pth")
+    assert str(caught.value).isprintable()
