@@ -15,7 +15,7 @@ from mammo_lib import figures
 from mammo_lib.analysis.tables import summary
 from mammo_lib.config import ROOT, get_profile
 from mammo_lib.data import open_collection
-from mammo_lib.data.images import fit
+from mammo_lib.data.images import fit_into
 from mammo_lib.data.prepare import prepared_film
 from mammo_lib.data.views import read_view
 from mammo_lib.figures.style import BLUE, GREY, ORANGE, canvas, error_bars
@@ -39,7 +39,7 @@ def phantom_views(collection, config) -> list[tuple[str, np.ndarray]]:
     for row in located[::-1].itertuples():
         pixels = read_view(row)
         shown = prepared_film(pixels, config.data) if row.stream == "whole" else pixels
-        views.append((f"{row.stream}, {row.view}", fit(shown, (SIZE, SIZE))))
+        views.append((f"{row.stream}, {row.view}", fit_into(shown, (SIZE, SIZE))))
     return views
 
 

@@ -138,3 +138,21 @@ def test_import_is_quiet():
     code = "import mammo_lib, sys; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+MAY_SHARE = {"tables.py", "__init__.py"}  # the published tables, and those of the chapters
+COMMANDS = "cli"  # its functions are named after the commands
+KERNELS = {"ops.scan_cpu", "ops.scan_gpu"}  # the same functions for two machines
+
+
+def test_one_name_means_one_thing():
+    files, names = {}, {}
+    for path in FILES:
+        files.setdefault(path.name, []).append(name_of(path))
+        if name_of(path) in {COMMANDS, *KERNELS}:
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                names.setdefault(node.name, []).append(name_of(path))
+    assert {name: where for name, where in files.items() if len(where) > 1 and name not in MAY_SHARE} == {}
+    assert {name: where for name, where in names.items() if len(where) > 1} == {}

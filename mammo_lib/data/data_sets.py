@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..config import BUILD, Profile, closest
 from ..errors import InputError
+from . import external
 from .cbis_ddsm import open_source, read_tables
 from .collection import Collection
 from .phantom import VERSION, write_phantom
@@ -26,14 +27,10 @@ def open_cbis_ddsm(root: Path) -> Collection:
     return Collection(root, read_tables(root), open_source(root))
 
 
-def open_cmmd(root: Path) -> Collection:
-    """Open a copy of CMMD."""
-    from .external.cmmd import open_cmmd
-
-    return open_cmmd(root)
-
-
-DATA_SETS: dict[str, Callable[[Path], Collection]] = {"cbis-ddsm": open_cbis_ddsm, "cmmd": open_cmmd}
+DATA_SETS: dict[str, Callable[[Path], Collection]] = {
+    "cbis-ddsm": open_cbis_ddsm,
+    "cmmd": lambda root: external.open_cmmd(root),
+}
 
 
 def register_data_set(name: str, opener: Callable[[Path], Collection]) -> None:

@@ -112,7 +112,7 @@ def unstretch(image: np.ndarray, aspect: float) -> np.ndarray:
     return resize(image, height, max(1, round(width / aspect)))
 
 
-def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def fit_into(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale an image to fit into (height, width), its shape kept, and pad with zeros at the right and the bottom."""
     scale = fit_scale(image.shape, size)
     height, width = (max(1, round(n * scale)) for n in image.shape)
@@ -122,7 +122,7 @@ def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fit_scale(shape: tuple[float, float], size: tuple[int, int]) -> float:
-    """Return the factor by which :func:`fit` scales an image of this (height, width)."""
+    """Return the factor by which :func:`fit_into` scales an image of this (height, width)."""
     return min(room / n for room, n in zip(size, shape, strict=True))
 
 

@@ -20,7 +20,7 @@ from ..config import DataConfig, fingerprint
 from ..errors import InputError
 from ..files import file_hash
 from ..runs.executor import as_done, open_executor
-from .images import breast_mask, faces_right, fit, read_image
+from .images import breast_mask, faces_right, fit_into, read_image
 from .memo import remember
 from .views import STREAMS, VIEWS, ImageSource, read_view, with_context
 
@@ -125,7 +125,7 @@ def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
     if crop is not None:
         lesion = with_context(crop, data.crop_context)
         pixels["crop"] = _turn(read_view(lesion, image if crop.path == whole.path else None), mask, data)
-    return {stream: fit(image, data.image_size) for stream, image in pixels.items()}
+    return {stream: fit_into(image, data.image_size) for stream, image in pixels.items()}
 
 
 def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = None) -> np.ndarray:

@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "overlays": ["gate_view", "lesion_shares", "map_cases", "prediction_sheet"],
         "paper": ["denominators", "published_forest"],
-        "scores": ["auc_intervals", "confusion_matrix", "reliability", "roc_curve"],
+        "scores": ["auc_intervals", "confusion_matrix", "reliability_diagram", "roc_curve"],
         "style": ["LABEL_NAMES", "use_style"],
         "theory": ["cost_curves", "gate_opening", "kernel_curves"],
         "curves": ["seed_bands"],

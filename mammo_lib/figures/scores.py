@@ -68,7 +68,7 @@ def confusion_matrix(counts: Confusion) -> Figure:
     return figure
 
 
-def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
+def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw probability against the malignant share, a colour per curve; bins as ``statistics.reliability`` has them."""
     figure, axes = canvas(width=4.8, height=4.6)
     axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="calibrated")

@@ -21,7 +21,7 @@ import torch
 from .. import figures
 from ..analysis.maps import KINDS, SpatialMap, finest, forward_maps, grad_cam, saliency_maps
 from ..config import BUILD, ROOT, DataConfig, RunConfig, get_profile, profile_names
-from ..data.images import fit
+from ..data.images import fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
 from ..data.views import NO_BOX, read_view
 from ..errors import InputError
@@ -194,7 +194,7 @@ def _crop_alone(crop: SimpleNamespace, side: str, data: DataConfig) -> np.ndarra
     NOTE: films of CBIS-DDSM do so in two of three cases only; with the film no assumption is needed.
     """
     image = read_view(crop)
-    return fit(image[:, ::-1] if data.orient and side == "RIGHT" else image, data.image_size)
+    return fit_into(image[:, ::-1] if data.orient and side == "RIGHT" else image, data.image_size)
 
 
 def as_batch(prepared: Sequence[dict], config: RunConfig) -> dict:

@@ -215,8 +215,8 @@ def test_unstretch_gives_back_the_aspect():
     assert im.unstretch(np.zeros((100, 100), np.float32), 0.5).shape == (100, 200)
 
 
-def test_fit_keeps_the_aspect_and_pads_with_zeros():
-    square = im.fit(np.ones((40, 20), np.float32), (16, 16))
+def test_fitting_keeps_the_aspect_and_pads_with_zeros():
+    square = im.fit_into(np.ones((40, 20), np.float32), (16, 16))
     assert square.shape == (16, 16)
     assert (square[:, :8] == 1).all()
     assert (square[:, 8:] == 0).all()

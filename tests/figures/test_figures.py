@@ -76,7 +76,7 @@ CASES = {
         r"From 10 to 60 % malignant across BI-RADS \(levels with n of 10 or more\)",
     ),
     "reliability": (
-        lambda: figures.reliability(
+        lambda: figures.reliability_diagram(
             {"raw": reliability(LABEL, PROBABILITY), "scaled": reliability(LABEL, LABEL * 1.0)}
         ),
         "Mean gap of 30, then 0 percentage points",

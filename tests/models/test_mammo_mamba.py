@@ -290,11 +290,12 @@ def test_a_training_batch_of_one_view_learns(backbone):
         pytest.importorskip("efficientnet_lite_pytorch")
     gate = "none" if backbone == "resnet50" else "learned"
     model = network(backbone=backbone, gate=gate, streams=("crop",), views=("CC",)).train()
+    modes = [module.training for module in model.modules()]
     loss = model(batch(n=1, views=1, streams=("crop",))).logits.square().sum()
     loss.backward()
     assert torch.isfinite(loss)
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-    assert all(m.training for m in model.heads.modules())
+    assert modes == [module.training for module in model.modules()]
 
 
 def test_a_stream_that_a_whole_batch_lacks_leaves_no_parameter_out():
@@ -313,7 +314,10 @@ def test_a_stream_that_a_whole_batch_lacks_leaves_no_parameter_out():
         (lambda b: b["images"].pop("whole"), r"the batch has no images\['whole'\]: this network reads crop, whole"),
         (lambda b: b["present"].pop("crop"), r"the batch has no present\['crop'\]"),
         (lambda b: b.pop("present"), "the batch must hold 'present'"),
-        (lambda b: b["present"].update(crop=b["present"]["crop"].float()), r"present\['crop'\] must be bool \(3, 2\)"),
+        (
+            lambda b: b["present"].update(crop=b["present"]["crop"].float()),
+            r"present\['crop'\] must be torch.bool \(3, 2\), got torch.float32",
+        ),
         (
             lambda b: b["images"].update(crop=torch.rand(3, 3, 1, 32, 32)),
             r"must be \(batch=3, views=2, 1, height, width\), got \(3, 3, 1, 32, 32\)",

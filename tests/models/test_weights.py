@@ -181,6 +181,7 @@ def test_mixers_of_another_kind_start_new_and_the_rest_is_loaded(tmp_path, chang
         lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
         lambda state: {"state_dict": {f"model.module.{key}": value for key, value in state.items()}},
         lambda state: {"state_dict_ema": state, "state_dict": {key: 0 * value for key, value in state.items()}},
+        lambda state: {"model_ema": state, "model": {key: 0 * value for key, value in state.items()}},
         lambda state: {"model": {f"module._orig_mod.encoder.{key}": value for key, value in state.items()}},
     ],
 )

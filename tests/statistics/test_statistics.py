@@ -518,9 +518,108 @@ def test_no_variance_is_no_certainty():
     other = right + 0.3 * (label == 1) * np.array([0] * 6 + [3, 1, 2, 0, 4])  # separated as well, in another order
     interval, p = s.delong_test(label, right, other)
     assert (interval.value, p) == (0, 1)
-    assert interval.low == pytest.approx(-(1 - bound)) and interval.high == pytest.approx(1 - bound)
+    assert (interval.low, interval.high) == pytest.approx((bound - 1, 1 - bound))
     interval, p = s.delong_test(label, right, 2 * right)
     assert (interval.low, interval.high, p) == (0, 0, 1)
+
+
+def test_no_variance_with_ties_is_no_certainty():
+    # A score that separates 5 from 6 beside a constant one: every pair is won by 1/2, AUC 1 - 1/2.
+    # A mean of 0 with d = 1/2 or more in a share q of pairs and at least -1 in the rest needs q/2 <= 1 - q, q <= 2/3:
+    # p = 2 (2/3)^5 = .263. Five of five refute q < b = .025^(1/5) = .478: the mean is at least .478/2 - .522 = -.283.
+    label, right = np.array([0] * 6 + [1] * 5), np.linspace(0, 1, 11)
+    interval, p = s.delong_test(label, right, np.full(11, 0.3))
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.5, -0.2828, 0.7609), abs=1e-4)
+    assert p == pytest.approx(2 * (2 / 3) ** 5)
+    mirrored, p = s.delong_test(label, np.full(11, 0.3), right)
+    assert (mirrored.value, mirrored.low, mirrored.high) == pytest.approx((-0.5, -0.7609, 0.2828), abs=1e-4)
+    assert p == pytest.approx(2 * (2 / 3) ** 5)
+
+
+@pytest.mark.parametrize("pairs", range(2, 30))
+def test_interval_and_p_value_agree_without_variance(pairs):
+    label = np.repeat([0, 1], pairs)
+    for other in (1.0 - label, np.full(2 * pairs, 0.5)):
+        interval, p = s.delong_test(label, label * 1.0, other)
+        assert interval.low <= interval.value <= interval.high
+        assert (p < 0.05) == (interval.low > 0)
+
+
+def test_rounding_is_no_variance():
+    # Of 3 malignant and 3 benign breasts one score wins 9 pairs, the other ties them in thirds: all differences are 1/3
+    # or 2/3 up to rounding, whose "variance" of 1e-34 would give p = 0.
+    label = np.array([1, 1, 1, 0, 0, 0])
+    draws = np.stack([np.array([1, 1, 1, 0, 0, 0]), np.array([1, 1, 1, 0, 0, 0]), np.array([0, 0, 0, 1, 1, 1])])
+    interval, p = s.delong_test(label, label * 1.0, draws)
+    assert interval.value == pytest.approx(1 / 3)
+    assert p > 0.05
+    assert interval.low < 0 < interval.high
+
+
+GOOD = ([0, 0, 0, 1, 1], [0.3, 0.6, 0.1, 0.7, 0.55])
+SCORED = {  # every public function of labels and scores
+    "confusion": lambda label, score: s.confusion(label, score, 0.5),
+    "auc": s.auc,
+    "partial_auc": s.partial_auc,
+    "sensitivity_at": lambda label, score: s.sensitivity_at(label, score, 0.9),
+    "brier": s.brier,
+    "calibration_error": s.calibration_error,
+    "reliability": s.reliability,
+    "auc_bootstrap_interval": lambda label, score: s.auc_bootstrap_interval(label, score, np.arange(len(label))),
+    "bootstrap_interval": lambda label, score: s.bootstrap_interval(
+        s.metrics.weighted_brier, label, score, np.arange(len(label))
+    ),
+    "delong_interval": s.delong_interval,
+    "delong_test": lambda label, score: s.delong_test(label, score, score),
+    "delong_test, other": lambda label, score: s.delong_test(*GOOD if len(label) == 5 else (label, label), score),
+    "paired_differences": lambda label, score: s.paired_differences(label, score, {"other": score}),
+    "mcnemar": lambda label, score: s.mcnemar(label, score, score),
+    "decision_curve": lambda label, score: s.decision_curve(label, score, np.arange(len(label)), n_resamples=5),
+    "youden_threshold": s.youden_threshold,
+    "fit_temperature": s.fit_temperature,
+    "evaluate_predictions": lambda label, score: s.evaluate_predictions(seeded(label, score)),
+    "subgroups": lambda label, score: s.subgroups(seeded(label, score), {}),
+    "over_seeds": lambda label, score: s.over_seeds([seeded(label, score)], "auc"),
+    "difference_over_seeds": lambda label, score: s.difference_over_seeds(*[[seeded(label, score)]] * 2, "brier"),
+    "ensemble": lambda label, score: s.ensemble([seeded(label, score, split="validation")]),
+    "compare_predictions": lambda label, score: s.compare_predictions(
+        seeded(label, score), {"o": seeded(label, score)}
+    ),
+}
+ONE_CLASS_IS_DEFINED = {"confusion", "brier", "calibration_error", "reliability", "bootstrap_interval", "mcnemar",
+                        "decision_curve", "evaluate_predictions", "subgroups", "difference_over_seeds"}  # fmt: skip
+
+
+def seeded(label, score, split="test"):
+    who = pd.Series(np.arange(len(label)).astype(str))
+    columns = {"patient_id": who, "label": label, "logit": score, "probability": score, "threshold": 0.5}
+    return pd.DataFrame({"sample_id": who, "split": split, **columns, "temperature": 1.0})
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_what_cannot_be_scored_is_named(name):
+    """No breast, a label that is none, a score that is no number, one class where two are needed."""
+    score, (label, good) = SCORED[name], GOOD
+    score(np.array(label), np.array(good))
+    bad = {
+        "per breast|no row|no patient": (np.array([], int), np.array([])),
+        r"labels must be 0 or 1, got \[2\]": (np.array([0, 0, 2, 1, 1]), np.array(good)),
+        "(?i)nan": (np.array(label), np.array([0.3, np.nan, 0.1, 0.7, 0.55])),
+    }
+    if name not in ONE_CLASS_IS_DEFINED:
+        bad["all 5 breasts have (one )?label|both classes"] = (np.zeros(5, int), np.array(good))
+    for message, arguments in bad.items():
+        with pytest.raises(InputError, match=message):
+            score(*arguments)
+
+
+FRAMED = {"evaluate_predictions", "subgroups", "over_seeds", "difference_over_seeds", "ensemble", "compare_predictions"}
+
+
+@pytest.mark.parametrize("name", set(SCORED) - FRAMED)
+def test_lengths_that_differ_are_named(name):
+    with pytest.raises(InputError, match=r"got shapes? \(5,\) and \(4,\)"):
+        SCORED[name](np.array(GOOD[0]), np.array(GOOD[1][:4]))
 
 
 @pytest.mark.parametrize(
@@ -529,16 +628,33 @@ def test_no_variance_is_no_certainty():
         (lambda: s.over_seeds([], "auc"), "no run is given"),
         (lambda: s.over_seeds([FRAME.iloc[:0]], "auc"), "no row to evaluate"),
         (lambda: s.over_seeds([FRAME], "auk"), "unknown metric 'auk': choose one of auc,"),
-        (lambda: s.difference_over_seeds([FRAME], [], "auc"), "no run|not the same"),
-        (lambda: s.auc([], []), "one of each per breast"),
-        (lambda: s.auc([0, 1], [0.1]), r"got shapes \(2,\) and \(1,\)"),
-        (lambda: s.auc([0, 2], [0.1, 0.2]), r"labels must be 0 .* got \[2\]"),
-        (lambda: s.auc([0, 1], [0.1, np.nan]), "scores must be numbers, got 1 that"),
-        (lambda: s.delong_test([0, 1], [0.1, 0.2], [0.1]), "one of each per breast"),
-        (lambda: s.delong_interval([], []), "one of each per breast"),
+        (lambda: s.over_seeds([FRAME[FRAME["label"] == 0]], "sensitivity"), "all 3 breasts have label 0"),
+        (lambda: s.difference_over_seeds([FRAME], [], "auc"), "no run"),
+        (lambda: s.difference_over_seeds([FRAME], [FRAME], "auk"), "unknown metric 'auk'"),
+        (lambda: s.ensemble([]), "no run is given"),
+        (lambda: s.matching_confusions(2, 3, {"auk": 0.5}, 2), "unknown metric 'auk': choose one of accuracy,"),
+        (lambda: s.matching_denominators([], 4, 30), "no published value"),
+        (lambda: s.numerators(math.nan, 10, 2), r"value must lie in \[0, 1\], got nan"),
+        (lambda: s.numerators(0.5, 0, 2), "n must be at least 1, got 0"),
+        (lambda: s.mcnemar_power(10, 0.0, 0.0), r"gain must lie in \[0, discordant_share=0.0\]"),
+        (lambda: s.mcnemar_breasts(0.0, 0.2), r"gain must lie in \(0, discordant_share=0.2\]"),
+        (lambda: s.wilson_interval(6, 5), r"successes must lie in \[0, n=5\], got 6"),
+        (lambda: s.wilson_interval(math.nan, 5), r"successes must lie in \[0, n=5\], got nan"),
+        (lambda: s.hanley_mcneil_interval(1.0, 3, 2), r"AUC must lie in \(0, 1\), got 1.0"),
+        (lambda: s.hanley_mcneil_interval(0.8, 0, 2), "at least one breast of each class, got 0 and 2"),
+        (lambda: s.sensitivity_at(*GOOD, 95), r"specificity must lie in \[0, 1\], got 95"),
+        (lambda: s.decision_curve(*GOOD, range(5), thresholds=np.array([0.5, 1])), r"thresholds must lie in \[0, 1\)"),
+        (lambda: s.decision_curve(*GOOD, range(4)), "patients: one per breast, got 4 for 5 breasts"),
+        (lambda: s.auc_bootstrap_interval(*GOOD, range(4)), "patients: one per breast, got 4 for 5 breasts"),
+        (lambda: s.patient_weights([], 5, 0), "no patient"),
+        (lambda: s.patient_weights(["a", None], 5, 0), "patients: 1 of 2 has no identifier"),
+        (lambda: s.paired_differences(*GOOD, {}), "no score to compare with"),
+        (lambda: s.compare_predictions(FRAME, {}), "no score to compare with"),
+        (lambda: s.decide(FRAME.assign(threshold=math.nan)), "threshold.* NaN"),
+        (lambda: s.scaled_probability(FRAME.assign(temperature=math.nan)), "temperature.* NaN"),
     ],
 )
-def test_what_cannot_be_scored_is_named(call, message):
+def test_what_cannot_be_asked_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -547,3 +663,6 @@ def test_a_share_of_malignant_breasts_says_how_many_these_are():
     assert s.over_seeds([FRAME], "sensitivity").n == s.over_seeds([FRAME], "sensitivity_at_90").n == 2
     assert s.over_seeds([FRAME], "specificity").n == 3
     assert s.over_seeds([FRAME], "auc").n == 5
+    other = [FRAME.assign(probability=FRAME["probability"].to_numpy()[::-1])]
+    assert s.difference_over_seeds([FRAME], other, "sensitivity").n == 2
+    assert s.difference_over_seeds([FRAME], other, "accuracy").n == 5

@@ -83,7 +83,7 @@ def write_report(checks: list[Check], path: Path) -> None:
     path.write_text(json.dumps([asdict(check) for check in checks], indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def as_frame(checks: list[Check]) -> pd.DataFrame:
+def checks_table(checks: list[Check]) -> pd.DataFrame:
     """Return the checks as a table, for people."""
     return pd.DataFrame([asdict(check) for check in checks])
 

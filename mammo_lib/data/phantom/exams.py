@@ -32,7 +32,7 @@ from ..cbis_ddsm.defects import (
     SWAPPED,
 )
 from ..views import SPLITS, VIEWS
-from .files import CROP, FILM, LAYOUTS, MASK, PhantomImage, open_tree, write_rows
+from .layouts import CROP, FILM, LAYOUTS, MASK, PhantomImage, open_tree, write_rows
 from .pixels import Mass, draw_film, draw_mass_properties
 
 VERSION = 2  # raise it when a change here moves pixels or tables

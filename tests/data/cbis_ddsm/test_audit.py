@@ -11,7 +11,7 @@ from mammo_lib.data.cbis_ddsm import defects
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.phantom.exams import write_phantom
-from mammo_lib.data.phantom.files import LAYOUTS
+from mammo_lib.data.phantom.layouts import LAYOUTS
 
 REAL = os.environ.get("MAMMO_DATA")
 needs_real_data = pytest.mark.skipif(not REAL, reason="MAMMO_DATA is not set: needs the real CBIS-DDSM tables")

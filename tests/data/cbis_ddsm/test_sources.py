@@ -14,7 +14,7 @@ from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.images import breast_mask, faces_right, read_image, resize
 from mammo_lib.data.phantom.exams import write_phantom
-from mammo_lib.data.phantom.files import LAYOUTS
+from mammo_lib.data.phantom.layouts import LAYOUTS
 from mammo_lib.errors import InputError
 
 REAL = os.environ.get("MAMMO_DATA")
