@@ -44,7 +44,7 @@ reproduce: $(READY)
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-	$(BIN)/python -m pytest -q -m "not slow" tests/ $(NBMAKE)
+	$(BIN)/python -m pytest -q -n auto -m "not slow" tests/ $(NBMAKE)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow tests/

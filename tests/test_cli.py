@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mammo_lib.config import load_config
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 
@@ -113,3 +114,30 @@ def test_phantom_refuses_a_folder_in_use(tmp_path):
     line = one_line(mammo("data", "phantom", tmp_path, "--breasts", 12))
     assert str(tmp_path) in line
     assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_a_folder_of_real_images_leads_to_the_real_profile(tmp_path, phantom_root):
+    (tmp_path / "mass-800").mkdir()
+    for command in (("run", "--experiment", "baseline_birads"), ("reproduce",), ("data", "prepare")):
+        done = mammo(*command, "--data", tmp_path)
+        assert "profile mirror: suits" in done.stderr, done.stderr
+        done = mammo(*command, "--data", tmp_path, "--profile", "smoke")
+        assert done.returncode == 2 and "reads a synthetic phantom, not your images" in done.stderr
+
+
+def test_settings_without_python(tmp_path):
+    printed = mammo("config", "--profile", "smoke", "--set", "train.epochs=2", "--seed", "3")
+    assert printed.returncode == 0 and "# passes over the training breasts" in printed.stdout
+    (tmp_path / "run.yaml").write_text(printed.stdout)
+    assert load_config(tmp_path / "run.yaml").train.epochs == 2
+    assert "did you mean train.epochs?" in one_line(mammo("run", "--set", "train.epoch=2"))
+    assert "did you mean dual_stream?" in one_line(mammo("run", "--experiment", "dual_steam"))
+    listed = mammo("list", "--profile", "mirror")
+    assert "crop_only" in listed.stdout and "3 of 3" in listed.stdout and "isolation" in listed.stdout
+
+
+def test_views_left_out_are_said(tmp_path):
+    done = mammo("run", "--experiment", "dual_stream", "--data", tmp_path / "nowhere", "--allow-missing")
+    assert "no such folder" in done.stderr
+    done = mammo("evaluate", "--profile", "mirror", "--allow-missing", MAMMO_DATA="")
+    assert "views that cannot be read are left out (MAMMO_ALLOW_MISSING=1)" in done.stderr

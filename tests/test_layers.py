@@ -29,7 +29,8 @@ STREET = [
 DATA_SETS = {"data.cbis_ddsm", "data.phantom", "data.external"}
 KNOWS_DATA_SETS = {"data.data_sets", "data", *DATA_SETS}
 TORCH_FREE = [
-    "config", "files", "runs", "runs.records", "runs.experiments", "runs.overview", "runs.sweep", "statistics",
+    "config", "files", "runs", "runs.records", "runs.experiments", "runs.overview", "runs.sweep", "runs.evaluate",
+    "statistics",
     "figures", "data", "data.cohort", "data.prepare", "data.collection", "data.data_sets", "data.cbis_ddsm",
     "data.cbis_ddsm.tables", "data.cbis_ddsm.sources", "data.phantom", "analysis", "analysis.diagnostics",
     "analysis.tables", "inference", "inference.inputs", "training", "training.readers", "models", "ops", "reproduce",

@@ -1,8 +1,9 @@
 """Opening the test set: all runs of the frozen experiment list together, once, with a receipt.
 
 Threshold and temperature come from each run's validation predictions. A run whose test predictions
-exist is read, never scored again, so a committed record needs no checkpoint. A run of the ``paper`` cohort is scored on
-all three definitions of the test set: ``test`` (its own), ``test_official`` and ``test_lesion``.
+exist is read, never scored again, so a committed record needs no checkpoint, and torch is imported only where something
+is to be trained or scored. A run of the ``paper`` cohort is scored on all three definitions of the test set: ``test``
+(its own), ``test_official`` and ``test_lesion``.
 """
 
 from __future__ import annotations
@@ -13,17 +14,13 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from tqdm import tqdm
 
-from ..analysis.gates import examine
 from ..config import Profile, RunConfig
 from ..data.boxes import log_areas
 from ..data.collection import Collection
-from ..data.loader import test_loader
 from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import file_hash, write_json
 from ..statistics import evaluate_predictions
-from ..training.baselines import baseline_of
-from ..training.train import as_predictions, load_best, predict, train_run, with_choices
 from .executor import as_done, open_executor
 from .experiments import FROZEN, experiment_configs, list_hash
 from .receipts import added_after, first_opening
@@ -43,8 +40,12 @@ class Opened:
 def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool = False) -> dict[str, list[Run]]:
     """Train what is missing of the frozen list, then open the test set for all of it: experiment -> runs, by seed."""
     configs = experiment_configs(profile, "all")
-    for config in configs:
-        train_run(config, collection, progress=progress)
+    missing = [config for config in configs if _find(config, collection) is None]
+    if missing:
+        from ..training.train import train_run
+
+        for config in missing:
+            train_run(config, collection, progress=progress)
     runs: dict[str, list[Run]] = {}
     for opened in evaluate_profile(profile, collection):
         runs.setdefault(opened.run.config.experiment, []).append(opened.run)
@@ -88,11 +89,10 @@ def open_test_set(run: Run, collection: Collection, opening: dict | None = None)
     # A process that died between the two files of `finish` has left test rows here already.
     validation = part_of(run.predictions, "validation")
     cohorts = opened_cohorts(run.config, collection)
-    choices = validation[["threshold", "temperature"]].iloc[0]
     hashes = {split: prepared.fingerprint for split, prepared in cohorts.items()}
     receipt = (opening or _opening(None, [run])) | {"test_data_hashes": hashes}
     write_json(run.folder / "receipt.json", receipt)  # before any test row reaches the disk
-    frames = {split: with_choices(frame, *choices) for split, frame in _score(run, collection, cohorts).items()}
+    frames = _score(run, collection, cohorts, validation[["threshold", "temperature"]].iloc[0])
     run.finish(
         pd.concat([validation, *frames.values()], ignore_index=True),
         run.metrics | {split: evaluate_predictions(frame) for split, frame in frames.items()},
@@ -121,13 +121,20 @@ def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
 
     Nothing is written: the run's record stays what its own test set said. A stream that the collection lacks is masked.
     """
+    from ..data.loader import test_loader
+    from ..training.train import load_best, predict, with_choices
+
     prepared = collection.prepare("test", *run.config.inputs)
     frame = predict(load_best(run), test_loader(prepared, run.config.train), prepared.cohort.assign(split="external"))
     return with_choices(frame, *run.predictions[["threshold", "temperature"]].iloc[0])
 
 
+def _find(config: RunConfig, collection: Collection) -> Run | None:
+    return find_run(config, collection.prepare("train", *config.inputs).fingerprint)
+
+
 def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Run:
-    run = find_run(config, collection.prepare("train", *config.inputs).fingerprint)
+    run = _find(config, collection)
     if run is None:
         raise InputError(
             f"{config.experiment}, seed {config.seed}: not trained yet, so the test set stays closed; "
@@ -136,18 +143,26 @@ def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Ru
     return run
 
 
-def _score(run: Run, collection: Collection, cohorts: dict[str, Prepared]) -> dict[str, pd.DataFrame]:
-    """Return each cohort's predictions, its split named by its key."""
+def _score(
+    run: Run, collection: Collection, cohorts: dict[str, Prepared], choices: pd.Series
+) -> dict[str, pd.DataFrame]:
+    """Return each cohort's predictions, its split named by its key, beside what validation chose."""
+    from ..analysis.gates import examine
+    from ..data.loader import test_loader
+    from ..training.baselines import baseline_of
+    from ..training.train import as_predictions, load_best, predict, with_choices
+
     named = {split: prepared.cohort.assign(split=split) for split, prepared in cohorts.items()}
     if run.config.baseline:
         fitted = baseline_of(run.config, collection)
-        return {split: as_predictions(cohort, fitted(cohorts[split], cohort)) for split, cohort in named.items()}
+        frames = {split: as_predictions(cohort, fitted(cohorts[split], cohort)) for split, cohort in named.items()}
+        return {split: with_choices(frame, *choices) for split, frame in frames.items()}
     network = load_best(run)
     if run.interventions is not None:  # absent from records older than interventions
         areas = log_areas(named["test"], collection.source, run.config.data)
         examine(run, network, test_loader(cohorts["test"], run.config.train), named["test"], areas)
     return {
-        split: predict(network, test_loader(cohorts[split], run.config.train), cohort)
+        split: with_choices(predict(network, test_loader(cohorts[split], run.config.train), cohort), *choices)
         for split, cohort in named.items()
     }
 

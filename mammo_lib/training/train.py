@@ -88,8 +88,9 @@ class Classifier(lightning.LightningModule):
         output = self.model(batch)
         loss = self.loss(output.logits, self.target(batch))
         for name in self.config.model.targets[1:]:
-            if (batch["targets"][name] != UNKNOWN).any():
-                loss = loss + self.loss(output.target_logits[name], batch["targets"][name])
+            logits, classes = output.target_logits[name], batch["targets"][name]
+            # Of a batch that nothing is known of the head gets a gradient of 0: processes wait for each parameter's.
+            loss = loss + (self.loss(logits, classes) if (classes != UNKNOWN).any() else 0 * logits.sum())
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["label"]), sync_dist=True)
         return loss
 

@@ -86,7 +86,7 @@ def test_lesions_without_a_crop_of_their_own_are_left_out(tmp_path, tiny_profile
     config = tiny_profile.run
     lesions = build_cohort(mirror.table, "lesion", "test")
     films = {row.sample_id: [film_of(row, view) for view in ("CC", "MLO")] for row in lesions.itertuples()}
-    boxes = mirror.source.boxes
+    boxes = mirror.source.lesions
     several = {name for name, both in films.items() if any(len(boxes[film]) > 1 for film in both)}
     one_sided = min(several)
     boxes[films[one_sided][0]] = boxes[films[one_sided][0]].iloc[-1:]  # its crop is known in CC and not in MLO
