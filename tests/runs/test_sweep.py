@@ -234,7 +234,7 @@ def test_threads_of_a_cluster_worker_take_turns(configs, collection, monkeypatch
         return Run(tmp_path)
 
     monkeypatch.setattr(train, "train_run", train_run)
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster:
         outcomes = list(run_sweep(configs, collection, cluster=cluster.scheduler_address))
     assert {one.config for one in outcomes} == set(configs)
     assert {one.error for one in outcomes} == {""}
