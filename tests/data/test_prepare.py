@@ -200,9 +200,7 @@ def test_a_process_pool_and_a_cluster_write_the_same_bytes(phantom_root, tmp_pat
     source = open_source(phantom_root)
     alone = p.prepare(cohort, source, DATA, cache=tmp_path / "alone", workers=1)
     p.prepare(cohort, source, DATA, cache=tmp_path / "pool", workers=2)
-    with LocalCluster(
-        dashboard_address=":0", n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-    ) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster:
         p.prepare(cohort, source, DATA, cache=tmp_path / "cluster", cluster=cluster.scheduler_address)
     assert len(alone.index) == 4 * len(cohort)
     for key in alone.index["key"]:
