@@ -26,6 +26,7 @@ INFORMED = 0.60  # AUC below which no stream can be said to be used or ignored
 OVERCALLING = {"sensitivity": 0.95, "specificity": 0.30}  # nearly everything malignant: typical of learning crop frames
 BOTTLENECK = 0.5  # share of time or memory from which attention limits batch and resolution
 N_BOOTSTRAP = 2000
+ROUNDING = 1e-3  # two logits that differ by less are the same score
 
 GATE = ["stream", "stage", "block"]
 PROPERTIES = {"lesion size": "log_area", "density": "density", "BI-RADS": "assessment", "malignancy": "label"}
@@ -220,6 +221,22 @@ def intervention_table(scores: pd.DataFrame) -> pd.DataFrame:
             })  # fmt: skip
     table = pd.DataFrame(rows)
     return table.assign(p_holm=multipletests(table["p"].fillna(1.0), method="holm")[1])
+
+
+def scoring_note(scores: pd.DataFrame, predictions: pd.DataFrame) -> str:
+    """Say whether interventions were scored as the predictions of the same split were, and what the AUC of each is.
+
+    Runs of protocol 1 averaged flips for their predictions and not for their interventions.
+    """
+    both = scores[scores["intervention"] == "as_is"].merge(predictions[["sample_id", "logit"]], on="sample_id")
+    if np.allclose(both["logit_x"], both["logit_y"], atol=ROUNDING):
+        return "Interventions are scored as the predictions are."
+    here, there = (auc(both["label"].to_numpy(), both[name].to_numpy(float)) for name in ("logit_x", "logit_y"))
+    return (
+        "In this record interventions are scored without averaging an image and its upside-down copy, predictions with "
+        f"it: the unchanged network has an AUC of {here:.3f} here and {there:.3f} in the headline. Each intervention is "
+        "compared with the former."
+    )
 
 
 def _as_is(scores: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
