@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib.util
 import json
+import os
 import pydoc
 import re
 import shlex
@@ -12,13 +13,18 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from mammo_lib.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PROSE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]
+PROSE = [
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md",
+    *sorted((ROOT / "book").glob("*.md")),
+]  # fmt: skip
 COMMANDS = typer.main.get_command(app)
 SCRATCH = {"weights", "htmlcov"}  # made by commands, ignored by git
 
@@ -38,11 +44,64 @@ def shell_lines() -> list[tuple[str, str]]:
     return found
 
 
-def test_the_readmes_python_runs():
-    [source] = blocks(ROOT / "README.md", "python")
-    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
+def run_python(source: str, cwd: Path = ROOT, **env) -> str:
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "reference" in done.stdout
+    return done.stdout
+
+
+def test_the_python_of_readme_and_contributing_runs():
+    shown = "".join(block for name in ("README.md", "CONTRIBUTING.md") for block in blocks(ROOT / name, "python"))
+    used = """
+from mammo_lib.config import RunConfig, with_changes
+from mammo_lib.data.data_sets import DATA_SETS
+from mammo_lib.models import build_model
+changes = ["model.backbone=resnet18", "model.gate=none", "model.targets=[malignancy, assessment]"]
+heads = build_model(with_changes(RunConfig(), changes)).heads
+print(*heads, "my-cmmd" in DATA_SETS)
+"""
+    said = run_python(shown + used)
+    assert "reference" in said
+    assert said.splitlines()[-1] == "malignancy assessment True"
+
+
+def test_the_adapter_of_the_page_reads_a_folder(tmp_path):
+    """The page's own table and source, on noise: 12 patients, two of whom test."""
+    [source] = [block for block in blocks(ROOT / "book" / "own_data.md", "python") if "register_data_set" in block]
+    folder, rows = tmp_path / "my_folder", ["patient_id,laterality,view,lesion,pathology,split,image,x0,y0,x1,y1"]
+    folder.mkdir()
+    for patient in range(12):
+        pathology, split = ("BENIGN", "MALIGNANT")[patient % 2], "test" if patient > 9 else "train"
+        for view in ("CC", "MLO"):
+            noise = np.random.default_rng(patient).integers(0, 255, (60, 40), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / f"{patient}_{view}.png")
+            rows.append(f"{patient},LEFT,{view},1,{pathology},{split},{patient}_{view}.png,10,10,30,30")
+    (folder / "lesions.csv").write_text("\n".join(rows))
+    used = """
+prepared = collection.prepare("train", *profile.run.inputs)
+print(len(prepared.index), len(collection.cohort(profile.run.data, "test")))
+"""
+    said = run_python(source + used, cwd=tmp_path, MAMMO_ROOT=str(tmp_path))
+    assert said.splitlines()[-1] == "40 2"  # 10 breasts, 2 views, 2 streams; 2 test breasts
+
+
+def test_the_readme_activates_the_environment_before_it_uses_it():
+    lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
+    active = next(n for n, line in enumerate(lines) if line.startswith("source .venv/bin/activate"))
+    needs = [n for n, line in enumerate(lines) if re.match(r"mammo|papermill|pytest|jupyter-book", line)]
+    assert needs and active < min(needs)
+
+
+def test_nothing_is_installed_from_an_index_that_has_it_not():
+    told = [*PROSE, *(ROOT / "mammo_lib").rglob("*.py")]  # pages, and messages
+    assert [str(path) for path in told if "install 'mammo-lib" in path.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_lines_fit_a_terminal(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    assert [number for number, line in enumerate(lines, start=1) if len(line) > 120] == []
 
 
 def test_the_readmes_findings_are_those_of_the_records():
@@ -191,6 +250,13 @@ def test_the_api_shows_every_module():
     private = {name for name in modules() if name.rpartition(".")[2].startswith("_")}
     assert len(shown) == len(set(shown))
     assert set(shown) - faces == set(modules()) - faces - inner - private
+
+
+def test_every_reference_to_the_library_exists():
+    text = "".join(page.read_text(encoding="utf-8") for page in PROSE)
+    names = re.findall(r"\{py:\w+\}`~?(mammo_lib[\w.]*)`", text)
+    assert names
+    assert [name for name in names if pydoc.locate(name) is None] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")), ids=lambda path: path.stem)

@@ -106,7 +106,7 @@ def describe(error: ValidationError, model: type[BaseModel] = RunConfig) -> str:
         location = [str(part) for part in item["loc"] if part not in ("none", "fixed", "random", "learned")]
         field = ".".join(location) or "file"
         is_unknown = item["type"] == "extra_forbidden"
-        what = f"unknown key, remove it{closest(field, known)}" if is_unknown else item["msg"]
+        what = f"unknown key{closest(field, known) or ', remove it'}" if is_unknown else item["msg"]
         value = "" if is_unknown or item["type"] == "json_invalid" else f", got {_short(item['input'])}"
         parts.append(f"{field}: {' '.join(what.removeprefix('Value error, ').split())}{value}")
     return "; ".join(parts)
@@ -161,7 +161,7 @@ def _yaml_lines(model: BaseModel, indent: str):
         value = getattr(model, name)
         meaning = f"# {field.description}" if field.description else ""
         if isinstance(value, BaseModel):
-            yield f"{indent}{name}:".ljust(COMMENT_COLUMN if meaning else 0) + meaning
+            yield f"{indent}{name}:".ljust(COMMENT_COLUMN if meaning else 0) + (f" {meaning}" if meaning else "")
             yield from _yaml_lines(value, indent + "  ")
         else:
             plain = list(value) if isinstance(value, tuple) else value

@@ -2,14 +2,15 @@
 
     register_data_set("mine", lambda root: Collection(root, read_my_table(root), MySource(root)))
 
-A profile names its data set (``data_set: mine``); everything behind it, cohorts, preparation, training, evaluation, is
-used as it is.
+A profile names its data set (``data_set: mine``, or ``data_set: my_module:open_mine``, which needs no registration).
+Everything behind it, cohorts, preparation, training, evaluation, is used as it is.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from ..config import BUILD, Profile, closest
@@ -46,6 +47,12 @@ def open_collection(profile: Profile, data: str | Path | None = None) -> Collect
     InputError
         The profile needs real images and no folder was given, there is no such folder, or no data set of that name.
     """
+    if ":" in profile.data_set:  # module:function, importable where mammo is called
+        module, _, function = profile.data_set.partition(":")
+        try:
+            DATA_SETS[profile.data_set] = getattr(import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"profile {profile.name!r}: data_set {profile.data_set!r}: {error}") from None
     if profile.data_set not in DATA_SETS:
         raise InputError(
             f"profile {profile.name!r}: unknown data_set {profile.data_set!r}: choose one of {', '.join(DATA_SETS)}"

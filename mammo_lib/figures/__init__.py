@@ -6,25 +6,17 @@ the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammogra
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "breasts": ["cohort_composition", "crop_sizes", "funnel", "malignant_shares", "mammogram_grid"],
-        "forests": ["decision_curves", "difference_forest", "subgroup_forest"],
-        "routing": [
-            "Case",
-            "correlation_forest",
-            "gate_cases",
-            "gate_heatmap",
-            "gate_trajectories",
-            "gate_views",
-            "intervention_forest",
-        ],
-        "overlays": ["gate_view", "lesion_shares", "map_cases", "prediction_sheet"],
-        "paper": ["denominators", "published_forest"],
-        "scores": ["auc_intervals", "confusion_matrix", "reliability_diagram", "roc_curve"],
-        "style": ["LABEL_NAMES", "use_style"],
-        "theory": ["cost_curves", "gate_opening", "kernel_curves"],
-        "curves": ["seed_bands"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "breasts": ["cohort_composition", "crop_sizes", "funnel", "malignant_shares", "mammogram_grid"],
+    "curves": ["seed_bands"],
+    "forests": ["decision_curves", "difference_forest", "subgroup_forest"],
+    "overlays": ["gate_view", "lesion_shares", "map_cases", "prediction_sheet"],
+    "paper": ["denominators", "published_forest"],
+    "routing": [
+        "Case", "correlation_forest", "gate_cases", "gate_heatmap", "gate_trajectories", "gate_views",
+        "intervention_forest",
+    ],
+    "scores": ["auc_intervals", "confusion_matrix", "reliability_diagram", "roc_curve"],
+    "style": ["LABEL_NAMES", "use_style"],
+    "theory": ["cost_curves", "gate_opening", "kernel_curves"],
+})  # fmt: skip

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
+from .overlays import draw_image
 from .style import BLUE, FEW, LABEL_COLOURS, LABEL_NAMES, ORANGE, canvas, headline, legend_below
 
 
@@ -19,20 +19,14 @@ def funnel(counts: pd.DataFrame) -> Figure:
     axes.barh(counts["step"], benign, color=BLUE, label="benign")
     axes.barh(counts["step"], counts["malignant"], left=benign, color=ORANGE, label="malignant")
     for y, row in enumerate(counts.itertuples()):
-        axes.annotate(
-            f" {row.breasts} breasts, {row.patients} patients, {row.rows} rows",
-            (row.breasts, y),
-            va="center",
-            fontsize=9,
-        )
+        sizes = f" {row.breasts} breasts, {row.patients} patients, {row.rows} rows"
+        axes.annotate(sizes, (row.breasts, y), va="center", fontsize=9)
     axes.set(xlim=(0, counts["breasts"].max() * 1.75), xlabel="breasts")
     axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
     legend_below(figure, axes)
-    last = counts.iloc[-1]
-    axes.set_title(
-        f"{counts['rows'].iloc[0]} rows become {last['breasts']} breasts, {last['malignant']} of them malignant"
-    )
+    first, last = counts.iloc[0], counts.iloc[-1]
+    axes.set_title(f"{first['rows']} rows become {last['breasts']} breasts, {last['malignant']} of them malignant")
     return figure
 
 
@@ -80,9 +74,8 @@ def crop_sizes(longest: np.ndarray, side: int) -> Figure:
     axes.axvline(side, color="black", linestyle="--", label=f"network input, {side} px")
     axes.set(xlabel="longest side of the crop, pixels of the file", ylabel="crops")
     enlarged = np.mean(np.asarray(longest) < side)
-    axes.set_title(
-        f"Half of the crops are below {np.median(longest):.0f} px; {enlarged:.0%} are enlarged for the network"
-    )
+    half = f"Half of the crops are below {np.median(longest):.0f} px"
+    axes.set_title(f"{half}; {enlarged:.0%} are enlarged for the network")
     legend_below(figure, axes)
     return figure
 
@@ -93,14 +86,10 @@ def mammogram_grid(
     """Draw mammograms side by side in grey; ``boxes`` holds (x0, y0, x1, y1) in pixels of each image, or None."""
     rows = -(-len(images) // columns)
     figure, axes = canvas(width=7, height=2.6 * rows + 0.4, rows=rows, columns=columns, squeeze=False)
-    for i, ax in enumerate(axes.flat):
+    for ax in axes.flat:
         ax.set_axis_off()
-        if i >= len(images):
-            continue
-        ax.imshow(images[i], cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(images[i], 0.999))))
-        ax.set_title(titles[i], fontsize=9, loc="center")
-        if boxes is not None and boxes[i] is not None:
-            x0, y0, x1, y1 = boxes[i]
-            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=ORANGE, linewidth=1.2))
+    for ax, image, name, box in zip(axes.flat, images, titles, boxes or [None] * len(images), strict=False):
+        draw_image(ax, image, box)
+        ax.set_title(name, fontsize=9, loc="center")
     headline(figure, title)
     return figure

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .style import BLUE, FEW, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below
@@ -14,34 +15,43 @@ from .style import BLUE, FEW, GREY, ORANGE, PALETTE, canvas, error_bars, headlin
 ROW = 0.36  # inches of height that a row of a forest needs
 
 
+def forest(
+    rows: pd.DataFrame, names: Sequence[str], is_clear: np.ndarray, meaning: tuple[str, str], xlabel: str,
+    finding: str, *, at: float = 0.0, row: float = ROW, rest: float = 1.5,
+) -> tuple[Figure, Axes]:  # fmt: skip
+    """Draw ``value low high`` a row each, the first on top, in orange where ``is_clear``, and a dotted line.
+
+    ``meaning`` says what orange and blue mean; ``row`` and ``rest`` are inches of height.
+    """
+    figure, axes = canvas(7, row * len(rows) + rest)
+    y = np.arange(len(rows))
+    for part, colour, name in ((is_clear, ORANGE, meaning[0]), (~is_clear, BLUE, meaning[1])):
+        if part.any():
+            error_bars(axes, rows[part], y[part], colour, name)
+    axes.axvline(at, color=GREY, linestyle=":")
+    axes.set(yticks=y, yticklabels=names, ylim=(len(y) - 0.5, -0.5), xlabel=xlabel)
+    axes.grid(visible=False, axis="y")
+    headline(figure, finding)
+    return figure, axes
+
+
 def difference_forest(table: pd.DataFrame, reference: str, metric: str = "AUC") -> Figure:
     """Draw each experiment's difference to a reference: ``experiment difference difference_low difference_high n``.
 
     Colour says whether the interval excludes 0, the dotted line.
     """
-    figure, axes = canvas(width=7, height=ROW * len(table) + 1.5)
-    y = np.arange(len(table))
-    bars = table.rename(columns={f"difference{end}": f"value{end}" for end in ("", "_low", "_high")})
-    bars = bars.rename(columns={"value_low": "low", "value_high": "high"})
+    bars = table.rename(columns={"difference": "value", "difference_low": "low", "difference_high": "high"})
     excludes = ((bars["low"] > 0) | (bars["high"] < 0)).to_numpy()
-    for is_clear, colour, name in ((True, ORANGE, "interval excludes 0"), (False, BLUE, "interval holds 0")):
-        if (excludes == is_clear).any():
-            error_bars(axes, bars[excludes == is_clear], y[excludes == is_clear], colour, name)
-    axes.axvline(0, color=GREY, linestyle=":")
+    reference = reference.replace("_", " ")
     names = [f"{name.replace('_', ' ')}, n = {n}" for name, n in zip(table["experiment"], table["n"], strict=True)]
-    axes.set(yticks=y, yticklabels=names, ylim=(len(y) - 0.5, -0.5))
-    axes.set_xlabel(f"difference in {metric} to {reference.replace('_', ' ')}, 95 % interval")
-    axes.grid(visible=False, axis="y")
+    found = f"{excludes.sum()} of {len(table)} differ{'s' if excludes.sum() == 1 else ''} from {reference} in {metric}"
+    none = f"None of {len(table)} can be told from {reference} by {metric}"
+    figure, axes = forest(
+        bars, names, excludes, ("interval excludes 0", "interval holds 0"),
+        f"difference in {metric} to {reference}, 95 % interval", found if excludes.any() else none,
+    )  # fmt: skip
     legend_below(figure, axes)
-    headline(figure, _forest_finding(excludes, reference, metric))
     return figure
-
-
-def _forest_finding(excludes: np.ndarray, reference: str, metric: str) -> str:
-    name = reference.replace("_", " ")
-    if not excludes.any():
-        return f"None of {len(excludes)} can be told from {name} by {metric}"
-    return f"{excludes.sum()} of {len(excludes)} differ{'s' if excludes.sum() == 1 else ''} from {name} in {metric}"
 
 
 def subgroup_forest(rows: pd.DataFrame) -> Figure:
@@ -49,22 +59,17 @@ def subgroup_forest(rows: pd.DataFrame) -> Figure:
 
     Levels without an interval (fewer than two breasts of a class) keep their row, and say so.
     """
-    figure, axes = canvas(width=7, height=ROW * len(rows) + 1.1)
-    y = np.arange(len(rows))
-    drawn = rows["low"].notna().to_numpy()
-    error_bars(axes, rows[drawn], y[drawn], BLUE, "AUC")
-    overall = rows["value"].iloc[0]
-    axes.axvline(overall, color=GREY, linestyle=":")
-    names = [f"{row.name} {row.level}".strip() for row in rows.itertuples(index=False)]
-    sizes = [f"{row.malignant} of {row.n}" for row in rows.itertuples(index=False)]
-    labels = [f"{name}   {size}" for name, size in zip(names, sizes, strict=True)]
-    axes.set(yticks=y, yticklabels=labels, ylim=(len(y) - 0.5, -0.5), xlim=(0, 1.02))
-    for height in y[~drawn]:
-        axes.annotate("too few of a class", (0.02, height), va="center", color=GREY, fontsize=8)
-    axes.set_xlabel("AUC, 95 % interval (dotted: all breasts)")
-    axes.set_ylabel("subgroup, malignant of all breasts")
-    axes.grid(visible=False, axis="y")
-    headline(figure, _subgroup_finding(rows.iloc[1:], overall))
+    is_drawn, overall = rows["low"].notna(), rows["value"].iloc[0]
+    names = (rows["name"] + " " + rows["level"]).str.strip()
+    sizes = zip(names, rows["malignant"], rows["n"], strict=True)
+    figure, axes = forest(
+        rows.where(is_drawn), [f"{name}   {some} of {n}" for name, some, n in sizes], np.zeros(len(rows), bool),
+        ("", "AUC"), "AUC, 95 % interval (dotted: all breasts)", _subgroup_finding(rows.iloc[1:], overall), at=overall,
+        rest=1.1,
+    )  # fmt: skip
+    axes.set(xlim=(0, 1.02), ylabel="subgroup, malignant of all breasts")
+    for y in np.flatnonzero(~is_drawn):
+        axes.annotate("too few of a class", (0.02, y), va="center", color=GREY, fontsize=8)
     return figure
 
 

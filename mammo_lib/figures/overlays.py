@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, canvas, headline
+from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, block_name, canvas, headline
 
 MAP_COLOURS = "cividis"  # even in lightness, and read alike by people with colour-vision deficiency
 COVER = 0.55  # opacity of a map: tissue stays visible under it
 NOTICE_COLOUR = "#8B0000"
 
 
-def draw_mammogram(axes, image: np.ndarray, box=None) -> None:
-    """Draw a mammogram in grey, and the lesion's box (x0, y0, x1, y1) where it is known."""
+def draw_image(axes, image: np.ndarray, box=None) -> None:
+    """Draw an image in grey, and the lesion's box (x0, y0, x1, y1) where it is known."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(image, 0.999))))
     axes.set_axis_off()
-    _trim(axes, image)
     if box is not None:
         x0, y0, x1, y1 = box
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=ORANGE, linewidth=1.4))
+
+
+def draw_mammogram(axes, image: np.ndarray, box=None) -> None:
+    """Draw a mammogram as an image, without the black beside and below the breast; the aspect stays."""
+    draw_image(axes, image, box)
+    rows, columns = (np.flatnonzero((image > 0).any(axis=axis)) for axis in (1, 0))
+    if rows.size:
+        axes.set(xlim=(-0.5, columns[-1] + 0.5), ylim=(rows[-1] + 0.5, -0.5))
 
 
 def draw_map(axes, image: np.ndarray, values: np.ndarray, box=None, limits: tuple[float, float] | None = None):
@@ -32,13 +40,6 @@ def draw_map(axes, image: np.ndarray, values: np.ndarray, box=None, limits: tupl
     inside = np.ma.masked_where((image <= 0) | ~np.isfinite(values), values)
     low, high = limits or (float(inside.min()), float(inside.max()))
     return axes.imshow(inside, cmap=MAP_COLOURS, alpha=COVER, vmin=low, vmax=max(high, low + 1e-9))
-
-
-def _trim(axes, image: np.ndarray) -> None:
-    """Leave the black beside and below the breast out of the view; the aspect stays."""
-    rows, columns = (np.flatnonzero((image > 0).any(axis=axis)) for axis in (1, 0))
-    if rows.size:
-        axes.set(xlim=(-0.5, columns[-1] + 0.5), ylim=(rows[-1] + 0.5, -0.5))
 
 
 def map_cases(
@@ -58,10 +59,19 @@ def map_cases(
     return figure
 
 
-def _mapped_panel(axes, image: np.ndarray, values: np.ndarray, box, name: str) -> None:
+def _mapped_panel(axes, image: np.ndarray, values: np.ndarray, box=None, name: str = "") -> None:
     draw_map(axes, image, values, box)
     seen = values[(image > 0) & np.isfinite(values)]
-    axes.set_title(f"{name}\n{_span(seen)}", fontsize=8, loc="center")
+    axes.set_title(f"{name}\n{_span(seen)}".strip(), fontsize=8, loc="center")
+
+
+def _plain_panel(axes, image: np.ndarray | None, box, name: str, absent: str) -> None:
+    axes.set_axis_off()
+    axes.set_title(name, fontsize=9, loc="center")
+    if image is None:
+        axes.text(0.5, 0.5, absent, ha="center", va="center", color=GREY, transform=axes.transAxes)
+    else:
+        draw_mammogram(axes, image, box)
 
 
 def _span(values: np.ndarray) -> str:
@@ -116,26 +126,16 @@ def prediction_sheet(
     top.text(0.01, 0.52, "\n".join(lines[1:]), fontsize=8, va="top", linespacing=1.5)
     axes = middle.subplots(2, n, squeeze=False)
     for (key, image), plain, covered in zip(images.items(), *axes, strict=True):
-        _sheet_column(plain, covered, key, image, maps.get(key))
+        covered.set_axis_off()
+        _plain_panel(plain, image, None, " ".join(key), "not given")
+        if image is not None and key in maps:
+            _mapped_panel(covered, image, maps[key])
     middle.supxlabel(f"upper row: what the network sees; lower row: {map_name}", fontsize=8)
     left, right = bottom.subplots(1, 2, width_ratios=[1, 1.25])
     _probability_scale(left, probability, threshold)
     _gate_lines(right, gates)
     foot.text(0.5, 0.45, notice, ha="center", va="center", fontsize=8.5, fontweight="bold", color=NOTICE_COLOUR)
     return figure
-
-
-def _sheet_column(plain, covered, key: tuple[str, str], image: np.ndarray | None, values: np.ndarray | None) -> None:
-    plain.set_title(" ".join(key), fontsize=9, loc="center")
-    if image is None:
-        plain.text(0.5, 0.5, "not given", ha="center", va="center", color=GREY, transform=plain.transAxes)
-    else:
-        draw_mammogram(plain, image)
-    if image is not None and values is not None:
-        draw_map(covered, image, values)
-        covered.set_title(_span(values[(image > 0) & np.isfinite(values)]), fontsize=7, loc="center")
-    plain.set_axis_off()
-    covered.set_axis_off()
 
 
 def _probability_scale(axes, probability: float, threshold: float) -> None:
@@ -165,7 +165,7 @@ def _gate_lines(axes, gates: Mapping[str, Mapping[str, float]], shown: str = "",
                   color="black" if is_shown else colour, linewidth=2.2 if is_shown else 1.3)  # fmt: skip
     if block in blocks:
         axes.axvspan(blocks.index(block) - 0.2, blocks.index(block) + 0.2, color=GREY, alpha=0.25, linewidth=0)
-    axes.set_xticks(range(len(blocks)), [f"{b[5]}.{int(b[12:]) + 1}" for b in blocks], fontsize=8)
+    axes.set_xticks(range(len(blocks)), [block_name(*map(int, re.findall(r"\d+", key))) for key in blocks], fontsize=8)
     axes.set(ylim=(0, 1.02), xlabel="stage.block", ylabel="gate")
     axes.set_title("SeqMoE gates, from image to decision", fontsize=9)
     axes.legend(fontsize=7, ncols=2, loc="lower left")
@@ -180,13 +180,8 @@ def gate_view(
     ``shown`` is the input on display, ``block`` the block whose map it is. None: no such view, no such map.
     """
     figure, (plain, covered, depth) = canvas(width=7, height=3.4, columns=3, width_ratios=[1, 1, 1.3])
-    for axes in (plain, covered):
-        axes.set_axis_off()
-    plain.set_title(shown, fontsize=9, loc="center")
-    if image is None:
-        plain.text(0.5, 0.5, "this breast lacks it", ha="center", transform=plain.transAxes, color=GREY)
-    else:
-        draw_mammogram(plain, image, box)
+    covered.set_axis_off()
+    _plain_panel(plain, image, box, shown, "this breast lacks it")
     if values is not None:
         _mapped_panel(covered, image, values, box, map_name)
     else:

@@ -37,11 +37,8 @@ def denominators(matches: Mapping[str, Sequence[int]], common: Sequence[int], n_
     for n in common:
         axes.axvline(n, color=ORANGE, linewidth=1.5, zorder=0)
         axes.annotate(f" {n}", (n, -0.65), color=ORANGE)
-    axes.set(
-        yticks=range(len(matches)), yticklabels=list(matches), xlim=(0, n_max), xlabel="size of the test set, breasts"
-    )
-    axes.set_ylim(len(matches) - 0.5, -0.9)
-    axes.set_title(
-        f"Only {' and '.join(map(str, common))} breasts fit all {len(matches)} accuracies, of sizes below {n_max}"
-    )
+    axes.set_yticks(range(len(matches)), list(matches))
+    axes.set(xlim=(0, n_max), xlabel="size of the test set, breasts", ylim=(len(matches) - 0.5, -0.9))
+    fitting = " and ".join(map(str, common))
+    axes.set_title(f"Only {fitting} breasts fit all {len(matches)} accuracies, of sizes below {n_max}")
     return figure

@@ -11,13 +11,14 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .forests import ROW
+from .forests import forest
 from .overlays import draw_mammogram
-from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, ORANGE, canvas, error_bars, headline, legend_below
+from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, ORANGE, block_name, canvas, headline, legend_below
 
 DEPTH_COLOURS = "cividis"  # early blocks dark, late blocks light, also in grey print
 DEVIATION_COLOURS = "PuOr"  # purple below, orange above; told apart under colour-vision deficiency
 BLOCK = ["stage", "block"]
+AFTER_HOLM = ("p below 0.05 after Holm", "p not below 0.05")
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,19 @@ def gate_trajectories(history: pd.DataFrame, start: float) -> Figure:
     streams, blocks = sorted(own["stream"].unique()), _blocks(own)
     figure, axes = canvas(7, 3.6, columns=len(streams), sharey=True, squeeze=False)
     for ax, stream in zip(axes.flat, streams, strict=True):
-        for (stage, block), colour in zip(blocks, _by_depth(len(blocks)), strict=True):
-            line = own[(own["stream"] == stream) & (own["stage"] == stage) & (own["block"] == block)]
+        for block, colour in zip(blocks, colormaps[DEPTH_COLOURS](np.linspace(0.05, 0.9, len(blocks))), strict=True):
+            line = own[(own["stream"] == stream) & own[BLOCK].eq(list(block)).all(axis=1)]
             line = line.groupby("epoch").agg(mean=("mean", "mean"), low=("low", "min"), high=("high", "max"))
-            ax.plot(line.index + 1, line["mean"], color=colour, label=_short(stage, block), marker=".")
+            ax.plot(line.index + 1, line["mean"], color=colour, label=block_name(*block), marker=".")
             ax.fill_between(line.index + 1, line["low"], line["high"], color=colour, alpha=0.13, linewidth=0)
         ax.axhline(start, color=GREY, linestyle=":")
         ax.set(title=f"{stream} stream", xlabel="epoch")
     axes[0, 0].set_ylabel("gate G; band: range over breasts")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=8, fontsize=8, title="stage.block", title_fontsize=8
-    )
+    legend_below(figure, axes[0, 0], ncols=8, fontsize=8, title="stage.block", title_fontsize=8)
     last = own[own["epoch"] == own["epoch"].max()]
-    headline(
-        figure,
-        f"Gates end {last['mean'].min():.2f} to {last['mean'].max():.2f}, from a start at {start:.2f}; largest sd over "
-        f"breasts {last['sd'].max():.3f}",
-    )
+    span = f"{last['mean'].min():.2f} to {last['mean'].max():.2f}"
+    sd = last["sd"].max()
+    headline(figure, f"Gates end {span}, from a start at {start:.2f}; largest sd over breasts {sd:.3f}")
     return figure
 
 
@@ -79,7 +75,7 @@ def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
         left = row[0].imshow(tables[stream], aspect="auto", cmap=DEPTH_COLOURS, vmin=low, vmax=max(high, low + 1e-6))
         right = row[1].imshow(deviations[stream], aspect="auto", cmap=DEVIATION_COLOURS, vmin=-widest, vmax=widest)
         for ax in row:
-            ax.set_yticks(range(len(blocks)), [_short(*one) for one in blocks], fontsize=7)
+            ax.set_yticks(range(len(blocks)), [block_name(*one) for one in blocks], fontsize=7)
             ax.axvline((order["label"] == 0).sum() - 0.5, color="black", linewidth=1)
             ax.set_xticks([])
             ax.grid(visible=False)
@@ -92,10 +88,8 @@ def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
         bar = figure.colorbar(image, ax=list(ax_column), location="bottom", shrink=0.8, pad=0.02, ticks=MaxNLocator(5))
         bar.ax.tick_params(labelsize=7)
     spread = np.mean([one.std(axis=1).mean() for one in tables.values()])
-    headline(
-        figure,
-        f"Along a row, over breasts, gates vary by {spread:.3f} (sd); down the blocks from {low:.2f} to {high:.2f}",
-    )
+    along = f"Along a row, over breasts, gates vary by {spread:.3f} (sd)"
+    headline(figure, f"{along}; down the blocks from {low:.2f} to {high:.2f}")
     return figure
 
 
@@ -140,8 +134,7 @@ def gate_cases(cases: Sequence[Case], everybody: pd.DataFrame) -> Figure:
             ax.set_title(view, fontsize=8, loc="center")
         _gate_bars(row[-1], _over_views(case.gates), average, case.title)
         row[-1].set_ylim(values.min() - margin, values.max() + margin)
-    handles, names = axes[0, -1].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8)
+    legend_below(figure, axes[0, -1], fontsize=8)
     furthest = max(float((_over_views(case.gates) - average).abs().max()) for case in cases)
     headline(figure, f"The gates of these {len(cases)} breasts lie within {furthest:.3f} of the mean over breasts")
     return figure
@@ -161,7 +154,7 @@ def _gate_bars(axes, own: pd.Series, average: pd.Series, title: str) -> None:
         if mine.any():
             axes.plot(x[mine], own[mine], "o", color=colour, markersize=4, label=f"this breast, {stream} stream")
     axes.plot(x, average.reindex(own.index), "_", color="black", markersize=9, label="mean over breasts")
-    names = [_short(stage, block) for _, stage, block in own.index]
+    names = [block_name(stage, block) for _, stage, block in own.index]
     axes.set_xticks(x, names, rotation=90, fontsize=6 if len(x) < 30 else 4)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_title(title, fontsize=8)
@@ -172,58 +165,35 @@ def intervention_forest(table: pd.DataFrame) -> Figure:
 
     Beside each row the AUC that is left, Holm's p value and the mean absolute change of the logit.
     """
-    figure, axes = canvas(7, ROW * len(table) + 1.5)
-    y, differs = np.arange(len(table)), (table["p_holm"] < 0.05).to_numpy()
-    bars = table.rename(columns={"change": "value"})
-    named = ((True, ORANGE, "p below 0.05 after Holm"), (False, BLUE, "p not below 0.05"))
-    for is_clear, colour, name in named:
-        if (differs == is_clear).any():
-            error_bars(axes, bars[differs == is_clear], y[differs == is_clear], colour, name)
-    for at, row in zip(y, table.itertuples(), strict=True):
-        axes.annotate(f"AUC {row.auc:.3f}, p {row.p_holm:.2f}, logit moved {row.moved:.2f}", (1.01, at),
+    differs = (table["p_holm"] < 0.05).to_numpy()
+    found = f"{differs.sum()} of {len(table)} interventions change{'s' if differs.sum() == 1 else ''} the AUC"
+    none = f"None of {len(table)} interventions changes the AUC measurably"
+    figure, axes = forest(
+        table.rename(columns={"change": "value"}), table["what"], differs, AFTER_HOLM,
+        f"change of AUC, 95 % interval (DeLong, n = {table['n'].iloc[0]})", found if differs.any() else none,
+    )  # fmt: skip
+    for y, row in enumerate(table.itertuples()):
+        axes.annotate(f"AUC {row.auc:.3f}, p {row.p_holm:.2f}, logit moved {row.moved:.2f}", (1.01, y),
                       xycoords=("axes fraction", "data"), va="center", fontsize=8)  # fmt: skip
-    axes.axvline(0, color=GREY, linestyle=":")
-    axes.set(yticks=y, yticklabels=table["what"], ylim=(len(y) - 0.5, -0.5))
-    axes.set_xlabel(f"change of AUC, 95 % interval (DeLong, n = {table['n'].iloc[0]})")
-    axes.grid(visible=False, axis="y")
     legend_below(figure, axes)
-    clear = table.loc[differs, "what"].tolist()
-    worst = f"{len(clear)} of {len(table)} interventions change" + ("s" if len(clear) == 1 else "")
-    headline(figure, f"{worst} the AUC" if clear else f"None of {len(table)} interventions changes the AUC measurably")
     return figure
 
 
 def correlation_forest(table: pd.DataFrame) -> Figure:
     """Draw rank correlations of gates with what is known of a breast, as ``diagnostics.gate_correlations`` has them."""
-    figure, axes = canvas(7, 0.26 * len(table) + 1.4)
-    ordered = table.sort_values(["property", "stream", "stage"], ignore_index=True)
-    y, survives = np.arange(len(ordered)), (ordered["p_holm"] < 0.05).to_numpy()
-    bars = ordered.rename(columns={"rho": "value"})
-    for is_clear, colour, name in ((True, ORANGE, "p below 0.05 after Holm"), (False, BLUE, "p not below 0.05")):
-        if (survives == is_clear).any():
-            error_bars(axes, bars[survives == is_clear], y[survives == is_clear], colour, name)
-    axes.axvline(0, color=GREY, linestyle=":")
-    names = [f"{row.property}: {row.stream}, stage {row.stage}" for row in ordered.itertuples()]
-    axes.set_yticks(y, names, fontsize=8)
-    axes.set(ylim=(len(y) - 0.5, -0.5), xlim=(-1, 1))
-    axes.set_xlabel(f"Spearman's correlation, 95 % interval over patients (n = {ordered['n'].max()} and fewer)")
-    axes.grid(visible=False, axis="y")
+    ordered = table.sort_values(["property", "stream", "stage"], ignore_index=True).rename(columns={"rho": "value"})
+    survives = (ordered["p_holm"] < 0.05).to_numpy()
+    verb = "survives" if survives.sum() == 1 else "survive"
+    figure, axes = forest(
+        ordered, [f"{row.property}: {row.stream}, stage {row.stage}" for row in ordered.itertuples()], survives,
+        AFTER_HOLM, f"Spearman's correlation, 95 % interval over patients (n = {ordered['n'].max()} and fewer)",
+        f"{survives.sum() or 'None'} of {len(table)} correlations {verb} Holm's correction", row=0.26, rest=1.4,
+    )  # fmt: skip
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlim(-1, 1)
     legend_below(figure, axes)
-    headline(
-        figure,
-        f"{survives.sum() or 'None'} of {len(table)} correlations {'survives' if survives.sum() == 1 else 'survive'} "
-        "Holm's correction",
-    )
     return figure
 
 
 def _blocks(gates: pd.DataFrame) -> list[tuple[int, int]]:
     return sorted(set(zip(gates["stage"], gates["block"], strict=True)))
-
-
-def _by_depth(n: int) -> np.ndarray:
-    return colormaps[DEPTH_COLOURS](np.linspace(0.05, 0.9, n))
-
-
-def _short(stage: int, block: int) -> str:
-    return f"{stage}.{block + 1}"

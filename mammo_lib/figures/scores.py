@@ -12,29 +12,23 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve as sk_roc_curve
 
 from ..statistics import Confusion, Interval
-from .style import BLUE, GREY, LABEL_NAMES, PALETTE, canvas, headline, legend_below
+from .forests import forest
+from .style import BLUE, GREY, LABEL_NAMES, PALETTE, canvas, legend_below
 
 
 def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
     """Draw the AUC of several scores with their intervals, the best on top; guessing is marked."""
-    ordered = sorted(scores.items(), key=lambda item: item[1].value)
-    figure, axes = canvas(height=0.42 * len(ordered) + 1.1)
-    for y, (name, one) in enumerate(ordered):
-        axes.errorbar(
-            one.value, y, xerr=[[one.value - one.low], [one.high - one.value]], fmt="o", color=BLUE, capsize=3
-        )
-        axes.annotate(
-            f"{one.value:.2f}", (one.value, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8
-        )
-        ordered[y] = f"{name} (n = {one.n})"
-    axes.axvline(0.5, color=GREY, linestyle=":")
-    axes.set(
-        xlim=(0.3, 1.03), xlabel="AUC, 95 % interval over patients; dotted: guessing", ylim=(-0.5, len(ordered) - 0.3)
-    )
-    axes.set_yticks(range(len(ordered)), ordered)
-    axes.grid(visible=False, axis="y")
+    ordered = dict(sorted(scores.items(), key=lambda item: -item[1].value))
     informative = sum(one.low > 0.5 or one.high < 0.5 for one in scores.values())
-    headline(figure, f"{informative} of {len(scores)} scores differ from guessing")
+    figure, axes = forest(
+        pd.DataFrame(map(vars, ordered.values())), [f"{name} (n = {one.n})" for name, one in ordered.items()],
+        np.zeros(len(ordered), bool), ("", "AUC"), "AUC, 95 % interval over patients; dotted: guessing",
+        f"{informative} of {len(scores)} scores differ from guessing", at=0.5, row=0.42, rest=1.1,
+    )  # fmt: skip
+    axes.set(xlim=(0.3, 1.03), ylim=(len(ordered) - 0.5, -0.7))
+    for y, one in enumerate(ordered.values()):
+        place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"{one.value:.2f}", (one.value, y), fontsize=8, **place)
     return figure
 
 
@@ -44,12 +38,10 @@ def roc_curve(label: np.ndarray, probability: np.ndarray, interval: Interval) ->
     fpr, tpr, _ = sk_roc_curve(label, probability, drop_intermediate=False)
     axes.plot(100 * fpr, 100 * tpr, color=BLUE)
     axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="guessing")
-    axes.set(
-        xlabel="1 - specificity, % of benign breasts", ylabel="sensitivity, % of malignant breasts", aspect="equal"
-    )
-    axes.set_title(
-        f"AUC {interval.value:.2f} (95 % interval {interval.low:.2f} to {interval.high:.2f}, n = {interval.n})"
-    )
+    axes.set(xlabel="1 - specificity, % of benign breasts", ylabel="sensitivity, % of malignant breasts")
+    axes.set_aspect("equal")
+    span = f"{interval.low:.2f} to {interval.high:.2f}"
+    axes.set_title(f"AUC {interval.value:.2f} (95 % interval {span}, n = {interval.n})")
     axes.legend(loc="lower right")
     return figure
 
@@ -62,9 +54,8 @@ def confusion_matrix(counts: Confusion) -> Figure:
     counted = {"annot": True, "fmt": "d", "annot_kws": {"size": 15}}
     sns.heatmap(table, **counted, cmap="Blues", cbar=False, vmin=0, xticklabels=names, yticklabels=names, ax=axes)
     axes.set(xlabel="decision", ylabel="pathology")
-    axes.set_title(
-        f"{counts.tp} of {counts.tp + counts.fn} malignant found, {counts.fp} of {counts.tn + counts.fp} benign called"
-    )
+    found, called = f"{counts.tp} of {counts.tp + counts.fn}", f"{counts.fp} of {counts.tn + counts.fp}"
+    axes.set_title(f"{found} malignant found, {called} benign called")
     return figure
 
 
@@ -77,11 +68,7 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
         x, y = 100 * bins["mean"] + i, 100 * bins["value"]  # one percent aside, so that bars do not hide each other
         axes.errorbar(x, y, spread, fmt="os^"[i % 3], color=colour, capsize=2, label=name)
     axes.set(xlabel="mean predicted probability, %", ylabel="malignant breasts, %", xlim=(-2, 102), ylim=(-2, 102))
-    gaps = [f"{100 * _mean_gap(bins):.0f}" for bins in curves.values()]
-    axes.set_title(f"Mean gap of {', then '.join(gaps)} percentage points")
+    gaps = [np.average((bins["mean"] - bins["value"]).abs(), weights=bins["n"]) for bins in curves.values()]
+    axes.set_title(f"Mean gap of {', then '.join(f'{100 * gap:.0f}' for gap in gaps)} percentage points")
     legend_below(figure, axes)
     return figure
-
-
-def _mean_gap(bins: pd.DataFrame) -> float:
-    return float(((bins["mean"] - bins["value"]).abs() * bins["n"]).sum() / bins["n"].sum())

@@ -42,9 +42,18 @@ def headline(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=11)
 
 
-def legend_below(figure: Figure, axes) -> None:
+def legend_below(figure: Figure, axes, **options) -> None:
     """Put the legend where it hides no data."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", **{"ncols": 3, **options})
+
+
+def block_name(stage: int, block: int) -> str:
+    """Return the name of a block, stage.block. Records count blocks from 0, what is read counts from 1.
+
+    >>> block_name(3, 0)
+    '3.1'
+    """
+    return f"{stage}.{block + 1}"
 
 
 def error_bars(axes, intervals: pd.DataFrame, y: np.ndarray, colour: str, name: str) -> None:

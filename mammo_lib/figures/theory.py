@@ -34,9 +34,8 @@ def cost_curves(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) 
     axes.set_xticks(list(lengths), [str(n) for n in lengths], minor=False)
     axes.minorticks_off()
     growth = ", ".join(f"{times[-1] / times[0]:.0f}" for times in seconds.values())
-    axes.set_title(
-        f"{lengths[-1] // lengths[0]} times the tokens cost {growth} times the time (in the order of the legend)"
-    )
+    tokens = lengths[-1] // lengths[0]
+    axes.set_title(f"{tokens} times the tokens cost {growth} times the time (in the order of the legend)")
     axes.legend()
     return figure
 
@@ -50,8 +49,7 @@ def gate_opening(biases: np.ndarray, opening: np.ndarray, marked: float) -> Figu
     at = int(np.argmin(np.abs(biases - marked)))
     axes.axvline(marked, color=GREY, linestyle=":", label=f"start, b = {marked:g}")
     axes.set(xlabel="bias of the gate", ylabel="opening, slope")
-    axes.set_title(
-        f"At b = {marked:g} a gate is {opening[at]:.0%} open and keeps a slope of {opening[at] * (1 - opening[at]):.2f}"
-    )
+    slope = opening[at] * (1 - opening[at])
+    axes.set_title(f"At b = {marked:g} a gate is {opening[at]:.0%} open and keeps a slope of {slope:.2f}")
     axes.legend()
     return figure

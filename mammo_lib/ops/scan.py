@@ -37,19 +37,11 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def selective_scan(
-    u: Float[Tensor, "batch dim length"],
-    delta: Float[Tensor, "batch dim length"],
-    A: Float[Tensor, "dim state"],
-    B: Float[Tensor, "*_"],
-    C: Float[Tensor, "*_"],
-    D: Float[Tensor, " dim"] | None = None,
-    z: Float[Tensor, "batch dim length"] | None = None,
-    delta_bias: Float[Tensor, " dim"] | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-    *,
-    backend: str = "auto",
-):
+    u: Float[Tensor, "batch dim length"], delta: Float[Tensor, "batch dim length"], A: Float[Tensor, "dim state"],
+    B: Float[Tensor, "*_"], C: Float[Tensor, "*_"], D: Float[Tensor, " dim"] | None = None,
+    z: Float[Tensor, "batch dim length"] | None = None, delta_bias: Float[Tensor, " dim"] | None = None,
+    delta_softplus: bool = False, return_last_state: bool = False, *, backend: str = "auto",
+):  # fmt: skip
     """Run the selective scan; the signature is that of ``mamba_ssm``'s ``selective_scan_fn``.
 
     Tensors may have any strides. State and accumulation are float32, or float64 for a float64 ``u``. Differentiable in
@@ -106,13 +98,10 @@ def selective_scan(
 
 
 def scan_reference(
-    u: Float[Tensor, "batch dim length"],
-    step: Float[Tensor, "batch dim length"],
-    A: Float[Tensor, "dim state"],
-    B: Float[Tensor, "batch groups state length"],
-    C: Float[Tensor, "batch groups state length"],
+    u: Float[Tensor, "batch dim length"], step: Float[Tensor, "batch dim length"], A: Float[Tensor, "dim state"],
+    B: Float[Tensor, "batch groups state length"], C: Float[Tensor, "batch groups state length"],
     D: Float[Tensor, " dim"],
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Step through time, as the equation says; return y and the last state."""
     B, C = (m.repeat_interleave(u.shape[1] // m.shape[1], dim=1) for m in (B, C))
     decay = torch.exp(step.unsqueeze(2) * A[:, :, None]).unbind(-1)

@@ -15,11 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..config import ROOT
+from ..config import MATERIAL
 
 BLOCK = 16
 CHUNK = 16
-PARITY_RECORD = ROOT / "benchmarks" / "gpu_parity.json"
+PARITY_RECORD = MATERIAL / "benchmarks" / "gpu_parity.json"
 
 
 def is_interpreted() -> bool:

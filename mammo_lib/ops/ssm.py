@@ -25,7 +25,12 @@ def ssm_recurrence(
     x: Float[Tensor, "*batch length"], A: Float[Tensor, "*_"], B: Float[Tensor, " state"], C: Float[Tensor, " state"],
     D: float | Tensor = 0.0,
 ) -> Float[Tensor, "*batch length"]:  # fmt: skip
-    """Run the recurrence, one step after the other."""
+    """Run the recurrence, one step after the other.
+
+    >>> half = torch.tensor([0.5])  # h = 3, 3/2 + 0, 3/4 + 6 and y = 2 h
+    >>> ssm_recurrence(torch.tensor([1.0, 0.0, 2.0]), half, torch.tensor([3.0]), torch.tensor([2.0]))
+    tensor([ 6.0000,  3.0000, 13.5000])
+    """
     h, outputs = x.new_zeros(*x.shape[:-1], B.shape[0]), []
     for x_t in x.unbind(-1):
         h = _advance(A, h) + B * x_t[..., None]
@@ -36,7 +41,11 @@ def ssm_recurrence(
 def ssm_kernel(
     A: Float[Tensor, "*_"], B: Float[Tensor, " state"], C: Float[Tensor, " state"], length: int
 ) -> Float[Tensor, " length"]:
-    """Return K = [CB, CAB, ..., C A^(length-1) B]."""
+    """Return K = [CB, CAB, ..., C A^(length-1) B].
+
+    >>> ssm_kernel(torch.tensor([0.5]), torch.tensor([3.0]), torch.tensor([2.0]), length=3)
+    tensor([6.0000, 3.0000, 1.5000])
+    """
     if length < 1:
         raise ValueError(f"length must be at least 1, got {length}")
     state, entries = B, []
@@ -49,7 +58,11 @@ def ssm_kernel(
 def ssm_convolve(
     x: Float[Tensor, "*batch length"], K: Float[Tensor, " length"], D: float | Tensor = 0.0
 ) -> Float[Tensor, "*batch length"]:
-    """Return the causal convolution K * x + D x by FFT, in O(L log L); padded so that nothing wraps around."""
+    """Return the causal convolution K * x + D x by FFT, in O(L log L); padded so that nothing wraps around.
+
+    >>> ssm_convolve(torch.tensor([1.0, 0.0, 2.0]), torch.tensor([6.0, 3.0, 1.5]))  # 3/2 + 2 * 6 = 13.5
+    tensor([ 6.0000,  3.0000, 13.5000])
+    """
     length = x.shape[-1]
     if K.shape[-1] < length:
         raise ValueError(f"the kernel must be at least as long as x ({length}), got {K.shape[-1]}")

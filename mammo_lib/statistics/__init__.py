@@ -7,50 +7,14 @@ at ``LEVEL``. Breasts of one patient are not independent, so bootstrap samples a
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "arithmetic": [
-            "matching_confusions",
-            "matching_denominators",
-            "mcnemar_breasts",
-            "mcnemar_power",
-            "numerators",
-        ],
-        "choices": ["fit_temperature", "scaled_probability", "youden_threshold"],
-        "comparisons": [
-            "compare_predictions",
-            "decide",
-            "delong_interval",
-            "delong_test",
-            "mcnemar",
-            "paired_differences",
-        ],
-        "decisions": ["decision_curve"],
-        "evaluation": ["evaluate_predictions"],
-        "intervals": [
-            "LEVEL",
-            "N_RESAMPLES",
-            "Interval",
-            "Metric",
-            "bootstrap_interval",
-            "hanley_mcneil_interval",
-            "patient_weights",
-            "wilson_interval",
-        ],
-        "metrics": [
-            "SPECIFICITIES",
-            "Confusion",
-            "auc",
-            "auc_bootstrap_interval",
-            "brier",
-            "calibration_error",
-            "confusion",
-            "partial_auc",
-            "reliability",
-            "sensitivity_at",
-        ],
-        "seeds": ["SeedEstimate", "difference_over_seeds", "ensemble", "over_seeds"],
-        "subgroups": ["subgroups"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "arithmetic": ["matching_confusions", "matching_denominators", "mcnemar_breasts", "mcnemar_power", "numerators"],
+    "choices": ["fit_temperature", "scaled_probability", "youden_threshold"],
+    "comparisons": ["compare_predictions", "delong_interval", "delong_test", "mcnemar", "paired_differences"],
+    "decisions": ["decision_curve"],
+    "evaluation": ["evaluate_predictions"],
+    "intervals": ["LEVEL", "Interval", "hanley_mcneil_interval", "patient_weights", "wilson_interval"],
+    "metrics": ["Confusion", "auc", "auc_bootstrap_interval", "confusion", "reliability"],
+    "seeds": ["SeedEstimate", "difference_over_seeds", "ensemble", "over_seeds"],
+    "subgroups": ["subgroups"],
+})  # fmt: skip

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.special import expit, logit
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from ..errors import InputError
-from .intervals import Interval, Z, checked, separated_bound
+from .choices import refuse_missing
+from .intervals import Interval, Z, checked, logit_interval, separated_bound, unbounded
 from .metrics import auc
+
+NO_SPREAD = 1e-12  # standard error that is rounding: a true one is at least 1 / breasts^3
 
 
 def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
@@ -23,17 +25,18 @@ def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
 
     NaN bounds with fewer than two breasts of a class. Where the classes are separated the estimated variance is zero,
     which is no certainty: the open bound is then that of :func:`separated_bound`.
+
+    >>> print(delong_interval([1, 1, 0, 0], [0.8, 0.4, 0.6, 0.2]))
+    0.750 (0.069 to 0.992, n = 4)
     """
     value, (malignant, benign) = auc(label, probability), _placements(label, probability)
     n, pairs = len(label), min(len(malignant), len(benign))
     if pairs < 2:
-        return Interval(value, math.nan, math.nan, n)
+        return unbounded(value, n)
     if value in (0, 1):
         bound = separated_bound(pairs)
         return Interval(value, bound, 1.0, n) if value else Interval(value, 0.0, 1 - bound, n)
-    spread = _spread(malignant, benign) / (value * (1 - value))
-    low, high = expit(logit(value) + np.array([-1, 1]) * Z * spread)
-    return Interval(value, float(low), float(high), n)
+    return logit_interval(value, _spread(malignant, benign) / (value * (1 - value)), n)
 
 
 def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[Interval, float]:
@@ -42,28 +45,45 @@ def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[
     Scores are (breasts,) or (draws, breasts); of draws the mean AUC counts, and the draws as given. NaN bounds and p
     with fewer than two breasts of a class. Breasts count as independent.
 
-    Where no breast varies (separated classes) the estimated variance is zero, which is no certainty. The interval then
-    has the reach of :func:`separated_bound` for each AUC, and p is that of a sign test over disjoint pairs of a
-    malignant and a benign breast: all of them agree with probability 2^-pairs on either side. Two scores that rank all
-    breasts alike differ by 0, surely.
+    Where no breast varies the estimated variance is zero, which is no certainty: see ``_without_variance``.
+
+    >>> label, score = [1] * 6 + [0] * 6, list(range(12, 0, -1))
+    >>> difference, p = delong_test(label, score, score[::-1])  # every pair in order, every pair out of order
+    >>> print(difference, round(p, 3))
+    1.000 (0.081 to 1.000, n = 12) 0.031
     """
     (m1, b1), (m2, b2) = _placements(label, one), _placements(label, other)
-    value = float(np.mean(m1) - np.mean(m2)) if len(m1) and len(b1) else math.nan
-    if min(len(m1), len(b1)) < 2:
-        return Interval(value, math.nan, math.nan, len(label)), math.nan
+    value, n, pairs = float(np.mean(m1) - np.mean(m2)), len(label), min(len(m1), len(b1))
+    if pairs < 2:
+        return unbounded(value, n), math.nan
     spread = _spread(m1 - m2, b1 - b2)
-    if spread == 0:
-        return _without_variance(value, label, one, other, min(len(m1), len(b1)))
+    if spread < NO_SPREAD:
+        return _without_variance(value, label, one, other, pairs)
     p = 2 * stats.norm.sf(abs(value) / spread)
-    return Interval(value, value - Z * spread, value + Z * spread, len(label)), float(p)
+    return Interval(value, value - Z * spread, value + Z * spread, n), float(p)
 
 
 def _without_variance(value: float, label, one, other, pairs: int) -> tuple[Interval, float]:
-    if np.array_equal(stats.rankdata(one, axis=-1), stats.rankdata(other, axis=-1)):
+    """Return interval and p value of a difference that is the same for every breast.
+
+    Match the breasts into ``pairs`` disjoint pairs of a malignant and a benign one, as :func:`separated_bound` does. A
+    score has a pair in order (1), tied (1/2) or out of order (0); let d be what the first score has there minus what
+    the other has. AUC(one) - AUC(other) is the mean of d, which lies in [-1, 1]. All ``pairs`` were seen with
+    d >= ``least``, and that has probability P^pairs with P = P(d >= least). Interval: P is at least
+    b = separated_bound(pairs), or the data would be in the tail; so the mean is at least b least - (1 - b), and at most
+    b most + (1 - b). p: if the mean is 0, P is at most 1 / (1 + least), so p is twice (1 + least)^-pairs. This is the
+    sign test where every pair is in order for one score and out of order for the other. Interval and p agree at
+    ``LEVEL``; both are conservative, as the other pairs are not used.
+
+    Scores that rank all breasts alike are one score: they differ by 0.
+    """
+    ranks = np.broadcast_arrays(stats.rankdata(one, axis=-1), stats.rankdata(other, axis=-1))
+    if np.array_equal(*ranks):
         return Interval(value, value, value, len(label)), 1.0
-    reach = (2 if value else 1) * (1 - separated_bound(pairs))
-    interval = Interval(value, max(-1.0, value - reach), min(1.0, value + reach), len(label))
-    return interval, min(1.0, 2 * 0.5**pairs) if value else 1.0
+    d, bound = _in_order(label, one) - _in_order(label, other), separated_bound(pairs)
+    least, most = float(d.min()), float(d.max())
+    p = min(1.0, 2 * (1 + max(least, -most, 0)) ** -pairs)
+    return Interval(value, bound * (1 + least) - 1, 1 - bound * (1 - most), len(label)), p
 
 
 def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -71,6 +91,8 @@ def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, 
 
     The p values are DeLong's; ``p_holm`` is corrected for their number after Holm (1979).
     """
+    if not others:
+        raise InputError("others: no score to compare with is given")
     rows = []
     for name, other in others.items():
         difference, p = delong_test(label, one, other)
@@ -114,6 +136,7 @@ def compare_predictions(one: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -
 
 def decide(frame: pd.DataFrame) -> np.ndarray:
     """Return the decisions, 0 or 1, of predictions at their threshold."""
+    refuse_missing(frame, ["probability", "threshold"])
     return (frame["probability"] >= frame["threshold"]).astype(int).to_numpy()
 
 
@@ -127,19 +150,30 @@ def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Of several draws, (draws, breasts), the mean shares: their mean is the mean AUC.
     """
-    label, score = checked(label, score)
-    if score.ndim == 2:
-        draws = [_placements(label, one) for one in score]
-        return np.mean([m for m, _ in draws], axis=0), np.mean([b for _, b in draws], axis=0)
-    malignant, benign = score[label == 1], score[label == 0]
-    wins = (malignant[:, None] > benign[None, :]) + 0.5 * (malignant[:, None] == benign[None, :])
-    if not wins.size:
-        return np.full(len(malignant), math.nan), np.full(len(benign), math.nan)
-    return wins.mean(axis=1), wins.mean(axis=0)
+    draws = [(won.mean(axis=1), won.mean(axis=0)) for won in _won(label, score)]
+    return draws[0] if len(draws) == 1 else tuple(np.mean(side, axis=0) for side in zip(*draws, strict=True))
+
+
+def _in_order(label: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return by malignant and benign breast whether the pair is in order, 1/2 for a tie, the mean over draws."""
+    return np.mean(list(_won(label, score)), axis=0)
+
+
+def _won(label: np.ndarray, score: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield for each draw, by malignant and benign breast, 1 where the malignant one scores higher, 1/2 for a tie."""
+    label, score = checked(label, score, needs_both=True)
+    for one in np.atleast_2d(score):
+        malignant, benign = one[label == 1][:, None], one[label == 0]
+        yield (malignant > benign) + 0.5 * (malignant == benign)
 
 
 def mcnemar(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
-    """Return McNemar's exact p value for two sets of decisions on the same breasts."""
-    right, also = np.asarray(one) == label, np.asarray(other) == label
+    """Return McNemar's exact p value for two sets of decisions on the same breasts.
+
+    >>> mcnemar([1] * 10, [1] * 10, [1] * 5 + [0] * 5)  # five breasts lost, none gained: 2 / 2^5
+    0.0625
+    """
+    label = np.asarray(label)
+    right, also = (decision == label for _, decision in (checked(label, one), checked(label, other)))
     table = [[np.sum(right & also), np.sum(right & ~also)], [np.sum(~right & also), np.sum(~right & ~also)]]
     return float(sm_mcnemar(table, exact=True).pvalue)

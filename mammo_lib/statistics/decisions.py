@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .intervals import LEVEL, N_RESAMPLES, ones, patient_weights
+from ..errors import InputError
+from .intervals import LEVEL, N_RESAMPLES, checked, ones, patient_weights
 
 THRESHOLDS = np.linspace(0.05, 0.80, 16)
 
@@ -24,8 +25,11 @@ def decision_curve(
     ``treat_all`` is the net benefit of working up every breast; working up none has net benefit 0. ``gain_low`` is the
     lower bound of what the score adds to the better of these two on the same patients.
     """
-    label, probability = np.asarray(label), np.asarray(probability)
-    everybody, weights = np.ones(len(label)), patient_weights(patients, n_resamples, seed)
+    weights = patient_weights(patients, n_resamples, seed)
+    label, probability = checked(label, probability, weights)
+    if not ((thresholds >= 0) & (thresholds < 1)).all():
+        raise InputError(f"thresholds must lie in [0, 1), got {np.asarray(thresholds).tolist()}")
+    everybody = np.ones(len(label))
     drawn = _net_benefit(label, probability, weights, thresholds)
     simple = np.maximum(_net_benefit(label, everybody, weights, thresholds), 0)
     tail = (1 - LEVEL) / 2

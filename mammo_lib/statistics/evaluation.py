@@ -11,19 +11,8 @@ import pandas as pd
 from ..errors import InputError
 from .choices import scaled_probability
 from .comparisons import delong_interval
-from .intervals import N_RESAMPLES, Interval, patient_weights, weighted_interval, wilson_interval
-from .metrics import (
-    SPECIFICITIES,
-    Confusion,
-    confusion,
-    weighted_at_threshold,
-    weighted_auc,
-    weighted_average_precision,
-    weighted_brier,
-    weighted_calibration_error,
-    weighted_partial_auc,
-    weighted_sensitivity_at,
-)
+from .intervals import N_RESAMPLES, Interval, checked, patient_weights, unbounded, weighted_interval, wilson_interval
+from .metrics import SCORES, Confusion, confusion, weighted_at_threshold
 
 
 def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
@@ -51,27 +40,23 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     label, probability = frame["label"].to_numpy(), frame["probability"].to_numpy()
     threshold = float(frame["threshold"].iloc[0])
     counts = confusion(label, probability, threshold)
+    is_mixed = 0 < label.sum() < len(label)
     exact = {
-        "auc": delong_interval(label, probability),
+        "auc": delong_interval(label, probability) if is_mixed else unbounded(math.nan, counts.n),
         "accuracy": wilson_interval(counts.tp + counts.tn, counts.n),
         "sensitivity": wilson_interval(counts.tp, counts.tp + counts.fn),
         "specificity": wilson_interval(counts.tn, counts.tn + counts.fp),
     }
-    resampled = {
-        "auc_bootstrap": weighted_auc,
-        "partial_auc": weighted_partial_auc,
-        "auprc": weighted_average_precision,
-        "brier": weighted_brier,
-        "ece": weighted_calibration_error,
-    }
+    resampled = {"auc_bootstrap": SCORES["auc"]}
+    resampled |= {name: SCORES[name] for name in ("partial_auc", "auprc", "brier", "ece")}
     resampled |= {name: weighted_at_threshold(name, threshold) for name in ("f1", "mcc", "ppv")}
-    resampled |= {f"sensitivity_at_{round(100 * s)}": weighted_sensitivity_at(s) for s in SPECIFICITIES}
+    resampled |= {name: metric for name, metric in SCORES.items() if name.startswith("sensitivity_at_")}
     weights = patient_weights(frame["patient_id"].to_numpy(), N_RESAMPLES, seed=0)
     results = exact | {name: weighted_interval(f, label, probability, weights) for name, f in resampled.items()}
     if "temperature" in frame:
         scaled = scaled_probability(frame)
-        for name, metric in {"brier": weighted_brier, "ece": weighted_calibration_error}.items():
-            results[f"{name}_scaled"] = weighted_interval(metric, label, scaled, weights)
+        for name in ("brier", "ece"):
+            results[f"{name}_scaled"] = weighted_interval(SCORES[name], label, scaled, weights)
     reason = _why_undefined(counts)
     return {name: _as_json(interval, reason) for name, interval in results.items()}
 
@@ -79,11 +64,10 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
 def _check_predictions(frame: pd.DataFrame) -> None:
     if frame.empty:
         raise InputError("predictions: no row to evaluate; check the split's name")
-    label, probability, thresholds = frame["label"], frame["probability"], frame["threshold"].unique()
-    if not label.isin([0, 1]).all():
-        raise InputError(f"predictions: labels must be 0 or 1, got {sorted(set(label) - {0, 1})}")
+    probability, thresholds = frame["probability"], frame["threshold"].unique()
     if not (outside := probability[~probability.between(0, 1)]).empty:
         raise InputError(f"predictions: probabilities must lie in [0, 1], got {outside.iloc[0]} in {len(outside)} rows")
+    checked(frame["label"], probability)
     if len(thresholds) != 1 or np.isnan(thresholds[0]):
         raise InputError(f"predictions: one split has one threshold, got {thresholds.tolist()}")
 
@@ -95,8 +79,5 @@ def _why_undefined(counts: Confusion) -> str:
 
 
 def _as_json(interval: Interval, reason: str) -> dict:
-    record = {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in asdict(interval).items()
-    }
+    record = {key: None if math.isnan(value) else value for key, value in asdict(interval).items()}
     return record | ({"reason": reason} if record["value"] is None else {})

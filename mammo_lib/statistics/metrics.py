@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from .intervals import Interval, Metric, bootstrap_interval, ones, separated_bound, value_of, wilson_interval
+from ..errors import InputError
+from .intervals import (
+    N_RESAMPLES,
+    Interval,
+    Metric,
+    checked,
+    ones,
+    patient_weights,
+    separated_bound,
+    weighted_interval,
+    wilson_interval,
+)  # fmt: skip
 
 SPECIFICITIES = (0.80, 0.90, 0.95)
 PARTIAL = 0.80  # the partial AUC keeps specificities from here to 1
@@ -68,64 +80,50 @@ def ratio(part, whole):
 
 
 def confusion(label: np.ndarray, probability: np.ndarray, threshold: float) -> Confusion:
-    """Count decisions at a threshold."""
+    """Count decisions at a threshold.
+
+    >>> confusion([1, 0, 1, 0, 1], [0.9, 0.5, 0.2, 0.1, 0.7], threshold=0.5)
+    Confusion(tp=2, fn=1, tn=1, fp=1)
+    """
+    label, probability = checked(label, probability)
     counts = weighted_confusion(label, probability, ones(label), threshold)
     return Confusion(*(int(getattr(counts, name)[0]) for name in ("tp", "fn", "tn", "fp")))
 
 
 def auc(label: np.ndarray, probability: np.ndarray) -> float:
-    """Area under the ROC curve, ties counting half; NaN where only one class is present."""
-    return value_of(weighted_auc, label, probability)
+    """Area under the ROC curve, ties counting half.
 
-
-def partial_auc(label: np.ndarray, probability: np.ndarray) -> float:
-    """Area under the ROC curve at specificities of 80 % and more, standardised after McClish (1989).
-
-    1 is perfect and 0.5 is guessing, as for the whole area: scikit-learn's ``roc_auc_score(..., max_fpr=0.2)``.
+    >>> auc([1, 1, 0, 0], [0.8, 0.4, 0.6, 0.2])  # of four pairs, one is in the wrong order
+    0.75
     """
-    return value_of(weighted_partial_auc, label, probability)
-
-
-def brier(label: np.ndarray, probability: np.ndarray) -> float:
-    """Mean squared difference of probability and label; 0 is perfect, base rate times its complement is uninformed."""
-    return value_of(weighted_brier, label, probability)
-
-
-def calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
-    """Expected calibration error: mean gap of probability and malignant share over ten equal bins, weighted by size."""
-    return value_of(weighted_calibration_error, label, probability)
+    label, probability = checked(label, probability, needs_both=True)
+    return float(weighted_auc(label, probability, ones(label))[0])
 
 
 def reliability(label: np.ndarray, probability: np.ndarray, n_bins: int = 10) -> pd.DataFrame:
     """Return ``mean value low high n`` per equal bin that holds a breast: its mean probability, its malignant share."""
-    label, probability = np.asarray(label), np.asarray(probability)
+    label, probability = checked(label, probability)
     bins = np.minimum((probability * n_bins).astype(int), n_bins - 1)
-    return pd.DataFrame(
-        [
-            {
-                "mean": probability[bins == k].mean(),
-                **asdict(wilson_interval(int(label[bins == k].sum()), (bins == k).sum())),
-            }
-            for k in np.unique(bins)
-        ]
-    )
+    shares = [wilson_interval(int(label[bins == k].sum()), (bins == k).sum()) for k in np.unique(bins)]
+    table = pd.DataFrame(map(asdict, shares))
+    table.insert(0, "mean", [probability[bins == k].mean() for k in np.unique(bins)])
+    return table
 
 
-def sensitivity_at(label: np.ndarray, probability: np.ndarray, specificity: float) -> float:
-    """Return the best sensitivity among thresholds whose specificity is at least the given one."""
-    return value_of(weighted_sensitivity_at(specificity), label, probability)
+def auc_bootstrap_interval(
+    label: np.ndarray, probability: np.ndarray, patients: np.ndarray, *, n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> Interval:
+    """AUC with the percentile interval over resampled patients, all breasts of a patient together.
 
-
-def auc_bootstrap_interval(label: np.ndarray, probability: np.ndarray, patients: np.ndarray, **options) -> Interval:
-    """AUC with the patient-cluster bootstrap interval.
-
-    Where the classes are separated no resample disagrees, which is no certainty: the open bound is then that of
-    :func:`mammo_lib.statistics.intervals.separated_bound` for the patients of the smaller class.
+    Resamples of one class only are left out. Where the classes are separated no resample disagrees, which is no
+    certainty: the open bound is then that of :func:`mammo_lib.statistics.intervals.separated_bound` for the patients of
+    the smaller class.
     """
-    found = bootstrap_interval(weighted_auc, label, probability, patients, **options)
+    weights, patients = patient_weights(patients, n_resamples, seed), np.asarray(patients)
+    label, probability = checked(label, probability, weights, needs_both=True)
+    found = weighted_interval(weighted_auc, label, probability, weights)
     if found.value not in (0, 1):
         return found
-    label, patients = np.asarray(label), np.asarray(patients)
     bound = separated_bound(min(len(np.unique(patients[label == one])) for one in (0, 1)))
     return replace(found, low=bound) if found.value else replace(found, high=1 - bound)
 
@@ -146,7 +144,10 @@ def weighted_auc(label, probability, weights):
 
 
 def weighted_partial_auc(label, probability, weights):
-    """The standardised area at high specificity; NaN where one class is absent."""
+    """The area under the ROC curve at specificities of 80 % and more, standardised after McClish (1989).
+
+    1 is perfect and 0.5 is guessing, as for the whole area: scikit-learn's ``roc_auc_score(..., max_fpr=0.2)``.
+    """
     tp, fp = cumulative_rates(label, probability, weights)
     y, x, limit = ratio(tp, tp[:, -1:]), ratio(fp, fp[:, -1:]), 1 - PARTIAL
     x0, x1, y0, y1 = x[:, :-1], x[:, 1:], y[:, :-1], y[:, 1:]
@@ -158,7 +159,7 @@ def weighted_partial_auc(label, probability, weights):
 
 
 def weighted_average_precision(label, probability, weights):
-    """The area under the precision-recall curve."""
+    """The area under the precision-recall curve (AUPRC), as a step function."""
     tp, fp = cumulative_rates(label, probability, weights)
     gained = np.diff(tp, axis=1)
     precision = np.nan_to_num(ratio(tp[:, 1:], tp[:, 1:] + fp[:, 1:]))
@@ -166,19 +167,19 @@ def weighted_average_precision(label, probability, weights):
 
 
 def weighted_brier(label, probability, weights):
-    """The mean squared error."""
+    """The mean squared difference of probability and label; 0 is perfect."""
     return weights @ (probability - label) ** 2 / weights.sum(axis=1)
 
 
 def weighted_calibration_error(label, probability, weights, n_bins=10):
-    """The expected calibration error."""
+    """The expected calibration error: mean gap of probability and malignant share over equal bins, by size."""
     bins = np.clip((probability * n_bins).astype(int), 0, n_bins - 1)
     gap = weights @ ((probability - label)[:, None] * (bins[:, None] == np.arange(n_bins)))
     return np.abs(gap).sum(axis=1) / weights.sum(axis=1)
 
 
 def weighted_sensitivity_at(specificity: float) -> Metric:
-    """The best sensitivity at a specificity."""
+    """The best sensitivity among thresholds whose specificity is at least the given one."""
 
     def metric(label, probability, weights):
         tp, fp = cumulative_rates(label, probability, weights)
@@ -197,3 +198,19 @@ def weighted_confusion(label, probability, weights, threshold) -> Confusion:
 def weighted_at_threshold(name: str, threshold: float) -> Metric:
     """A property of :class:`Confusion` at a threshold."""
     return lambda *arguments: getattr(weighted_confusion(*arguments, threshold), name)
+
+
+# Metrics by name: of scores alone, and of decisions at a threshold.
+SCORES = {
+    "auc": weighted_auc, "partial_auc": weighted_partial_auc, "auprc": weighted_average_precision,
+    "brier": weighted_brier, "ece": weighted_calibration_error,
+    **{f"sensitivity_at_{round(100 * s)}": weighted_sensitivity_at(s) for s in SPECIFICITIES},
+}  # fmt: skip
+DECISIONS = ("accuracy", "sensitivity", "specificity", "f1", "mcc", "ppv")
+
+
+def known(name: str, names: Iterable[str] = (*SCORES, *DECISIONS)) -> str:
+    """Return the name of a metric; raise an InputError where it is none of ``names``."""
+    if name not in names:
+        raise InputError(f"unknown metric {name!r}: choose one of {', '.join(names)}")
+    return name

@@ -19,27 +19,8 @@ from scipy.special import expit
 
 from ..errors import InputError
 from .choices import fit_temperature, youden_threshold
-from .intervals import LEVEL, N_RESAMPLES, Interval, Metric, ones, patient_weights
-from .metrics import (
-    SPECIFICITIES,
-    weighted_at_threshold,
-    weighted_auc,
-    weighted_average_precision,
-    weighted_brier,
-    weighted_calibration_error,
-    weighted_partial_auc,
-    weighted_sensitivity_at,
-)
-
-DECISIONS = ("accuracy", "sensitivity", "specificity", "f1", "mcc", "ppv")
-SCORES = {
-    "auc": weighted_auc,
-    "partial_auc": weighted_partial_auc,
-    "auprc": weighted_average_precision,
-    "brier": weighted_brier,
-    "ece": weighted_calibration_error,
-    **{f"sensitivity_at_{round(100 * s)}": weighted_sensitivity_at(s) for s in SPECIFICITIES},
-}
+from .intervals import N_RESAMPLES, Interval, checked, ones, patient_weights, percentiles
+from .metrics import DECISIONS, SCORES, known, weighted_at_threshold
 
 
 @dataclass(frozen=True)
@@ -70,14 +51,11 @@ def over_seeds(frames: Sequence[pd.DataFrame], name: str, *, seed: int = 0) -> S
     InputError
         The frames do not hold the same breasts.
     """
-    _check_metric(name)
     check_same_breasts(frames)
-    values = _per_seed(frames, name, _ones_of(frames))[:, 0]
-    drawn = _draw(frames, name, seed=seed)
+    values = _per_seed(frames, name)[:, 0]
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return SeedEstimate(
-        float(values.mean()), *_quantiles(drawn), denominator(frames[0]["label"], name), len(frames), sd
-    )
+    bounds = percentiles(_draw(frames, name, seed=seed))
+    return SeedEstimate(float(values.mean()), *bounds, denominator(frames[0], name), len(frames), sd)
 
 
 def difference_over_seeds(
@@ -88,24 +66,19 @@ def difference_over_seeds(
     Both experiments are scored on the same resampled patients; their seeds are drawn independently, since two networks
     of different shape have nothing in common but a number.
     """
-    _check_metric(name)
     for frames in (one, other, [*one, *other]):
         check_same_breasts(frames)
-    value = _per_seed(one, name, _ones_of(one)).mean() - _per_seed(other, name, _ones_of(other)).mean()
+    value = _per_seed(one, name).mean() - _per_seed(other, name).mean()
     drawn = _draw(one, name, seed=seed) - _draw(other, name, seed=seed, stream=1)
-    return Interval(float(value), *_quantiles(drawn), len(one[0]))
+    return Interval(float(value), *percentiles(drawn), denominator(one[0], name))
 
 
-def denominator(label: pd.Series, name: str) -> int:
-    """Return how many breasts a metric is a share of."""
+def denominator(frame: pd.DataFrame, name: str) -> int:
+    """Return how many breasts a metric is a share of: the malignant ones, the benign ones or all."""
+    n_malignant = int((frame["label"] == 1).sum())
     if name.startswith("sensitivity"):
-        return int((label == 1).sum())
-    return int((label == 0).sum()) if name == "specificity" else len(label)
-
-
-def _check_metric(name: str) -> None:
-    if name not in DECISIONS and name not in SCORES:
-        raise InputError(f"unknown metric {name!r}: choose one of {', '.join((*SCORES, *DECISIONS))}")
+        return n_malignant
+    return len(frame) - n_malignant if name == "specificity" else len(frame)
 
 
 def ensemble(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -123,14 +96,15 @@ def ensemble(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def check_same_breasts(frames: Sequence[pd.DataFrame]) -> None:
-    """Raise an InputError unless every frame holds the same samples with the same labels, in the same order."""
+    """Raise an InputError unless every frame scores the same samples with the same labels, in the same order."""
     if not len(frames):
         raise InputError("predictions: no run is given; give at least one frame")
     if frames[0].empty:
         raise InputError("predictions: no row to evaluate; check the split's name")
     keys = ["sample_id", "split", "label"]
     first = frames[0][keys].reset_index(drop=True)
-    for frame in frames[1:]:
+    for frame in frames:
+        checked(frame["label"], frame[["logit", "probability"]].to_numpy().T)
         if not first.equals(frame[keys].reset_index(drop=True)):
             raise InputError(
                 f"predictions: {len(first)} and {len(frame)} rows that are not the same breasts in the same order; "
@@ -138,20 +112,17 @@ def check_same_breasts(frames: Sequence[pd.DataFrame]) -> None:
             )
 
 
-def _metric(name: str, threshold: float) -> Metric:
-    return weighted_at_threshold(name, threshold) if name in DECISIONS else SCORES[name]
-
-
-def _per_seed(frames: Sequence[pd.DataFrame], name: str, weights: np.ndarray) -> np.ndarray:
-    """Return the metric of every seed on every resample, (seeds, resamples)."""
-    return np.array(
-        [
-            _metric(name, frame["threshold"].iloc[0])(
-                frame["label"].to_numpy(), frame["probability"].to_numpy(), weights
-            )
-            for frame in frames
-        ]
-    )
+def _per_seed(frames: Sequence[pd.DataFrame], name: str, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the metric of every seed on every resample, (seeds, resamples); without weights, on all breasts once."""
+    values = []
+    for frame in frames:
+        label, probability = frame["label"].to_numpy(), frame["probability"].to_numpy()
+        is_decision = known(name) in DECISIONS
+        metric = weighted_at_threshold(name, frame["threshold"].iloc[0]) if is_decision else SCORES[name]
+        values.append(metric(label, probability, ones(label) if weights is None else weights))
+    if weights is None and np.isnan(values).any():
+        checked(label, probability, needs_both=True)
+    return np.array(values)
 
 
 def _draw(frames: Sequence[pd.DataFrame], name: str, *, seed: int, stream: int = 0) -> np.ndarray:
@@ -161,15 +132,3 @@ def _draw(frames: Sequence[pd.DataFrame], name: str, *, seed: int, stream: int =
     share = np.full(len(frames), 1 / len(frames))
     drawn = generator.multinomial(len(frames), share, size=N_RESAMPLES).T / len(frames)
     return (values * drawn).sum(axis=0)
-
-
-def _quantiles(drawn: np.ndarray) -> tuple[float, float]:
-    drawn, tail = drawn[~np.isnan(drawn)], (1 - LEVEL) / 2
-    if not len(drawn):
-        return float("nan"), float("nan")
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _ones_of(frames: Sequence[pd.DataFrame]) -> np.ndarray:
-    return ones(frames[0]["label"].to_numpy())

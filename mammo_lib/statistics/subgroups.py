@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 
 import pandas as pd
 
 from .comparisons import delong_interval
+from .intervals import checked, unbounded
 
 UNKNOWN = "unknown"
 
@@ -31,5 +33,6 @@ def subgroups(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _row(name: str, level: str, part: pd.DataFrame) -> dict:
-    interval = delong_interval(part["label"].to_numpy(), part["probability"].to_numpy())
-    return {"name": name, "level": level, **asdict(interval), "malignant": int(part["label"].sum())}
+    label, probability = checked(part["label"], part["probability"])
+    interval = delong_interval(label, probability) if 0 < label.sum() < len(label) else unbounded(math.nan, len(label))
+    return {"name": name, "level": level, **asdict(interval), "malignant": int(label.sum())}

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from mammo_lib.ops import backends, scan, selective_scan
+from mammo_lib.ops import backends, scan, scan_cpu, selective_scan
 from mammo_lib.ops.scan import reason_against
 
 # Largest error over largest value, against the reference in float64.
@@ -399,10 +399,26 @@ print(backends()["numba"])
 """
 
 
+def test_a_kernel_is_compiled_without_a_cache_where_it_cannot_be_kept(monkeypatch):
+    asked = []
+
+    def njit(signature, cache=False, **options):
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda kernel: kernel
+
+    monkeypatch.setattr(scan_cpu, "njit", njit)
+    assert scan_cpu.compile_kernel.__wrapped__("forward", torch.float32) is scan_cpu._forward
+    assert asked == [True, False]
+
+
+@pytest.mark.slow
 def test_the_compiled_scan_runs_where_nothing_can_be_cached():
     assert run_python(NO_CACHE.format(has_folder=False)) == ["available"]
 
 
+@pytest.mark.slow
 def test_the_compiled_scan_runs_with_a_cache_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     folder = str(tmp_path / "file" / "below")

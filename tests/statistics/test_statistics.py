@@ -11,6 +11,8 @@ from sklearn import metrics as sk
 
 from mammo_lib import statistics as s
 from mammo_lib.errors import InputError
+from mammo_lib.statistics import metrics
+from mammo_lib.statistics.comparisons import decide
 
 
 @pytest.fixture
@@ -18,6 +20,11 @@ def scores():
     generator = np.random.default_rng(0)
     label = generator.integers(0, 2, 200)
     return label, 1 / (1 + np.exp(-(generator.normal(size=200) + label)))
+
+
+def value_of(name, label, probability):
+    """The metric of a name on all breasts once."""
+    return metrics.SCORES[name](np.asarray(label), np.asarray(probability), np.ones((1, len(label))))[0]
 
 
 def test_confusion_by_hand():
@@ -37,7 +44,7 @@ def test_confusion_metrics_equal_scikit_learn(scores):
     assert c.f1 == pytest.approx(sk.f1_score(label, decision))
     assert c.mcc == pytest.approx(sk.matthews_corrcoef(label, decision))
     assert c.ppv == pytest.approx(sk.precision_score(label, decision))
-    assert s.brier(label, probability) == pytest.approx(sk.brier_score_loss(label, probability))
+    assert value_of("brier", label, probability) == pytest.approx(sk.brier_score_loss(label, probability))
 
 
 def test_weighted_metrics_equal_scikit_learn_on_the_repeated_breasts(scores):
@@ -46,14 +53,14 @@ def test_weighted_metrics_equal_scikit_learn_on_the_repeated_breasts(scores):
     weights = s.patient_weights(np.arange(200), 3, seed=0)
     for row, weight in enumerate(weights.astype(int)):
         drawn, guess = np.repeat(label, weight), np.repeat(probability, weight)
-        assert s.metrics.weighted_auc(label, probability, weights)[row] == pytest.approx(sk.roc_auc_score(drawn, guess))
+        assert metrics.weighted_auc(label, probability, weights)[row] == pytest.approx(sk.roc_auc_score(drawn, guess))
         expected = sk.average_precision_score(drawn, guess)
-        assert s.metrics.weighted_average_precision(label, probability, weights)[row] == pytest.approx(expected)
-        assert s.metrics.weighted_brier(label, probability, weights)[row] == pytest.approx(
+        assert metrics.weighted_average_precision(label, probability, weights)[row] == pytest.approx(expected)
+        assert metrics.weighted_brier(label, probability, weights)[row] == pytest.approx(
             sk.brier_score_loss(drawn, guess)
         )
         f1 = sk.f1_score(drawn, guess >= 0.6)
-        assert s.metrics.weighted_at_threshold("f1", 0.6)(label, probability, weights)[row] == pytest.approx(f1)
+        assert metrics.weighted_at_threshold("f1", 0.6)(label, probability, weights)[row] == pytest.approx(f1)
 
 
 def test_delong_by_hand():
@@ -212,20 +219,20 @@ def test_youden_takes_the_highest_of_equals():
 
 
 def test_youden_needs_both_classes():
-    with pytest.raises(InputError, match="all 3 breasts have one label"):
+    with pytest.raises(InputError, match="all 3 breasts have label 0"):
         s.youden_threshold(np.zeros(3, int), np.array([0.1, 0.2, 0.3]))
 
 
 def test_sensitivity_at_specificity_by_hand():
     label = np.array([1, 1, 0, 0, 0, 0, 0])
     probability = np.array([0.9, 0.5, 0.6, 0.4, 0.3, 0.2, 0.1])
-    assert s.sensitivity_at(label, probability, 0.95) == 0.5  # one false positive already costs 1/5
-    assert s.sensitivity_at(label, probability, 0.80) == 1.0
+    assert value_of("sensitivity_at_95", label, probability) == 0.5  # one false positive already costs 1/5
+    assert value_of("sensitivity_at_80", label, probability) == 1.0
 
 
 def test_calibration_error_by_hand():
     # bin [.2,.3): mean .25, share 0 -> gap .25 on 2 of 4; bin [.7,.8): mean .75, share 1/2 -> gap .25 on 2 of 4.
-    value = s.calibration_error(np.array([0, 0, 1, 0]), np.array([0.25, 0.25, 0.75, 0.75]))
+    value = value_of("ece", np.array([0, 0, 1, 0]), np.array([0.25, 0.25, 0.75, 0.75]))
     assert value == pytest.approx(0.25)
 
 
@@ -370,8 +377,8 @@ def test_paired_differences_are_delongs_with_holm():
 def test_partial_auc_is_scikit_learns(scores):
     label, probability = scores
     for score in (probability, probability.round(1), 1 - probability, label * 1.0):
-        assert s.partial_auc(label, score) == pytest.approx(sk.roc_auc_score(label, score, max_fpr=0.2))
-    assert s.partial_auc(label, np.full(200, 0.5)) == pytest.approx(0.5)  # a constant guesses
+        assert value_of("partial_auc", label, score) == pytest.approx(sk.roc_auc_score(label, score, max_fpr=0.2))
+    assert value_of("partial_auc", label, np.full(200, 0.5)) == pytest.approx(0.5)  # a constant guesses
 
 
 def test_net_benefit_by_hand():
@@ -560,18 +567,10 @@ GOOD = ([0, 0, 0, 1, 1], [0.3, 0.6, 0.1, 0.7, 0.55])
 SCORED = {  # every public function of labels and scores
     "confusion": lambda label, score: s.confusion(label, score, 0.5),
     "auc": s.auc,
-    "partial_auc": s.partial_auc,
-    "sensitivity_at": lambda label, score: s.sensitivity_at(label, score, 0.9),
-    "brier": s.brier,
-    "calibration_error": s.calibration_error,
     "reliability": s.reliability,
     "auc_bootstrap_interval": lambda label, score: s.auc_bootstrap_interval(label, score, np.arange(len(label))),
-    "bootstrap_interval": lambda label, score: s.bootstrap_interval(
-        s.metrics.weighted_brier, label, score, np.arange(len(label))
-    ),
     "delong_interval": s.delong_interval,
     "delong_test": lambda label, score: s.delong_test(label, score, score),
-    "delong_test, other": lambda label, score: s.delong_test(*GOOD if len(label) == 5 else (label, label), score),
     "paired_differences": lambda label, score: s.paired_differences(label, score, {"other": score}),
     "mcnemar": lambda label, score: s.mcnemar(label, score, score),
     "decision_curve": lambda label, score: s.decision_curve(label, score, np.arange(len(label)), n_resamples=5),
@@ -586,7 +585,7 @@ SCORED = {  # every public function of labels and scores
         seeded(label, score), {"o": seeded(label, score)}
     ),
 }
-ONE_CLASS_IS_DEFINED = {"confusion", "brier", "calibration_error", "reliability", "bootstrap_interval", "mcnemar",
+ONE_CLASS_IS_DEFINED = {"confusion", "reliability", "mcnemar",
                         "decision_curve", "evaluate_predictions", "subgroups", "difference_over_seeds"}  # fmt: skip
 
 
@@ -602,12 +601,12 @@ def test_what_cannot_be_scored_is_named(name):
     score, (label, good) = SCORED[name], GOOD
     score(np.array(label), np.array(good))
     bad = {
-        "per breast|no row|no patient": (np.array([], int), np.array([])),
+        "per breast|no row": (np.array([], int), np.array([])),
         r"labels must be 0 or 1, got \[2\]": (np.array([0, 0, 2, 1, 1]), np.array(good)),
         "(?i)nan": (np.array(label), np.array([0.3, np.nan, 0.1, 0.7, 0.55])),
     }
     if name not in ONE_CLASS_IS_DEFINED:
-        bad["all 5 breasts have (one )?label|both classes"] = (np.zeros(5, int), np.array(good))
+        bad["all 5 breasts have label 0: both classes"] = (np.zeros(5, int), np.array(good))
     for message, arguments in bad.items():
         with pytest.raises(InputError, match=message):
             score(*arguments)
@@ -642,16 +641,17 @@ def test_lengths_that_differ_are_named(name):
         (lambda: s.wilson_interval(math.nan, 5), r"successes must lie in \[0, n=5\], got nan"),
         (lambda: s.hanley_mcneil_interval(1.0, 3, 2), r"AUC must lie in \(0, 1\), got 1.0"),
         (lambda: s.hanley_mcneil_interval(0.8, 0, 2), "at least one breast of each class, got 0 and 2"),
-        (lambda: s.sensitivity_at(*GOOD, 95), r"specificity must lie in \[0, 1\], got 95"),
         (lambda: s.decision_curve(*GOOD, range(5), thresholds=np.array([0.5, 1])), r"thresholds must lie in \[0, 1\)"),
         (lambda: s.decision_curve(*GOOD, range(4)), "patients: one per breast, got 4 for 5 breasts"),
         (lambda: s.auc_bootstrap_interval(*GOOD, range(4)), "patients: one per breast, got 4 for 5 breasts"),
-        (lambda: s.patient_weights([], 5, 0), "no patient"),
-        (lambda: s.patient_weights(["a", None], 5, 0), "patients: 1 of 2 has no identifier"),
+        (lambda: s.patient_weights([], 5, 0), "an identifier per breast, got 0"),
+        (lambda: s.patient_weights(["a", None], 5, 0), "an identifier per breast, got 2, 1 missing"),
+        (lambda: s.delong_test(*GOOD, [0.3, 0.6, np.nan, 0.7, 0.5]), "scores must be numbers, got 1 NaN"),
+        (lambda: s.delong_test(*GOOD, GOOD[1][:4]), r"got shapes \(5,\) and \(4,\)"),
         (lambda: s.paired_differences(*GOOD, {}), "no score to compare with"),
         (lambda: s.compare_predictions(FRAME, {}), "no score to compare with"),
-        (lambda: s.decide(FRAME.assign(threshold=math.nan)), "threshold.* NaN"),
-        (lambda: s.scaled_probability(FRAME.assign(temperature=math.nan)), "temperature.* NaN"),
+        (lambda: decide(FRAME.assign(threshold=math.nan)), "threshold is missing .NaN."),
+        (lambda: s.scaled_probability(FRAME.assign(temperature=math.nan)), "temperature is missing .NaN."),
     ],
 )
 def test_what_cannot_be_asked_is_named(call, message):
