@@ -311,7 +311,7 @@ def audit(
     for before, check in zip([None, *checks], checks, strict=False):
         part = "" if before and before.part == check.part else check.part
         found = f"{check.found}" + (
-            f"  [dim]e.g. {check.example.removeprefix(f'{root}/')}[/]" if check.example and check.found else ""
+            f"  [dim]e.g. {check.example.removeprefix(str(root) + os.sep)}[/]" if check.example and check.found else ""
         )
         shown.add_row(
             part, check.what, "" if check.expected is None else str(check.expected), found, MARKS[check.verdict]

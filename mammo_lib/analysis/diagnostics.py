@@ -234,8 +234,8 @@ def scoring_note(scores: pd.DataFrame, predictions: pd.DataFrame) -> str:
     here, there = (auc(both["label"].to_numpy(), both[name].to_numpy(float)) for name in ("logit_x", "logit_y"))
     return (
         "In this record interventions are scored without averaging an image and its upside-down copy, and predictions "
-        f"with it: the unchanged network has an AUC of {here:.3f} here and {there:.3f} in the headline. Each intervention is "
-        "compared with the former."
+        f"with it: the unchanged network has an AUC of {here:.3f} here and {there:.3f} in the headline. Each "
+        "intervention is compared with the former."
     )
 
 
