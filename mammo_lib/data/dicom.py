@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import os
 import stat
+import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    RLELossless,
 )
 
 from ..errors import InputError
@@ -244,19 +247,38 @@ def _decode(path: Path, dataset: Dataset) -> np.ndarray:
 
 def _check_stream(path: Path, dataset: Dataset, syntax) -> None:
     """Hold a compressed stream's own size and number of channels against the header's, before it is decoded."""
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    if syntax == RLELossless:
+        return _check_rle(frame, dataset)
     if syntax in JPEG2000TransferSyntaxes:
         from openjpeg.utils import get_parameters
     elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
         from libjpeg.utils import get_parameters
     else:
         return
-    said = get_parameters(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    said = get_parameters(frame)
     found = (said["rows"], said["columns"], said.get("samples_per_pixel", said.get("nr_components")))
     if found != (dataset.Rows, dataset.Columns, 1):
         raise InputError(
             f"{path}: cannot be decoded (the stream holds {found[1]} x {found[0]} pixels in {found[2]} channels, the "
             f"header says {dataset.Columns} x {dataset.Rows} in one); download the file again"
         )
+
+
+def _check_rle(frame: bytes, dataset: Dataset) -> None:
+    """Count what each segment decodes to; the decoder panics, with a page on stderr, where that is not one plane."""
+    n_segments, *starts = struct.unpack("<16I", frame[:64])
+    n_planes, size = int(dataset.BitsAllocated) // 8, int(dataset.Rows) * int(dataset.Columns)
+    if n_segments != n_planes:
+        raise ValueError(f"{n_segments} segments, expected {n_planes}")
+    for start, end in pairwise([*starts[:n_segments], len(frame)]):
+        segment, length, at = frame[start:end], 0, 0
+        while at < len(segment):
+            code = segment[at]  # below 128: so many bytes and one follow; above: one byte, repeated
+            length += code + 1 if code < 128 else (257 - code) * (code > 128)
+            at += code + 2 if code < 128 else 1 + (code > 128)
+        if length - (at - len(segment)) != size:
+            raise ValueError(f"a segment of {length} bytes for {size} pixels")
 
 
 def _to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarray:

@@ -86,15 +86,10 @@ def _read_header(path: Path) -> dict:
         header = read_header(path, TAGS)
         series = str(header.get("SeriesInstanceUID", path.parent.name))
         values = [str(header.get(tag, "")) for tag in ("SOPInstanceUID", "SeriesDescription", "PatientID")]
-        size, side, problem = (
-            (int(header.get("Rows", 0)), int(header.get("Columns", 0))),
-            str(header.get("Laterality", "")),
-            "",
-        )
-        if not all(size):
-            problem = "not a DICOM image (no Rows or Columns)"
+        size, side = (int(header.get("Rows", 0)), int(header.get("Columns", 0))), str(header.get("Laterality", ""))
+        problem = "" if all(size) else "no Rows or Columns: not an image"
     except InputError as error:
         series, values, size, side = path.parent.name, ["", "", ""], (0, 0), ""
-        problem = f"not a DICOM image ({str(error).removeprefix(f'{path}: ')})"
+        problem = str(error).removeprefix(f"{path}: ")
     return {"series": series, "instance": values[0], "description": values[1], "rows": size[0], "columns": size[1],
             "patient": values[2], "laterality": side, "problem": problem}  # fmt: skip
