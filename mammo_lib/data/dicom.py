@@ -285,14 +285,16 @@ def _to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarr
     low, high = _stored_range(dataset)
     padding = _is_padding(dataset, stored)
     with np.errstate(all="ignore"):
-        pixels = apply_modality_lut(stored, dataset)
         if "ModalityLUTSequence" in dataset:
             low, high = _lut_range(dataset.ModalityLUTSequence[0])
-        elif "RescaleSlope" in dataset:
+            stored = _inside(dataset.ModalityLUTSequence[0], stored)
+        pixels = apply_modality_lut(stored, dataset)
+        if "ModalityLUTSequence" not in dataset and "RescaleSlope" in dataset:
             slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
             low, high = sorted((low * slope + intercept, high * slope + intercept))
         if "VOILUTSequence" in dataset:
             low, high = _lut_range(dataset.VOILUTSequence[0])
+            pixels = _inside(dataset.VOILUTSequence[0], pixels)
         pixels = apply_voi_lut(pixels, dataset)
         if abs(low) > EXACT:
             pixels, low, high = pixels - low, 0, high - low
@@ -333,6 +335,12 @@ def _fills_its_type(dataset: Dataset) -> bool:
     """Whether no stored value can lie outside the range: all bits are used, and nothing changes them."""
     changes = (*LUTS, "WindowCenter", "RescaleSlope")
     return dataset.BitsStored == dataset.BitsAllocated and not any(name in dataset for name in changes)
+
+
+def _inside(lut: Dataset, values: np.ndarray) -> np.ndarray:
+    """Return values as integers that a table has entries for; pydicom's own arithmetic overflows outside."""
+    n_entries, first = int(lut.LUTDescriptor[0]) or 2**16, int(lut.LUTDescriptor[1])
+    return np.clip(np.rint(values), first, first + n_entries - 1).astype(np.int64)
 
 
 def _lut_range(lut: Dataset) -> tuple[float, float]:
