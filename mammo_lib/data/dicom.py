@@ -42,6 +42,7 @@ CHUNK = 1 << 20
 EXACT = 2**24  # up to here float32 tells one integer from the next
 MAGIC = {b"\xff\xd8\xff": "a JPEG file", b"\x89PNG": "a PNG file", b"PK": "a ZIP archive", b"<": "a web page"}
 NUMBERS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
+COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
 LUTS = ("ModalityLUTSequence", "VOILUTSequence")
 # What a DICOM file means that lacks a tag; None: all bits that are allocated.
 DEFAULTS = {
@@ -93,8 +94,12 @@ def read_header(path: Path, tags: Sequence[str]) -> Dataset:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
         _lift_groups(header)
         _drop_empty(header, tags)
-        for tag in tags:
-            header.get(tag)  # a value that cannot be parsed is found here
+        for tag in tags:  # a value of another kind is found here, not where it is used
+            value = header.get(tag)
+            if tag in COUNTS and value is not None:
+                int(value)
+            if tag.endswith("Sequence"):
+                [item.get("CodeValue") for item in value or ()]
         return header
 
 

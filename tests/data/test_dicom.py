@@ -181,6 +181,18 @@ def test_a_header_lacks_what_is_empty(path):
     assert [element.keyword for element in header] == ["ImageLaterality"]
 
 
+@pytest.mark.parametrize(("tag", "vr", "value"), [
+    ("Rows", "US", [2, 3]), ("NumberOfFrames", "LO", "two"), ("ViewCodeSequence", "US", [7, 8]),
+])  # fmt: skip
+def test_a_tag_of_another_kind_is_refused_where_it_is_read(path, tag, vr, value):
+    write_dicom(path, STORED)
+    dataset = pydicom.dcmread(path)
+    dataset[tag] = pydicom.DataElement(pydicom.datadict.tag_for_keyword(tag), vr, value)
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="the header cannot be read"):
+        dicom.read_header(path, [tag])
+
+
 class Panic(BaseException):
     """What a decoder in Rust raises: no ``Exception``."""
 
