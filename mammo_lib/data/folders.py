@@ -1,15 +1,28 @@
-"""Finding image files below a folder."""
+"""Finding image files below a folder, by what they hold."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ..errors import InputError
 
+DICOM = (".dcm", ".dicom")
+PICTURES = (".png", ".jpg", ".jpeg", ".pgm")
+PICTURE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|P[25]\s")  # JPEG, PNG, PGM
+
 
 def find_dicom(root: Path) -> list[Path]:
-    """Return every ``*.dcm`` file below ``root``, links followed, each folder entered once.
+    """Return the DICOM files below ``root`` (:func:`find_images`)."""
+    return find_images(root, "DICOM")
+
+
+def find_images(root: Path, *kinds: str) -> list[Path]:
+    """Return every file below ``root`` that is ``DICOM`` or ``picture`` by its content, or by its ending says so.
+
+    Links are followed, each folder entered once. A file that only says so is there to be refused by the one who reads
+    it. What macOS leaves beside a file (``._name``) and the archive's own list (``DICOMDIR``) are passed over.
 
     Raises
     ------
@@ -17,6 +30,7 @@ def find_dicom(root: Path) -> list[Path]:
         A folder cannot be read.
     """
     found, entered = [], set()
+    endings = (*(DICOM if "DICOM" in kinds else ()), *(PICTURES if "picture" in kinds else ()))
 
     def refuse(error: OSError):
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); give this user access") from None
@@ -28,5 +42,28 @@ def find_dicom(root: Path) -> list[Path]:
             continue
         entered.add((status.st_dev, status.st_ino))
         subfolders.sort()
-        found += [Path(folder) / name for name in sorted(names) if name.lower().endswith(".dcm")]
+        for path in (Path(folder) / name for name in sorted(names)):
+            if path.name.startswith("._") or path.name.upper() == "DICOMDIR":
+                continue
+            if path.suffix.lower() in endings or kind_of(path) in kinds:
+                found.append(path)
     return found
+
+
+def kind_of(path: Path) -> str:
+    """Return ``DICOM`` or ``picture`` by a file's first bytes; empty for another, and for what cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would never answer
+            return ""
+        with open(path, "rb") as stream:
+            start = stream.read(132)
+    except OSError:
+        return ""
+    if start[128:] == b"DICM":
+        return "DICOM"
+    return "picture" if PICTURE_START.match(start) else ""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is to be read as DICOM: by its content, and where that says nothing, by its ending."""
+    return (kind_of(path) or ("picture" if path.suffix.lower() in PICTURES else "DICOM")) == "DICOM"

@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from PIL import Image, UnidentifiedImageError
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from PIL import Image
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import label as connected_components
 
 from ..errors import InputError
+from .dicom import check_size, read_film, refusing
+from .folders import is_dicom
 
 MASK_WIDTH = (
     200  # the breast is found on a copy this wide: ten times faster, the outline no worse than a pixel of the input
 )
-DECODING_ERRORS = (
-    OSError, UnidentifiedImageError, InvalidDicomError, BytesLengthException, struct.error,
-    ValueError, TypeError, RuntimeError, AttributeError, KeyError,
-)  # fmt: skip
-MAGIC = {b"\xff\xd8\xff": "a JPEG file", b"\x89PNG": "a PNG file", b"PK": "a ZIP archive", b"<": "a web page"}
-# What a DICOM file means that lacks a tag; None: all bits that are allocated.
-ABSENT_TAGS = {
-    "BitsStored": None,
-    "PixelRepresentation": 0,
-    "SamplesPerPixel": 1,
-    "PhotometricInterpretation": "MONOCHROME2",
-}
+FORMATS = ("PNG", "JPEG", "PPM")
+GREY_TOLERANCE = 4 / 255  # between colour channels: JPEG rounds
 EDGE_SHARE = 0.03  # rows at the top and at the bottom that belong to the film's edge
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # check_size refuses in our words
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Decode DICOM, PNG, JPEG or PGM to float32 (height, width) in [0, 1].
 
-    DICOM: rescale or modality LUT, then VOI LUT or window where the file has one, scaled from the range that these make
-    possible, MONOCHROME1 inverted. No flip. Tags that are absent mean unsigned, all bits stored, MONOCHROME2.
+    What a file is, its content says, not its name. No flip.
 
     Raises
     ------
     InputError
-        The file is missing, truncated, of an unknown format, or not a single grey image.
+        The file is missing, truncated, of an unknown format, declares too many pixels, or is not a single grey image.
     """
     path = Path(path)
-    try:
-        pixels = _read_dicom(path) if path.suffix.lower() in (".dcm", ".dicom", "") else _read_raster(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image; complete the data folder") from None
-    except DECODING_ERRORS as error:
-        raise InputError(
-            f"{path}: cannot be decoded ({why_unreadable(path, error)}); download the file again"
-        ) from None
-    if pixels.ndim != 2 or not pixels.size:
-        raise InputError(f"{path}: expected one grey image, got an array of shape {pixels.shape}")
-    return pixels
+    with refusing(path):
+        return read_film(path) if is_dicom(path) else _read_picture(path)
 
 
 def breast_mask(image: np.ndarray) -> np.ndarray:
@@ -126,63 +107,20 @@ def fit_scale(shape: tuple[float, float], size: tuple[int, int]) -> float:
     return min(room / n for room, n in zip(size, shape, strict=True))
 
 
-def _read_dicom(path: Path) -> np.ndarray:
-    dataset = pydicom.dcmread(path)
-    for tag, default in ABSENT_TAGS.items():
-        if dataset.get(tag) is None:
-            setattr(dataset, tag, dataset.BitsAllocated if default is None else default)
-    stored = dataset.pixel_array
-    low, high = _stored_range(dataset)
-    pixels = apply_modality_lut(stored, dataset)
-    if "ModalityLUTSequence" in dataset:
-        low, high = _lut_range(dataset.ModalityLUTSequence[0])
-    else:
-        slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
-        low, high = sorted((low * slope + intercept, high * slope + intercept))
-    if "VOILUTSequence" in dataset:
-        low, high = _lut_range(dataset.VOILUTSequence[0])
-    if "VOILUTSequence" in dataset or ("WindowCenter" in dataset and "WindowWidth" in dataset):
-        pixels = apply_voi_lut(pixels, dataset)
-    pixels = pixels.astype(np.float32)
-    if low:
-        pixels -= np.float32(low)
-    pixels /= np.float32(high - low)
-    if not _fills_its_type(dataset):
-        np.clip(pixels, 0, 1, out=pixels)
-    return 1 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels
-
-
-def _stored_range(dataset) -> tuple[float, float]:
-    bits = int(dataset.BitsStored)
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
-
-
-def _fills_its_type(dataset) -> bool:
-    """Whether no stored value can lie outside the range: all bits are used, and nothing changes them."""
-    changes = ("ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "RescaleSlope")
-    return dataset.BitsStored == dataset.BitsAllocated and not any(name in dataset for name in changes)
-
-
-def _lut_range(lut) -> tuple[float, float]:
-    return 0, 2 ** int(lut.LUTDescriptor[2]) - 1
-
-
-def _read_raster(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
+def _read_picture(path: Path) -> np.ndarray:
+    with Image.open(path, formats=FORMATS) as image:
+        check_size(path, *image.size)
+        if image.mode == "F":
+            raise InputError(f"{path}: floating-point pixels, whose range nobody knows; save it with 8 or 16 bits")
         is_wide = image.mode.startswith("I")
+        if not (is_wide or image.mode in ("L", "1")):
+            _check_is_grey(path, image)
         pixels = np.asarray(image if is_wide else image.convert("L"), dtype=np.float32)
     return pixels / (65535 if is_wide else 255)
 
 
-def why_unreadable(path: Path, error: Exception) -> str:
-    """Say what a file is that is not what its name says, else what the decoder said."""
-    with open(path, "rb") as stream:
-        start = stream.read(8)
-    if not start:
-        return "an empty file"
-    known = next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None)
-    return f"{known} under a DICOM name" if known and isinstance(error, InvalidDicomError) else first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].strip()
+def _check_is_grey(path: Path, image: Image.Image) -> None:
+    """Refuse pictures whose colour channels differ; JPEG files of grey films may hold three equal ones."""
+    colours = np.asarray(image.convert("RGB").resize((256, 256)), dtype=np.float32) / 255
+    if (colours.max(axis=-1) - colours.min(axis=-1)).mean() > GREY_TOLERANCE:
+        raise InputError(f"{path}: a colour picture; a mammogram is grey: give the original")

@@ -1,4 +1,8 @@
-"""What was once learnt about a file, kept until the file's size or modification time changes.
+"""What was once learnt about a file, kept until the file is another one or was written to.
+
+Size and modification time do not tell: `cp -p`, `rsync -t` and `unzip` restore them, and films of one scanner are of
+one size. So the time of the last change counts, which no program can set; in the seconds after it, and for what is
+small, the content.
 
 Hashing and opening thousands of large files takes minutes on a network drive; a small SQLite file remembers the
 answers. Where it cannot be written, everything is computed again.
@@ -9,6 +13,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,8 +23,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..config import BUILD
+from ..files import file_hash
 
 MEMO = BUILD / "files.sqlite"
+SMALL = 1 << 20  # bytes: read whole as quickly as asked about
+YOUNG_S = 3.0  # two writes may bear the same time: clocks of file systems tick every 4 ms, or every 2 s
 MANY = 300  # files from which on a progress bar is worth its line
 BATCH = 64  # answers between two writes
 
@@ -45,11 +54,14 @@ def remember(what: str, paths: Iterable[Path], compute: Callable[[Path], object]
 
 
 def _stamp(path: Path) -> str:
+    """Return what tells this content of a file from any other that stood or will stand at its path."""
     try:
         status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and (status.st_size <= SMALL or time.time() - status.st_ctime < YOUNG_S):
+            return file_hash(path)
     except OSError:
         return "gone"
-    return f"{status.st_size}|{status.st_mtime_ns}"
+    return f"{status.st_dev}|{status.st_ino}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
 
 
 def _connect() -> sqlite3.Connection:

@@ -20,6 +20,7 @@ from ..config import DataConfig, fingerprint
 from ..errors import InputError
 from ..files import file_hash
 from ..runs.executor import as_done, open_executor
+from .dicom import refusing
 from .images import breast_mask, faces_right, fit_into, read_image
 from .memo import remember
 from .views import STREAMS, VIEWS, ImageSource, read_view, with_context
@@ -168,7 +169,7 @@ def _with_keys(located: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     """Name the cache file of each located row by what its pixels are made from."""
     readable = located["status"] == "found"
     paths = [Path(path) for path in located.loc[readable, "path"].unique()]
-    hashes = {str(path): content for path, content in remember("hashing", paths, file_hash).items()}
+    hashes = {str(path): content for path, content in remember("hashing", paths, _content_hash).items()}
     height, width = data.image_size
     side = height if height == width else [height, width]  # squares keep the names that they had as one number
     settings = [VERSION, side, data.mask_breast, data.orient]
@@ -182,6 +183,11 @@ def _with_keys(located: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
         for row in located.itertuples()
     ]  # fmt: skip
     return located.assign(key=keys)
+
+
+def _content_hash(path: Path) -> str:
+    with refusing(path, "cannot be read", "give this user access, or download the file again"):
+        return file_hash(path)
 
 
 def _key(row, content: str, film: str, settings: list) -> str:

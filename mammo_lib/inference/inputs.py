@@ -12,17 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from PIL import Image
 
-from ..data.external.cmmd import SIDES, VIEW_CODES
-from ..data.folders import find_dicom
-from ..data.images import DECODING_ERRORS, read_image, why_unreadable
+from ..data.dicom import SIDES, VIEW_CODES, read_header
+from ..data.folders import find_images, is_dicom
+from ..data.images import read_image
 from ..data.views import VIEWS, is_binary
 from ..errors import InputError
 
-RASTER = (".png", ".jpg", ".jpeg", ".pgm")
-DICOM = (".dcm", ".dicom")
 NAME = re.compile(r"(?P<patient>.+?)_(?P<side>LEFT|RIGHT|L|R)_(?P<view>CC|MLO)(?P<crop>_crop|_\d+)?$", re.IGNORECASE)
 TAGS = (
     "PatientID", "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "Modality",
@@ -34,7 +30,6 @@ MIN_SIDE = {"whole": 200, "crop": 16}  # pixels; the smallest of CBIS-DDSM: 1,74
 # Height over width in square pixels. Films of CBIS-DDSM: 1.18 to 3.03. Crops are any shape but a line.
 ASPECT = {"whole": (1.05, 3.5), "crop": (0.1, 10.0)}
 PADDED_ASPECT = (0.9, 3.5)  # where the user says how tall pixels are, a square may be one that was padded
-GREY_TOLERANCE = 4 / 255  # between colour channels: JPEG rounds
 
 
 @dataclass(frozen=True)
@@ -154,11 +149,6 @@ def _identified(path: Path) -> GivenImage | None:
     return image
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is read as DICOM: by its ending, or by having none."""
-    return path.suffix.lower() in (*DICOM, "")
-
-
 def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.ndarray:
     """Return the pixels of a file that can be a mammogram, float32 (height, width) in [0, 1].
 
@@ -173,8 +163,6 @@ def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.nda
         raise InputError(f"{path}: no such image; give a DICOM, PNG, JPEG or PGM file")
     if is_dicom(path):
         _check_tags(path)
-    else:
-        _check_is_grey(path)
     pixels = read_image(path)
     height, width = pixels.shape
     if min(height, width) < MIN_SIDE[stream]:
@@ -213,50 +201,28 @@ def _check_tags(path: Path) -> None:
         raise InputError(f"{path}: {tags['samples']} colour channels; a mammogram is grey: give the original")
 
 
-def _check_is_grey(path: Path) -> None:
-    """Refuse pictures whose colour channels differ; JPEG files of grey films may hold three equal ones."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("L", "1", "F") or image.mode.startswith("I"):
-                return
-            colours = np.asarray(image.convert("RGB").resize((256, 256)), dtype=np.float32) / 255
-    except DECODING_ERRORS as error:
-        raise InputError(f"{path}: cannot be decoded ({why_unreadable(path, error)}); give the original file") from None
-    if (colours.max(axis=-1) - colours.min(axis=-1)).mean() > GREY_TOLERANCE:
-        raise InputError(f"{path}: a colour picture; a mammogram is grey: give the original")
-
-
 def _read_tags(path: Path) -> dict:
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-        view = str(header.get("ViewPosition") or "")
-        codes = [str(code.CodeValue) for code in header.get("ViewCodeSequence") or ()]
-        orientation = header.get("PatientOrientation") or ""
-        views = [view, *(VIEW_CODES.get(code, "") for code in codes), str(orientation)]
-        side = str(header.get("ImageLaterality") or header.get("Laterality") or "")
-        return {
-            "patient": str(header.get("PatientID") or ""),
-            "side": SIDES.get(side, ""),
-            "view": next((one for one in views if one in VIEWS), ""),
-            "description": str(header.get("SeriesDescription") or ""),
-            "modality": str(header.get("Modality") or ""),
-            "intent": str(header.get("PresentationIntentType") or ""),
-            "frames": int(header.get("NumberOfFrames") or 1),
-            "samples": int(header.get("SamplesPerPixel") or 1),
-        }
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image; give a DICOM, PNG, JPEG or PGM file") from None
-    except DECODING_ERRORS as error:
-        raise InputError(
-            f"{path}: the header cannot be read ({why_unreadable(path, error)}); give the original file"
-        ) from None
+    header = read_header(path, TAGS)
+    codes = [str(code.get("CodeValue", "")) for code in header.get("ViewCodeSequence", ())]
+    said = [str(header.get("ViewPosition", "")), *(VIEW_CODES.get(code, "") for code in codes)]
+    views = [*said, str(header.get("PatientOrientation", ""))]
+    return {
+        "patient": str(header.get("PatientID", "")),
+        "side": SIDES.get(str(header.get("ImageLaterality", header.get("Laterality", ""))), ""),
+        "view": next((one for one in views if one in VIEWS), ""),
+        "description": str(header.get("SeriesDescription", "")),
+        "modality": str(header.get("Modality", "")),
+        "intent": str(header.get("PresentationIntentType", "")),
+        "frames": int(header.get("NumberOfFrames", 1)),
+        "samples": int(header.get("SamplesPerPixel", 1)),
+    }
 
 
 def _image_files(paths: Iterable[Path]) -> list[Path]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            images = [*find_dicom(path), *(p for p in sorted(path.rglob("*")) if p.suffix.lower() in RASTER)]
+            images = find_images(path, "DICOM", "picture")
             if not images:
                 raise InputError(f"{path}: no image here; a folder of *.dcm, *.png, *.jpg or *.pgm files is expected")
             found += images

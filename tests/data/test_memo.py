@@ -1,6 +1,9 @@
 """What is remembered about files: asked once, forgotten when the file changes, never in the way."""
 
 import os
+import time
+
+import pytest
 
 from mammo_lib.data import memo
 
@@ -21,9 +24,39 @@ def test_a_file_is_asked_once_until_it_changes(tmp_path, monkeypatch):
     assert len(asked) == 2
     path.write_text("longer")
     assert memo.remember("size", [path], size) == {path: {"size": 6}}
-    os.utime(path, ns=(1, 1))
-    memo.remember("size", [path], size)
-    assert len(asked) == 4
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("how", ["written over", "moved in"])
+def test_another_file_of_the_same_size_and_time_is_noticed(tmp_path, monkeypatch, large, how):
+    monkeypatch.setattr(memo, "MEMO", tmp_path / "m" / "files.sqlite")
+    monkeypatch.setattr(memo, "SMALL", 0 if large else 99)
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_text("one")
+    read = lambda path: path.read_text()  # noqa: E731
+    before = path.stat()
+    assert memo.remember("text", [path], read) == {path: "one"}
+    if how == "moved in":
+        other.write_text("two")
+        other.replace(path)
+    path.write_text("two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert memo.remember("text", [path], read) == {path: "two"}
+
+
+def test_a_file_that_has_rested_is_told_by_the_time_of_its_last_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(memo, "SMALL", 0)
+    monkeypatch.setattr(memo, "YOUNG_S", 0)
+    monkeypatch.setattr(memo, "file_hash", None)  # not asked
+    path = tmp_path / "a"
+    path.write_text("one")
+    before, stamp = path.stat(), memo._stamp(path)
+    assert memo._stamp(path) == stamp
+    time.sleep(0.02)  # a tick of the file system's clock
+    path.write_text("two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert memo._stamp(path) != stamp
 
 
 def test_a_memo_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):

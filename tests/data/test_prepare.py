@@ -239,3 +239,13 @@ def test_both_views_of_both_sides_face_one_way_and_tags_are_compared(phantom_roo
     facing = p.chest_walls(films)
     right = [name.endswith("RIGHT") for name in films["breast_id"]]
     assert (facing == np.where(right, "right", "left")).all()
+
+
+def test_a_film_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.jpg").write_text("x")
+    monkeypatch.setattr(p, "file_hash", refuse)
+    with pytest.raises(InputError, match=r"a\.jpg: cannot be read \(.*Permission denied.*\); give this user access"):
+        p._content_hash(tmp_path / "a.jpg")

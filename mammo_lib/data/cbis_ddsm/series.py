@@ -13,10 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-import pydicom
 
 from ...errors import InputError
-from ..images import DECODING_ERRORS, why_unreadable
+from ..dicom import read_header
 from ..memo import remember
 
 COLUMNS = ("path", "layout", "series", "instance", "description", "rows", "columns", "patient", "laterality", "problem")
@@ -84,13 +83,13 @@ def _layout(root: Path, path: Path) -> str:
 
 def _read_header(path: Path) -> dict:
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-        series = str(header.get("SeriesInstanceUID") or path.parent.name)
-        values = [str(header.get(tag) or "") for tag in ("SOPInstanceUID", "SeriesDescription", "PatientID")]
-        size, side = (int(header.Rows), int(header.Columns)), str(header.get("Laterality") or "")
-        problem = ""
-    except DECODING_ERRORS as error:
+        header = read_header(path, TAGS)
+        series = str(header.get("SeriesInstanceUID", path.parent.name))
+        values = [str(header.get(tag, "")) for tag in ("SOPInstanceUID", "SeriesDescription", "PatientID")]
+        size, side = (int(header.get("Rows", 0)), int(header.get("Columns", 0))), str(header.get("Laterality", ""))
+        problem = "" if all(size) else "no Rows or Columns: not an image"
+    except InputError as error:
         series, values, size, side = path.parent.name, ["", "", ""], (0, 0), ""
-        problem = f"not a DICOM image ({why_unreadable(path, error)})"
+        problem = str(error).removeprefix(f"{path}: ")
     return {"series": series, "instance": values[0], "description": values[1], "rows": size[0], "columns": size[1],
             "patient": values[2], "laterality": side, "problem": problem}  # fmt: skip

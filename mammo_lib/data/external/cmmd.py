@@ -16,22 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import pydicom
 
 from ...errors import InputError
 from ..collection import Collection
+from ..dicom import SIDES, VIEW_CODES, read_header
 from ..folders import find_dicom
-from ..images import DECODING_ERRORS, why_unreadable
 from ..memo import remember
 from ..views import BREAST, VIEWS, Box, Located, locate_each
 
 CLINICAL = "CMMD_clinicaldata*.csv"  # published as .xlsx, under the same name
-SIDES = {"L": "LEFT", "R": "RIGHT"}
 LESIONS = {"mass": "mass", "calcification": "calcification", "both": "mass"}  # as in CBIS-DDSM: the mass counts
 CLASSES = {"Benign": "BENIGN", "Malignant": "MALIGNANT"}
 WORDS = {"LeftRight": SIDES, "abnormality": LESIONS, "classification": CLASSES}
-# ViewCodeSequence in SNOMED-RT and in SNOMED CT; ViewPosition says CC or MLO outright.
-VIEW_CODES = {"R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO"}
 TAGS = ("PatientID", "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence")
 
 
@@ -125,15 +121,10 @@ def _index_images(root: Path) -> pd.DataFrame:
 
 def _read_header(path: Path) -> list[str]:
     """Return patient, side and view; an empty view where it is neither CC nor MLO."""
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-        patient, side = str(header.PatientID), str(header.get("ImageLaterality") or header.get("Laterality"))
-        codes = [str(code.CodeValue) for code in header.get("ViewCodeSequence") or ()]
-    except DECODING_ERRORS as error:
-        raise InputError(
-            f"{path}: the header cannot be read ({why_unreadable(path, error)}); download the file again"
-        ) from None
+    header = read_header(path, TAGS)
+    patient, side = str(header.get("PatientID", "")), str(header.get("ImageLaterality", header.get("Laterality", "")))
+    codes = [str(code.get("CodeValue", "")) for code in header.get("ViewCodeSequence", ())]
     if side not in SIDES:
         raise InputError(f"{path}: ImageLaterality must be L or R, got {side!r}; leave the file out or mend its tag")
-    named = [str(header.get("ViewPosition") or ""), *(VIEW_CODES.get(code, "") for code in codes)]
+    named = [str(header.get("ViewPosition", "")), *(VIEW_CODES.get(code, "") for code in codes)]
     return [patient, SIDES[side], next((view for view in named if view in VIEWS), "")]
