@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import BLUE, FEW, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below
+from .style import BLUE, FEW, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal
 
 ROW = 0.36  # inches of height that a row of a forest needs
 
@@ -57,7 +57,7 @@ def subgroup_forest(rows: pd.DataFrame) -> Figure:
     axes.axvline(overall, color=GREY, linestyle=":")
     names = [f"{row.name} {row.level}".strip() for row in rows.itertuples(index=False)]
     sizes = [f"{row.malignant} of {row.n}" for row in rows.itertuples(index=False)]
-    labels = [f"{name}   {size}" for name, size in zip(names, sizes, strict=True)]
+    labels = [literal(f"{name}   {size}") for name, size in zip(names, sizes, strict=True)]
     axes.set(yticks=y, yticklabels=labels, ylim=(len(y) - 0.5, -0.5), xlim=(0, 1.02))
     for height in y[~drawn]:
         axes.annotate("too few of a class", (0.02, height), va="center", color=GREY, fontsize=8)

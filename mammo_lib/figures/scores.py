@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve as sk_roc_curve
 
 from ..statistics import Confusion, Interval
-from .style import BLUE, GREY, LABEL_NAMES, PALETTE, canvas, headline, legend_below
+from .style import BLUE, GREY, LABEL_NAMES, PALETTE, canvas, headline, legend_below, literal
 
 
 def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
@@ -26,7 +26,7 @@ def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
         axes.annotate(
             f"{one.value:.2f}", (one.value, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8
         )
-        ordered[y] = f"{name} (n = {one.n})"
+        ordered[y] = literal(f"{name} (n = {one.n})")
     axes.axvline(0.5, color=GREY, linestyle=":")
     axes.set(
         xlim=(0.3, 1.03), xlabel="AUC, 95 % interval over patients; dotted: guessing", ylim=(-0.5, len(ordered) - 0.3)
