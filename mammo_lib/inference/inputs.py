@@ -19,7 +19,7 @@ from pydicom.multival import MultiValue
 
 from ..data.external.cmmd import SIDES, VIEW_CODES
 from ..data.folders import find_dicom
-from ..data.images import DECODING_ERRORS, read_image, why_unreadable
+from ..data.images import read_image, why_unreadable
 from ..data.views import VIEWS, is_binary
 from ..errors import InputError
 from ..files import safe_name
@@ -357,7 +357,7 @@ def _check_is_grey(path: Path) -> None:
             if image.mode in ("L", "1", "F") or image.mode.startswith("I"):
                 return
             colours = np.asarray(image.convert("RGB").resize((256, 256)), dtype=np.float32) / 255
-    except DECODING_ERRORS as error:
+    except Exception as error:
         raise InputError(f"{path}: cannot be decoded ({why_unreadable(path, error)}); give the original file") from None
     if (colours.max(axis=-1) - colours.min(axis=-1)).mean() > GREY_TOLERANCE:
         raise InputError(f"{path}: a colour picture; a mammogram is grey: give the original")
@@ -388,7 +388,7 @@ def _read_tags(path: Path) -> dict:
         special = _special(header)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; give a DICOM, PNG, JPEG or PGM file") from None
-    except DECODING_ERRORS as error:
+    except Exception as error:  # whatever a foreign decoder makes of damaged or hostile bytes
         raise InputError(
             f"{path}: the header cannot be read ({why_unreadable(path, error)}); give the original file"
         ) from None

@@ -1,6 +1,7 @@
 """Given images: what joins them into a breast, what keeps them apart, and which of them are no standard views."""
 
 import os
+import random
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from mammo_lib.errors import InputError
 from mammo_lib.inference.inputs import find_breasts, identify, name_breast, read_checked
@@ -271,3 +272,40 @@ def test_pictures_are_joined_by_their_names(tmp_path):
     names, [line] = found(tmp_path)
     assert not names
     assert "nothing says that they are of one breast" in line
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_header_is_read_or_refused_in_one_line(tmp_path):
+    sequences = {"SharedFunctionalGroupsSequence": item(FrameAnatomySequence=item(FrameLaterality="L"))}
+    modified = item(CodeValue="R-10242", ViewModifierCodeSequence=Sequence([]))
+    path = film(tmp_path / "a.dcm", ViewCodeSequence=modified, PatientName="A^B", **sequences)
+    whole, draw = path.read_bytes()[: -PIXELS.nbytes], random.Random(0)
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for _ in range(draw.randrange(1, 6)):
+            damaged[draw.randrange(132, len(whole))] = draw.randrange(256)
+        path.write_bytes(damaged[: draw.choice((len(whole), draw.randrange(len(whole))))])
+        refused = []
+        try:
+            find_breasts([path], refused)
+        except InputError as error:
+            refused.append(str(error))
+        assert all(line.startswith(f"{path}: ") and len(line.splitlines()) == 1 for line in refused)
+
+
+def test_a_deflated_header_that_is_cut_is_refused(tmp_path):
+    path = film(tmp_path / "a.dcm")
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InputError, match="the header cannot be read"):
+        identify(path)
+
+
+def test_a_picture_bomb_is_refused(tmp_path, monkeypatch):
+    picture = tmp_path / "1_L_CC.png"
+    Image.fromarray((PIXELS >> 4).astype(np.uint8)).convert("RGB").save(picture)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_checked(picture, "whole")
