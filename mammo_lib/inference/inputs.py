@@ -21,7 +21,7 @@ from ..data.external.cmmd import SIDES, VIEW_CODES
 from ..data.folders import find_dicom
 from ..data.images import read_image, why_unreadable
 from ..data.views import VIEWS, is_binary
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..files import safe_name
 
 RASTER = (".png", ".jpg", ".jpeg", ".pgm")
@@ -127,7 +127,7 @@ def _joined(images: Sequence[GivenImage]) -> GivenBreast:
         Nothing joins them, they are of several women or examinations, or two are of one view.
     """
     first = images[0]
-    name = f"{first.owner or first.path.stem}_{first.side}"
+    name = f"{first.owner or printable(first.path.stem)}_{first.side}"
     if not first.owner and len(images) > 1:
         raise InputError(
             f"{_listed(images)}: no PatientID and no examination, so nothing says that they are of one breast; call "
@@ -203,7 +203,7 @@ def name_breast(images: Mapping[tuple[str, str], Path]) -> GivenBreast:
     _refuse_strangers(known.values(), (*WOMAN, "StudyDate"))
     first = next(iter(known.values()))
     side = next((image.side for image in known.values() if image.side), "")
-    return GivenBreast(f"{first.patient or first.path.stem}_{side}".strip("_"), side, dict(images))
+    return GivenBreast(f"{first.patient or printable(first.path.stem)}_{side}".strip("_"), side, dict(images))
 
 
 def identify(path: Path, stream: str = "", view: str = "") -> GivenImage | None:
@@ -218,7 +218,7 @@ def identify(path: Path, stream: str = "", view: str = "") -> GivenImage | None:
     # CBIS-DDSM labels some crops as masks: the pixels decide.
     if tags.get("description") == MASK and is_binary(path):
         return None
-    named, coded = _named(path.stem), _named(tags.get("patient", ""))
+    named, coded = _named(printable(path.stem)), _named(tags.get("patient", ""))
     side, seen = (
         _agreed(path, {"name": named.get(what), "PatientID": coded.get(what), "tags": tags.get(what)})
         for what in ("side", "view")
@@ -404,7 +404,7 @@ def _text(value: object) -> str:
     """Return a tag's value as one line; several values are joined by the backslash that parted them in the file."""
     values = [] if value is None else value if isinstance(value, MultiValue) else [value]
     letters = "\\".join(map(str, values)).strip()
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in letters)
+    return printable(letters)
 
 
 def _said(value: object) -> str:

@@ -309,3 +309,11 @@ def test_a_picture_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InputError, match="cannot be decoded"):
         read_checked(picture, "whole")
+
+
+def test_a_name_with_a_line_break_stays_in_one_line(tmp_path):
+    path = film(tmp_path / "a\nb" / "w\n1_L_CC.dcm", PatientID=None)
+    assert found(path.parent) == ({"w\\n1_LEFT": 1}, [])
+    with pytest.raises(InputError) as caught:
+        name_breast({("whole", "MLO"): path})
+    assert "a\\nb/w\\n1_L_CC.dcm: given as MLO" in str(caught.value)
