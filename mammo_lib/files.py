@@ -15,7 +15,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-LONGEST_NAME = 120  # bytes: room for an ending below the 255 of most file systems
+LONGEST_NAME = 200  # bytes: a PatientID of 64 letters of any script, and an ending, below the 255 of file systems
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin|conout|(com|lpt)\d)(\.|$)", re.IGNORECASE)
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 

@@ -169,10 +169,11 @@ def _told_apart(breasts: Sequence[GivenBreast], refused: list[str]) -> list[Give
     for name, alike in by_name.items():
         if len(alike) > 1:
             files = ", ".join(str(next(iter(breast.images.values()))) for breast in alike)
-            refused.append(
+            error = InputError(
                 f"{files}: of {len(alike)} breasts whose predictions would be one file, {name}.json; give them one by "
                 "one, with an --out each"
             )
+            refused.append(str(error))
     return [breast for breast in breasts if len(by_name[safe_name(breast.name).casefold()]) == 1]
 
 
