@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from .errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+LONGEST_NAME = 200  # bytes: a PatientID of 64 letters of any script, and an ending, below the 255 of file systems
+WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin|conout|(com|lpt)\d)(\.|$)", re.IGNORECASE)
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -50,6 +54,18 @@ def read_json(path: Path, way_out: str = "restore the file") -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path}: JSON, but a {type(content).__name__} where a mapping belongs; {way_out}")
     return content
+
+
+def safe_name(text: str) -> str:
+    """Return ``text`` as the name of a file, without an ending; a safe name stays as it is.
+
+    Whatever comes from tags, tables and file names passes through here before it becomes part of a path. Letters,
+    digits and ``_ - . + = @`` stay, anything else becomes ``_``. Two texts can get the same name: the caller tells.
+    """
+    # Compatibility forms first: a full-width slash becomes a slash, which goes.
+    plain = re.sub(r"[^\w.+=@-]+", "_", unicodedata.normalize("NFKC", str(text)))
+    short = plain.lstrip(".-").encode()[:LONGEST_NAME].decode(errors="ignore").rstrip(".")
+    return f"_{short}" if not short or WINDOWS_DEVICES.match(short) else short
 
 
 def file_hash(path: Path) -> str:

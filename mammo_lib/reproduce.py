@@ -262,7 +262,8 @@ def build_book(*, strict: bool = False) -> Path:
     command = [sys.executable, "-c", run_cli, "build", "--all", "--quiet", *options, "book/"]
     done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        raise InputError(f"the book did not build; the builder said:\n{done.stdout.strip()}")
+        print(done.stdout.strip(), file=sys.stderr)
+        raise InputError("book/: the book did not build; mend what its builder says above")
     return BUILD / "html" / "index.html"
 
 

@@ -12,12 +12,15 @@ page lists what the paper published, beside no numbers of ours.
 from __future__ import annotations
 
 import csv
+import html
 import json
 import subprocess
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.util import logging
+
+from mammo_lib.analysis.tables import as_text
 
 logger = logging.getLogger(__name__)
 NOTE = {
@@ -67,7 +70,10 @@ def glued_values(book: Path) -> dict[str, str]:
 def published_alone(path: Path) -> str:
     """Return the published values as a Markdown table without ours."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [(row["experiment"].replace("_", " "), row["name"], row["value"]) for row in csv.DictReader(file)]
+        rows = [
+            (as_text(row["experiment"].replace("_", " ")), as_text(row["name"]), as_text(row["value"]))
+            for row in csv.DictReader(file)
+        ]
     head = "| of | number | published | ours | verdict |\n|---|---|---|---|---|\n"
     return head + "\n".join(f"| {of} | {name} | {value} | | not tested |" for of, name, value in rows)
 
@@ -80,7 +86,7 @@ def provenance(book: Path) -> str:
     chapters = f"{sum(map(bool, ran))} of {len(ran)} chapters executed" + (f", profile {profiles}" if profiles else "")
     commit, changes = _git(book, "rev-parse", "--short", "HEAD"), _git(book, "status", "--porcelain", "-uno")
     built = f"Built from commit {commit}{' with uncommitted changes' if changes else ''}; " if commit else ""
-    return f"<p>{built}{chapters}.</p>"
+    return f"<p>{html.escape(f'{built}{chapters}')}.</p>"
 
 
 def _git(folder: Path, *arguments: str) -> str:

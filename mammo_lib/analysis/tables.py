@@ -10,7 +10,9 @@ logit of its seeds.
 
 from __future__ import annotations
 
+import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,6 +42,7 @@ from ..statistics.seeds import DECISIONS, SCORES
 PUBLISHED = MATERIAL / "book" / "published.csv"
 DID_NOT_HELP = "what_did_not_help.csv"
 DID_NOT_HELP_COLUMNS = ("tried", "measured_on", "value", "reference", "verdict")
+MARKUP = re.compile(r"[\\`*_{}\[\]$|~^#]")  # what Markdown and MyST read within a line
 TOLERANCE = 0.03
 MIN_SEEDS = 5
 DIFFERENCE_COLUMNS = (
@@ -365,9 +368,16 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """Return a table of text as Markdown, as the front page takes it."""
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    """Return a table of text as Markdown, as the front page takes it; markup in a cell is shown, not obeyed."""
+    head, *rows = ([as_text(cell) for cell in line] for line in (table.columns, *table.astype(str).to_numpy()))
+    lines = [head, ["---"] * table.shape[1], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def as_text(value: object) -> str:
+    """Return Markdown that shows ``value`` as it stands, in one line: no HTML, links, mathematics or table cells."""
+    line = " ".join(str(value).split())
+    return MARKUP.sub(r"\\\g<0>", html.escape(line, quote=False))
 
 
 def _estimate_text(value: float, low: float, high: float, sign: str) -> str:

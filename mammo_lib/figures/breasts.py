@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .overlays import draw_image
-from .style import BLUE, FEW, LABEL_COLOURS, LABEL_NAMES, ORANGE, canvas, headline, legend_below
+from .style import BLUE, FEW, LABEL_COLOURS, LABEL_NAMES, ORANGE, canvas, headline, legend_below, literal
 
 
 def funnel(counts: pd.DataFrame) -> Figure:
@@ -40,7 +40,7 @@ def cohort_composition(cohort: pd.DataFrame, by: str, name: str) -> Figure:
         bottom = np.zeros(len(counts))
         for label, colour in LABEL_COLOURS.items():
             heights = counts.get(label, pd.Series(0, counts.index)).to_numpy()
-            ax.bar(counts.index.tolist(), heights, bottom=bottom, color=colour, label=LABEL_NAMES[label])
+            ax.bar(counts.index.map(literal), heights, bottom=bottom, color=colour, label=LABEL_NAMES[label])
             bottom += heights
         ax.set(title=f"{split}: {part['label'].mean():.0%} of {len(part)} malignant", xlabel=name)
     axes[0, 0].set_ylabel("breasts")
@@ -57,7 +57,8 @@ def malignant_shares(shares: pd.DataFrame) -> Figure:
         x = np.arange(len(part))
         spread = 100 * np.clip([part["value"] - part["low"], part["high"] - part["value"]], 0, None)
         ax.errorbar(x, 100 * part["value"], spread, fmt="o", color=BLUE, capsize=3)
-        ax.set_xticks(x, [f"{level}\n({n})" for level, n in zip(part["level"], part["n"], strict=True)], fontsize=8)
+        levels = [literal(f"{level}\n({n})") for level, n in zip(part["level"], part["n"], strict=True)]
+        ax.set_xticks(x, levels, fontsize=8)
         ax.set(xlabel=name, ylim=(0, 100), xlim=(-0.5, len(part) - 0.5))
     axes[0, 0].set_ylabel("malignant breasts, % (n below)")
     spans = shares[shares["n"] >= FEW].groupby("name", sort=False)["value"].agg(["min", "max"])
@@ -90,6 +91,6 @@ def mammogram_grid(
         ax.set_axis_off()
     for ax, image, name, box in zip(axes.flat, images, titles, boxes or [None] * len(images), strict=False):
         draw_image(ax, image, box)
-        ax.set_title(name, fontsize=9, loc="center")
+        ax.set_title(literal(name), fontsize=9, loc="center")
     headline(figure, title)
     return figure

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLUE, FEW, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below
+from .style import BLUE, FEW, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal
 
 ROW = 0.36  # inches of height that a row of a forest needs
 
@@ -29,7 +29,7 @@ def forest(
         if part.any():
             error_bars(axes, rows[part], y[part], colour, name)
     axes.axvline(at, color=GREY, linestyle=":")
-    axes.set(yticks=y, yticklabels=names, ylim=(len(y) - 0.5, -0.5), xlabel=xlabel)
+    axes.set(yticks=y, yticklabels=list(map(literal, names)), ylim=(len(y) - 0.5, -0.5), xlabel=xlabel)
     axes.grid(visible=False, axis="y")
     headline(figure, finding)
     return figure, axes

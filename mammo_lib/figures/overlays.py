@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, block_name, canvas, headline
+from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, block_name, canvas, headline, literal
 
 MAP_COLOURS = "cividis"  # even in lightness, and read alike by people with colour-vision deficiency
 COVER = 0.55  # opacity of a map: tissue stays visible under it
@@ -52,7 +52,7 @@ def map_cases(
     for i, row in enumerate(axes):
         box = None if boxes is None else boxes[i]
         draw_mammogram(row[0], images[i], box)
-        row[0].set_title(names[i], fontsize=8, loc="center")
+        row[0].set_title(literal(names[i]), fontsize=8, loc="center")
         for ax, (name, values) in zip(row[1:], maps[i].items(), strict=True):
             _mapped_panel(ax, images[i], values, box, name)
     headline(figure, title)
@@ -96,7 +96,7 @@ def lesion_shares(shares: Mapping[str, object]) -> Figure:
         axes.plot(one.value, y, marker="o", color=colour, linestyle="none")
         axes.annotate(f"p = {one.p:.2g}, n = {one.n}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
                       fontsize=8)  # fmt: skip
-    axes.set_yticks(range(len(shares)), list(shares))
+    axes.set_yticks(range(len(shares)), map(literal, shares))
     axes.invert_yaxis()
     axes.margins(y=0.35 / len(shares) + 0.1)
     axes.set_xlabel(
@@ -122,8 +122,8 @@ def prediction_sheet(
     n = len(images)
     figure = Figure(figsize=(7, 7.6 if n > 2 else 8.2), layout="constrained")
     top, middle, bottom, foot = figure.subfigures(4, 1, height_ratios=[0.13, 0.54, 0.29, 0.04])
-    top.text(0.01, 0.92, lines[0], fontsize=12, fontweight="bold", va="top")
-    top.text(0.01, 0.52, "\n".join(lines[1:]), fontsize=8, va="top", linespacing=1.5)
+    top.text(0.01, 0.92, literal(lines[0]), fontsize=12, fontweight="bold", va="top")
+    top.text(0.01, 0.52, literal("\n".join(lines[1:])), fontsize=8, va="top", linespacing=1.5)
     axes = middle.subplots(2, n, squeeze=False)
     for (key, image), plain, covered in zip(images.items(), *axes, strict=True):
         covered.set_axis_off()

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .forests import forest
 from .overlays import draw_mammogram
-from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, ORANGE, block_name, canvas, headline, legend_below
+from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, ORANGE, block_name, canvas, headline, legend_below, literal
 
 DEPTH_COLOURS = "cividis"  # early blocks dark, late blocks light, also in grey print
 DEVIATION_COLOURS = "PuOr"  # purple below, orange above; told apart under colour-vision deficiency
@@ -157,7 +157,7 @@ def _gate_bars(axes, own: pd.Series, average: pd.Series, title: str) -> None:
     names = [block_name(stage, block) for _, stage, block in own.index]
     axes.set_xticks(x, names, rotation=90, fontsize=6 if len(x) < 30 else 4)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set_title(title, fontsize=8)
+    axes.set_title(literal(title), fontsize=8)
 
 
 def intervention_forest(table: pd.DataFrame) -> Figure:

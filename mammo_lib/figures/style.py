@@ -37,9 +37,15 @@ def canvas(width: float = 6.4, height: float = 3.8, rows: int = 1, columns: int 
     return figure, figure.subplots(rows, columns, **options)
 
 
+def literal(text: object) -> str:
+    """Return text that matplotlib draws as it stands: ids and names are never read as mathematics."""
+    shown = (one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in str(text))
+    return "".join(shown).replace("$", r"\$")
+
+
 def headline(figure: Figure, text: str) -> None:
     """Put the finding above the whole figure, at the left."""
-    figure.suptitle(text, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(literal(text), x=0.01, ha="left", fontsize=11)
 
 
 def legend_below(figure: Figure, axes, **options) -> None:

@@ -1,29 +1,53 @@
 """Images that a user gives for a prediction: which breast, view and stream each one is, and whether it can be one.
 
 What a file is comes from its DICOM tags and from its name, ``<patient>_<LEFT|RIGHT>_<CC|MLO>[_crop].<ext>``. Where
-both say something they must agree. A file that says nothing is refused: nothing is guessed.
+both say something they must agree. A file that says nothing is refused: nothing is guessed. Images become one breast
+only where a patient or an examination joins them, and no tag says that they are of two.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydicom import Dataset
+from pydicom.multival import MultiValue
 
-from ..data.dicom import SIDES, VIEW_CODES, read_header
+from ..data.dicom import SIDES, VIEW_CODES, read_header, refusing
 from ..data.folders import find_images, is_dicom
 from ..data.images import read_image
 from ..data.views import VIEWS, is_binary
-from ..errors import InputError
+from ..errors import InputError, printable
+from ..files import safe_name
 
-NAME = re.compile(r"(?P<patient>.+?)_(?P<side>LEFT|RIGHT|L|R)_(?P<view>CC|MLO)(?P<crop>_crop|_\d+)?$", re.IGNORECASE)
+NAMES = (
+    re.compile(r"(?P<patient>.+?)_(?P<side>LEFT|RIGHT|L|R)_(?P<view>CC|MLO)(?P<crop>_crop|_\d+)?$", re.IGNORECASE),
+    # INbreast, which calls its MLO views ML: <image>_<patient>_MG_<L|R>_<CC|ML>_ANON.
+    re.compile(r"\d+_(?P<patient>[0-9a-f]+)_MG_(?P<side>L|R)_(?P<view>CC|MLO|ML)_ANON$", re.IGNORECASE),
+)
 TAGS = (
-    "PatientID", "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "Modality",
-    "SeriesDescription", "SamplesPerPixel", "NumberOfFrames", "PresentationIntentType",
+    "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "StudyDate", "AccessionNumber",
+    "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Modality", "SeriesDescription",
+    "PaddleDescription", "ImageType", "SamplesPerPixel", "NumberOfFrames", "PresentationIntentType", "PartialView",
+    "QualityControlImage", "CalibrationImage", "EstimatedRadiographicMagnificationFactor",
 )  # fmt: skip
+WOMAN = ("PatientID", "PatientName", "PatientBirthDate")
+EXAMINATION = ("StudyInstanceUID", "StudyDate", "AccessionNumber")
+# What stands in the tags of de-identified files for "nobody says", letters and digits alone.
+NOBODY = re.compile(
+    r"(anon(ym(ous|i[sz]ed)?)?|de-?identified|removed|deleted|hidden|unknown|unnamed|none|null|nan?|empty|blank)"
+    r"(patient|id|name)?"
+)
+NO_MAMMOGRAM = {"LOCALIZER", "SCOUT", "PHANTOM", "QC", "CALIBRATION"}  # in ImageType
+SPECIAL_WORDS = re.compile(
+    r"\b(spot|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b", re.IGNORECASE
+)
+MAGNIFIED = 1.3  # times; in contact mammography the breast's distance from the detector makes about 1.1
+LATERALITIES = ("ImageLaterality", "FrameLaterality")
 MASK, CROP = "ROI mask images", "cropped images"  # SeriesDescription in CBIS-DDSM
 
 MIN_SIDE = {"whole": 200, "crop": 16}  # pixels; the smallest of CBIS-DDSM: 1,743 and about 60
@@ -34,13 +58,19 @@ PADDED_ASPECT = (0.9, 3.5)  # where the user says how tall pixels are, a square 
 
 @dataclass(frozen=True)
 class GivenImage:
-    """A file and what it is: ``view`` CC or MLO, ``stream`` whole or crop; ``side`` is empty where nothing says it."""
+    """A file and what it is: ``view`` CC or MLO, ``stream`` whole or crop; ``side`` is empty where nothing says it.
+
+    ``patient`` is empty where nobody says whose it is. ``owner`` is what images of one breast share: the patient, else
+    the examination, else nothing. ``says`` holds what the tags say of woman and examination.
+    """
 
     path: Path
     patient: str
     side: str
     view: str
     stream: str
+    owner: str = ""
+    says: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,37 +85,92 @@ class GivenBreast:
 def find_breasts(paths: Sequence[Path], refused: list[str]) -> list[GivenBreast]:
     """Return the breasts that files and folders hold, ordered by name; masks of CBIS-DDSM are passed over.
 
-    A file that does not say which view of which breast it is, or contradicts itself, and a breast with two files for
-    one view are left out, with the reason appended to ``refused``.
+    A file that does not say which view of which breast it is, contradicts itself or is no standard view is left out,
+    with the reason appended to ``refused``. So are images that nothing joins or that are of several women or
+    examinations, breasts with two files for one view, and breasts whose predictions would go into one file.
 
     Raises
     ------
     InputError
         A path is missing or holds no image.
     """
-    held: dict[tuple[str, str], dict] = {}
-    doubled: set[tuple[str, str]] = set()
+    held: dict[tuple[str, str], list[GivenImage]] = {}
     for path in _image_files(paths):
         try:
             image = _identified(path)
         except InputError as error:
             refused.append(str(error))
             continue
-        if image is None:
-            continue
-        breast, key = (image.patient, image.side), (image.stream, image.view)
-        images = held.setdefault(breast, {})
-        if key in images:
-            doubled.add(breast)
-            refused.append(f"{path}: a second {' '.join(key)} of {'_'.join(breast)}, beside {images[key]}; keep one")
-        images[key] = path
+        if image is not None:
+            held.setdefault((image.owner, image.side), []).append(image)
     if not held and not refused:
         raise InputError(f"{paths[0]}: only lesion masks here, no mammogram; give whole films or crops")
-    return [
-        GivenBreast("_".join(breast), breast[1], images)
-        for breast, images in sorted(held.items())
-        if breast not in doubled
-    ]
+    breasts = []
+    for _, images in sorted(held.items()):
+        try:
+            breasts.append(_joined(images))
+        except InputError as error:
+            refused.append(str(error))
+    return _told_apart(breasts, refused)
+
+
+def _joined(images: Sequence[GivenImage]) -> GivenBreast:
+    """Return the breast that images of one owner and side make.
+
+    Raises
+    ------
+    InputError
+        Nothing joins them, they are of several women or examinations, or two are of one view.
+    """
+    first = images[0]
+    name = f"{first.owner or printable(first.path.stem)}_{first.side}"
+    if not first.owner and len(images) > 1:
+        raise InputError(
+            f"{_listed(images)}: no PatientID and no examination, so nothing says that they are of one breast; call "
+            "them <patient>_<LEFT|RIGHT>_<CC|MLO>, or use --cc, --mlo, --crop-cc, --crop-mlo"
+        )
+    _refuse_strangers(images, (*WOMAN, *EXAMINATION))
+    held: dict[tuple[str, str], Path] = {}
+    for image in images:
+        key = (image.stream, image.view)
+        if key in held:
+            raise InputError(f"{image.path}: a second {' '.join(key)} of {name}, beside {held[key]}; keep one")
+        held[key] = image.path
+    return GivenBreast(name, first.side, held)
+
+
+def _refuse_strangers(images: Iterable[GivenImage], tags: Sequence[str]) -> None:
+    """Refuse images whose tags say that they are of several women or of several examinations."""
+    for tag in tags:
+        said = {image.says.get(tag, "") for image in images} - {""}
+        values = sorted({_letters(value): value for value in said}.values() if tag == "PatientName" else said)
+        if len(values) > 1:
+            what = "women" if tag in WOMAN else "examinations"
+            raise InputError(
+                f"{_listed(images)}: of several {what} ({tag} {', '.join(values)}); give the images of one breast "
+                "and one examination"
+            )
+
+
+def _listed(images: Iterable[GivenImage]) -> str:
+    paths = [str(image.path) for image in images]
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def _told_apart(breasts: Sequence[GivenBreast], refused: list[str]) -> list[GivenBreast]:
+    """Return the breasts whose predictions get files of their own; the others are refused, a line per name."""
+    by_name: dict[str, list[GivenBreast]] = {}
+    for breast in breasts:
+        by_name.setdefault(safe_name(breast.name).casefold(), []).append(breast)
+    for name, alike in by_name.items():
+        if len(alike) > 1:
+            files = ", ".join(str(next(iter(breast.images.values()))) for breast in alike)
+            error = InputError(
+                f"{files}: of {len(alike)} breasts whose predictions would be one file, {name}.json; give them one by "
+                "one, with an --out each"
+            )
+            refused.append(str(error))
+    return [breast for breast in breasts if len(by_name[safe_name(breast.name).casefold()]) == 1]
 
 
 def name_breast(images: Mapping[tuple[str, str], Path]) -> GivenBreast:
@@ -94,9 +179,11 @@ def name_breast(images: Mapping[tuple[str, str], Path]) -> GivenBreast:
     Raises
     ------
     InputError
-        A file says that it is another view, or the files say that they are of several breasts.
+        A file is given twice, says that it is another view, or the files say that they are of several breasts.
     """
     known = {key: identify(path, *key) for key, path in images.items()}
+    if len({path.resolve() for path in images.values()}) < len(images):
+        raise InputError(f"{', '.join(map(str, images.values()))}: one file for two images; give each its own")
     for (stream, view), image in known.items():
         if image is None:
             raise InputError(f"{images[stream, view]}: a lesion mask, not a mammogram; give the {stream} image")
@@ -109,9 +196,11 @@ def name_breast(images: Mapping[tuple[str, str], Path]) -> GivenBreast:
                 f"{', '.join(map(str, images.values()))}: of several breasts ({what}: {', '.join(sorted(said))}); "
                 "give the images of one breast"
             )
+    # An archive may have cut an examination into studies: here the user says what belongs together.
+    _refuse_strangers(known.values(), (*WOMAN, "StudyDate"))
     first = next(iter(known.values()))
     side = next((image.side for image in known.values() if image.side), "")
-    return GivenBreast(f"{first.patient or first.path.stem}_{side}".strip("_"), side, dict(images))
+    return GivenBreast(f"{first.patient or printable(first.path.stem)}_{side}".strip("_"), side, dict(images))
 
 
 def identify(path: Path, stream: str = "", view: str = "") -> GivenImage | None:
@@ -120,27 +209,77 @@ def identify(path: Path, stream: str = "", view: str = "") -> GivenImage | None:
     Raises
     ------
     InputError
-        Tags and name contradict each other, or the header cannot be read.
+        Tags and name contradict each other, the header cannot be read, or the image is no standard view.
     """
     tags = _read_tags(path) if is_dicom(path) else {}
     # CBIS-DDSM labels some crops as masks: the pixels decide.
     if tags.get("description") == MASK and is_binary(path):
         return None
-    named = next((m.groupdict() for text in (path.stem, tags.get("patient", "")) if (m := NAME.search(text))), {})
-    side = (named.get("side") or "").upper()
-    said = {"side": SIDES.get(side, side), "view": (named.get("view") or "").upper()}
-    for what, value in said.items():
-        if value and tags.get(what) and value != tags[what]:
-            raise InputError(f"{path}: {value} by its name, {tags[what]} by its tags; mend the one that is wrong")
-        said[what] = value or tags.get(what, "")
-    is_crop = bool(named.get("crop")) or tags.get("description") in (CROP, MASK)
-    patient = named.get("patient") or tags.get("patient", "")
-    return GivenImage(path, patient, said["side"], said["view"], stream or ("crop" if is_crop else "whole"))
+    named, coded = _named(printable(path.stem)), _named(tags.get("patient", ""))
+    side, seen = (
+        _agreed(path, {"name": named.get(what), "PatientID": coded.get(what), "tags": tags.get(what)})
+        for what in ("side", "view")
+    )
+    is_crop = bool(named.get("crop") or coded.get("crop")) or tags.get("description") in (CROP, MASK)
+    tagged = coded.get("patient", "") if coded else tags.get("patient", "")
+    patient = _agreed_patient(path, named.get("patient", ""), tagged)
+    # CBIS-DDSM, whose PatientID is a view's, and INbreast give images of one breast a study each.
+    says = {"PatientID": tagged} if coded else dict(tags.get("says", {}))
+    says |= dict.fromkeys(EXAMINATION, "") if named.get("archive") else {}
+    exam = next((f"study {says[tag]}" for tag in ("StudyInstanceUID", "AccessionNumber") if says.get(tag)), "")
+    return GivenImage(path, patient, side, seen, stream or ("crop" if is_crop else "whole"), patient or exam, says)
+
+
+def _named(text: str) -> dict[str, str]:
+    """Return what a text of one of the forms ``NAMES`` says: patient, side, view, crop; empty for another text."""
+    found = next(((form, match) for form in NAMES if (match := form.search(text))), None)
+    if found is None:
+        return {}
+    form, match = found
+    said = {name: value or "" for name, value in match.groupdict().items()}
+    side, view = said["side"].upper(), said["view"].upper()
+    known = {"side": SIDES.get(side, side), "view": "MLO" if view == "ML" else view}
+    archive = {"archive": "" if form is NAMES[0] else "INbreast"}
+    return said | known | archive | {"patient": "" if _is_nobody(said["patient"]) else said["patient"]}
+
+
+def _agreed(path: Path, said: Mapping[str, str | None]) -> str:
+    """Return the one value that name, PatientID and tags say, or the empty text where none says any."""
+    known = {source: value for source, value in said.items() if value}
+    if len(set(known.values())) > 1:
+        words = ", ".join(f"{value} by its {source}" for source, value in known.items())
+        raise InputError(f"{path}: {words}; mend the one that is wrong")
+    return next(iter(known.values()), "")
+
+
+def _agreed_patient(path: Path, named: str, tagged: str) -> str:
+    """Return whose image it is: a name that the user chose comes first, unless it is another of the tag's kind."""
+    tail = tagged if re.fullmatch(_kind(named), tagged) else tagged.partition("_")[2]  # Mass-Training_P_00001
+    if named and named != tail and re.fullmatch(_kind(named), tail):
+        return _agreed(path, {"name": named, "PatientID": tail})
+    return named or tagged
+
+
+def _kind(patient: str) -> str:
+    """Return a pattern for ids that differ from this one in digits only."""
+    return re.sub(r"\d", r"\\d", re.escape(patient))
+
+
+def _is_nobody(text: str) -> bool:
+    """Whether an id, a name or a date is none: empty, or a word that stands for that in de-identified files."""
+    return NOBODY.fullmatch(_letters(text)) is not None
+
+
+def _letters(text: str) -> str:
+    """Return letters and digits alone, in lower case: ``DOE^JANE`` and ``Doe Jane`` are one."""
+    return re.sub(r"[\W_]", "", text).casefold()
 
 
 def _identified(path: Path) -> GivenImage | None:
     """Return what a file says that it is, which must be enough to place it; None for a mask."""
     image = identify(path)
+    if image is not None and image.view and image.view not in VIEWS:
+        raise InputError(f"{path}: a view {image.view}; networks read {' and '.join(VIEWS)}: leave it out")
     if image is not None and not (image.side and image.view):
         raise InputError(
             f"{path}: neither tags nor name say which breast and view this is; call it "
@@ -202,32 +341,102 @@ def _check_tags(path: Path) -> None:
 
 
 def _read_tags(path: Path) -> dict:
-    header = read_header(path, TAGS)
-    codes = [str(code.get("CodeValue", "")) for code in header.get("ViewCodeSequence", ())]
-    said = [str(header.get("ViewPosition", "")), *(VIEW_CODES.get(code, "") for code in codes)]
-    views = [*said, str(header.get("PatientOrientation", ""))]
-    return {
-        "patient": str(header.get("PatientID", "")),
-        "side": SIDES.get(str(header.get("ImageLaterality", header.get("Laterality", ""))), ""),
-        "view": next((one for one in views if one in VIEWS), ""),
-        "description": str(header.get("SeriesDescription", "")),
-        "modality": str(header.get("Modality", "")),
-        "intent": str(header.get("PresentationIntentType", "")),
-        "frames": int(header.get("NumberOfFrames", 1)),
-        "samples": int(header.get("SamplesPerPixel", 1)),
-    }
+    with refusing(path, "the header cannot be read", "give the original file"):
+        header = read_header(path, TAGS)
+        frame = _frame(header)
+        own = {_text(one.get(tag)) for one in (header, frame) for tag in LATERALITIES} & set(SIDES)
+        # Laterality is the series', which may hold both sides.
+        sides = {SIDES[side] for side in own or {_text(header.get("Laterality"))} & set(SIDES)}
+        views = {_view(one) for one in (header, frame)} - {""}
+        tags = {
+            "patient": _said(header.get("PatientID")),
+            "side": "/".join(sorted(sides)),
+            "view": "/".join(sorted(views)),
+            "says": {tag: _said(header.get(tag)) for tag in (*WOMAN, *EXAMINATION)},
+            "description": _text(header.get("SeriesDescription")),
+            "modality": _text(header.get("Modality")),
+            "intent": _text(header.get("PresentationIntentType")),
+            "frames": int(header.get("NumberOfFrames") or 1),
+            "samples": int(header.get("SamplesPerPixel") or 1),
+        }
+        special = _special(header)
+    if special:
+        raise InputError(f"{path}: {special}, no standard CC or MLO view; give the standard view")
+    for what, tag in (("side", "laterality"), ("view", "view")):
+        if "/" in tags[what]:
+            raise InputError(f"{path}: its tags name more than one {tag}, {tags[what]}; mend the one that is wrong")
+    return tags
+
+
+def _text(value: object) -> str:
+    """Return a tag's value as one line; several values are joined by the backslash that parted them in the file."""
+    values = [] if value is None else value if isinstance(value, MultiValue) else [value]
+    letters = "\\".join(map(str, values)).strip()
+    return printable(letters)
+
+
+def _said(value: object) -> str:
+    """Return what a tag says of woman or examination; empty where it holds a word or a filling for nobody."""
+    text = _text(value)
+    return "" if _is_nobody(text) or set(_letters(text)) <= {"x"} or set(_letters(text)) <= {"0"} else text
+
+
+def _frame(header: Dataset) -> Dataset:
+    """Return what the functional groups of a file say of laterality and view, of its first frame where they differ."""
+    found = Dataset()
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for element in (header.get(groups) or [Dataset()])[0].iterall():
+            if element.keyword in (*LATERALITIES, "ViewPosition", "ViewCodeSequence"):
+                found[element.tag] = element
+    return found
+
+
+def _view(header: Dataset) -> str:
+    """Return the view that tags name: CC, MLO, or another one as they call it; several are parted by a slash."""
+    position, orientation = _text(header.get("ViewPosition")).upper(), _text(header.get("PatientOrientation"))
+    codes = {value for code in header.get("ViewCodeSequence") or () for value in _values(code)}
+    named = {position, *(VIEW_CODES.get(value, "") for value in codes)} - {""}
+    # CBIS-DDSM writes the view into PatientOrientation; a code that is not known is another view.
+    return "/".join(sorted(named or {orientation} & set(VIEWS) or codes))
+
+
+def _values(code: Dataset) -> list[str]:
+    return [_text(code.get(name)) for name in ("CodeValue", "LongCodeValue") if code.get(name)]
+
+
+def _special(header: Dataset) -> str:
+    """Say why an image is no standard view of a breast; empty where nothing says so."""
+    for code in (*(header.get("ViewCodeSequence") or ()), *(_frame(header).get("ViewCodeSequence") or ())):
+        for modifier in code.get("ViewModifierCodeSequence") or ():
+            meaning = _text(modifier.get("CodeMeaning"))
+            return f"a view with the modifier {' '.join([*_values(modifier), meaning]).strip() or 'of no name'}"
+    for tag in ("PartialView", "QualityControlImage", "CalibrationImage"):
+        if _text(header.get(tag)).upper() in ("YES", "BOTH"):
+            return f"{tag} {_text(header.get(tag)).upper()}"
+    factor = float(header.get("EstimatedRadiographicMagnificationFactor") or 1)
+    if not factor <= MAGNIFIED:
+        return f"magnified {factor:g} times"
+    kinds = NO_MAMMOGRAM & {word.strip().upper() for word in _text(header.get("ImageType")).split("\\")}
+    if kinds:
+        return f"ImageType {', '.join(sorted(kinds))}"
+    for tag in ("SeriesDescription", "PaddleDescription"):
+        if SPECIAL_WORDS.search(_text(header.get(tag)).replace("_", " ")):
+            return f"{tag} {_text(header.get(tag))!r}"
+    return ""
 
 
 def _image_files(paths: Iterable[Path]) -> list[Path]:
-    found = []
+    """Return every image once, in order; the ``._`` files that macOS leaves beside others are none."""
+    found = {}
     for path in map(Path, paths):
         if path.is_dir():
             images = find_images(path, "DICOM", "picture")
             if not images:
                 raise InputError(f"{path}: no image here; a folder of *.dcm, *.png, *.jpg or *.pgm files is expected")
-            found += images
         elif path.is_file():
-            found.append(path)
+            images = [path]
         else:
             raise InputError(f"{path}: no such file or folder; give images or a folder of them")
-    return found
+        for image in images:
+            found.setdefault(image.resolve(), image)
+    return list(found.values())

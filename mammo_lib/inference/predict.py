@@ -7,6 +7,7 @@ temperature stands beside it.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from ..data.images import fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
 from ..data.views import NO_BOX, read_view
 from ..errors import InputError
-from ..files import file_hash, write_json
+from ..files import file_hash, read_json, safe_name, write_bytes, write_json
 from ..runs import records as runs
 from ..runs.experiments import experiment_configs
 from ..runs.records import Run
@@ -307,19 +308,24 @@ def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, 
 
 
 def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
-    """Write ``<breast>.json`` and ``<breast>.png``; return their paths.
+    """Write ``<breast>.json`` and ``<breast>.png``, both or neither; return their paths.
 
     Raises
     ------
     InputError
-        The folder cannot be written.
+        The folder cannot be written, or holds another breast's prediction under this name.
     """
     record = prediction.record
-    paths = folder / f"{record['breast']}.json", folder / f"{record['breast']}.png"
+    name = safe_name(record["breast"])
+    paths = folder / f"{name}.json", folder / f"{name}.png"
+    picture = io.BytesIO()
+    draw_prediction(prediction).savefig(picture, dpi=DPI, format="png")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if paths[0].is_file() and (other := read_json(paths[0]).get("breast")) != record["breast"]:
+            raise InputError(f"{paths[0]}: holds {other!r}, not {record['breast']!r}; give another folder with --out")
+        write_bytes(paths[1], picture.getvalue())
         write_json(paths[0], record)
-        draw_prediction(prediction).savefig(paths[1], dpi=DPI)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from None
     return paths

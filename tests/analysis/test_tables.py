@@ -1,13 +1,17 @@
 """Tables from run records: hand-made records in, every number traceable to them; verdicts follow the protocol."""
 
+import ast
+import html
+import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mammo_lib.analysis import tables as results
-from mammo_lib.config import PROFILES, DataConfig, RunConfig
+from mammo_lib.config import PROFILES, ROOT, DataConfig, RunConfig
 from mammo_lib.errors import InputError
 from mammo_lib.runs.experiments import read_experiments
 from mammo_lib.runs.records import Run, write_json
@@ -199,3 +203,43 @@ def test_whether_two_scores_can_be_told_apart_is_said_from_the_reference():
     # The reference minus the other is the table's difference with its sign and its bounds exchanged.
     assert results.told_apart(table, "worse", "it") == "better than it, +0.120 (+0.030 to +0.200)"
     assert results.told_apart(table, "open", "it") == "not told apart from it, -0.010 (-0.050 to +0.030)"
+
+
+EVIL = "<img src=x onerror=alert(1)> $\\frac{1$ | `{role}` [a](b) {{ verdicts }} *b* _c_\n# d"
+
+
+def test_markup_in_a_cell_is_shown_and_not_obeyed():
+    table = pd.DataFrame({"name": [EVIL], "n": ["1"], "$x$": ["a|b"]})
+    markdown_it = pytest.importorskip("markdown_it")  # of the extra that builds the book
+    page = markdown_it.MarkdownIt("commonmark").enable("table").render(results.as_markdown(table))
+    shown = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page))).strip()
+    assert shown == f"name n $x$ {' '.join(EVIL.split())} 1 a|b"
+    assert set(re.findall(r"<(\w+)", page)) == {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_every_table_of_a_chapter_escapes_its_cells():
+    # Cells of the tables reach the book as HTML: a Styler escapes only where it is told to, in its last format.
+    unescaped = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and ".style" in source:
+                formats = [
+                    node
+                    for node in ast.walk(ast.parse(source))
+                    if isinstance(node, ast.Call) and "style" in _chain(node.func) and _chain(node.func)[0] == "format"
+                ]
+                n_stylers = sum(isinstance(n, ast.Attribute) and n.attr == "style" for n in ast.walk(ast.parse(source)))
+                escaped = sum(any(word.arg == "escape" for word in node.keywords) for node in formats)
+                if not (n_stylers == len(formats) == escaped):
+                    unescaped.append(f"{path.name}: {source}")
+    assert not unescaped, unescaped
+
+
+def _chain(node) -> list[str]:
+    """Return the names of a chain of attributes and calls, the last one first."""
+    names = []
+    while isinstance(node, (ast.Attribute, ast.Call)):
+        names += [node.attr] if isinstance(node, ast.Attribute) else []
+        node = node.value if isinstance(node, ast.Attribute) else node.func
+    return names

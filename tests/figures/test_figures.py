@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from mammo_lib import figures
 from mammo_lib.statistics import Confusion, Interval, delong_interval, reliability
@@ -162,3 +163,29 @@ def test_blocks_count_from_one_in_every_figure():
     assert ticks(cases.axes[-1]) == named
     assert [text.get_text() for text in legend.get_texts()] == named
     assert [tick.get_text() for tick in heatmap.get_yticklabels()] == named
+
+
+MATHEMATICS = r"P$\frac{1$"  # what matplotlib would try to typeset, and fail
+IMAGE = np.tile(np.linspace(0, 1, 20), (30, 1))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda name: figures.mammogram_grid([IMAGE], [name], name),
+        lambda name: figures.map_cases([IMAGE], [{"gate": IMAGE}], [name], name),
+        lambda name: figures.gate_view(IMAGE, None, "gate", None, {}, "whole CC", "", name),
+        lambda name: figures.prediction_sheet({("whole", "CC"): IMAGE}, {}, "", {}, 0.5, 0.5, [name, name, name], ""),
+        lambda name: figures.cohort_composition(COHORT.assign(density=name), "density", "density"),
+        lambda name: figures.malignant_shares(SHARES.assign(level=name)),
+        lambda name: figures.auc_intervals({name: Interval(0.7, 0.6, 0.8, 10)}),
+        lambda name: figures.subgroup_forest(SHARES.assign(level=name, malignant=1)),
+    ],
+)
+def test_names_from_data_are_drawn_as_they_stand(draw):
+    figure = draw(MATHEMATICS)
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if "frac" in text.get_text()]
+    assert texts
+    assert all(MATHEMATICS in text._preprocess_math(text.get_text())[0] for text in texts)
+    assert not any(text._preprocess_math(text.get_text())[1] for text in texts)

@@ -294,3 +294,35 @@ def test_the_command_wants_files_or_views_not_both(run, tmp_path):
         done = CliRunner().invoke(app, ["predict", *arguments, "--run", str(run.folder)])
         assert isinstance(done.exception, InputError)
         assert "give either images or folders, or one breast" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("patient", "name"), [("../evil", "_evil_LEFT"), ("12/345", "12_345_LEFT"), ("$x^{1$", "_x_1__LEFT")]
+)
+def test_a_patient_id_decides_no_path(run, collection, tmp_path, patient, name):
+    # No value of a tag is refused for its looks, and none leaves the output folder.
+    (tmp_path / "given").mkdir()
+    edited(collection, tmp_path / "given" / "a.dcm", PatientID=patient, ViewPosition="CC", ImageLaterality="L")
+    before = set(tmp_path.rglob("*"))
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["predict", str(tmp_path / "given"), "--run", str(run.folder), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert set(tmp_path.rglob("*")) - before == {out, out / f"{name}.json", out / f"{name}.png"}
+
+
+def test_a_prediction_of_another_breast_is_not_written_over(run, breasts, tmp_path):
+    (found,) = predict.predict_breasts(run, breasts[:1])
+    for name in ("a/b", "a/b"):  # the same breast again is welcome
+        found.record["breast"] = name
+        predict.write_prediction(found, tmp_path)
+    found.record["breast"] = "a:b"
+    with pytest.raises(InputError, match=r"a_b\.json: holds 'a/b', not 'a:b'"):
+        predict.write_prediction(found, tmp_path)
+
+
+def test_a_prediction_is_written_whole_or_not_at_all(run, breasts, tmp_path, monkeypatch):
+    (found,) = predict.predict_breasts(run, breasts[:1])
+    monkeypatch.setattr(predict, "draw_prediction", lambda prediction: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict.write_prediction(found, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
