@@ -22,7 +22,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.filereader import _read_file_meta_info, read_preamble
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
+from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, get_decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
@@ -292,15 +292,17 @@ def _to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarr
     with np.errstate(all="ignore"):
         if "ModalityLUTSequence" in dataset:
             low, high = _lut_range(dataset.ModalityLUTSequence[0])
-            stored = _inside(dataset.ModalityLUTSequence[0], stored)
-        pixels = apply_modality_lut(stored, dataset)
+            pixels = _look_up(dataset, dataset.ModalityLUTSequence[0], stored)
+        else:
+            pixels = apply_modality_lut(stored, dataset)
         if "ModalityLUTSequence" not in dataset and "RescaleSlope" in dataset:
             slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
             low, high = sorted((low * slope + intercept, high * slope + intercept))
         if "VOILUTSequence" in dataset:
             low, high = _lut_range(dataset.VOILUTSequence[0])
-            pixels = _inside(dataset.VOILUTSequence[0], pixels)
-        pixels = apply_voi_lut(pixels, dataset)
+            pixels = _look_up(dataset, dataset.VOILUTSequence[0], pixels)
+        elif "WindowCenter" in dataset:
+            pixels = apply_windowing(pixels, dataset)
         if abs(low) > EXACT:
             pixels, low, high = pixels - low, 0, high - low
         pixels = pixels.astype(np.float32)
@@ -342,10 +344,12 @@ def _fills_its_type(dataset: Dataset) -> bool:
     return dataset.BitsStored == dataset.BitsAllocated and not any(name in dataset for name in changes)
 
 
-def _inside(lut: Dataset, values: np.ndarray) -> np.ndarray:
-    """Return values as integers that a table has entries for; pydicom's own arithmetic overflows outside."""
+def _look_up(dataset: Dataset, lut: Dataset, values: np.ndarray) -> np.ndarray:
+    """Return what a table of either sort says for values, brought into it first: pydicom overflows outside."""
     n_entries, first = int(lut.LUTDescriptor[0]) or 2**16, int(lut.LUTDescriptor[1])
-    return np.clip(np.rint(values), first, first + n_entries - 1).astype(np.int64)
+    alone = Dataset()
+    alone.file_meta, alone.VOILUTSequence = dataset.file_meta, [lut]
+    return apply_voi(np.clip(np.rint(values), first, first + n_entries - 1).astype(np.int64), alone)
 
 
 def _lut_range(lut: Dataset) -> tuple[float, float]:

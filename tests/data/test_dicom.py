@@ -87,6 +87,13 @@ def test_an_empty_item_hides_no_full_one(path):
     np.testing.assert_allclose(read_image(path), 1 - PLAIN, atol=1e-5)
 
 
+def test_tables_of_either_sort_have_any_depth_and_are_looked_up_one_after_the_other(path):
+    write_dicom(path, STORED, **TWELVE, ModalityLUTSequence=[inverse_lut()], RescaleSlope=2, RescaleIntercept=5)
+    np.testing.assert_allclose(read_image(path), 1 - PLAIN, atol=1e-5)
+    write_dicom(path, STORED, **TWELVE, ModalityLUTSequence=[inverse_lut()], VOILUTSequence=[inverse_lut()])
+    np.testing.assert_allclose(read_image(path), PLAIN, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("tags", "name"),
     [
