@@ -615,7 +615,7 @@ def test_what_cannot_be_scored_is_named(name):
 FRAMED = {"evaluate_predictions", "subgroups", "over_seeds", "difference_over_seeds", "ensemble", "compare_predictions"}
 
 
-@pytest.mark.parametrize("name", set(SCORED) - FRAMED)
+@pytest.mark.parametrize("name", sorted(set(SCORED) - FRAMED))
 def test_lengths_that_differ_are_named(name):
     with pytest.raises(InputError, match=r"got shapes? \(5,\) and \(4,\)"):
         SCORED[name](np.array(GOOD[0]), np.array(GOOD[1][:4]))
