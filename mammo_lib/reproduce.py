@@ -271,6 +271,7 @@ def _shared_key(profile: Profile, data: Path | None, data_hash: dict | None) -> 
     switches = [profile.model_dump_json(), str(data), data_hash, os.environ.get(RETRAIN) == "1"]
     digest = hashlib.sha256(json.dumps(switches, sort_keys=True).encode())
     sources = [("mammo_lib", "*.py"), ("book", "*.json"), ("book", "*.csv"), ("book", "protocol.md")]
+    sources.append(("book/profiles", "*.yaml"))  # a chapter says how its profile differs from paper's
     if profile.phantom_breasts is None:
         sources.append(("results", "metrics.json"))
     for folder, pattern in sources:

@@ -61,6 +61,13 @@ def test_source_library_profile_and_data_each_make_a_notebook_stale(project):
     assert not reproduce.plan(SMOKE)[0].is_done
 
 
+def test_another_profile_makes_a_notebook_stale_since_chapters_compare_with_it(project):
+    reproduce.execute(reproduce.plan(SMOKE)[0], SMOKE)
+    (project / "book/profiles").mkdir()
+    (project / "book/profiles/paper.yaml").write_text("seeds: [0]")
+    assert not reproduce.plan(SMOKE)[0].is_done
+
+
 def test_a_failure_names_the_cell_and_keeps_the_old_page(project):
     reproduce.execute(reproduce.plan(SMOKE)[0], SMOKE)
     page = project / "book/notebooks/00_first.ipynb"
