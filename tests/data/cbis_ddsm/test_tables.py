@@ -60,24 +60,14 @@ def test_other_line_ends_and_na_spelling_are_the_same_table(table, copy):
     assert t.table_fingerprint(changed) != t.table_fingerprint(table)
 
 
-def damage_column(folder):
-    path = folder / "mass_case_description_test_set.csv"
-    path.write_text(path.read_text().replace("pathology", "diagnosis", 1))
+def written(kind, old, new):
+    """Return what writes ``new`` in place of the first ``old`` of a test table."""
 
+    def damage(folder):
+        path = folder / f"{kind}_case_description_test_set.csv"
+        path.write_text(path.read_text().replace(old, new, 1))
 
-def damage_value(folder):
-    path = folder / "mass_case_description_test_set.csv"
-    path.write_text(path.read_text().replace(",LEFT,", ",LINKS,", 1))
-
-
-def damage_number(folder):
-    path = folder / "calc_case_description_test_set.csv"
-    path.write_text(path.read_text().replace(",CC,1,", ",CC,one,", 1))
-
-
-def damage_share(folder):
-    path = folder / "mass_case_description_test_set.csv"
-    path.write_text(path.read_text().replace(",CC,1,", ",CC,1.5,", 1))
+    return damage
 
 
 def empty_patient(folder):
@@ -109,10 +99,22 @@ def strange_density(folder):
             r"mass_case_description_test_set\.csv: missing, while",
         ),
         (lambda f: [p.unlink() for p in f.glob("mass_*")], r"mass_case_description_train_set\.csv: missing"),
-        (damage_column, r"mass_case_description_test_set\.csv: column 'pathology' is missing"),
-        (damage_value, r"mass_case_.*row \d+: laterality must be one of LEFT, RIGHT, got 'LINKS'"),
-        (damage_number, r"calc_case_.*row \d+: abnormality_id must be a whole number, got 'one'"),
-        (damage_share, r"mass_case_.*row \d+: abnormality_id must be a whole number, got '1\.5'"),
+        (
+            written("mass", "pathology", "diagnosis"),
+            r"mass_case_description_test_set\.csv: column 'pathology' is missing",
+        ),
+        (
+            written("mass", ",LEFT,", ",LINKS,"),
+            r"mass_case_.*row \d+: laterality must be one of LEFT, RIGHT, got 'LINKS'",
+        ),
+        (
+            written("calc", ",CC,1,", ",CC,one,"),
+            r"calc_case_.*row \d+: abnormality_id must be a whole number, got 'one'",
+        ),
+        (
+            written("mass", ",CC,1,", ",CC,1.5,"),
+            r"mass_case_.*row \d+: abnormality_id must be a whole number, got '1\.5'",
+        ),
         (empty_patient, r"mass_case_.*row 2: 'patient_id' is empty"),
         (lambda f: (f / "mass_case_description_test_set.csv").write_text(""), r"mass_case_.*not a readable CSV"),
     ],
