@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..files import write_parquet
 from ..models import GatedConvMixer, MammoMamba, MammoMambaOutput, mean_log_odds
+from ..models.encoders import scatter
 from ..models.mammo_mamba import Overrides
 from ..models.seqmoe import gate_name
 from ..runs.records import Run
@@ -134,8 +135,7 @@ def _key(kind: str, stream: str, block: str) -> GateKey:
 
 def _per_view(tokens: Float[Tensor, "windows tokens"], present: Bool[Tensor, "batch views"]) -> Tensor:
     """Return every token of each view, (batch, views, tokens of the map); NaN where the view is missing."""
-    own = tokens.reshape(int(present.sum()), -1)
-    return own.new_full((*present.shape, own.shape[1]), torch.nan).index_put((present,), own)
+    return scatter(tokens.reshape(int(present.sum()), -1), present, torch.nan)
 
 
 def join(parts: Iterable[GateValues]) -> GateValues:

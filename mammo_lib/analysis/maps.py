@@ -30,7 +30,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ..data.boxes import Box
 from ..models import GatedConvMixer, log_odds
-from ..models.encoders import ViewEncoder
+from ..models.encoders import ViewEncoder, scatter
 from ..models.mambavision import Attention, Level, from_windows
 from ..models.seqmoe import SeqMoE, gate_name
 
@@ -137,10 +137,8 @@ def grad_cam(classifier: lightning.LightningModule, batch: dict) -> list[Spatial
             continue
         explainer = LayerGradCam(_scorer(classifier), classifier.model.encoders[stream].network.backbone.norm)
         cells = explainer.attribute(inputs, additional_forward_args=present, relu_attributions=True)
-        seen = batch["present"][stream]
-        values = cells.new_full((*seen.shape, *cells.shape[-2:]), torch.nan)
-        values[seen] = cells[:, 0]
-        maps += _by_view(classifier, "grad_cam", stream, "", values.detach(), 32)
+        values = scatter(cells[:, 0].detach(), batch["present"][stream], torch.nan)
+        maps += _by_view(classifier, "grad_cam", stream, "", values, 32)
     return maps
 
 
@@ -302,10 +300,8 @@ def _scattered(tokens: Tensor, window: int, stage: int, stream: str, batch: dict
     """Put the tokens of the views that exist where they belong: (batch, views, rows, columns)."""
     present, stride = batch["present"][stream], 2 ** (stage + 1)
     sides = [math.ceil(n / stride) for n in batch["images"][stream].shape[-2:]]
-    values = tokens.new_full((*present.shape, *sides), torch.nan)
     shape = torch.Size((int(present.sum()), 1, *sides))
-    values[present] = from_windows(tokens[..., None], window, shape)[:, 0]
-    return values
+    return scatter(from_windows(tokens[..., None], window, shape)[:, 0], present, torch.nan)
 
 
 def _by_view(classifier: lightning.LightningModule, kind: str, stream: str, block: str, values: Tensor, stride: int):

@@ -29,10 +29,7 @@ class Backbone:
 
     def builder(self) -> Callable:
         """Return the function that builds the encoder."""
-        if callable(self.build):
-            return self.build
-        module, _, function = self.build.partition(":")
-        return getattr(import_module(module), function)
+        return self.build if callable(self.build) else import_named(self.build)
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,12 @@ class Target:
     name: str
     column: str
     classes: tuple[str, ...]
+
+
+def import_named(name: str) -> Callable:
+    """Return the function that ``module:function`` names."""
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)
 
 
 BACKBONES: dict[str, Backbone] = {}

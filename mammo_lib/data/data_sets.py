@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from ..config import BUILD, Profile, closest
+from ..config.registry import import_named
 from ..errors import InputError
 from . import external
 from .cbis_ddsm import open_source, read_tables
@@ -48,9 +48,8 @@ def open_collection(profile: Profile, data: str | Path | None = None) -> Collect
         The profile needs real images and no folder was given, there is no such folder, or no data set of that name.
     """
     if ":" in profile.data_set:  # module:function, importable where mammo is called
-        module, _, function = profile.data_set.partition(":")
         try:
-            DATA_SETS[profile.data_set] = getattr(import_module(module), function)
+            DATA_SETS[profile.data_set] = import_named(profile.data_set)
         except (ImportError, AttributeError) as error:
             raise InputError(f"profile {profile.name!r}: data_set {profile.data_set!r}: {error}") from None
     if profile.data_set not in DATA_SETS:

@@ -41,7 +41,7 @@ class Located:
     status: str
     path: str = ""
     problem: str = ""
-    box: tuple[float, float, float, float] = NO_BOX
+    box: Box = NO_BOX
     aspect: float = 1.0
     derived: bool = False
 
@@ -85,7 +85,7 @@ def with_context(row, context: float | None):
     return SimpleNamespace(**(vars(row) | square))
 
 
-def film_box(row) -> tuple[float, float, float, float] | None:
+def film_box(row) -> Box | None:
     """Return a located crop's box in pixels of the film as read; None where the crop is a file of its own."""
     if math.isnan(row.x0):
         return None
@@ -96,10 +96,7 @@ def film_box(row) -> tuple[float, float, float, float] | None:
 def locate_each(cohort: pd.DataFrame, locate: Callable[..., Located]) -> pd.DataFrame:
     """Ask ``locate(row, view, stream)`` for every sample, view and stream of a cohort."""
     return as_frame(
-        locate(row, view, stream)
-        for row in cohort.itertuples(index=False)
-        for view in VIEWS
-        for stream in ("crop", "whole")
+        locate(row, view, stream) for row in cohort.itertuples(index=False) for view in VIEWS for stream in STREAMS
     )
 
 

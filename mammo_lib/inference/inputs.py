@@ -359,7 +359,7 @@ def _read_tags(path: Path) -> dict:
             "frames": int(header.get("NumberOfFrames") or 1),
             "samples": int(header.get("SamplesPerPixel") or 1),
         }
-        special = _special(header)
+        special = _special(header, frame)
     if special:
         raise InputError(f"{path}: {special}, no standard CC or MLO view; give the standard view")
     for what, tag in (("side", "laterality"), ("view", "view")):
@@ -404,9 +404,9 @@ def _values(code: Dataset) -> list[str]:
     return [_text(code.get(name)) for name in ("CodeValue", "LongCodeValue") if code.get(name)]
 
 
-def _special(header: Dataset) -> str:
+def _special(header: Dataset, frame: Dataset) -> str:
     """Say why an image is no standard view of a breast; empty where nothing says so."""
-    for code in (*(header.get("ViewCodeSequence") or ()), *(_frame(header).get("ViewCodeSequence") or ())):
+    for code in (*(header.get("ViewCodeSequence") or ()), *(frame.get("ViewCodeSequence") or ())):
         for modifier in code.get("ViewModifierCodeSequence") or ():
             meaning = _text(modifier.get("CodeMeaning"))
             return f"a view with the modifier {' '.join([*_values(modifier), meaning]).strip() or 'of no name'}"

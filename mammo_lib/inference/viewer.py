@@ -1,6 +1,6 @@
 """Look into a trained network, breast by breast: controls in JupyterLab, a picture where nobody can turn them.
 
-    from mammo_lib.viewer import explore
+    from mammo_lib.inference.viewer import explore
     explore(run, collection)
 
 Several runs whose gates differ in scope can be given at once. Where a notebook is executed without a person in front

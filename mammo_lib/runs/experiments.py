@@ -19,8 +19,7 @@ FROZEN = MATERIAL / "book" / "experiments.json"
 
 def read_experiments(profile: Profile, path: Path = FROZEN) -> dict[str, dict]:
     """Return the experiments of a profile: name -> ``question``, ``overrides``."""
-    experiments = _read(path)["experiments"]
-    return {name: one for name, one in experiments.items() if profile.name in one.get("profiles", [profile.name])}
+    return _of_profile(_read(path), profile)
 
 
 def read_groups(path: Path = FROZEN) -> dict[str, list[str]]:
@@ -36,7 +35,8 @@ def experiment_configs(profile: Profile, name: str, path: Path = FROZEN) -> list
     InputError
         The name is unknown, the profile does not run it, or its overrides make no valid config.
     """
-    experiments, content = read_experiments(profile, path), _read(path)
+    content = _read(path)
+    experiments = _of_profile(content, profile)
     groups = content.get("groups", {}) | {"all": list(experiments)}
     members = [one for one in groups.get(name, [name]) if one in experiments]
     if not members:
@@ -52,6 +52,11 @@ def experiment_configs(profile: Profile, name: str, path: Path = FROZEN) -> list
 def list_hash(profile: Profile) -> str:
     """Return the SHA-256 of the runs that the frozen list means under a profile: what a receipt vouches for."""
     return fingerprint([identity(config) for config in experiment_configs(profile, "all")])
+
+
+def _of_profile(content: dict, profile: Profile) -> dict[str, dict]:
+    experiments = content["experiments"]
+    return {name: one for name, one in experiments.items() if profile.name in one.get("profiles", [profile.name])}
 
 
 def _configs(profile: Profile, name: str, experiment: dict, path: Path) -> list[RunConfig]:

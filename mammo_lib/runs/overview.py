@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..config import Profile, fingerprint, identity
+from ..config import Profile
 from . import records
 from .experiments import experiment_configs, read_experiments
 from .records import Run, all_runs
@@ -17,7 +17,7 @@ def overview(profile: Profile) -> pd.DataFrame:
     ``seconds`` estimates what is left from the epochs of finished runs, of the same experiment where there is one; NaN
     where nothing is known.
     """
-    known = {fingerprint(identity(run.config)): run for home in _homes() for run in all_runs(home)}
+    known = {run.config.fingerprint: run for home in (records.FRESH, records.COMMITTED) for run in all_runs(home)}
     rows = []
     for name, experiment in read_experiments(profile).items():
         configs = experiment_configs(profile, name)
@@ -33,10 +33,6 @@ def overview(profile: Profile) -> pd.DataFrame:
     return table.assign(seconds=(left * table["each"].fillna(typical)).where(left > 0, 0.0)).drop(
         columns=["each", "is_baseline"]
     )
-
-
-def _homes():
-    return records.FRESH, records.COMMITTED
 
 
 def _seconds(run: Run) -> float:

@@ -27,7 +27,7 @@ from ..data.cohort import split_cohort
 from ..data.collection import Collection
 from ..data.loader import UNKNOWN, MammogramData
 from ..data.prepare import Prepared
-from ..models import MammoMambaOutput, build_model, mean_log_odds, score_passes
+from ..models import MammoMambaOutput, build_model, mean_log_odds, score, score_passes
 from ..models.mammo_mamba import without_weights
 from ..runs.records import Run, find_run, start_run
 from ..statistics import evaluate_predictions, fit_temperature, youden_threshold
@@ -62,8 +62,7 @@ class Classifier(lightning.LightningModule):
 
     def score(self, batch: dict, overrides=None) -> tuple[torch.Tensor, MammoMambaOutput]:
         """Return a batch's logits of malignancy, (batch,), and the output for the images as they are."""
-        passes = self.passes(batch, overrides)
-        return mean_log_odds(passes), passes[0]
+        return score(self.model, batch, flip_averaging=self.config.train.flip_averaging, overrides=overrides)
 
     def target(self, batch: dict) -> torch.Tensor:
         """Return the probabilities of benign and malignant to learn, (batch, 2): the label, mixed with the readers'."""

@@ -14,7 +14,7 @@ import pandas as pd
 from ...errors import InputError
 from ..folders import find_dicom
 from ..memo import remember
-from ..views import CROP_MARGIN, VIEWS, Box, ImageSource, Located, as_frame, is_binary, locate_each, mask_box
+from ..views import CROP_MARGIN, STREAMS, VIEWS, Box, ImageSource, Located, as_frame, is_binary, locate_each, mask_box
 from .series import KAGGLE_TABLE, describe_layouts, index_dicom, index_kaggle
 
 FILM_SIZED = 0.8  # a file with this share of its film's pixels is a mask: the largest official crops have half of them
@@ -110,7 +110,7 @@ class SeriesSource:
         whole = getattr(row, f"whole_{view}")
         names = (row.sample_id, row.breast_id, view)
         if pd.isna(whole):
-            return [Located(*names, stream, "absent") for stream in ("crop", "whole")]
+            return [Located(*names, stream, "absent") for stream in STREAMS]
         film = self._film(whole)
         pairs = zip(getattr(row, f"crops_{view}"), getattr(row, f"masks_{view}"), strict=True)
         lesions = [self._crop(names, film, *pair) for pair in pairs]
