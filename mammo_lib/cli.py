@@ -16,6 +16,7 @@ from .config import (
     Definition,
     Profile,
     RunConfig,
+    as_repeats,
     as_yaml,
     get_profile,
     load_config,
@@ -106,6 +107,10 @@ def run(
     experiment: ExperimentOption = None,
     changes: SetOption = None,
     seed: SeedOption = None,
+    cv: Annotated[
+        int | None,
+        typer.Option("--cv", min=1, max=100, help="cross-validate instead: this many repeats, every fold in its turn"),
+    ] = None,
     profile: ProfileOption = None,
     data: DataOption = None,
     allow_missing: AllowMissing = False,
@@ -118,6 +123,7 @@ def run(
     """
     chosen = _profile(profile, data, allow_missing)
     configs = _configs(chosen, config, experiment, changes or [], seed)
+    configs = as_repeats(configs, cv) if cv else configs
     # What is wrong with the arguments is said before the seconds that torch takes to import.
     from .data.data_sets import open_collection
     from .runs.sweep import run_sweep
@@ -172,7 +178,7 @@ def list_runs(profile: ProfileOption = None) -> None:
         left = "" if row.seconds == 0 else "unknown" if row.seconds != row.seconds else f"{row.seconds / 60:.0f} min"
         experiments.add_row(row.experiment, row.question, f"{row.finished} of {row.runs}", left)
     groups = Table("group", "experiments", box=None, pad_edge=False)
-    for name, members in read_groups().items():
+    for name, members in read_groups(chosen).items():
         groups.add_row(name, ", ".join(members))
     for part in (profiles, f"\n[bold]profile {chosen.name}[/]", experiments, "", groups):
         console.print(part)
@@ -424,13 +430,13 @@ def _echo_outcome(outcome, number: int, total: int) -> None:
     from tqdm import tqdm
 
     if total == 1 and outcome.run:
-        return _echo_metrics(outcome.run, "validation")
+        return _echo_metrics(outcome.run, next(iter(outcome.run.metrics)))
     name = f"[{number}/{total}] {outcome.config.experiment}, seed {outcome.config.seed}"
     if outcome.error:
         return tqdm.write(f"{name}: FAILED: {outcome.error}", file=sys.stderr)
     took = "finished before" if outcome.was_finished else f"{outcome.seconds:.0f} s"
-    auc = outcome.run.metrics["validation"]["auc"]["value"]
-    tqdm.write(f"{name}: validation auc {auc:.3f}, {took}", file=sys.stdout)
+    split, metrics = next(iter(outcome.run.metrics.items()))
+    tqdm.write(f"{name}: {split.replace('_', '-')} auc {metrics['auc']['value']:.3f}, {took}", file=sys.stdout)
 
 
 def _echo_failures(failures: list, total: int) -> None:

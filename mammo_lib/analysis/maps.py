@@ -94,9 +94,10 @@ def forward_maps(classifier: lightning.LightningModule, batch: dict) -> list[Spa
         for (stream, stage, block), x in inputs.items():
             kind, tokens = _token_values(mixers[stream, stage, block], x)
             if kind:
-                window = _levels(model.encoders[stream])[stage - 1].window
-                values = _scattered(tokens, window, stage, stream, batch)
-                maps += _by_view(classifier, kind, stream, block, values, 2 ** (stage + 1))
+                encoder = model.encoders[stream]
+                window, stride = _levels(encoder)[stage - 1].window, encoder.strides[stage - 1]
+                values = _scattered(tokens, window, stride, stream, batch)
+                maps += _by_view(classifier, kind, stream, block, values, stride)
     return maps
 
 
@@ -138,7 +139,7 @@ def grad_cam(classifier: lightning.LightningModule, batch: dict) -> list[Spatial
         explainer = LayerGradCam(_scorer(classifier), classifier.model.encoders[stream].network.backbone.norm)
         cells = explainer.attribute(inputs, additional_forward_args=present, relu_attributions=True)
         values = scatter(cells[:, 0].detach(), batch["present"][stream], torch.nan)
-        maps += _by_view(classifier, "grad_cam", stream, "", values, 32)
+        maps += _by_view(classifier, "grad_cam", stream, "", values, classifier.model.encoders[stream].strides[-1])
     return maps
 
 
@@ -278,13 +279,13 @@ def _levels(encoder: ViewEncoder) -> Sequence[Level]:
 def _seqmoe_maps(classifier: lightning.LightningModule, gates: dict, batch: dict) -> list[SpatialMap]:
     maps = []
     for stream, blocks in gates.items():
-        levels = _levels(classifier.model.encoders[stream])
+        encoder = classifier.model.encoders[stream]
         for block, values in blocks.items():
             if values.ndim < 4:  # one number per image has no place
                 continue
             stage = int(block.removeprefix("stage")[0])
             is_token = getattr(classifier.config.model.gate, "scope", "image") == "token"
-            stride = 2 ** (stage + 1) * (1 if is_token else levels[stage - 1].window)
+            stride = encoder.strides[stage - 1] * (1 if is_token else _levels(encoder)[stage - 1].window)
             maps += _by_view(classifier, "gate", stream, block, values, stride)
     return maps
 
@@ -296,9 +297,9 @@ def _token_values(mixer: nn.Module, x: Tensor) -> tuple[str, Tensor | None]:
     return ("attention", attention_received(mixer, x)) if isinstance(mixer, Attention) else ("", None)
 
 
-def _scattered(tokens: Tensor, window: int, stage: int, stream: str, batch: dict) -> Tensor:
+def _scattered(tokens: Tensor, window: int, stride: int, stream: str, batch: dict) -> Tensor:
     """Put the tokens of the views that exist where they belong: (batch, views, rows, columns)."""
-    present, stride = batch["present"][stream], 2 ** (stage + 1)
+    present = batch["present"][stream]
     sides = [math.ceil(n / stride) for n in batch["images"][stream].shape[-2:]]
     shape = torch.Size((int(present.sum()), 1, *sides))
     return scatter(from_windows(tokens[..., None], window, shape)[:, 0], present, torch.nan)

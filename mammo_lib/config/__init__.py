@@ -1,6 +1,6 @@
 """Settings: what a run is, which runs are the same, profiles, and where the project lies."""
 
-from .edit import as_yaml, closest, describe, load_config, merged, read_mapping, with_changes
+from .edit import as_repeats, as_yaml, closest, describe, load_config, merged, read_mapping, with_changes
 from .identity import fingerprint, identity
 from .paths import BUILD, MATERIAL, ROOT, find_material, find_root
 from .profiles import ALLOW_MISSING, Profile, get_profile, profile_names
@@ -11,9 +11,9 @@ RETRAIN = "MAMMO_RETRAIN"  # set to 1: committed records do not count, so their 
 
 __all__ = [
     "ALLOW_MISSING", "BACKBONES", "BUILD", "MATERIAL", "RETRAIN", "ROOT", "TARGETS", "Backbone", "DataConfig",
-    "Definition", "LearnedGate", "ModelConfig", "Profile", "RunConfig", "Target", "TrainConfig", "as_yaml", "closest",
-    "describe", "find_material", "find_root", "fingerprint", "get_profile", "identity", "load_config", "merged",
-    "profile_names", "read_mapping", "register_backbone", "register_target", "with_changes",
+    "Definition", "LearnedGate", "ModelConfig", "Profile", "RunConfig", "Target", "TrainConfig", "as_repeats",
+    "as_yaml", "closest", "describe", "find_material", "find_root", "fingerprint", "get_profile", "identity",
+    "load_config", "merged", "profile_names", "read_mapping", "register_backbone", "register_target", "with_changes",
 ]  # fmt: skip
 
 

@@ -54,6 +54,22 @@ def read_mapping(path: Path) -> dict:
     return content
 
 
+def as_repeats(configs: Iterable[RunConfig], repeats: int) -> list[RunConfig]:
+    """Return the configs as repeated cross-validation: every fold in its turn, one repeat per seed, 0 and up.
+
+    The weights of the last epoch are kept, since choosing an epoch would look at the breasts that are held out.
+
+    >>> [config.seed for config in as_repeats([RunConfig(seed=7)], 2)]
+    [0, 1]
+    """
+    changes = ("data.fold=each", "train.keep=last")
+    different = dict.fromkeys(config.model_copy(update={"seed": 0}) for config in configs)
+    return [
+        with_changes(config.model_copy(update={"seed": repeat}), changes)
+        for config in different for repeat in range(repeats)
+    ]  # fmt: skip
+
+
 def with_changes(config: RunConfig, changes: Iterable[str]) -> RunConfig:
     """Return a config with fields changed, each written ``train.epochs=3``; values are YAML.
 

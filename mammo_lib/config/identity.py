@@ -32,11 +32,14 @@ NEUTRAL: dict[str, object] = {
     "model.views": ["CC", "MLO"],
     "model.mixer": "selective",
     "model.token_blocks": "hybrid",
+    "model.mlp_ratio": 4.0,
+    "model.frozen_stride": 16,
     "model.gate.kind": "learned",
     "model.gate.stages": "3+4",
     "model.gate.blocks": "all",
     "model.gate.scope": "image",
     "model.gate.bias": 2.0,
+    "model.gate.binary": False,
     "model.weights": None,
     "model.stem": "repeat",
     "model.freeze": "auto",
@@ -58,6 +61,8 @@ NEUTRAL: dict[str, object] = {
     "train.gradient_clip": None,
     "train.ema_decay": None,
     "train.augment": 1.0,
+    "train.frozen_cache": None,
+    "train.keep": "best",
     "train.patience": 10,
     "train.precision": "32-true",
     "train.devices": 1,
@@ -104,11 +109,15 @@ def _cannot_matter(config: RunConfig, fields: dict) -> Iterator[str]:
         yield "model.fusion"
     if len(model.views) == 1:
         yield "model.view_fusion"
-    if model.token_blocks == "attention":
+    if model.token_blocks in ("attention", "none"):
         yield "model.mixer"
+    if model.token_blocks == "none":
+        yield "model.mlp_ratio"
     if model.freeze == ("stages12" if model.is_pretrained else "none"):  # as 'auto' has it
         yield "model.freeze"
     if not model.is_pretrained:
         yield "train.encoder_rate"
-    if not train.flip_averaging:
+    if not train.flip_averaging or train.keep == "last":
         yield "train.best_epoch"
+    if train.keep == "last":
+        yield "train.patience"

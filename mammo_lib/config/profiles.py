@@ -24,6 +24,7 @@ class Profile(Frozen):
     data_set: str = Field("cbis-ddsm", description="how the data are read: a name in mammo_lib.data.data_sets")
     phantom_breasts: int | None = Field(None, ge=12, description="breasts of the generated phantom; none: your data")
     phantom_seed: int = Field(0, ge=0)
+    experiments: str = Field("experiments.json", description="the list of its experiments, a file in book/")
     run: RunConfig = RunConfig()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
 
@@ -34,7 +35,7 @@ class Profile(Frozen):
 
 def profile_names() -> list[str]:
     """Return the names of the profiles that come with the project: the quick one first, the paper's last."""
-    order = {"smoke": 0, "mirror": 1, "paper": 9}
+    order = {"smoke": 0, "mirror": 1, "mirror-cv": 2, "paper": 9}
     return sorted((path.stem for path in PROFILES.glob("*.yaml")), key=lambda name: (order.get(name, 5), name))
 
 

@@ -67,7 +67,7 @@ for _name in ("nano", "T", "T2", "S", "B", "L", "L2", "L3"):
     )
 # MambaVision's stages 3 and 4 on the frozen ImageNet stages of EfficientNet-Lite0: ours, see models/lite.py.
 register_backbone(
-    Backbone("lite", "mammo_lib.models.encoders:build_lite", (), ("patch_embed.features",), has_weights=True)
+    Backbone("lite", "mammo_lib.models.encoders:build_lite", (), ("patch_embed",), has_weights=True)
 )  # fmt: skip
 _TIMM = "mammo_lib.models.encoders:build_timm"
 for _name, _stem, _stages, _patch in (

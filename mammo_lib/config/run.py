@@ -51,8 +51,12 @@ class DataConfig(Frozen):
         False, description="leave out views whose files are missing or cannot be decoded, instead of refusing to start"
     )
     n_folds: int = Field(5, ge=2, le=20, description="patient-level folds of the training breasts (our assumption)")
-    fold: int = Field(0, ge=0, description="the fold that validates (our assumption)")
-    fold_seed: int = Field(0, ge=0, description="seed of the fold assignment (our assumption)")
+    fold: Annotated[int, Field(ge=0)] | Literal["each"] = Field(
+        0, description="the fold that validates, or 'each': cross-validation, every fold in its turn (our assumption)"
+    )
+    fold_seed: int = Field(
+        0, ge=0, description="seed of the fold assignment; cross-validation adds the run's seed (our assumption)"
+    )
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -63,7 +67,7 @@ class DataConfig(Frozen):
     @classmethod
     def _fold_exists(cls, fold, info):
         n_folds = info.data.get("n_folds")
-        if n_folds is not None and fold >= n_folds:
+        if n_folds is not None and fold != "each" and fold >= n_folds:
             raise ValueError(f"fold must lie in [0, n_folds={n_folds}), got {fold}")
         return fold
 
@@ -98,6 +102,11 @@ class LearnedGate(Frozen):
         "image", description="what one gate value is for (paper: a mean-pooled scalar, called spatial routing)"
     )
     bias: float = Field(2.0, description="initial bias of the gates; sigmoid(2) = 0.88 (our assumption)")
+    binary: bool = Field(
+        False,
+        description="round each gate to 0 or 1; the gradient passes as if it were not rounded (the paper also says "
+        "'learned binary gating')",
+    )
 
 
 Gate = Annotated[NoGate | SetGate | LearnedGate, Field(discriminator="kind")]
@@ -119,8 +128,17 @@ class ModelConfig(Frozen):
         "selective",
         description="the paper says both: an input-dependent scan, or a fixed kernel and a gate",
     )
-    token_blocks: Literal["hybrid", "ssm", "attention"] = Field(
-        "hybrid", description="what stages 3 and 4 mix tokens with (paper: state-space mixers, then attention)"
+    token_blocks: Literal["hybrid", "ssm", "attention", "none"] = Field(
+        "hybrid",
+        description="what stages 3 and 4 mix tokens with; none: they hold no blocks (paper: state-space mixers, then "
+        "attention)",
+    )
+    mlp_ratio: float = Field(
+        4.0, gt=0, le=16,
+        description="hidden over own width of the perceptron in a token block; another value matches parameters",
+    )  # fmt: skip
+    frozen_stride: Literal[8, 16, 32] = Field(
+        16, description="pixels per token of stage 3 with backbone 'lite': where its frozen ImageNet stages end"
     )
     gate: Gate = Field(
         LearnedGate(),
@@ -208,7 +226,7 @@ class ModelConfig(Frozen):
                 "take 'stages12' or 'auto'"
             )
         if not self.encoder.is_mambavision:
-            own = {"mixer": "selective", "token_blocks": "hybrid", "stem": "repeat"}
+            own = {"mixer": "selective", "token_blocks": "hybrid", "mlp_ratio": 4.0, "stem": "repeat"}
             given = {field: getattr(self, field) for field in own} | {"gate": self.gate.kind}
             for field, value in (own | {"gate": "none"}).items():
                 if given[field] != value:
@@ -216,6 +234,12 @@ class ModelConfig(Frozen):
                         f"{field}={given[field]!r} is a switch of MambaVision: with backbone={self.backbone!r} set "
                         f"{field} to {value!r}"
                     )
+        if self.frozen_stride != 16 and not self.encoder.has_weights:
+            raise ValueError(
+                f"frozen_stride={self.frozen_stride} is a switch of 'lite': with {self.backbone!r} set it to 16"
+            )
+        if self.gate.kind != "none" and self.token_blocks == "none":
+            raise ValueError("token_blocks='none' leaves no block to gate: set gate='none'")
         if self.gate.kind != "none" and self.gate.blocks == "mixer" and self.token_blocks == "attention":
             raise ValueError("gate.blocks='mixer' gates nothing where token_blocks='attention': set gate='none'")
         return self
@@ -259,9 +283,20 @@ class TrainConfig(Frozen):
         description="strength of a random flip, rotation, shift, zoom and contrast, drawn per view; 0: none, 1: "
         "10 degrees, 8 % shift, 10 % zoom, 20 % contrast (our assumption)",
     )  # fmt: skip
-    patience: int = Field(
-        10, ge=1, description="epochs without a better validation AUC before stopping (our assumption)"
+    frozen_cache: int | None = Field(
+        None, ge=1, le=64,
+        description="draw training views from this many augmented variants, of which the output of the frozen first "
+        "part is computed once and kept on disk; none: augment and compute afresh each time (not in the paper)",
+    )  # fmt: skip
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="the weights that a run keeps: of the epoch with the best validation AUC, or of the last epoch, "
+        "which looks at no validation breast",
     )
+    patience: int = Field(
+        10, ge=1, description="epochs without a better validation AUC before stopping; not with keep='last' "
+        "(our assumption)",
+    )  # fmt: skip
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="Lightning precision")
     devices: int = Field(1, ge=1, description="processes; each on a GPU of its own where there are GPUs")
 

@@ -103,6 +103,8 @@ def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFra
     Folds are those of the cohort proper: extra breasts move nobody, only train, and only where their patient does not
     validate.
     """
+    if data.fold == "each":
+        raise ValueError("data.fold='each' is a cross-validation: split the cohort of one of its folds")
     proper = cohort[~cohort["is_extra"]]
     validation = proper[assign_folds(proper, data.n_folds, data.fold_seed) == data.fold]
     train = cohort[~cohort["patient_id"].isin(validation["patient_id"])]

@@ -3,12 +3,13 @@
 A batch is ``{"images": {stream: float32 (batch, views, 1, height, width) in [0, 1]}, "present": {stream: bool
 (batch, views)}, "label": int64 (batch,), "targets": {name: int64 (batch,)}, "row": int64 (batch,)}``. ``row`` is the
 breast's position in its split's cohort; a target that is not known of a breast is ``UNKNOWN``. A view that a breast
-lacks is zeros with ``present`` False.
+lacks is zeros with ``present`` False. With a cache of frozen parts ``images`` gives way to ``maps`` and, for scoring,
+``turned_maps``: {stream: float32 (batch, views, dim, rows, columns)} of the images and of the same upside down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import lightning
 import numpy as np
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..config import TARGETS, DataConfig, TrainConfig
 from ..errors import InputError
 from .cohort import split_cohort
+from .frozen_maps import CLEAN, TURNED, FrozenMaps
 from .prepare import Prepared, load_pixels
 
 UNKNOWN = -1  # a target's class where the tables do not say it; no loss is taken there
@@ -29,9 +31,9 @@ class BreastDataset(Dataset):
 
     def __init__(
         self, prepared: Prepared, cohort: pd.DataFrame, targets: Sequence[str] = ("malignancy",), *,
-        augment: float = 0.0, seed: int = 0,
+        augment: float = 0.0, seed: int = 0, maps: Mapping[str, FrozenMaps] | None = None,
     ):  # fmt: skip
-        self.prepared, self.cohort, self.seed = prepared, cohort, seed
+        self.prepared, self.cohort, self.seed, self.maps = prepared, cohort, seed, maps
         index = prepared.index
         views = zip(index["sample_id"], index["view"], index["stream"], strict=True)
         self.keys = dict(zip(views, index["key"], strict=True))
@@ -47,15 +49,30 @@ class BreastDataset(Dataset):
             stream: [self.keys.get((sample, view, stream)) for view in self.prepared.views]
             for stream in self.prepared.streams
         }
-        images = {stream: torch.stack([self._load(key) for key in views]) for stream, views in keys.items()}
-        if self.augmentation is not None:
-            images = self._augment(images, row)
         return {
-            "images": images,
+            **(self._images(keys, row) if self.maps is None else self._maps(keys, row)),
             "present": {stream: torch.tensor([key is not None for key in views]) for stream, views in keys.items()},
             "label": torch.tensor(int(self.cohort["label"].iloc[row])),
             "targets": {name: torch.tensor(classes[row]) for name, classes in self.targets.items()},
             "row": torch.tensor(row),
+        }
+
+    def _images(self, keys: dict[str, list[str | None]], row: int) -> dict:
+        images = {stream: torch.stack([self._load(key) for key in views]) for stream, views in keys.items()}
+        return {"images": images if self.augmentation is None else self._augment(images, row)}
+
+    def _maps(self, keys: dict[str, list[str | None]], row: int) -> dict:
+        """Return the cached maps: of a variant drawn per view in training, else of the image and of it turned."""
+        rng = np.random.default_rng([self.seed, row])
+        read = {stream: self.maps[stream].read for stream in keys}
+        if self.augmentation is not None:
+            return {"maps": {
+                stream: torch.stack([read[stream](key, self.maps[stream].draw(rng)) for key in views])
+                for stream, views in keys.items()
+            }}  # fmt: skip
+        return {
+            name: {stream: torch.stack([read[stream](key, variant) for key in views]) for stream, views in keys.items()}
+            for name, variant in (("maps", CLEAN), ("turned_maps", TURNED))
         }
 
     def _load(self, key: str | None) -> torch.Tensor:
@@ -119,10 +136,10 @@ class MammogramData(lightning.LightningDataModule):
 
     def __init__(
         self, prepared: Prepared, data: DataConfig, train: TrainConfig, targets: Sequence[str] = ("malignancy",),
-        seed: int = 0,
+        seed: int = 0, maps: Mapping[str, FrozenMaps] | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.prepared, self.train, self.targets, self.seed = prepared, train, targets, seed
+        self.prepared, self.train, self.targets, self.seed, self.maps = prepared, train, targets, seed, maps
         self.cohorts = split_cohort(data, prepared.cohort)
         if (n_train := len(self.cohorts["train"])) < train.batch_size:
             raise InputError(f"train.batch_size={train.batch_size} exceeds the {n_train} training breasts: lower it")
@@ -136,13 +153,14 @@ class MammogramData(lightning.LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
         dataset = BreastDataset(
-            self.prepared, self.cohort("train"), self.targets, augment=self.train.augment, seed=seed
+            self.prepared, self.cohort("train"), self.targets, augment=self.train.augment, seed=seed, maps=self.maps
         )
         return _loader(dataset, self.train, sampler=SeededShuffle(len(dataset), seed), drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in cohort order."""
-        return _loader(BreastDataset(self.prepared, self.cohort("validation"), self.targets), self.train)
+        dataset = BreastDataset(self.prepared, self.cohort("validation"), self.targets, maps=self.maps)
+        return _loader(dataset, self.train)
 
 
 def test_loader(prepared: Prepared, train: TrainConfig) -> DataLoader:

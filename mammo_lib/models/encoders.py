@@ -23,14 +23,16 @@ class ViewEncoder(nn.Module):
     """One network for all views of a stream; only views that exist pass through it.
 
     ``frozen`` parts keep their weights, and their batch statistics stay as they are, also after ``.train()``.
+    ``strides``: pixels per position of the four stages' maps; the third is also that of the frozen part's output.
     """
 
     def __init__(
         self, network: SeqMoE | TimmEncoder, *, is_folded: bool = False, frozen: tuple[str, ...] = (),
         mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD,
+        strides: tuple[int, ...] = STRIDES,
     ):  # fmt: skip
         super().__init__()
-        self.network, self.is_folded = network, is_folded
+        self.network, self.is_folded, self.strides = network, is_folded, strides
         self.frozen = tuple(f"backbone.{name}" for name in frozen)
         for name in self.frozen:
             network.get_submodule(name).requires_grad_(False)
@@ -42,6 +44,17 @@ class ViewEncoder(nn.Module):
         """Width of a view's embedding."""
         return self.network.num_features
 
+    @property
+    def n_frozen(self) -> int:
+        """How many of the network's steps, from its front, hold no weight that learns."""
+        steps = getattr(self.network, "steps", [])  # a network without them cannot be entered midway
+        learns = [any(p.requires_grad for p in step.parameters()) for step in steps]
+        return [*learns, True].index(True)
+
+    def first_part(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, "n dim rows columns"]:
+        """Return what the frozen steps at the front make of grey images in [0, 1]."""
+        return self.network.first_steps(self._normalised(images), self.n_frozen)
+
     def train(self, mode: bool = True) -> ViewEncoder:
         """Switch to training, frozen parts excepted."""
         super().train(mode)
@@ -50,27 +63,32 @@ class ViewEncoder(nn.Module):
         return self
 
     def forward(
-        self, images: Float[Tensor, "batch views 1 height width"], present: Bool[Tensor, "batch views"],
-        overrides: Mapping[str, Tensor] | None = None,
+        self, images: Float[Tensor, "batch views dim height width"], present: Bool[Tensor, "batch views"],
+        overrides: Mapping[str, Tensor] | None = None, *, are_maps: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """Embed each view, (batch, views, features), and return its gates; ``overrides`` replaces gates, by block.
 
-        A missing view is zeros, whatever its pixels hold, and stays out of the batch statistics.
+        A missing view is zeros, whatever its pixels hold, and stays out of the batch statistics. ``are_maps``: the
+        images are what :meth:`first_part` made of them.
         """
         # BatchNorm cannot learn from an empty batch; in evaluation it passes, and the gates keep their shapes.
         if self.training and not present.any():
             return self._nothing(images.new_zeros(*present.shape, self.num_features)), {}
-        seen = images[present]
-        if not self.is_folded:
-            seen = (seen - self.mean) / self.std  # the grey channel broadcasts to three
+        seen = images[present] if are_maps else self._normalised(images[present])
+        options = {"start": self.n_frozen} if are_maps else {}
         forced = {name: values[present] for name, values in (overrides or {}).items()}
         # The last stage of one small image holds one number per channel, of which there are no batch statistics.
-        is_single = self.training and len(seen) == 1 and max(seen.shape[-2:]) <= STRIDES[-1]
+        is_small = max(seen.shape[-2:]) <= self.strides[-1] // (self.strides[2] if are_maps else 1)
+        is_single = self.training and len(seen) == 1 and is_small
         with held_statistics(self) if is_single else nullcontext():
-            embedded, gates = self.network(seen, forced) if forced else self.network(seen)
+            embedded, gates = self.network(seen, forced, **options) if forced else self.network(seen, **options)
         return scatter(embedded, present, 0.0), {
             name: scatter(gate, present, torch.nan) for name, gate in gates.items()
         }
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """Give grey images the mean and deviation that the weights expect; the channel broadcasts to three."""
+        return images if self.is_folded else (images - self.mean) / self.std
 
     def _nothing(self, zeros: Tensor) -> Tensor:
         """Return zeros that depend on every parameter, with gradient 0: processes that share a run all need one."""
@@ -107,7 +125,9 @@ def build_mambavision(config: RunConfig) -> ViewEncoder:
 
 def build_lite(config: RunConfig) -> ViewEncoder:
     """Build MambaVision's stages 3 and 4 under SeqMoE's gates on EfficientNet-Lite0's frozen ImageNet stages."""
-    return ViewEncoder(_gated(on_imagenet_stages(_new_mambavision(config)), config), frozen=frozen_parts(config))
+    stride = config.model.frozen_stride
+    backbone = on_imagenet_stages(_new_mambavision(config), stride)
+    return ViewEncoder(_gated(backbone, config), frozen=frozen_parts(config), strides=_strides(config))
 
 
 def build_timm(config: RunConfig) -> ViewEncoder:
@@ -117,7 +137,8 @@ def build_timm(config: RunConfig) -> ViewEncoder:
         model.backbone, config.data.image_size, drop_path=config.train.drop_path,
         weights=model.weights and find_checkpoint(model.backbone, model.weights),
     )  # fmt: skip
-    return ViewEncoder(network, frozen=frozen_parts(config), mean=network.mean, std=network.std)
+    frozen = frozen_parts(config)
+    return ViewEncoder(network, frozen=frozen, mean=network.mean, std=network.std, strides=(4, 8, 8, 32))
 
 
 def frozen_parts(config: RunConfig) -> tuple[str, ...]:
@@ -127,7 +148,7 @@ def frozen_parts(config: RunConfig) -> tuple[str, ...]:
     return parts[config.model.frozen_part]
 
 
-def fitting_windows(backbone: str, image_size: tuple[int, int]) -> tuple[int, ...]:
+def fitting_windows(backbone: str, image_size: tuple[int, int], strides: tuple[int, ...] = STRIDES) -> tuple[int, ...]:
     """Return the variant's windows, no larger than a map's longer side: padding would be scanned and attended to.
 
     The shorter side of a map may be padded; a window of its size would cut the longer side into narrow strips.
@@ -136,14 +157,21 @@ def fitting_windows(backbone: str, image_size: tuple[int, int]) -> tuple[int, ..
     (8, 8, 6, 3)
     """
     windows = VARIANTS[backbone].windows
-    return tuple(min(w, -(-max(image_size) // stride)) for w, stride in zip(windows, STRIDES, strict=True))
+    return tuple(min(w, -(-max(image_size) // stride)) for w, stride in zip(windows, strides, strict=True))
+
+
+def _strides(config: RunConfig) -> tuple[int, ...]:
+    """Return the pixels per position of the four stages' maps."""
+    third = config.model.frozen_stride if config.model.encoder.has_weights else STRIDES[2]
+    return (*STRIDES[:2], third, 2 * third)
 
 
 def _new_mambavision(config: RunConfig) -> MambaVision:
     model = config.model
     return create_mambavision(
         model.backbone, num_classes=0, drop_path=config.train.drop_path, mixer=model.mixer,
-        token_blocks=model.token_blocks, window_sizes=fitting_windows(model.backbone, config.data.image_size),
+        token_blocks=model.token_blocks, mlp_ratio=model.mlp_ratio,
+        window_sizes=fitting_windows(model.backbone, config.data.image_size, _strides(config)),
     )  # fmt: skip
 
 
@@ -151,7 +179,7 @@ def _gated(backbone: MambaVision, config: RunConfig) -> SeqMoE:
     gate = config.model.gate
     if gate.kind == "none":
         return SeqMoE(backbone, stages=())
-    learned = {"scope": gate.scope, "bias": gate.bias} if gate.kind == "learned" else {}
+    learned = gate.model_dump(include={"scope", "bias", "binary"})
     return SeqMoE(
         backbone, kind=gate.kind, stages=tuple(map(int, gate.stages.split("+"))), mixers_only=gate.blocks == "mixer",
         **learned,

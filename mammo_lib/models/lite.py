@@ -2,8 +2,8 @@
 
 The paper freezes stages 1 and 2 of a MambaVision that was trained on ImageNet and puts SecMamba blocks into stages 3
 and 4. Its checkpoint has to be downloaded. A package carries EfficientNet-Lite0's weights (Apache-2.0), so ``lite``
-is the same arrangement on a machine without a network: convolutions that know ImageNet up to stride 16, kept as they
-are, one linear map to the width of stage 3, then MambaVision's stages 3 and 4, new.
+is the same arrangement on a machine without a network: convolutions that know ImageNet up to stride 16 (or 8, or 32),
+kept as they are, one linear map to the width of stage 3, then MambaVision's stages 3 and 4, new.
 """
 
 from __future__ import annotations
@@ -19,29 +19,20 @@ from ..errors import InputError
 from .mambavision import Level, MambaVision
 from .weights import IMAGENET_MEAN, IMAGENET_STD
 
-LAST_BLOCK = 10  # the last of Lite0's 16 blocks at stride 16
-WIDTH = 112  # channels there
+LAST_BLOCK = {8: 4, 16: 10, 32: 15}  # of Lite0's 16 blocks, by stride
+WIDTH = {8: 40, 16: 112, 32: 320}  # channels there
 
 
-class ImageNetStages(nn.Module):
-    """Lite0 up to stride 16, then a linear map per position."""
+def on_imagenet_stages(backbone: MambaVision, stride: int = 16) -> MambaVision:
+    """Put Lite0's stages, in place, where a network without blocks in stages 1 and 2 has its stem and these stages.
 
-    def __init__(self, width: int):
-        super().__init__()
-        self.features = imagenet_stages(load_lite0())
-        self.project = nn.Sequential(nn.Conv2d(WIDTH, width, 1, bias=False), nn.BatchNorm2d(width))
-
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch width rows columns"]:
-        """Map normalised images to stride 16."""
-        return self.project(self.features(x))
-
-
-def on_imagenet_stages(backbone: MambaVision) -> MambaVision:
-    """Put Lite0's stages, in place, where a network without blocks in stages 1 and 2 has its stem and these stages."""
-    width = backbone.levels[2].blocks[0].width
-    backbone.patch_embed = ImageNetStages(width)
+    One linear map per position takes the place of stage 2's downsample: from Lite0's width to that of stage 3.
+    """
+    width = backbone.levels[2].width
+    backbone.patch_embed = imagenet_stages(load_lite0(), stride)
     for stage in (0, 1):
         backbone.levels[stage] = Level(width, [], None, has_downsample=False)
+    backbone.levels[1].downsample = nn.Sequential(nn.Conv2d(WIDTH[stride], width, 1, bias=False), nn.BatchNorm2d(width))
     return backbone
 
 
@@ -67,9 +58,9 @@ def load_lite0() -> nn.Module:
         return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
 
-def imagenet_stages(lite0: nn.Module) -> nn.Sequential:
-    """Return the part that maps (batch, 3, height, width) to (batch, 112, height / 16, width / 16)."""
-    return nn.Sequential(lite0._conv_stem, lite0._bn0, lite0._swish, *lite0._blocks[: LAST_BLOCK + 1])
+def imagenet_stages(lite0: nn.Module, stride: int = 16) -> nn.Sequential:
+    """Return the part that maps (batch, 3, height, width) to ``WIDTH[stride]`` channels at this stride."""
+    return nn.Sequential(lite0._conv_stem, lite0._bn0, lite0._swish, *lite0._blocks[: LAST_BLOCK[stride] + 1])
 
 
 def normalise(grey: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 3 height width"]:

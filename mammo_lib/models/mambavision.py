@@ -63,7 +63,7 @@ def create_mambavision(
     variant: str, *, in_chans: int = 3, num_classes: int = 1000, window_sizes: Sequence[int] | None = None,
     drop_path: float | None = None, init: Literal["mamba", "official"] = "mamba",
     mixer: Literal["selective", "gated_conv"] = "selective",
-    token_blocks: Literal["hybrid", "ssm", "attention"] = "hybrid",
+    token_blocks: Literal["hybrid", "ssm", "attention", "none"] = "hybrid", mlp_ratio: float = 4.0,
 ) -> MambaVision:  # fmt: skip
     """Build a released variant, or ``nano``, our own for demonstrations on a CPU.
 
@@ -79,7 +79,7 @@ def create_mambavision(
         dim=numbers.dim, in_dim=numbers.in_dim, depths=numbers.depths, num_heads=numbers.num_heads,
         window_sizes=window_sizes or numbers.windows, drop_path=numbers.drop_path if drop_path is None else drop_path,
         layer_scale=numbers.layer_scale, in_chans=in_chans, num_classes=num_classes, init=init,
-        mixer=mixer, token_blocks=token_blocks,
+        mixer=mixer, token_blocks=token_blocks, mlp_ratio=mlp_ratio,
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ class MambaVision(nn.Module):
         mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None, in_chans: int = 3,
         num_classes: int = 1000, init: Literal["mamba", "official"] = "mamba",
         mixer: Literal["selective", "gated_conv"] = "selective",
-        token_blocks: Literal["hybrid", "ssm", "attention"] = "hybrid",
+        token_blocks: Literal["hybrid", "ssm", "attention", "none"] = "hybrid",
     ):  # fmt: skip
         super().__init__()
         if init not in ("mamba", "official"):
@@ -111,9 +111,7 @@ class MambaVision(nn.Module):
                 blocks = [ConvBlock(width, rate) for rate in own]
             else:
                 mixers = build_mixers(width, depth, num_heads[i], mixer, token_blocks)
-                blocks = [
-                    TokenBlock(width, m, mlp_ratio, rate, layer_scale) for m, rate in zip(mixers, own, strict=True)
-                ]
+                blocks = [TokenBlock(width, m, mlp_ratio, r, layer_scale) for m, r in zip(mixers, own, strict=False)]
             self.levels.append(
                 Level(width, blocks, window_sizes[i] if i >= 2 else None, has_downsample=i < len(depths) - 1)
             )
@@ -166,7 +164,7 @@ class Level(nn.Module):
     def __init__(self, width: int, blocks: list[nn.Module], window: int | None, *, has_downsample: bool):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.window = window
+        self.width, self.window = width, window
         self.downsample = Downsample(width) if has_downsample else nn.Identity()
 
     def mix(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
@@ -211,11 +209,13 @@ class ConvBlock(nn.Module):
 def mixer_kinds(depth: int, mixer: str, token_blocks: str) -> list[str]:
     """Return what mixes tokens in each block of a stage: ``mixer`` first, attention in the last floor(depth / 2).
 
-    ``ssm`` and ``attention`` use one kind throughout; they are controls of the hybrid and not part of MambaVision.
+    ``ssm`` and ``attention`` use one kind throughout, ``none`` leaves the stage without blocks; they are controls of
+    the hybrid and not part of MambaVision.
     """
-    counts = {"hybrid": depth - depth // 2, "ssm": depth, "attention": 0}
+    counts = {"hybrid": depth - depth // 2, "ssm": depth, "attention": 0, "none": 0}
     if token_blocks not in counts:
         raise ValueError(f"token_blocks must be one of {', '.join(counts)}, got {token_blocks!r}")
+    depth = 0 if token_blocks == "none" else depth
     return [mixer if j < counts[token_blocks] else "attention" for j in range(depth)]
 
 

@@ -3,6 +3,7 @@
 | code | meaning | shape |
 |---|---|---|
 | images[s] | views of stream s, grey, [0, 1] | (batch, views, 1, height, width) |
+| maps[s] | in their place, if given: what the frozen first part made of them | (batch, views, dim, rows, columns) |
 | present[s] | which views exist | (batch, views) |
 | z_s | embedding of stream s | (batch, d_model) |
 | g | stream gate | (batch, d_model) or (batch, 1) |
@@ -91,12 +92,13 @@ class MammoMamba(nn.Module):
         ``overrides`` puts given values in the place of gates: {stream: {block: (batch, views) or the form of
         ``MammoMambaOutput.gates``}}; what it does not name stays as it is.
         """
+        are_maps = "maps" in batch
         check_batch(batch, self.streams, self.n_views)
-        embeddings, gates = {}, {}
+        inputs, embeddings, gates = batch["maps" if are_maps else "images"], {}, {}
         for stream in self.streams:
             forced = (overrides or {}).get(stream)
             embeddings[stream], gates[stream] = self.encoders[stream](
-                batch["images"][stream], batch["present"][stream], forced
+                inputs[stream], batch["present"][stream], forced, are_maps=are_maps
             )
         return self.decide(embeddings, batch["present"], gates)
 
@@ -130,17 +132,19 @@ def check_batch(batch: dict, streams: Sequence[str], n_views: int) -> None:
     ValueError
         A stream is missing, or images or ``present`` have another form.
     """
-    for part in ("images", "present"):
+    kind, dims = ("maps", "dim") if "maps" in batch else ("images", "1")
+    for part in (kind, "present"):
         if part not in batch or not isinstance(batch[part], Mapping):
             raise ValueError(f"the batch must hold {part!r}, a tensor per stream, got {sorted(batch)}")
         if absent := [stream for stream in streams if stream not in batch[part]]:
             raise ValueError(f"the batch has no {part}[{absent[0]!r}]: this network reads {', '.join(streams)}")
     n = len(batch["present"][streams[0]])
     for stream in streams:
-        images, present = batch["images"][stream], batch["present"][stream]
-        if not isinstance(images, Tensor) or images.ndim != 5 or images.shape[:3] != (n, n_views, 1):
-            expected = f"(batch={n}, views={n_views}, 1, height, width)"
-            raise ValueError(f"images[{stream!r}] must be {expected}, got {_form(images)}")
+        images, present = batch[kind][stream], batch["present"][stream]
+        shape = images.shape[:2] if kind == "maps" else images.shape[:3] if isinstance(images, Tensor) else ()
+        if not isinstance(images, Tensor) or images.ndim != 5 or shape != (n, n_views, *(1,) * (len(shape) - 2)):
+            expected = f"(batch={n}, views={n_views}, {dims}, height, width)"
+            raise ValueError(f"{kind}[{stream!r}] must be {expected}, got {_form(images)}")
         if not isinstance(present, Tensor) or present.dtype != torch.bool or present.shape != (n, n_views):
             kind = f"{present.dtype} " if isinstance(present, Tensor) else ""
             raise ValueError(f"present[{stream!r}] must be torch.bool {(n, n_views)}, got {kind}{_form(present)}")

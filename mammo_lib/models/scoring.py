@@ -31,13 +31,20 @@ def score_passes(
     """
     outputs = [model(batch, overrides)]
     if flip_averaging:
-        turned = batch | {"images": {stream: images.flip(-2) for stream, images in batch["images"].items()}}
+        turned = upside_down(batch)
         forced = {
             stream: {block: gate.flip(2) if gate.ndim == 4 else gate for block, gate in gates.items()}
             for stream, gates in (overrides or {}).items()
         }
         outputs.append(model(turned, forced))
     return outputs
+
+
+def upside_down(batch: dict) -> dict:
+    """Return a batch with its images turned, or with the maps that a cache holds of turned images."""
+    if "maps" in batch:
+        return batch | {"maps": batch["turned_maps"]}
+    return batch | {"images": {stream: images.flip(-2) for stream, images in batch["images"].items()}}
 
 
 def mean_log_odds(outputs: Sequence[MammoMambaOutput]) -> Float[Tensor, " batch"]:

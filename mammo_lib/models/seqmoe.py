@@ -58,14 +58,17 @@ class Gate(nn.Module):
     """How much of a block's output is used. ``learned`` is the equation; ``fixed`` and ``random`` are its controls.
 
     ``random`` draws one value per image and call in training, uniform on [0, 1], and uses the mean, 0.5, in evaluation.
+    ``binary`` rounds a learned gate to 0 or 1.
     """
 
-    def __init__(self, width: int, *, kind: Kind = "learned", scope: Scope = "image", bias: float = 2.0):
+    def __init__(
+        self, width: int, *, kind: Kind = "learned", scope: Scope = "image", bias: float = 2.0, binary: bool = False
+    ):
         super().__init__()
         for name, value, allowed in (("kind", kind, get_args(Kind)), ("scope", scope, get_args(Scope))):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        self.kind, self.scope = kind, scope
+        self.kind, self.scope, self.is_binary = kind, scope, binary
         if kind == "learned":
             self.proj = nn.Linear(2 * width, 1)
             # w = 0: at the start every gate is sigmoid(bias) whatever the image, and the gradient of w is alive.
@@ -78,12 +81,17 @@ class Gate(nn.Module):
             return grid.per_window(self._draw(grid.shape[0], x))
         seen = torch.cat([mixed, x], dim=-1)
         if self.scope == "token":
-            return torch.sigmoid(self.proj(seen))
+            return self._open(seen)
         if self.scope == "window":
-            return torch.sigmoid(self.proj(seen.mean(dim=1, keepdim=True)))
+            return self._open(seen.mean(dim=1, keepdim=True))
         # Tokens that only pad the last windows are not part of the image.
         image = from_windows(seen, grid.w, torch.Size((grid.shape[0], seen.shape[-1], *grid.shape[2:])))
-        return grid.per_window(torch.sigmoid(self.proj(image.mean(dim=(2, 3))))[:, 0])
+        return grid.per_window(self._open(image.mean(dim=(2, 3)))[:, 0])
+
+    def _open(self, seen: Float[Tensor, "*_ features"]) -> Float[Tensor, "*_ 1"]:
+        """Return sigmoid(w . seen + b); a binary gate is rounded, with the sigmoid's gradient (Bengio et al. 2013)."""
+        gate = torch.sigmoid(self.proj(seen))
+        return gate + (gate.round() - gate).detach() if self.is_binary else gate
 
     def _draw(self, batch: int, x: Tensor) -> Tensor:
         if self.kind == "random" and self.training:
@@ -121,7 +129,7 @@ class SeqMoE(nn.Module):
 
     def __init__(
         self, backbone: MambaVision, *, kind: Kind = "learned", scope: Scope = "image", bias: float = 2.0,
-        stages: Iterable[int] = (3, 4), mixers_only: bool = False,
+        binary: bool = False, stages: Iterable[int] = (3, 4), mixers_only: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.backbone = backbone
@@ -129,27 +137,49 @@ class SeqMoE(nn.Module):
         for stage in stages:
             for j, block in enumerate(backbone.levels[stage - 1].blocks):
                 if block.is_ssm or not mixers_only:
-                    self.gates[gate_name(stage, j)] = Gate(block.width, kind=kind, scope=scope, bias=bias)
+                    self.gates[gate_name(stage, j)] = Gate(
+                        block.width, kind=kind, scope=scope, bias=bias, binary=binary
+                    )
 
     @property
     def num_features(self) -> int:
         """Width of the pooled features."""
         return self.backbone.num_features
 
+    @property
+    def steps(self) -> list[nn.Module]:
+        """The network in order: the stem, then of each stage its blocks and its downsample."""
+        levels = self.backbone.levels
+        return [self.backbone.patch_embed, *(part for level in levels for part in (level.blocks, level.downsample))]
+
+    def first_steps(self, x: Float[Tensor, "batch 3 height width"], n: int) -> Float[Tensor, "batch dim rows columns"]:
+        """Return what the first ``n`` of ``steps`` make of images; no gate may be among them."""
+        for number in range(n):
+            x = self._step(number, x, {}, {})
+        return x
+
     def forward(
-        self, x: Float[Tensor, "batch 3 height width"], overrides: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, x: Float[Tensor, "batch dim height width"], overrides: Mapping[str, Tensor] | None = None, *,
+        start: int = 0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """Return the pooled features (batch, num_features) and every gate by its block's name, ``stage3_block0``...
 
         ``overrides`` puts given values in the place of gates: by name, (batch,) or in the form that is returned.
+        ``x`` holds images or, with ``start``, what :meth:`first_steps` made of them.
         """
         if unknown := set(overrides or {}) - set(self.gates):
             raise ValueError(f"overrides must name gates ({', '.join(self.gates) or 'there are none'}), got {unknown}")
         gates = {}
-        x = self.backbone.patch_embed(x)
-        for stage, level in enumerate(self.backbone.levels, start=1):
-            x = level.downsample(self._mix(level, stage, x, gates, overrides or {}))
+        for number in range(start, 1 + 2 * len(self.backbone.levels)):
+            x = self._step(number, x, gates, overrides or {})
         return self.backbone.pool(x), gates
+
+    def _step(self, number: int, x: Tensor, gates: dict[str, Tensor], overrides: Mapping[str, Tensor]) -> Tensor:
+        if number == 0:
+            return self.backbone.patch_embed(x)
+        stage, is_downsample = divmod(number - 1, 2)
+        level = self.backbone.levels[stage]
+        return level.downsample(x) if is_downsample else self._mix(level, stage + 1, x, gates, overrides)
 
     def _mix(
         self, level: Level, stage: int, x: Tensor, gates: dict[str, Tensor], overrides: Mapping[str, Tensor]

@@ -7,6 +7,7 @@ blocks are MambaVision's; :class:`mammo_lib.config.ModelConfig` refuses them her
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .weights import list_differences, one_line, read_checkpoint
 
+CHAINS = (  # the modules that a network calls one after another: ResNet, ConvNeXt, Swin
+    ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4"),
+    ("stem", "stages", "norm_pre"),
+    ("patch_embed", "layers", "norm"),
+)
 HAVE_A_FIXED_SIZE = ("swin_tiny_patch4_window7_224", "vit_small_patch16_224")  # built for one image size
 
 
@@ -42,9 +48,34 @@ class TimmEncoder(nn.Module):
         """Deviation per channel that timm's own weights were trained with."""
         return self.backbone.pretrained_cfg["std"]
 
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the pooled features (batch, num_features), and no gate."""
-        return self.backbone(x), {}
+    @property
+    def steps(self) -> list[nn.Module]:
+        """The network's modules in order, stages one by one; none where it does more than call them (ViT)."""
+        for names in CHAINS:
+            if all(hasattr(self.backbone, name) for name in names):
+                parts = [getattr(self.backbone, name) for name in names]
+                return [step for part, name in zip(parts, names, strict=True)
+                        for step in (part if name in ("stages", "layers") else [part])]  # fmt: skip
+        return []
+
+    def first_steps(self, x: Float[Tensor, "batch 3 height width"], n: int) -> Tensor:
+        """Return what the first ``n`` of ``steps`` make of images."""
+        for step in self.steps[:n]:
+            x = step(x)
+        return x
+
+    def forward(
+        self, x: Float[Tensor, "batch ..."], overrides: Mapping[str, Tensor] | None = None, *, start: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the pooled features (batch, num_features), and no gate.
+
+        ``x`` holds images or, with ``start``, what :meth:`first_steps` made of them.
+        """
+        if not start:
+            return self.backbone(x), {}
+        for step in self.steps[start:]:
+            x = step(x)
+        return self.backbone.forward_head(x), {}
 
 
 def create_timm_encoder(

@@ -39,6 +39,7 @@ class Opened:
 
 def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool = False) -> dict[str, list[Run]]:
     """Train what is missing of the frozen list, then open the test set for all of it: experiment -> runs, by seed."""
+    _refuse_cross_validation(profile)
     configs = experiment_configs(profile, "all")
     missing = [config for config in configs if _find(config, collection) is None]
     if missing:
@@ -62,6 +63,7 @@ def evaluate_profile(
     InputError
         A run of the list is not finished: the test set is opened for all of them or for none.
     """
+    _refuse_cross_validation(profile)
     runs = [_finished(config, collection, profile) for config in experiment_configs(profile, "all")]
     if all(run.is_evaluated for run in runs):
         return [Opened(run, is_new=False) for run in runs]
@@ -127,6 +129,14 @@ def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
     prepared = collection.prepare("test", *run.config.inputs)
     frame = predict(load_best(run), test_loader(prepared, run.config.train), prepared.cohort.assign(split="external"))
     return with_choices(frame, *run.predictions[["threshold", "temperature"]].iloc[0])
+
+
+def _refuse_cross_validation(profile: Profile) -> None:
+    if profile.run.data.fold == "each":
+        raise InputError(
+            f"profile {profile.name!r} cross-validates the training breasts and opens no test set; "
+            f"run `mammo run --experiment all --profile {profile.name}`"
+        )
 
 
 def _find(config: RunConfig, collection: Collection) -> Run | None:

@@ -1,7 +1,7 @@
 """The frozen list of experiments: names, how each differs from its profile's run, and groups of names.
 
 ``book/experiments.json`` holds ``experiments`` (name -> ``question``, ``overrides``, and ``profiles`` where not every
-profile runs it) and ``groups`` (name -> experiment names).
+profile runs it) and ``groups`` (name -> experiment names). A profile may name another file of this form.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from ..config import MATERIAL, Profile, RunConfig, closest, describe, fingerprin
 from ..errors import InputError
 from ..files import read_json
 
-FROZEN = MATERIAL / "book" / "experiments.json"
+BOOK = MATERIAL / "book"
+FROZEN = BOOK / "experiments.json"
 
 
-def read_experiments(profile: Profile, path: Path = FROZEN) -> dict[str, dict]:
+def read_experiments(profile: Profile, path: Path | None = None) -> dict[str, dict]:
     """Return the experiments of a profile: name -> ``question``, ``overrides``."""
-    return _of_profile(_read(path), profile)
+    return _of_profile(_read(path or BOOK / profile.experiments), profile)
 
 
-def read_groups(path: Path = FROZEN) -> dict[str, list[str]]:
-    """Return the groups of the list: name -> experiment names, whichever profile runs them."""
-    return _read(path).get("groups", {})
+def read_groups(profile: Profile | None = None) -> dict[str, list[str]]:
+    """Return the groups of a profile's list: name -> experiment names, whichever profile runs them."""
+    return _read(BOOK / profile.experiments if profile else FROZEN).get("groups", {})
 
 
-def experiment_configs(profile: Profile, name: str, path: Path = FROZEN) -> list[RunConfig]:
+def experiment_configs(profile: Profile, name: str, path: Path | None = None) -> list[RunConfig]:
     """Return the run configs of an experiment, or of every experiment of a group, under a profile: one per seed.
 
     Raises
@@ -35,6 +36,7 @@ def experiment_configs(profile: Profile, name: str, path: Path = FROZEN) -> list
     InputError
         The name is unknown, the profile does not run it, or its overrides make no valid config.
     """
+    path = path or BOOK / profile.experiments
     content = _read(path)
     experiments = _of_profile(content, profile)
     groups = content.get("groups", {}) | {"all": list(experiments)}

@@ -30,6 +30,7 @@ from ..files import file_hash, read_json, write_json, write_parquet
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
 PROTOCOL = MATERIAL / "book" / "protocol.md"
+PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
 RECORDED_PACKAGES = ("mammo-lib", "torch", "lightning", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "numba")
 
 
@@ -141,12 +142,13 @@ def find_run(config: RunConfig, data_hash: str) -> Run | None:
     return None
 
 
-def start_run(config: RunConfig, data_hash: str) -> Run:
-    """Make (or re-enter, after a kill) the fresh folder of a run and record config and environment."""
-    run = Run(FRESH / config.experiment / run_name(config, data_hash))
+def start_run(config: RunConfig, data_hash: str, folder: Path | None = None) -> Run:
+    """Make (or re-enter, after a kill) a run's folder, by default its fresh one; record config and environment."""
+    run = Run(folder or FRESH / config.experiment / run_name(config, data_hash))
     run.folder.mkdir(parents=True, exist_ok=True)
     write_json(run.folder / "config.json", config.model_dump(mode="json"))
-    write_json(run.folder / "environment.json", describe_environment() | {"data_hash": data_hash})
+    protocol = PROTOCOL_2 if folder or config.data.fold == "each" else PROTOCOL
+    write_json(run.folder / "environment.json", describe_environment(protocol) | {"data_hash": data_hash})
     return run
 
 
@@ -164,17 +166,18 @@ def part_of(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
 def publish(run: Run) -> Path:
     """Copy a finished run's record, without its checkpoints, to where records are committed."""
     target = COMMITTED / run.folder.parent.name / run.folder.name
-    shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.ckpt", "*.lock", ".*"))
+    left_out = shutil.ignore_patterns("*.ckpt", "*.lock", ".*", "fold[0-9]*")  # what the folds say stands in the run
+    shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=left_out)
     return target
 
 
-def describe_environment() -> dict:
+def describe_environment(protocol: Path = PROTOCOL) -> dict:
     """Say what a result depends on besides config and data."""
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if "ipykernel" not in sys.argv[0] else "notebook",
         "commit": _git("rev-parse", "HEAD"),
         "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "protocol_hash": file_hash(PROTOCOL) if PROTOCOL.is_file() else None,
+        "protocol_hash": file_hash(protocol) if protocol.is_file() else None,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count(),

@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ..errors import InputError
 from .choices import refuse_missing
-from .intervals import Interval, Z, checked, logit_interval, separated_bound, unbounded
+from .intervals import Interval, Z, checked, logit_interval, separated_bound, separated_interval, unbounded
 from .metrics import auc
 
 NO_SPREAD = 1e-12  # standard error that is rounding: a true one is at least 1 / breasts^3
@@ -34,8 +34,7 @@ def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
     if pairs < 2:
         return unbounded(value, n)
     if value in (0, 1):
-        bound = separated_bound(pairs)
-        return Interval(value, bound, 1.0, n) if value else Interval(value, 0.0, 1 - bound, n)
+        return separated_interval(value, pairs, n)
     return logit_interval(value, _spread(malignant, benign) / (value * (1 - value)), n)
 
 

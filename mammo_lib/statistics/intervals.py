@@ -110,6 +110,12 @@ def hanley_mcneil_interval(value: float, n_malignant: int, n_benign: int) -> Int
     return logit_interval(value, spread, n_malignant + n_benign)
 
 
+def separated_interval(value: float, pairs: int, n: int) -> Interval:
+    """Interval of an AUC of exactly 0 or 1, from :func:`separated_bound`."""
+    bound = separated_bound(pairs)
+    return Interval(value, bound, 1.0, n) if value else Interval(value, 0.0, 1 - bound, n)
+
+
 def logit_interval(value: float, spread: float, n: int) -> Interval:
     """Interval of a share from its standard error on the logit scale, which keeps it within [0, 1]."""
     low, high = expit(logit(value) + np.array([-1, 1]) * Z * spread)

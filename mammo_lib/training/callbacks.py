@@ -131,7 +131,8 @@ class StopAtNaN(Callback):
         if torch.isfinite(loss):
             return
         names = ", ".join(self.breasts[row] for row in batch["row"].tolist())
-        broken = [stream for stream, images in batch["images"].items() if not torch.isfinite(images).all()]
+        inputs = batch.get("maps", batch.get("images"))
+        broken = [stream for stream, values in inputs.items() if not torch.isfinite(values).all()]
         train = self.config.train
         if broken:
             cause = f"pixels of the {' and '.join(broken)} stream are no numbers: prepare the data again"

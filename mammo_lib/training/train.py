@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 
 import filelock
 import lightning
@@ -25,14 +26,24 @@ from ..config import RunConfig
 from ..data.boxes import log_areas
 from ..data.cohort import split_cohort
 from ..data.collection import Collection
+from ..data.frozen_maps import FrozenMaps
 from ..data.loader import UNKNOWN, MammogramData
 from ..data.prepare import Prepared
+from ..files import write_csv, write_parquet
 from ..models import MammoMambaOutput, build_model, mean_log_odds, score, score_passes
 from ..models.mammo_mamba import without_weights
 from ..runs.records import Run, find_run, start_run
-from ..statistics import evaluate_predictions, fit_temperature, youden_threshold
+from ..statistics import (
+    OUT_OF_FOLD,
+    evaluate_out_of_fold,
+    evaluate_predictions,
+    fit_temperature,
+    join_folds,
+    youden_threshold,
+)
 from .baselines import baseline_of
 from .callbacks import History, RecordGates, StopAtNaN, WatchFailures
+from .frozen import freeze_maps
 from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .readers import reader_probability
 
@@ -141,29 +152,80 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
     with one_process_per_run(run):
         if run.is_finished:
             return run
-        if config.baseline:
-            validation = split_cohort(config.data, prepared.cohort)["validation"]
-            frame = as_predictions(validation, baseline_of(config, collection)(prepared, validation))
+        if config.data.fold == "each":
+            cross_validate(run, collection, prepared, progress=progress)
         else:
-            data = data_of(config, prepared)
-            lightning.seed_everything(config.seed, verbose=False)
-            readers = None
-            if config.train.reader_labels:
-                readers = reader_probability(collection.table, data.cohort("train"), config.seed)
-            fit(run, Classifier(config, readers), data, progress=progress)
-            best, validation = load_best(run), data.cohort("validation")
-            frame = predict(best, data.val_dataloader(), validation)
-            examine(run, best, data.val_dataloader(), validation, log_areas(validation, collection.source, config.data))
-        label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
-        threshold = youden_threshold(label, frame["probability"].to_numpy())
-        frame = with_choices(frame, threshold, fit_temperature(label, logit))
-        run.finish(frame, {"validation": evaluate_predictions(frame)})
+            train_fold(run, collection, prepared, progress=progress)
     return run
 
 
-def data_of(config: RunConfig, prepared: Prepared) -> MammogramData:
-    """Return the training and validation breasts of a run."""
-    return MammogramData(prepared, config.data, config.train, config.model.targets, config.seed)
+def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
+    """Train a started run on its training folds, score the fold that validates, and finish the run."""
+    config = run.config
+    if config.baseline:
+        validation = split_cohort(config.data, prepared.cohort)["validation"]
+        frame = as_predictions(validation, baseline_of(config, collection)(prepared, validation))
+    else:
+        lightning.seed_everything(config.seed, verbose=False)
+        train = split_cohort(config.data, prepared.cohort)["train"]
+        wants_readers = config.train.reader_labels > 0
+        readers = reader_probability(collection.table, train, config.seed) if wants_readers else None
+        classifier = Classifier(config, readers)
+        is_cached = config.train.frozen_cache is not None
+        maps = freeze_maps(config, prepared, classifier.model, progress=progress) if is_cached else None
+        data = data_of(config, prepared, maps)
+        fit(run, classifier, data, progress=progress)
+        kept, validation = load_best(run), data.cohort("validation")
+        frame = predict(kept, data.val_dataloader(), validation)
+        examine(run, kept, data.val_dataloader(), validation, log_areas(validation, collection.source, config.data))
+    label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
+    threshold = youden_threshold(label, frame["probability"].to_numpy())
+    frame = with_choices(frame, threshold, fit_temperature(label, logit))
+    run.finish(frame, {"validation": evaluate_predictions(frame)})
+
+
+def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
+    """Train every fold's network in a folder of its own inside the run's, then join what they say of unseen breasts.
+
+    Finished folds are read, so that an interrupted cross-validation goes on where it was. Of a fold nothing is chosen
+    on the breasts that it holds out: threshold and temperature of its rows come from the other folds' predictions, and
+    ``train.keep="last"`` keeps the weights of the last epoch.
+    """
+    folds = []
+    for number in range(run.config.data.n_folds):
+        config = fold_config(run.config, number)
+        fold = start_run(config, prepared.fingerprint, folder=run.folder / f"fold{number}")
+        if not fold.is_finished:
+            train_fold(fold, collection, prepared, progress=progress)
+        folds.append(fold)
+    frames = {number: fold.predictions for number, fold in enumerate(folds)}
+    frame = join_folds(frames)
+    join_tables(run, folds)
+    run.finish(frame, {OUT_OF_FOLD: evaluate_out_of_fold(frame)})
+
+
+def fold_config(config: RunConfig, fold: int) -> RunConfig:
+    """Return what a cross-validation trains for one fold; the seed divides the patients and starts each network."""
+    data = config.data.model_copy(update={"fold": fold, "fold_seed": config.data.fold_seed + config.seed})
+    return config.model_copy(update={"data": data, "seed": config.seed * config.data.n_folds + fold})
+
+
+def join_tables(run: Run, folds: list[Run]) -> None:
+    """Put the history, the gates and the interventions of all folds into the run's folder, with a column ``fold``."""
+    numbered = list(enumerate(folds))
+    if all((fold.folder / "history.csv").is_file() for fold in folds):
+        write_csv(run.folder / "history.csv", pd.concat([one.history.assign(fold=n) for n, one in numbered]))
+    for name in ("gates", "gate_history", "interventions"):
+        tables = [table.assign(fold=np.int8(n)) for n, one in numbered if (table := getattr(one, name)) is not None]
+        if tables:
+            joined = pd.concat(tables, ignore_index=True)
+            split = {"split": OUT_OF_FOLD} if "split" in joined else {}
+            write_parquet(run.folder / f"{name}.parquet", joined.assign(**split))
+
+
+def data_of(config: RunConfig, prepared: Prepared, maps: Mapping[str, FrozenMaps] | None = None) -> MammogramData:
+    """Return the training and validation breasts of a run; with ``maps``, as the frozen part's output."""
+    return MammogramData(prepared, config.data, config.train, config.model.targets, config.seed, maps)
 
 
 def one_process_per_run(run: Run):
@@ -175,15 +237,18 @@ def one_process_per_run(run: Run):
 def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
     """Run Lightning's loop, from ``last.ckpt`` if there is one."""
     config = classifier.config
+    has_choice = config.train.keep == "best"  # else the file holds the latest epoch
     best = ModelCheckpoint(
-        run.folder, "best", "validation_auc", mode="max", save_last=True, enable_version_counter=False
-    )
-    patience = EarlyStopping("validation_auc", mode="max", patience=config.train.patience)
+        run.folder, "best", "validation_auc" if has_choice else None, mode="max", save_last=True,
+        enable_version_counter=False,
+    )  # fmt: skip
     breasts = data.cohort("train")["sample_id"].tolist()
     recorder = RecordGates(run.folder, config.model.views)
     gate = config.model.gate
     watch = WatchFailures(recorder, gate.bias) if gate.kind == "learned" else WatchFailures()
-    callbacks = [History(run.folder), recorder, best, patience, StopAtNaN(breasts, config), watch]
+    callbacks = [History(run.folder), recorder, best, StopAtNaN(breasts, config), watch]
+    if has_choice:
+        callbacks.insert(3, EarlyStopping("validation_auc", mode="max", patience=config.train.patience))
     if config.train.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=config.train.ema_decay))
     if progress:

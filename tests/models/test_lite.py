@@ -5,7 +5,7 @@ import torch
 
 from mammo_lib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from mammo_lib.models import build_model
-from mammo_lib.models.lite import LAST_BLOCK, WIDTH, ImageNetStages, load_lite0
+from mammo_lib.models.lite import LAST_BLOCK, WIDTH, imagenet_stages, load_lite0
 from mammo_lib.models.mammo_mamba import count_parameters
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'book' carries the ImageNet weights")
@@ -22,27 +22,28 @@ def batch(n=2):
     return {"images": {"crop": images}, "present": {"crop": torch.ones(n, 2, dtype=torch.bool)}}
 
 
-def test_the_stages_are_those_of_lite0_up_to_stride_16():
-    lite0, stages = load_lite0(), ImageNetStages(96).eval()
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_the_stages_are_those_of_lite0_up_to_their_stride(stride):
+    lite0, stages = load_lite0(), imagenet_stages(load_lite0(), stride).eval()
     caught = {}
-    lite0._blocks[LAST_BLOCK].register_forward_hook(lambda module, inputs, output: caught.update(map=output))
+    lite0._blocks[LAST_BLOCK[stride]].register_forward_hook(lambda module, inputs, output: caught.update(map=output))
     x = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         lite0.extract_features(x)
-        found = stages.features(x)
-    assert found.shape == (1, WIDTH, 4, 6)
+        found = stages(x)
+    assert found.shape == (1, WIDTH[stride], 64 // stride, 96 // stride)
     torch.testing.assert_close(found, caught["map"])
 
 
 def test_imagenet_stages_stay_as_they_are_and_the_rest_learns():
     model = network().train()
     stages = model.encoders["crop"].network.backbone.patch_embed
-    assert not stages.features.training
-    statistics = [buffer.clone() for buffer in stages.features.buffers()]
+    assert not stages.training
+    statistics = [buffer.clone() for buffer in stages.buffers()]
     model(batch()).logits.sum().backward()
-    assert all(torch.equal(a, b) for a, b in zip(statistics, stages.features.buffers(), strict=True))
-    assert all(parameter.grad is None for parameter in stages.features.parameters())
-    learned = {name: p for name, p in model.named_parameters() if ".features." not in name}
+    assert all(torch.equal(a, b) for a, b in zip(statistics, stages.buffers(), strict=True))
+    assert all(parameter.grad is None for parameter in stages.parameters())
+    learned = {name: p for name, p in model.named_parameters() if ".patch_embed." not in name}
     assert [name for name, p in learned.items() if p.grad is None] == []
 
 
@@ -81,3 +82,20 @@ def test_the_mean_of_views_does_not_know_their_order_nor_a_missing_one():
 def test_its_new_projection_is_never_frozen():
     with pytest.raises(ValueError, match="would freeze the new, random projection of backbone 'lite'"):
         ModelConfig(backbone="lite", freeze="stages12_and_stem")
+
+
+@pytest.mark.parametrize(("stride", "tokens"), [(8, 64), (16, 16), (32, 4)])
+def test_the_stride_sets_how_many_tokens_stage_3_has(stride, tokens):
+    model = network(frozen_stride=stride).eval()
+    encoder = model.encoders["crop"]
+    assert encoder.strides[2:] == (stride, 2 * stride)
+    seen = {}
+    encoder.network.backbone.levels[2].blocks[0].register_forward_pre_hook(lambda _, x: seen.update(tokens=x[0].shape))
+    output = model(batch())
+    assert seen["tokens"][1] == tokens and output.logits.isfinite().all()
+    assert encoder.n_frozen == 4  # the stages, and the empty stages 1 and 2 up to the projection
+
+
+def test_other_backbones_have_no_such_stride():
+    with pytest.raises(ValueError, match="frozen_stride=8 is a switch of 'lite'"):
+        ModelConfig(backbone="nano", frozen_stride=8)

@@ -192,17 +192,18 @@ SWITCHES = [
     {"mixer": "gated_conv"}, {"token_blocks": "ssm"}, {"token_blocks": "attention"}, {"gate": "none"},
     {"gate": "fixed"}, {"gate": "random"}, {"gate": {"scope": "window"}}, {"gate": {"scope": "token"}},
     {"gate": {"blocks": "mixer"}}, {"gate": {"stages": "3"}}, {"gate": {"stages": "4"}}, {"gate": {"bias": 0.0}},
-    {"stem": "fold"}, {"fusion": "mean"}, {"view_fusion": "mean"},
+    {"stem": "fold"}, {"fusion": "mean"}, {"view_fusion": "mean"}, {"mlp_ratio": 2.0},
+    {"token_blocks": "none", "gate": "none"}, {"gate": {"binary": True}},
 ]  # fmt: skip
 # Each has a test of its own: subsets of streams and views, other backbones, weights, what is frozen.
-TESTED_ABOVE_OR_BELOW = {"backbone", "streams", "views", "weights", "freeze", "targets"}
+TESTED_ABOVE_OR_BELOW = {"backbone", "streams", "views", "weights", "freeze", "targets", "frozen_stride"}
 
 
 def test_no_field_of_the_model_is_left_out():
     assert {field for switch in SWITCHES for field in switch} | TESTED_ABOVE_OR_BELOW == set(ModelConfig.model_fields)
 
 
-@pytest.mark.parametrize("switch", SWITCHES, ids=lambda s: "-".join(map(str, *s.items())))
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda s: "-".join(str(part) for item in s.items() for part in item))
 def test_every_switch_changes_the_network(switch):
     """The two networks share every weight that both have, so that what differs is the switch."""
     base, other = network().eval(), network(**switch).eval()

@@ -134,3 +134,25 @@ def test_a_batch_equals_one_by_one():
 def test_isolated_stages_hold_one_kind_of_mixer(token_blocks, kind):
     backbone = create_mambavision("nano", token_blocks=token_blocks)
     assert {type(block.mixer) for level in backbone.levels[2:] for block in level.blocks} == {kind}
+
+
+def test_a_binary_gate_is_0_or_1_and_learns():
+    torch.manual_seed(0)
+    moe = SeqMoE(create_mambavision("nano", num_classes=0), binary=True).train()
+    for gate in moe.gates.values():
+        torch.nn.init.normal_(gate.proj.weight, std=1.0)
+        torch.nn.init.zeros_(gate.proj.bias)
+    features, gates = moe(image())
+    values = torch.cat([gate.flatten() for gate in gates.values()])
+    assert set(values.unique().tolist()) <= {0.0, 1.0}
+    features.square().sum().backward()
+    assert all(gate.proj.weight.grad.abs().sum() > 0 for gate in moe.gates.values())
+
+
+def test_a_network_entered_midway_ends_where_the_whole_one_does():
+    moe = SeqMoE(create_mambavision("nano", num_classes=0)).eval()
+    with torch.inference_mode():
+        whole, gates = moe(image())
+        for n in range(1, 6):  # the stem, then blocks and downsample of stages 1 and 2
+            again, own = moe(moe.first_steps(image(), n), start=n)
+            assert torch.equal(again, whole) and all(torch.equal(own[name], gates[name]) for name in gates)

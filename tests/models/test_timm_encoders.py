@@ -10,6 +10,7 @@ from mammo_lib.config import BACKBONES, PROFILES, DataConfig, ModelConfig, RunCo
 from mammo_lib.errors import InputError
 from mammo_lib.models import build_model
 from mammo_lib.models.mammo_mamba import count_parameters
+from mammo_lib.models.timm_encoders import create_timm_encoder
 from mammo_lib.runs.experiments import experiment_configs, read_experiments
 
 NAMES = [name for name, one in BACKBONES.items() if not one.is_mambavision]
@@ -152,3 +153,18 @@ def test_ablations_compare_networks_of_one_size():
 def test_counting_equals_building():
     for one in (RunConfig(model=ModelConfig(backbone="nano")), config("resnet50")):
         assert count_parameters(one) == sum(p.numel() for p in build_model(one).parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224"])
+def test_a_network_entered_midway_ends_where_the_whole_one_does(name):
+    torch.manual_seed(0)
+    encoder = create_timm_encoder(name, (64, 64)).eval()
+    x = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        whole = encoder(x)[0]
+        for n in range(1, len(encoder.steps) + 1):
+            torch.testing.assert_close(encoder(encoder.first_steps(x, n), start=n)[0], whole)
+
+
+def test_vit_cannot_be_entered_midway():
+    assert create_timm_encoder("vit_small_patch16_224", (64, 64)).steps == []

@@ -1,0 +1,55 @@
+"""What frozen parts of encoders made of prepared views, kept on disk: written once, read by every run that shares it.
+
+One file per view, ``<key>.<part>.npy``, beside the prepared pixels: half-precision maps (variants, dim, rows, columns).
+``key`` stands for the pixels and their size; ``part`` for the frozen weights, the augmentation and the number of
+variants. Variant 0 is the image as it is, 1 the image upside down, the others are augmented.
+:mod:`mammo_lib.training.frozen` writes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+
+CLEAN, TURNED, N_PLAIN = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class FrozenMaps:
+    """The cache of one frozen part: ``folder`` and ``part`` name its files, ``shape`` is (dim, rows, columns)."""
+
+    folder: Path
+    part: str
+    shape: tuple[int, int, int]
+    variants: int
+
+    def path(self, key: str) -> Path:
+        """Return the file of one prepared view."""
+        return self.folder / f"{key}.{self.part}.npy"
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Return one of the augmented variants."""
+        return N_PLAIN + int(rng.integers(self.variants))
+
+    def read(self, key: str | None, variant: int) -> torch.Tensor:
+        """Return one variant of a view, float32 (dim, rows, columns); zeros for a view that a breast lacks (None).
+
+        Raises
+        ------
+        InputError
+            The file is gone or damaged.
+        """
+        if key is None:
+            return torch.zeros(self.shape)
+        try:
+            maps = np.load(self.path(key), mmap_mode="r")
+            return torch.from_numpy(maps[variant].astype(np.float32))
+        except (OSError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{self.path(key)}: cannot be read ({type(error).__name__}); delete the file and start the run again"
+            ) from None

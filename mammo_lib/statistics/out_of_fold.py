@@ -1,0 +1,221 @@
+"""Repeated cross-validation: scores of breasts that their network did not train on, and paired differences with bounds.
+
+A *repeat* is one prediction frame with the columns of :mod:`mammo_lib.statistics.seeds` and ``fold``. Networks of
+different folds do not share a scale, so breasts are compared within their fold only.
+
+| symbol | meaning |
+|---|---|
+| V_i | placement of breast i: the share of the other class in its fold that it is ordered rightly against |
+| AUC | sum over folds f of (n_f / n) AUC_f, AUC_f the mean V of either class in fold f |
+
+The variance of an AUC, or of a paired difference of two, is that of the placements, averaged over repeats and summed
+within patients (DeLong et al. 1988; Obuchowski 1997). The training sets of two folds overlap, which this variance does
+not see; ``benchmarks/coverage.py`` measures by simulation how often its intervals hold the truth. Beside it stands the
+corrected resampled t interval of Nadeau and Bengio (2003), which widens for that overlap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.special import expit, logit
+
+from ..errors import InputError
+from .choices import fit_temperature, youden_threshold
+from .comparisons import delong_interval
+from .evaluation import evaluate_predictions
+from .intervals import LEVEL, Interval, Z, logit_interval, separated_interval
+
+EQUIVALENCE = 0.02  # largest AUC difference that protocol 2 calls none
+OUT_OF_FOLD = "out_of_fold"
+AT_THRESHOLD = ("accuracy", "sensitivity", "specificity", "f1", "mcc", "ppv")
+
+
+@dataclass(frozen=True)
+class FoldDifference:
+    """AUC(one) - AUC(other) over repeats of cross-validation, on ``n`` breasts.
+
+    ``low high p``: difference from zero, at ``LEVEL`` and two-sided. ``p_equivalence``: two one-sided tests (TOST) of
+    a difference beyond +-``bound``. ``reach``: the smallest bound at which TOST succeeds at 5 %, so "no effect larger
+    than reach". ``low_nb high_nb``: Nadeau and Bengio's interval over the ``folds`` of all repeats.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    p_equivalence: float
+    reach: float
+    low_nb: float
+    high_nb: float
+    n: int
+    repeats: int
+    folds: int
+    bound: float = EQUIVALENCE
+
+    @property
+    def interval(self) -> Interval:
+        """The difference with its interval from placements."""
+        return Interval(self.value, self.low, self.high, self.n)
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether the difference lies within the bound, at 5 %."""
+        return self.p_equivalence < 1 - LEVEL
+
+
+def join_folds(frames: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """Return the predictions of every fold's held-out breasts as one repeat: columns ``fold``, split "out_of_fold".
+
+    A fold's threshold and temperature are chosen on the predictions of the other folds, never on its own.
+    """
+    parts = []
+    for number, frame in frames.items():
+        others = pd.concat([other for fold, other in frames.items() if fold != number])
+        label = others["label"].to_numpy()
+        parts.append(frame.assign(
+            split=OUT_OF_FOLD, fold=np.int8(number),
+            threshold=youden_threshold(label, others["probability"].to_numpy()),
+            temperature=fit_temperature(label, others["logit"].to_numpy()),
+        ))  # fmt: skip
+    return pd.concat(parts, ignore_index=True).sort_values("sample_id", ignore_index=True)
+
+
+def evaluate_out_of_fold(frame: pd.DataFrame) -> dict[str, dict]:
+    """Compute every metric of one repeat, in the form of :func:`evaluate_predictions`.
+
+    ``auc`` compares breasts within their fold; ``auc_pooled`` compares all with all. Decisions are made at each fold's
+    own threshold, calibration is that of the probabilities.
+    """
+    own = logit(frame["threshold"].to_numpy())
+    shifted = frame.assign(probability=expit(frame["logit"] - own), threshold=0.5)
+    decisions, probabilities = evaluate_predictions(shifted), evaluate_predictions(frame.assign(threshold=0.5))
+    kept = {name: value for name, value in probabilities.items() if name not in (*AT_THRESHOLD, "auc", "auc_bootstrap")}
+    pooled = delong_interval(frame["label"].to_numpy(), frame["probability"].to_numpy())
+    intervals = {"auc": stratified_auc([frame]), "auc_pooled": pooled}
+    return (
+        {name: vars(one) for name, one in intervals.items()} | {name: decisions[name] for name in AT_THRESHOLD} | kept
+    )
+
+
+def stratified_auc(repeats: Sequence[pd.DataFrame]) -> Interval:
+    """Return the AUC within folds, mean over repeats, with an interval over patients on the logit scale."""
+    check_repeats(repeats)
+    value = float(np.mean([_by_fold(frame)["auc"] @ _by_fold(frame)["share"] for frame in repeats]))
+    label = repeats[0]["label"]
+    if value in (0, 1):
+        return separated_interval(value, int(min(label.sum(), (1 - label).sum())), len(label))
+    spread = _standard_error(repeats, [_placements(frame) for frame in repeats])
+    return logit_interval(value, spread / (value * (1 - value)), len(label))
+
+
+def compare_folds(
+    one: Sequence[pd.DataFrame], other: Sequence[pd.DataFrame], bound: float = EQUIVALENCE
+) -> FoldDifference:
+    """Compare two experiments that were cross-validated on the same breasts in the same folds, repeat by repeat.
+
+    Raises
+    ------
+    InputError
+        The repeats differ in number, breasts or folds.
+    """
+    check_repeats(one, other)
+    differences = [_placements(a) - _placements(b) for a, b in zip(one, other, strict=True)]
+    by_fold = [_by_fold(a)["auc"] - _by_fold(b)["auc"] for a, b in zip(one, other, strict=True)]
+    shares = [_by_fold(a)["share"] for a in one]
+    value = float(np.mean([d @ w for d, w in zip(by_fold, shares, strict=True)]))
+    spread = max(_standard_error(one, differences), np.finfo(float).tiny)
+    each = np.concatenate(by_fold)
+    low_nb, high_nb = _nadeau_bengio(each, held_out=1 / len(by_fold[0]))
+    nearer = (bound - abs(value)) / spread
+    return FoldDifference(
+        value, value - Z * spread, value + Z * spread, float(2 * stats.norm.sf(abs(value) / spread)),
+        float(stats.norm.sf(nearer)), abs(value) + float(stats.norm.ppf(LEVEL)) * spread, low_nb, high_nb,
+        len(one[0]), len(one), len(each), bound,
+    )  # fmt: skip
+
+
+def check_repeats(*experiments: Sequence[pd.DataFrame]) -> None:
+    """Raise an InputError unless the experiments' repeats hold the same breasts in the same folds, in the same order.
+
+    Repeats of one experiment hold the same breasts, in folds of their own.
+    """
+    if not all(len(repeats) for repeats in experiments):
+        raise InputError("predictions: no repeat is given; give at least one frame")
+    if len({len(repeats) for repeats in experiments}) > 1:
+        counts = " and ".join(str(len(repeats)) for repeats in experiments)
+        raise InputError(f"predictions: {counts} repeats; compare equally many")
+    first = experiments[0]
+    for number, frames in enumerate(zip(*experiments, strict=True)):
+        for frame in frames:
+            if frame["sample_id"].tolist() != first[0]["sample_id"].tolist():
+                raise InputError(f"predictions: repeat {number} holds other breasts; compare runs of one cohort")
+            if frame["fold"].tolist() != frames[0]["fold"].tolist():
+                raise InputError(f"predictions: repeat {number} is divided otherwise; compare runs of one division")
+        if (counts := frames[0].groupby("fold")["label"].agg(["sum", "size"])).eval("sum == 0 or sum == size").any():
+            raise InputError(f"predictions: a fold of repeat {number} holds one class only: {counts['size'].to_dict()}")
+
+
+def _placements(frame: pd.DataFrame) -> np.ndarray:
+    """Return V_i, (breasts,): the share of the other class in its fold that a breast is ordered rightly against."""
+    label, score, fold = (frame[name].to_numpy() for name in ("label", "logit", "fold"))
+    placements = np.empty(len(frame))
+    for number in np.unique(fold):
+        malignant, benign = ((fold == number) & (label == value) for value in (1, 0))
+        ahead = score[malignant][:, None] - score[benign]
+        won = (ahead > 0) + 0.5 * (ahead == 0)
+        placements[malignant], placements[benign] = won.mean(axis=1), won.mean(axis=0)
+    return placements
+
+
+def _by_fold(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return per fold its AUC and its share of the breasts."""
+    malignant = frame.assign(placement=_placements(frame))[frame["label"] == 1]
+    folds = pd.DataFrame({"auc": malignant.groupby("fold")["placement"].mean()})
+    return folds.assign(share=frame["fold"].value_counts(normalize=True))
+
+
+def _standard_error(repeats: Sequence[pd.DataFrame], placements: Sequence[np.ndarray]) -> float:
+    """Return the standard error of the mean of placements (or of paired differences of them) over repeats.
+
+    Two parts: that of the patients, from placements averaged over repeats; and that of the fits, by which the means of
+    folds differ more than the patients in them explain, divided by the number of fits.
+    """
+    each = [_influence(frame, values) for frame, values in zip(repeats, placements, strict=True)]
+    patients = _variance(np.mean(each, axis=0), repeats[0]["patient_id"].to_numpy())
+    means, within = [], []
+    for frame, values, influence in zip(repeats, placements, each, strict=True):
+        for number in np.unique(frame["fold"]):
+            inside = (frame["fold"] == number).to_numpy()
+            means.append(values[inside & (frame["label"] == 1)].mean())
+            own = influence[inside] / inside.mean()
+            within.append(_variance(own, frame.loc[inside, "patient_id"].to_numpy()))
+    fits = max(0.0, float(np.var(means, ddof=1) - np.mean(within))) if len(means) > 1 else 0.0
+    return math.sqrt(patients + fits / len(means))
+
+
+def _influence(frame: pd.DataFrame, placements: np.ndarray) -> np.ndarray:
+    """Return what each breast adds to the AUC beyond the mean of its class and fold, (breasts,)."""
+    groups = frame.assign(placement=placements).groupby(["fold", "label"])["placement"]
+    share = frame.groupby("fold")["fold"].transform("size") / len(frame)
+    return ((placements - groups.transform("mean")) / groups.transform("size") * share).to_numpy()
+
+
+def _variance(influence: np.ndarray, patient: np.ndarray) -> float:
+    """Return the variance of the influences' sum: patients are independent, the breasts of one are not."""
+    sums = pd.Series(influence).groupby(patient).sum()
+    return len(sums) / (len(sums) - 1) * float((sums**2).sum())
+
+
+def _nadeau_bengio(each: np.ndarray, held_out: float) -> tuple[float, float]:
+    """Return the corrected resampled t interval of fold differences; ``held_out`` is a fold's share of the breasts."""
+    if len(each) < 2:
+        return math.nan, math.nan
+    spread = math.sqrt((1 / len(each) + held_out / (1 - held_out)) * each.var(ddof=1))
+    reach = float(stats.t.ppf(0.5 + LEVEL / 2, len(each) - 1)) * spread
+    return float(each.mean()) - reach, float(each.mean()) + reach
