@@ -149,7 +149,9 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
             lightning.seed_everything(config.seed, verbose=False)
             readers = None
             if config.train.reader_labels:
-                readers = reader_probability(collection.table, data.cohort("train"), config.seed)
+                readers = reader_probability(
+                    collection.table, data.cohort("train"), config.seed, config.data.reader_words
+                )
             fit(run, Classifier(config, readers), data, progress=progress)
             best, validation = load_best(run), data.cohort("validation")
             frame = predict(best, data.val_dataloader(), validation)

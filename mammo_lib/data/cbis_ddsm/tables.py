@@ -270,6 +270,6 @@ def _check_disjoint(folder: Path, table: pd.DataFrame) -> None:
     for lesion_type, rows in table.groupby("lesion_type"):
         if both := sorted(patients_on_both_sides(rows)):
             raise InputError(
-                f"{folder}: patients in both the train and the test table of type {lesion_type}: {len(both)}, {both[0]} "
-                "first; a model would be tested on its training patients: download the tables again"
+                f"{folder}: patients in both the train and the test table of type {lesion_type}: {len(both)}, "
+                f"{both[0]} first; a model would be tested on its training patients: download the tables again"
             )
