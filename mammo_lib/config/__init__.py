@@ -1,19 +1,20 @@
 """Settings: what a run is, which runs are the same, profiles, and where the project lies."""
 
 from .edit import as_repeats, as_yaml, closest, describe, load_config, merged, read_mapping, with_changes
-from .identity import fingerprint, identity
+from .identity import completed, fingerprint, identity
 from .paths import BUILD, MATERIAL, ROOT, find_material, find_root
 from .profiles import ALLOW_MISSING, Profile, get_profile, profile_names
 from .registry import BACKBONES, TARGETS, Backbone, Target, register_backbone, register_target
-from .run import DataConfig, Definition, LearnedGate, ModelConfig, RunConfig, TrainConfig
+from .run import DataConfig, Definition, LearnedGate, ModelConfig, ReaderWords, RunConfig, TrainConfig
 
 RETRAIN = "MAMMO_RETRAIN"  # set to 1: committed records do not count, so their runs are trained again
 
 __all__ = [
     "ALLOW_MISSING", "BACKBONES", "BUILD", "MATERIAL", "RETRAIN", "ROOT", "TARGETS", "Backbone", "DataConfig",
-    "Definition", "LearnedGate", "ModelConfig", "Profile", "RunConfig", "Target", "TrainConfig", "as_repeats",
-    "as_yaml", "closest", "describe", "find_material", "find_root", "fingerprint", "get_profile", "identity",
-    "load_config", "merged", "profile_names", "read_mapping", "register_backbone", "register_target", "with_changes",
+    "Definition", "LearnedGate", "ModelConfig", "Profile", "ReaderWords", "RunConfig", "Target", "TrainConfig",
+    "as_repeats", "as_yaml", "closest", "completed", "describe", "find_material", "find_root", "fingerprint",
+    "get_profile", "identity", "load_config", "merged", "profile_names", "read_mapping", "register_backbone",
+    "register_target", "with_changes",
 ]  # fmt: skip
 
 

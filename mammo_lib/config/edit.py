@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError
 from ..files import read_text
+from .identity import completed
 from .run import RunConfig
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -20,15 +21,17 @@ COMMENT_COLUMN = 40
 
 
 def load_config(path: str | Path) -> RunConfig:
-    """Read a :class:`RunConfig` from a JSON or YAML file.
+    """Read a :class:`RunConfig` from a JSON or YAML file; in a run's folder, as the record of that run.
 
     Raises
     ------
     InputError
         The file is missing, is neither JSON nor YAML, or a field is unknown or out of bounds.
     """
+    fields = read_mapping(Path(path))
     try:
-        return RunConfig.model_validate(read_mapping(Path(path)))
+        is_record = Path(path).with_name("environment.json").is_file()
+        return RunConfig.model_validate(completed(fields) if is_record else fields)
     except ValidationError as error:
         raise InputError(f"{path}: {describe(error)}") from None
 

@@ -1,8 +1,9 @@
 """Which runs are the same: a fingerprint that survives new fields.
 
 A run's identity holds only what differs from ``NEUTRAL``, in canonical form. The table is frozen: a new field enters it
-with the value under which older runs were made, so that no record is orphaned, whatever the field's default is. What
-cannot matter in a config (``fusion`` with one stream, the model of a baseline) is left out.
+with the value under which older runs were made, so that no record is orphaned, whatever the field's default is; a
+record that lacks the field is read with that value. What cannot matter in a config (``fusion`` with one stream, the
+model of a baseline) is left out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ NEUTRAL: dict[str, object] = {
     "data.crop_context": None,
     "data.extra_training": None,
     "data.allow_missing": False,
+    "data.reader_words": "all_tables",
     "data.n_folds": 5,
     "data.fold": 0,
     "data.fold_seed": 0,
@@ -82,6 +84,16 @@ def identity(config: RunConfig) -> dict[str, object]:
     }
 
 
+def completed(fields: dict) -> dict:
+    """Return the settings of a record with the fields that are newer than it, as older runs had them."""
+    added = {}
+    for name, value in NEUTRAL.items():
+        section, _, field = name.partition(".")
+        if isinstance(fields.get(section), dict) and "." not in field and field not in fields[section]:
+            added.setdefault(section, {})[field] = value
+    return {name: value | added[name] if name in added else value for name, value in fields.items()}
+
+
 def fingerprint(value: object) -> str:
     """Return the SHA-256 of ``value`` written as canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -100,6 +112,8 @@ def _cannot_matter(config: RunConfig, fields: dict) -> Iterator[str]:
     """Name the fields that change nothing in this config."""
     model, train = config.model, config.train
     yield "data.allow_missing"  # the hash of the data says which views are there
+    if config.baseline != "metadata" and (config.baseline or not train.reader_labels):
+        yield "data.reader_words"
     if "crop" not in model.streams:
         yield "data.crop_context"
     if config.baseline:

@@ -15,6 +15,7 @@ from .registry import BACKBONES, TARGETS, Backbone
 View = Literal["CC", "MLO"]
 Stream = Literal["crop", "whole"]
 Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features", "frozen_stages"]
+ReaderWords = Literal["own_split", "all_tables"]
 Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "any-view"]
 
 
@@ -49,6 +50,11 @@ class DataConfig(Frozen):
     )
     allow_missing: bool = Field(
         False, description="leave out views whose files are missing or cannot be decoded, instead of refusing to start"
+    )
+    reader_words: ReaderWords = Field(
+        "own_split",
+        description="whose words describe a breast: those of its own split's tables, or of all tables, where words of "
+        "calcification test tables reach training breasts (protocol 1)",
     )
     n_folds: int = Field(5, ge=2, le=20, description="patient-level folds of the training breasts (our assumption)")
     fold: Annotated[int, Field(ge=0)] | Literal["each"] = Field(

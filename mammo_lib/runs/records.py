@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, fingerprint
+from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, fingerprint
 from ..errors import InputError
 from ..files import file_hash, read_json, write_json, write_parquet
 
@@ -43,7 +43,7 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The config the run was made with."""
-        return RunConfig.model_validate(self._json("config.json"))
+        return RunConfig.model_validate(completed(self._json("config.json")))
 
     @property
     def environment(self) -> dict:

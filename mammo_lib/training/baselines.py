@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..config import RunConfig
+from ..config import ReaderWords, RunConfig
 from ..data.cohort import split_cohort
 from ..data.collection import Collection
 from ..data.prepare import Prepared, load_pixels
@@ -35,14 +36,19 @@ BATCH = 32
 
 
 def fit_baseline(
-    name: str, table: pd.DataFrame, prepared: Prepared, train: pd.DataFrame, seed: int
+    name: str,
+    table: pd.DataFrame,
+    prepared: Prepared,
+    train: pd.DataFrame,
+    seed: int,
+    reader_words: ReaderWords = "own_split",
 ) -> Callable[[Prepared, pd.DataFrame], np.ndarray]:
     """Fit a baseline on training breasts; return what turns prepared breasts into logits of malignancy."""
     train = train.query("not is_extra")  # nearly all of those lack a view, and with it half of their features
     if name == "majority":
         share = train["label"].mean()
         return lambda pixels, cohort: np.full(len(cohort), np.log(share / (1 - share)))
-    features = FEATURES[name]
+    features = partial(read_metadata, words=reader_words) if name == "metadata" else FEATURES[name]
     model = fit_logistic(features(table, prepared, train), train, seed)
     return lambda pixels, cohort: model.decision_function(features(table, pixels, cohort).to_numpy(float))
 
@@ -51,12 +57,19 @@ def baseline_of(config: RunConfig, collection: Collection) -> Callable[[Prepared
     """Fit a run's baseline on its training breasts (:func:`fit_baseline`)."""
     prepared = collection.prepare("train", *config.inputs)
     train = split_cohort(config.data, prepared.cohort)["train"]
-    return fit_baseline(config.baseline, collection.table, prepared, train, config.seed)
+    return fit_baseline(config.baseline, collection.table, prepared, train, config.seed, config.data.reader_words)
 
 
 def readers(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
     """Return the assessment as stored, (n, 1); 0 is "incomplete" and counts as the lowest."""
     return cohort[["assessment"]].astype(float)
+
+
+def read_metadata(
+    table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame, words: ReaderWords = "own_split"
+) -> pd.DataFrame:
+    """Return readings and words of the tables (:func:`mammo_lib.training.readers.metadata`)."""
+    return metadata(table, cohort, words)
 
 
 def crop_geometry(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
@@ -115,6 +128,6 @@ def _pooled_maps(prepared: Prepared, cohort: pd.DataFrame, name: str, last_map: 
 
 
 FEATURES = {
-    "birads": readers, "metadata": lambda table, _, cohort: metadata(table, cohort), "crop_geometry": crop_geometry,
+    "birads": readers, "metadata": read_metadata, "crop_geometry": crop_geometry,
     "frozen_features": frozen_features, "frozen_stages": frozen_stages,
 }  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from ..config import ReaderWords
 from ..data.cohort import assign_folds
 
 WORDS = ("mass_shape", "mass_margins", "calc_type", "calc_distribution")
@@ -15,27 +16,33 @@ PENALTIES = np.logspace(-5, 1, 4)
 FOLDS = 5
 
 
-def metadata(table: pd.DataFrame, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return the readings, and one column per shape or margin word: does any lesion of the breast have it?"""
-    names = [name for name in WORDS if name in table]
-    words = [f"{name}_{word}" for name in names for word in _vocabulary(table[name])]
-    breast = table["patient_id"] + "_" + table["laterality"]
-    has = pd.DataFrame(0.0, index=cohort["breast_id"].unique(), columns=words)
-    for name in names:
-        for key, text in zip(breast, table[name].fillna(""), strict=True):
-            if key in has.index and text:
-                has.loc[key, [f"{name}_{word}" for word in text.split("-")]] = 1.0
-    readings = cohort[list(READINGS)].astype(float).reset_index(drop=True)
-    return readings.join(has.loc[cohort["breast_id"]].reset_index(drop=True))
+def metadata(table: pd.DataFrame, cohort: pd.DataFrame, words: ReaderWords = "own_split") -> pd.DataFrame:
+    """Return the readings, and one column per shape or margin word: does any lesion of the breast have it?
+
+    The columns are the words of the training tables, and a breast's words those of its own split's tables. The rule
+    ``all_tables`` pools the tables: a training breast then has the words of calcifications that only a test table
+    names. Records of protocol 1 were made by it.
+    """
+    keys = ["breast_id", "split"] if words == "own_split" else ["breast_id"]
+    said = table.assign(breast_id=table["patient_id"] + "_" + table["laterality"]).set_index(keys)
+    marks = [_marks(said[name]) for name in WORDS if name in table]
+    has = pd.concat([pd.DataFrame(index=said.index.unique()), *marks], axis=1)
+    if words == "own_split":
+        has = has.loc[:, has[has.index.get_level_values("split") == "train"].any()]
+    breasts = cohort.assign(split=cohort["split"].replace("validation", "train"))[keys]
+    found = breasts.merge(has, how="left", left_on=keys, right_index=True)[has.columns].fillna(0.0)
+    return cohort[list(READINGS)].astype(float).reset_index(drop=True).join(found.reset_index(drop=True))
 
 
-def reader_probability(table: pd.DataFrame, cohort: pd.DataFrame, seed: int) -> np.ndarray:
+def reader_probability(
+    table: pd.DataFrame, cohort: pd.DataFrame, seed: int, words: ReaderWords = "own_split"
+) -> np.ndarray:
     """Return the probability of malignancy that the words of the tables give each training breast, out of fold.
 
     Generalised distillation (Lopez-Paz et al. 2016): what is known in training alone teaches a network that will not
     have it. Each breast is judged by a model that was fitted on other patients.
     """
-    features, folds = metadata(table, cohort), assign_folds(cohort, FOLDS, seed).to_numpy()
+    features, folds = metadata(table, cohort, words), assign_folds(cohort, FOLDS, seed).to_numpy()
     probability = np.full(len(cohort), np.nan)
     for fold in range(FOLDS):
         held_out = folds == fold
@@ -60,5 +67,7 @@ def fit_logistic(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> Call
     return search.fit(features.to_numpy(float), train["label"].to_numpy(), groups=train["patient_id"].to_numpy())
 
 
-def _vocabulary(column: pd.Series) -> list[str]:
-    return sorted({word for text in column.dropna() for word in text.split("-")})
+def _marks(said: pd.Series) -> pd.DataFrame:
+    """Return one row per breast of the index and one column per word: 1 where any of its lesions has the word."""
+    words = said.str.split("-").explode()
+    return pd.get_dummies(words, prefix=said.name, dtype=float).groupby(level=said.index.names).max()

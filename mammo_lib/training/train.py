@@ -168,8 +168,9 @@ def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress
     else:
         lightning.seed_everything(config.seed, verbose=False)
         train = split_cohort(config.data, prepared.cohort)["train"]
-        wants_readers = config.train.reader_labels > 0
-        readers = reader_probability(collection.table, train, config.seed) if wants_readers else None
+        readers = None
+        if config.train.reader_labels:
+            readers = reader_probability(collection.table, train, config.seed, config.data.reader_words)
         classifier = Classifier(config, readers)
         is_cached = config.train.frozen_cache is not None
         maps = freeze_maps(config, prepared, classifier.model, progress=progress) if is_cached else None

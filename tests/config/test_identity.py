@@ -5,7 +5,17 @@ import json
 import pytest
 from pydantic import create_model
 
-from mammo_lib.config import ModelConfig, RunConfig, TrainConfig, fingerprint, identity, merged
+from mammo_lib.config import (
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    completed,
+    fingerprint,
+    get_profile,
+    identity,
+    load_config,
+    merged,
+)
 from mammo_lib.config.identity import NEUTRAL, flat
 from mammo_lib.config.run import SetGate
 from mammo_lib.runs.records import COMMITTED, all_runs, run_name
@@ -41,7 +51,7 @@ def test_a_new_field_orphans_no_record():
     train = create_model("Train", __base__=TrainConfig, frozen_cache=(int | None, None))
     grown = create_model("Run", __base__=RunConfig, model=(model, model()), train=(train, train()), note=(str, ""))
     for run in RECORDS:
-        config = grown.model_validate(json.loads((run.folder / "config.json").read_text()))
+        config = grown.model_validate(completed(json.loads((run.folder / "config.json").read_text())))
         assert config.train.frozen_cache is None
         assert run_name(config, run.environment["data_hash"]) == run.folder.name
     other = grown.model_validate({"train": {"frozen_cache": 8}})
@@ -53,8 +63,21 @@ def test_a_changed_default_moves_no_run(monkeypatch):
     train = create_model("Train", __base__=TrainConfig, patience=(int, 99))
     moved = create_model("Run", __base__=RunConfig, train=(train, train()))
     run = RECORDS[0]
-    config = moved.model_validate(json.loads((run.folder / "config.json").read_text()))
+    config = moved.model_validate(completed(json.loads((run.folder / "config.json").read_text())))
     assert run_name(config, run.environment["data_hash"]) == run.folder.name
+
+
+def test_a_record_that_is_older_than_a_field_was_made_by_the_old_rule():
+    """Records of protocol 1 say nothing of ``data.reader_words``; the profile that made them names the old rule."""
+    rules = set()
+    for run in RECORDS:
+        fields = json.loads((run.folder / "config.json").read_text())
+        assert completed(completed(fields)) == completed(fields)
+        assert "reader_words" in fields["data"] or run.config.data.reader_words == "all_tables"
+        assert load_config(run.folder / "config.json") == run.config  # as `mammo run RECORD/config.json` reads it
+        rules.add(run.config.data.reader_words)
+    assert rules == {get_profile("mirror").run.data.reader_words} == {"all_tables"}
+    assert RunConfig().data.reader_words == "own_split"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +92,8 @@ def test_a_changed_default_moves_no_run(monkeypatch):
         ({"model": {"backbone": "nano"}}, {"train": {"encoder_rate": 0.1}}),
         ({}, {"train": {"best_epoch": "single_image"}}),
         ({}, {"data": {"allow_missing": True}}),
+        ({}, {"data": {"reader_words": "all_tables"}}),
+        ({"baseline": "birads", "train": {"reader_labels": 0.5}}, {"data": {"reader_words": "all_tables"}}),
         ({"baseline": "birads"}, {"train": {"epochs": 3}, "model": {"backbone": "nano", "gate": "none"}}),
     ],
 )
@@ -85,6 +110,8 @@ def test_what_cannot_matter_is_left_out(base, change):
         ({"model": {"backbone": "lite"}}, {"train": {"encoder_rate": 0.1}}),
         ({"train": {"flip_averaging": True}}, {"train": {"best_epoch": "single_image"}}),
         ({"baseline": "birads"}, {"model": {"streams": ["crop"]}}),
+        ({"baseline": "metadata"}, {"data": {"reader_words": "all_tables"}}),
+        ({"train": {"reader_labels": 0.5}}, {"data": {"reader_words": "all_tables"}}),
         ({"baseline": "birads"}, {"data": {"fold": 1}}),
     ],
 )

@@ -14,9 +14,17 @@ import pandas as pd
 
 from ...config import fingerprint
 from ...errors import InputError
+from ..cohort import patients_on_both_sides
 from ..views import VIEWS
 
 TABLE_PATTERN = "*_case_description_*_set.csv"
+# What a table of this name holds: lesion type, split, and how the folders of its cases begin.
+TABLES = {
+    "mass_case_description_train_set.csv": ("mass", "train", "Mass-Training"),
+    "mass_case_description_test_set.csv": ("mass", "test", "Mass-Test"),
+    "calc_case_description_train_set.csv": ("calcification", "train", "Calc-Training"),
+    "calc_case_description_test_set.csv": ("calcification", "test", "Calc-Test"),
+}
 
 # Published column -> our column. The mass and calcification tables spell some of them differently.
 COLUMNS = {
@@ -48,9 +56,10 @@ VOCABULARY = {
 }
 # Smallest and largest code of each scale; 0 is BI-RADS "incomplete", and "not given" for the subtlety.
 SCALES = {"abnormality_id": (1, None), "assessment": (0, 5), "subtlety": (0, 5), "density": (1, 4)}
-CASE = re.compile(r"^(Mass|Calc)-(Training|Test)_")
-CASE_OF = {("mass", "train"): "Mass-Training", ("mass", "test"): "Mass-Test",
-           ("calc", "train"): "Calc-Training", ("calc", "test"): "Calc-Test"}  # fmt: skip
+PATIENT = re.compile(r"P_[0-9]{5}")
+# The folder of a film or a lesion, whatever stands before it: Mass-Training_P_00001_LEFT_CC, with _1 for a lesion.
+CASE = re.compile(r"(?:^|/)((?:Mass|Calc)-(?:Training|Test)_P_[0-9]{5}_(?:LEFT|RIGHT)_(?:CC|MLO)(?:_[0-9]+)?/.+)$")
+LESION = ["patient_id", "laterality", "view", "abnormality_id"]
 
 
 def find_tables(root: Path) -> list[Path]:
@@ -59,10 +68,10 @@ def find_tables(root: Path) -> list[Path]:
     Raises
     ------
     InputError
-        There is none, or a lesion type has a train table without a test table (or the reverse).
+        There is none, a name is not a published one, or a lesion type has one of its two tables only.
     """
     for folder in (root, root / "tables", root / "csv"):
-        paths = sorted(folder.glob(TABLE_PATTERN))
+        paths = sorted(path for path in folder.glob(TABLE_PATTERN) if not path.name.startswith("."))
         if paths:
             _check_pairs(folder, {path.name for path in paths})
             return paths
@@ -78,16 +87,19 @@ def read_tables(root: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         One row per published row, with ``patient_id laterality view abnormality_id lesion_type density assessment
-        pathology subtlety split table``, the morphology columns, ``image_path crop_path mask_path``, and ``repairs``:
-        the comma-joined names of the repairs that the row needed.
+        pathology subtlety split table``, the morphology columns, ``image_path crop_path mask_path`` (from the case's
+        folder on), and ``repairs``: the comma-joined names of the repairs that the row needed.
 
     Raises
     ------
     InputError
         A table is missing, lacks a column, holds what another table should hold, or a cell is empty or outside its
-        vocabulary.
+        vocabulary; rows contradict each other; a patient stands in both tables of a lesion type.
     """
-    return pd.concat([_read_table(path) for path in find_tables(Path(root))], ignore_index=True)
+    paths = find_tables(Path(root))
+    table = pd.concat([_read_table(path) for path in paths], ignore_index=True)
+    _check_disjoint(paths[0].parent, table)
+    return table
 
 
 def table_fingerprint(table: pd.DataFrame) -> str:
@@ -116,6 +128,8 @@ def table_schema():
 
 def _check_pairs(folder: Path, names: set[str]) -> None:
     for name in sorted(names):
+        if name not in TABLES:
+            raise InputError(f"{folder / name}: none of the published tables {', '.join(TABLES)}; take it out of there")
         partner = name.replace("_train_", "_test_") if "_train_" in name else name.replace("_test_", "_train_")
         if partner not in names:
             raise InputError(f"{folder / partner}: missing, while {name} is there; both official splits are needed")
@@ -136,38 +150,62 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path}: column {missing[0]!r} is missing (found: {', '.join(raw.columns)}); download the table again"
         )
+    if raw.empty:
+        raise InputError(f"{path}: no rows below the header; download the table again")
     names = COLUMNS | OPTIONAL | {spelling: "density"}
     renamed = raw.rename(columns=names)
-    tidy, repairs = _repair(renamed[[name for name in names.values() if name in renamed]], spelling)
-    for name in SCALES:
-        tidy[name] = _integers(path, tidy, name)
+    tidy, noted = _repair(path, renamed[[name for name in names.values() if name in renamed]])
+    noted["'breast density' spelt with a space"] = spelling == DENSITY_SPELLINGS[1]
+    _check_patients(path, tidy)
     _check_schema(path, tidy)
     _check_not_swapped(path, tidy)
-    split = "train" if "_train_" in path.name else "test"
-    return tidy.assign(split=split, table=path.stem, repairs=repairs)
+    tidy, noted = _leave_out_repeated(path, tidy, noted)
+    repairs = [",".join(noted.columns[row]) for row in noted.to_numpy(dtype=bool)]
+    return tidy.assign(split=TABLES[path.name][1], table=path.stem, repairs=pd.array(repairs, dtype="string"))
 
 
-def _repair(tidy: pd.DataFrame, spelling: str) -> tuple[pd.DataFrame, pd.Series]:
-    tidy = tidy.copy()
-    noted = pd.DataFrame(index=tidy.index)
+def _repair(path: Path, tidy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the table with what can be mended mended, and which row needed what: a column of booleans per repair."""
+    tidy, noted = tidy.copy(), pd.DataFrame(index=tidy.index)
+    for name in tidy.columns.drop([*PATHS]):
+        noted[f"space around {name}"] = tidy[name].ne(tidy[name].str.strip()).fillna(False)
+        tidy[name] = tidy[name].str.strip()
     for name in PATHS:
         noted[f"newline in {name}"] = tidy[name].str.contains(r"[\r\n]", na=False)
-        tidy[name] = tidy[name].str.strip()
-    noted["density 0 is unknown"] = tidy["density"].eq("0").fillna(False)
+        noted[f"backslashes in {name}"] = tidy[name].str.contains("\\", na=False, regex=False)
+        tidy[name] = tidy[name].str.strip().str.replace("\\", "/", regex=False)
+        inside = tidy[name].str.extract(CASE, expand=False)
+        noted[f"folders before the case in {name}"] = inside.notna() & inside.ne(tidy[name])
+        tidy[name] = inside.fillna(tidy[name])
+    for name in SCALES:
+        tidy[name] = _integers(path, tidy, name)
+    noted["density 0 is unknown"] = tidy["density"].eq(0).fillna(False)
     tidy["density"] = tidy["density"].mask(noted["density 0 is unknown"])
-    noted["'breast density' spelt with a space"] = spelling == DENSITY_SPELLINGS[1]
-    names = pd.Series(
-        [",".join(noted.columns[row]) for row in noted.to_numpy(dtype=bool)], index=tidy.index, dtype="string"
-    )
-    return tidy, names
+    return tidy, noted
 
 
 def _integers(path: Path, tidy: pd.DataFrame, name: str) -> pd.Series:
     values = pd.to_numeric(tidy[name], errors="coerce")
-    strange = tidy.loc[~values.mod(1).eq(0).fillna(False) & tidy[name].notna(), name]
+    strange = tidy.loc[~(values.mod(1).eq(0) & values.abs().lt(2**31)).fillna(False) & tidy[name].notna(), name]
     if len(strange):
         raise InputError(f"{path}, row {strange.index[0] + 2}: {name} must be a whole number, got {strange.iloc[0]!r}")
     return values.astype("Int64")
+
+
+def _leave_out_repeated(path: Path, tidy: pd.DataFrame, noted: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keep the first of equal rows, and note it there; rows that say different things about a lesion are refused."""
+    noted["repeated row left out"] = tidy.duplicated(keep=False)
+    is_first = ~tidy.duplicated()
+    kept = tidy[is_first]
+    for other in kept.index[kept.duplicated(LESION)]:
+        one = kept.index[kept[LESION].eq(kept.loc[other, LESION]).all(axis=1)][0]
+        pairs = zip(kept, kept.loc[one], kept.loc[other], strict=True)
+        name, this, that = next(pair for pair in pairs if str(pair[1]) != str(pair[2]))
+        raise InputError(
+            f"{path}, row {other + 2}: {name} is {that!r}, while row {one + 2} says {this!r} of the same lesion and "
+            "view; keep the right one of the two rows"
+        )
+    return kept, noted[is_first]
 
 
 def _check_schema(path: Path, tidy: pd.DataFrame) -> None:
@@ -191,14 +229,47 @@ def _check_schema(path: Path, tidy: pd.DataFrame) -> None:
         raise InputError(f"{where}: {name} must be {wanted}, got {shown}") from None
 
 
+def _check_patients(path: Path, tidy: pd.DataFrame) -> None:
+    strange = tidy.loc[~tidy["patient_id"].str.fullmatch(PATIENT).fillna(True).astype(bool), "patient_id"]
+    if len(strange):
+        raise InputError(
+            f"{path}, row {strange.index[0] + 2}: patient_id must be P_ and five digits, got {strange.iloc[0]!r}; "
+            "a spreadsheet may have changed it: download the table again"
+        )
+
+
 def _check_not_swapped(path: Path, tidy: pd.DataFrame) -> None:
-    """A file under another one's name would turn training breasts into test breasts."""
-    lesion_type, split = path.name[:4], "train" if "_train_" in path.name else "test"
-    for name in PATHS:
-        found = tidy[name].str.extract(CASE, expand=True).dropna().agg("-".join, axis=1)
-        strange = found[found.ne(CASE_OF.get((lesion_type, split)))]
-        if len(strange):
+    """A file under another one's name would turn training breasts into test breasts; so would shifted cells."""
+    lesion_type, _, group = TABLES[path.name]
+    film = group + "_" + tidy[["patient_id", "laterality", "view"]].agg("_".join, axis=1)
+    lesion = film + "_" + tidy["abnormality_id"].astype("string")
+    for name, stated in zip(PATHS, (film, lesion, lesion), strict=True):
+        case = tidy[name].str.extract(CASE, expand=False).str.partition("/")[0]
+        for row in tidy.index[case.ne(stated).fillna(True)]:
+            where, found = f"{path}, row {row + 2}", case[row]
+            if pd.isna(found):
+                raise InputError(
+                    f"{where}: {name} must name its case's folder, {stated[row]}/, got {tidy.loc[row, name]!r}; "
+                    "download the table again"
+                )
+            if not found.startswith(f"{group}_"):
+                raise InputError(
+                    f"{where}: a row of {found.partition('_')[0]} in this table; "
+                    "tables are swapped or renamed: give each its published name again"
+                )
+            raise InputError(f"{where}: {name} is of {found}, the row of {stated[row]}; download the table again")
+    for row in tidy.index[tidy["lesion_type"].ne(lesion_type)]:
+        found = tidy.loc[row, "lesion_type"]
+        raise InputError(
+            f"{path}, row {row + 2}: lesion_type is {found} in a table of type {lesion_type}; download it again"
+        )
+
+
+def _check_disjoint(folder: Path, table: pd.DataFrame) -> None:
+    """The official splits share no patient within a lesion type; pooled over both types they do."""
+    for lesion_type, rows in table.groupby("lesion_type"):
+        if both := sorted(patients_on_both_sides(rows)):
             raise InputError(
-                f"{path}, row {strange.index[0] + 2}: a row of {strange.iloc[0]} in this table; "
-                "tables are swapped or renamed: give each its published name again"
+                f"{folder}: patients in both the train and the test table of type {lesion_type}: {len(both)}, "
+                f"{both[0]} first; a model would be tested on its training patients: download the tables again"
             )
