@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Return a checkpoint's tensors under the official names, whatever wrapper and prefix they came with."""
     path = Path(path)
     try:
-        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        held = load_file(path) if path.suffix == ".safetensors" else read_torch(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; `mammo weights VARIANT` downloads one") from None
     except Exception as error:  # the two readers raise a dozen types for a damaged or refused file
@@ -69,6 +70,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not state:
         raise InputError(one_line(f"{path}: not a readable checkpoint (it holds no named tensors)"))
     return _without_prefix(state)
+
+
+def read_torch(path: Path) -> object:
+    """Return what ``torch.save`` wrote: tensors and plain values. Anything else in the file raises, unexecuted."""
+    with warnings.catch_warnings(action="ignore"):  # of an unknown version of pickle, before the error
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,13 @@
-"""What watches a training run: its history, a loss that is no number, and two ways to fail that look like success."""
+"""What watches a training run: its history, a loss that is no number, and two ways to fail that look like success.
+
+Also what a killed run goes on from: :class:`KeepWholeEpochs` writes it, :func:`resume_point` finds it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import time
 import warnings
 from pathlib import Path
@@ -11,13 +16,15 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from ..analysis.diagnostics import Finding, fusion_dominance, gate_saturation, overcalling
 from ..analysis.gates import GateValues, TokenGates, gate_values, join, overheard_token_gates, summarise
 from ..errors import InputError
 from ..files import write_csv, write_parquet
+from ..models.weights import read_torch
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # of the last whole epoch, and of the one before it
 PATIENCE = 2  # epochs before the first warning: at the start every network does so
 
 
@@ -183,3 +190,76 @@ class WatchFailures(Callback):
     def load_state_dict(self, state):
         """Take up what was said."""
         self.told = set(state["told"])
+
+
+class KeepWholeEpochs(Checkpoint):
+    """Write ``last.ckpt`` after every whole epoch, and keep the one before it as ``previous.ckpt``.
+
+    Lightning's own "last" checkpoint is written only after an epoch that was the best so far. The trainer calls
+    checkpoint callbacks after all others, so that every state in the file is that of the finished epoch. Weights,
+    optimiser, schedule, averaged weights and callbacks are Lightning's; every generator and an early stop are ours.
+    """
+
+    def __init__(self, folder: Path, run_name: str):
+        self.folder, self.run_name = folder, run_name
+
+    def on_train_epoch_end(self, trainer, module):
+        """Write the checkpoint beside the others and give it its name when it is whole."""
+        last, partial = self.folder / LAST, self.folder / ".partial" / LAST
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            if last.exists():
+                os.replace(last, self.folder / PREVIOUS)
+            os.replace(partial, last)
+
+    def on_save_checkpoint(self, trainer, module, checkpoint):
+        """Add the run's name, whether it ends here, and the generators."""
+        checkpoint |= {"run": self.run_name, "should_stop": trainer.should_stop, "generators": generator_states()}
+
+    def on_load_checkpoint(self, trainer, module, checkpoint):
+        """Take up the generators, and an early stop that a kill kept from ending the run."""
+        trainer.should_stop = checkpoint["should_stop"]
+        set_generator_states(checkpoint["generators"])
+
+
+def generator_states() -> dict:
+    """Return the states of the global generators as tensors and plain numbers."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (libraries may use it)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of this process's device
+        "numpy": (name, keys.tolist(), *rest),
+        "python": random.getstate(),
+    }
+
+
+def set_generator_states(states: dict) -> None:
+    """Set the global generators to what :func:`generator_states` returned."""
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    random.setstate(states["python"])
+
+
+def resume_point(folder: Path, run_name: str) -> Path | None:
+    """Return the checkpoint of the last whole epoch of a run; None before its first.
+
+    A kill between the renaming of two checkpoints leaves ``previous.ckpt`` alone: then it is that one.
+
+    Raises
+    ------
+    InputError
+        The checkpoint is damaged or belongs to another run. A kill does not cause this.
+    """
+    found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    if not found:
+        return None
+    way_out = f"delete it, and the run goes on {f'from {found[1].name}' if len(found) > 1 else 'from its start'}"
+    try:
+        held = read_torch(found[0])
+    except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
+        raise InputError(f"{found[0]}: the checkpoint is damaged ({type(error).__name__}); {way_out}") from None
+    if not isinstance(held, dict) or held.get("run") != run_name:
+        raise InputError(f"{found[0]}: not a checkpoint of run {run_name}; {way_out}")
+    return found[0]

@@ -17,7 +17,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
@@ -42,7 +42,7 @@ from ..statistics import (
     youden_threshold,
 )
 from .baselines import baseline_of
-from .callbacks import History, RecordGates, StopAtNaN, WatchFailures
+from .callbacks import LAST, PREVIOUS, History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
 from .frozen import freeze_maps
 from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .readers import reader_probability
@@ -88,6 +88,9 @@ class Classifier(lightning.LightningModule):
         torch.manual_seed(
             np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0]
         )
+        # After this hook Lightning starts the loader, which draws one number, but not in the epoch it resumes with.
+        if self.trainer.fit_loop.is_resuming:
+            torch.empty((), dtype=torch.int64).random_()
 
     def on_validation_epoch_start(self):
         """Forget the validation of the epoch before."""
@@ -198,6 +201,8 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
         fold = start_run(config, prepared.fingerprint, folder=run.folder / f"fold{number}")
         if not fold.is_finished:
             train_fold(fold, collection, prepared, progress=progress)
+            for name in (LAST, PREVIOUS):  # a finished fold is never resumed, and there are many
+                (fold.folder / name).unlink(missing_ok=True)
         folds.append(fold)
     frames = {number: fold.predictions for number, fold in enumerate(folds)}
     frame = join_folds(frames)
@@ -236,25 +241,23 @@ def one_process_per_run(run: Run):
 
 
 def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
-    """Run Lightning's loop, from ``last.ckpt`` if there is one."""
+    """Run Lightning's loop, from the last whole epoch if there is one."""
     config = classifier.config
     has_choice = config.train.keep == "best"  # else the file holds the latest epoch
     best = ModelCheckpoint(
-        run.folder, "best", "validation_auc" if has_choice else None, mode="max", save_last=True,
-        enable_version_counter=False,
-    )  # fmt: skip
+        run.folder, "best", "validation_auc" if has_choice else None, mode="max", enable_version_counter=False
+    )
     breasts = data.cohort("train")["sample_id"].tolist()
     recorder = RecordGates(run.folder, config.model.views)
     gate = config.model.gate
     watch = WatchFailures(recorder, gate.bias) if gate.kind == "learned" else WatchFailures()
-    callbacks = [History(run.folder), recorder, best, StopAtNaN(breasts, config), watch]
-    if has_choice:
-        callbacks.insert(3, EarlyStopping("validation_auc", mode="max", patience=config.train.patience))
+    patience = [EarlyStopping("validation_auc", mode="max", patience=config.train.patience)] if has_choice else []
+    whole = KeepWholeEpochs(run.folder, run.name)
+    callbacks = [History(run.folder), recorder, *patience, StopAtNaN(breasts, config), watch, best, whole]
     if config.train.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=config.train.ema_decay))
+        callbacks.append(averaged_weights(config.train.ema_decay))
     if progress:
         callbacks.append(TQDMProgressBar())
-    last = run.folder / "last.ckpt"
     with quiet_lightning(), memory_advice(config), checkpoints_beside(run.folder):
         trainer = lightning.Trainer(
             max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
@@ -263,7 +266,17 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
             enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
         )  # fmt: skip
-        trainer.fit(classifier, datamodule=data, ckpt_path=last if last.exists() else None)
+        last = resume_point(run.folder, run.name)
+        trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
+
+
+def averaged_weights(decay: float) -> WeightAveraging:
+    """Return the callback that validates and keeps the exponential moving average of the weights.
+
+    In this form of the average a constant stays the same, bit by bit. In Lightning's own form, decay * a + (1 - decay)
+    * b, the constants of the input's normalisation drift by rounding, and a resumed run would start with them afresh.
+    """
+    return WeightAveraging(avg_fn=lambda average, new, _: average + (1 - decay) * (new - average))
 
 
 def load_best(run: Run) -> Classifier:

@@ -166,6 +166,7 @@ def project(configs, collection, tmp_path):
     (tmp_path / "data_manifest").symlink_to(ROOT / "data_manifest")
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "protocol.md").write_text("none")
+    (tmp_path / "book" / "profiles").symlink_to(ROOT / "book" / "profiles")
     (tmp_path / "book" / "experiments.json").write_text(json.dumps({"experiments": entries}))
     command = [sys.executable, "-m", "mammo_lib.cli", "run", "--profile", "mirror", "--data", str(collection.root)]
     env = os.environ | {"MAMMO_ROOT": str(tmp_path), "OMP_NUM_THREADS": "1"}

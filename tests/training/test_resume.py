@@ -1,6 +1,7 @@
 """Runs that are killed: whatever the moment, they end as if nothing had happened."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -9,12 +10,17 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from mammo_lib.config import RunConfig, merged
+from mammo_lib.errors import InputError
 from mammo_lib.runs import records as runs
 from mammo_lib.runs.records import Run
 from mammo_lib.training import train
+from mammo_lib.training.callbacks import generator_states, set_generator_states
 
 pytestmark = pytest.mark.usefixtures("run_homes")
 
@@ -41,30 +47,130 @@ def assert_same(one: Run, other: Run) -> None:
     pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.9, "gradient_clip": 1.0}], ids=["plain", "averaged"])
-def test_sigkill_in_the_middle_of_an_epoch_changes_nothing(config, collection, tmp_path, extras):
-    config = changed(config, epochs=4, **extras)
+NOISE = {"dropout": 0.2, "drop_path": 0.1, "augment": 1.0, "gradient_clip": 1.0}
+
+
+def noisy(config, epochs=6, **fields):
+    """Everything that draws at random: dropout, stochastic depth, random gates, augmentation; no early stop."""
+    config = changed(small(config), epochs=epochs, patience=epochs, **NOISE, **fields)
+    return RunConfig.model_validate(merged(config.model_dump(), {"model": {"gate": "random"}}))
+
+
+def weights(run: Run, name: str, part: str = "state_dict") -> dict:
+    return torch.load(run.folder / name, map_location="cpu", weights_only=True)[part]
+
+
+def kill_at_random(command, root, rng, chain: int) -> None:
+    """Start the command ``chain`` times and kill it each time, up to a second after one more epoch was finished."""
+    env = os.environ | {"MAMMO_ROOT": str(root)}
+    for rows in rng.integers(1, 3, chain).cumsum():
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(finished_epochs(root)) < rows:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def finished_epochs(root) -> pd.DataFrame:
+    found = list(root.glob("_build/runs/*/*/history.csv"))
+    return pd.read_csv(found[0]) if found else pd.DataFrame()
+
+
+@pytest.mark.parametrize(
+    ("chain", "extras"),
+    [
+        (2, {"ema_decay": 0.9}),
+        pytest.param(5, {}, marks=pytest.mark.slow),
+        pytest.param(5, {"ema_decay": 0.9}, marks=pytest.mark.slow),
+    ],
+)
+def test_sigkill_at_random_moments_changes_nothing(config, collection, tmp_path, chain, extras):
+    config = noisy(config, epochs=2 * chain + 2, **extras)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "mammo_lib.cli", "run", str(tmp_path / "config.json"), "--profile", "mirror"]
-    env = os.environ | {"MAMMO_ROOT": str(tmp_path), "MAMMO_DATA": str(collection.root)}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(tmp_path.glob("_build/runs/*/*/history.csv")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.05)  # the second epoch has begun
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (history,) = tmp_path.glob("_build/runs/*/*/history.csv")
-    assert not Run(history.parent).is_finished
-    assert len(pd.read_csv(history)) < config.train.epochs
+    kill_at_random([*command, "--data", str(collection.root)], tmp_path, np.random.default_rng(chain), chain)
+    assert 0 < len(finished_epochs(tmp_path)) < config.train.epochs
 
     whole = train.train_run(config, collection)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "FRESH", tmp_path / "_build" / "runs")
         resumed = train.train_run(config, collection)
-    assert resumed.folder == history.parent
     assert_same(resumed, whole)
+    torch.testing.assert_close(weights(resumed, "last.ckpt"), weights(whole, "last.ckpt"), rtol=0, atol=0)
+    torch.testing.assert_close(weights(resumed, "best.ckpt"), weights(whole, "best.ckpt"), rtol=0, atol=0)
+    optimisers = [weights(run, "last.ckpt", "optimizer_states") for run in (resumed, whole)]
+    torch.testing.assert_close(*optimisers, rtol=0, atol=0)
+
+
+class Killed(RuntimeError):
+    pass
+
+
+def killed_run(config, collection, monkeypatch, epoch) -> Run:
+    """Train until ``epoch`` begins."""
+
+    class Module(train.Classifier):
+        def on_train_epoch_start(self):
+            if self.current_epoch == epoch:
+                raise Killed
+            super().on_train_epoch_start()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Classifier", Module)
+        with pytest.raises(Killed):
+            train.train_run(config, collection)
+    (folder,) = (runs.FRESH / config.experiment).iterdir()
+    return Run(folder)
+
+
+def test_a_killed_run_goes_on_after_its_last_whole_epoch(config, collection, monkeypatch):
+    """At a rate of 1e-9 no epoch is better than the first, and the last whole epoch counts all the same."""
+    config = changed(small(config), epochs=4, learning_rate=1e-9)
+    run = killed_run(config, collection, monkeypatch, 3)
+    assert weights(run, "best.ckpt", "epoch") == 0
+    assert weights(run, "last.ckpt", "epoch") == 2
+    assert weights(run, "previous.ckpt", "epoch") == 1
+
+
+def test_a_kill_between_two_renamings_costs_one_epoch(config, collection, monkeypatch, tmp_path):
+    config = noisy(config)
+    whole = train.train_run(config, collection)
+    monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
+    (killed_run(config, collection, monkeypatch, 3).folder / "last.ckpt").unlink()
+    assert_same(train.train_run(config, collection), whole)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x04N.", "cut", "other"])
+def test_a_damaged_checkpoint_is_named_with_the_way_out(config, collection, monkeypatch, content):
+    config = small(config).model_copy(update={"train": changed(config, epochs=3).train})
+    run = killed_run(config, collection, monkeypatch, 2)
+    last = run.folder / "last.ckpt"
+    if content == "other":
+        torch.save(torch.load(last, weights_only=True) | {"run": "other/seed0"}, last)
+    else:
+        last.write_bytes(last.read_bytes()[:30000] if content == "cut" else content)
+    with pytest.raises(InputError, match=r"last\.ckpt: .*delete it, and the run goes on from previous\.ckpt"):
+        train.train_run(config, collection)
+    last.unlink()
+    assert train.train_run(config, collection).is_finished
+
+
+def test_every_generator_goes_on_where_it_was():
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    states = generator_states()
+    first = draw()
+    set_generator_states(states)
+    assert draw() == first
+
+
+def test_averaging_leaves_constants_as_they_are():
+    constant = torch.tensor([0.485, 0.456, 0.406])
+    update = train.averaged_weights(0.9)._kwargs["avg_fn"]
+    assert torch.equal(update(constant, constant, 1), constant)
+    assert update(torch.tensor(1.0), torch.tensor(2.0), 1).item() == pytest.approx(1.1)  # 0.9 * 1 + 0.1 * 2
 
 
 def test_a_kill_between_training_and_record_trains_no_further(config, collection, monkeypatch, tmp_path):
