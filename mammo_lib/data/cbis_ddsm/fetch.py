@@ -6,7 +6,6 @@ never holds half a series.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -17,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...files import read_json, read_table, with_numbers
 from ..cohort import build_cohort
 from ..folders import find_dicom
 from ..views import SPLITS, VIEWS
@@ -37,7 +37,7 @@ def fetch_tables(folder: Path) -> pd.DataFrame:
     InputError
         The archive cannot be reached, or what came is not the published table.
     """
-    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    manifest = read_json(MANIFEST)
     target = folder / "tables"
     target.mkdir(parents=True, exist_ok=True)
     for name, url in manifest["table_urls"].items():
@@ -61,7 +61,8 @@ def series_of_cohort(table: pd.DataFrame, definition: str) -> pd.DataFrame:
         for path in ((cell,) if isinstance(cell, str) else cell)
     ]
     wanted = sorted({Path(path).parent.name for path in paths})
-    known = pd.read_csv(SERIES).set_index("series")
+    known = read_table(SERIES, ["series", "description", "images", "megabytes"])
+    known = with_numbers(SERIES, known, ["images", "megabytes"]).set_index("series")
     return known.reindex(wanted).rename_axis("series").reset_index()
 
 
