@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ...errors import InputError
-from ...files import read_json, read_table, with_numbers
+from ...files import read_json, read_table, safe_name, with_numbers
 from ..cohort import build_cohort
 from ..folders import find_dicom
 from ..views import SPLITS, VIEWS
@@ -41,8 +41,8 @@ def fetch_tables(folder: Path) -> pd.DataFrame:
     target = folder / "tables"
     target.mkdir(parents=True, exist_ok=True)
     for name, url in manifest["table_urls"].items():
-        if not (target / name).is_file():
-            _download(url, target / name)
+        if not (target / safe_name(name)).is_file():
+            _download(url, target / safe_name(name))
     table = read_tables(folder)
     if table_fingerprint(table) != manifest["canonical_sha256"]:
         raise InputError(f"{target}: not the published tables; run `mammo data audit --data {folder}` to see where")
@@ -72,8 +72,12 @@ def fetch_series(series: pd.DataFrame, folder: Path) -> None:
     Raises
     ------
     InputError
-        The extra ``data`` is not installed, the archive cannot be reached, or some series came incomplete.
+        The name of a series is no name of a folder, the extra ``data`` is not installed, the archive cannot be reached,
+        or some series came incomplete.
     """
+    for uid in series["series"]:
+        if safe_name(uid) != uid:
+            raise InputError(f"{uid!r} is no name of a series; download the description tables again")
     waiting = series[[not (folder / uid).is_dir() for uid in series["series"]]]
     nbia, partial = _nbia(), folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
