@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
+import io
 import json
 import os
 import re
 import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +24,9 @@ if TYPE_CHECKING:
 LONGEST_NAME = 200  # bytes: a PatientID of 64 letters of any script, and an ending, below the 255 of file systems
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin|conout|(com|lpt)\d)(\.|$)", re.IGNORECASE)
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+LARGEST_TEXT = 2**25  # bytes: several times the largest table there is, that of the Kaggle mirror
+SEPARATORS = ",;\t"
+UNKNOWN = ("", "N/A", "NA")  # cells without a value
 
 
 def read_text(path: Path) -> str:
@@ -26,16 +35,9 @@ def read_text(path: Path) -> str:
     Raises
     ------
     InputError
-        The file is missing, cannot be read or is in another encoding.
+        The file is missing, no regular file, larger than ``LARGEST_TEXT``, cannot be read or is in another encoding.
     """
-    try:
-        content = Path(path).read_bytes()
-        encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
-        return content.decode(encoding)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a text file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    return _decoded(Path(path), _content(Path(path)))
 
 
 def read_json(path: Path, way_out: str = "restore the file") -> dict:
@@ -49,11 +51,122 @@ def read_json(path: Path, way_out: str = "restore the file") -> dict:
     text = read_text(path)
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
         raise InputError(f"{path}: not JSON ({error}); {way_out}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: JSON, but a {type(content).__name__} where a mapping belongs; {way_out}")
     return content
+
+
+def read_table(
+    path: Path, columns: Iterable[str] = (), way_out: str = "restore the file", unknown: Sequence[str] = UNKNOWN
+) -> pd.DataFrame:
+    """Return a CSV file as text, one column per name of its header; ``unknown`` cells are NA.
+
+    A comma, a semicolon or a tab separates cells, or what a first line ``sep=`` says. Empty rows are left out; the
+    index plus 2 is the row as a spreadsheet counts it.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, is in UTF-16, or is not CSV; a row has more or fewer cells than the header; two
+        columns have one name; one of ``columns`` is missing.
+    """
+    import pandas as pd
+
+    header, *rows = _cells(Path(path), way_out)
+    header = [name.strip() for name in header]
+    _check_header(path, header, columns, way_out)
+    filled = {number: row for number, row in enumerate(rows) if any(cell.strip() for cell in row)}
+    for number, row in filled.items():
+        if len(row) != len(header):
+            raise InputError(f"{path}, row {number + 2}: {len(row)} cells under {len(header)} names; {way_out}")
+    frame = pd.DataFrame(filled.values(), index=[*filled], columns=header, dtype="string")
+    named = frame[[name for name in header if name]]  # pandas writes a column without a name, spreadsheets empty ones
+    return named.mask(named.apply(lambda column: column.str.strip()).isin([*unknown]))
+
+
+def with_numbers(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Return a table of :func:`read_table` with columns as numbers: integers where all are whole, NaN where unknown.
+
+    Raises
+    ------
+    InputError
+        A cell is no number.
+    """
+    import pandas as pd
+
+    numbers = {name: pd.to_numeric(table[name].astype(object), errors="coerce") for name in columns}
+    for name, values in numbers.items():
+        require(path, table[name], values.notna() | table[name].isna(), "a number, written with a point")
+    return table.assign(**numbers)
+
+
+def require(path: Path, column: pd.Series, is_right: pd.Series, must_be: str, way_out: str = "") -> None:
+    """Raise InputError for the first cell of a table's column that is not right; an unknown answer is a wrong one."""
+    import pandas as pd
+
+    for row in column.index[~is_right.fillna(False).astype(bool)]:
+        value = column[row]
+        found = "nothing" if pd.isna(value) else repr(value) if isinstance(value, str) else value
+        raise InputError(
+            f"{path}, row {row + 2}: {column.name} must be {must_be}, got {found}{way_out and '; '}{way_out}"
+        )
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a regular file, unpacked where its name ends in ``.gz``, of bounded size."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would never answer
+        raise InputError(f"{path}: cannot be read (a folder, a pipe or a device); give the path of a text file")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            content = stream.read(LARGEST_TEXT + 1)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}); give the path of a text file") from None
+    if len(content) > LARGEST_TEXT:
+        raise InputError(f"{path}: larger than {LARGEST_TEXT >> 20} MiB, which no text file here is; give another one")
+    return content
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        guess = "" if encoding == "utf-16" else ", perhaps Latin-1 or Windows-1252"
+        why = f"{error.reason} at byte {error.start}"
+        raise InputError(f"{path}: not UTF-8 text{guess} ({why}); save it as UTF-8") from None
+    if (place := text.find("\0")) >= 0:
+        raise InputError(f"{path}: no text, a NUL at character {place}; give a text file in UTF-8")
+    return text
+
+
+def _cells(path: Path, way_out: str) -> list[list[str]]:
+    """Return the rows of a CSV file, the header first."""
+    content = _content(path)
+    if BYTE_ORDER_MARKS.get(content[:2]):  # a spreadsheet's "Unicode text": not what was published, whoever made it
+        raise InputError(f"{path}: UTF-16; save it as CSV in UTF-8, or {way_out}")
+    text = _decoded(path, content).lstrip("\r\n")
+    declared = re.match(r'"?sep=([^\w\s"]|\t)"?\r?\n', text)
+    text = text[declared.end() :] if declared else text
+    separator = declared[1] if declared else max(SEPARATORS, key=text.partition("\n")[0].count)
+    try:
+        rows = [*csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)]
+    except csv.Error as error:
+        raise InputError(f"{path}: not a readable CSV ({error}); {way_out}") from None
+    if not rows:
+        raise InputError(f"{path}: not a readable CSV (it is empty); {way_out}")
+    return rows
+
+
+def _check_header(path: Path, header: list[str], columns: Iterable[str], way_out: str) -> None:
+    for name, times in Counter(header).items():
+        if name and times > 1:
+            raise InputError(f"{path}: column {name!r} stands there {times} times; {way_out}")
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(header)}); {way_out}")
 
 
 def safe_name(text: str) -> str:

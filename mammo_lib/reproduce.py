@@ -22,7 +22,7 @@ from typing import Literal
 
 from .config import BUILD, RETRAIN, ROOT, Profile
 from .errors import InputError
-from .files import write_json
+from .files import read_json, write_json
 from .runs.records import describe_environment
 
 SOURCE = ROOT / "notebooks"
@@ -281,11 +281,11 @@ def _shared_key(profile: Profile, data: Path | None, data_hash: dict | None) -> 
 
 
 def _step(notebook: Path, parameters: dict, shared: bytes, profile: Profile, force: bool) -> Step:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    cells = read_json(notebook)["cells"]
     content = [[cell["cell_type"], cell["metadata"], "".join(cell["source"])] for cell in cells]
     key = hashlib.sha256(shared + json.dumps([parameters, content], sort_keys=True).encode()).hexdigest()
     step = Step(notebook, EXECUTED / notebook.name, key, False, parameters)
-    mark = json.loads(step.mark.read_text(encoding="utf-8")) if step.mark.exists() else {}
+    mark = read_json(step.mark) if step.mark.exists() else {}
     is_done = not force and step.output.exists() and mark.get("key") == key
     expected = mark.get("seconds") if mark.get("profile") == profile.name else None
     return Step(notebook, step.output, key, is_done, parameters, expected)
@@ -319,7 +319,7 @@ def _summarised(outcome: StepOutcome) -> dict:
 
 def _cell_at_work(partial: Path) -> tuple[int, str]:
     """Return the index and source of the first code cell that the kernel never answered."""
-    cells = json.loads(partial.read_text(encoding="utf-8"))["cells"] if partial.exists() else []
+    cells = read_json(partial)["cells"] if partial.exists() else []
     for index, cell in enumerate(cells):
         if cell["cell_type"] == "code" and "shell.execute_reply" not in cell["metadata"].get("execution", {}):
             return index, "".join(cell["source"])
@@ -332,7 +332,7 @@ def _now() -> str:
 
 def _publish(partial: Path, step: Step) -> None:
     """Move a finished notebook into the book, without paths of this machine and with one parameter cell."""
-    notebook = json.loads(partial.read_text(encoding="utf-8"))
+    notebook = read_json(partial)
     record = notebook["metadata"]["papermill"]
     record["input_path"] = step.source.relative_to(ROOT).as_posix()
     record["output_path"] = step.output.relative_to(ROOT).as_posix()

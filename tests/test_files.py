@@ -1,11 +1,15 @@
-"""Files: names that come from tags and tables stay in their folder."""
+"""Files: names that come from tags and tables stay in their folder; text, JSON and tables are read or refused."""
 
+import gzip
+import os
 import random
 from pathlib import PureWindowsPath
 
 import pytest
 
-from mammo_lib.files import safe_name
+from mammo_lib import files
+from mammo_lib.errors import InputError
+from mammo_lib.files import read_json, read_table, read_text, safe_name, with_numbers
 
 
 @pytest.mark.parametrize("text", ["P_00001_LEFT", "12-345.6", "Müller", "患者7", "a@b=c+d"])
@@ -60,3 +64,96 @@ def test_names_of_any_text_are_short_stay_inside_and_do_not_change_again(tmp_pat
         assert PureWindowsPath(name).name == name
         assert not PureWindowsPath(name).is_reserved()
         (tmp_path / f"{name}.json").touch()
+
+
+TABLE = 'name,size,note\nP_1,3,"two, words"\nP_2,4.5,"a\nline"\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TABLE.encode(),
+        TABLE.encode("utf-8-sig"),
+        TABLE.replace("\n", "\r\n").encode(),
+        b"sep=,\r\n" + TABLE.encode(),
+        b"\n" + TABLE.encode(),
+        TABLE.replace("P_2", ",,\n\nP_2").encode(),
+        TABLE.replace("name,", "name ,").encode(),
+        b"".join((line + "," * (i in (0, 1, 3)) + "\n").encode() for i, line in enumerate(TABLE.split("\n")[:-1])),
+    ],
+    ids=["plain", "mark", "Windows", "sep=", "leading line", "empty rows", "space in the header", "a nameless column"],
+)
+def test_one_table_however_it_is_written(tmp_path, content):
+    (tmp_path / "t.csv").write_bytes(content)
+    table = with_numbers(tmp_path / "t.csv", read_table(tmp_path / "t.csv", ["size"]), ["size"])
+    assert list(table) == ["name", "size", "note"]
+    assert table["size"].tolist() == [3, 4.5]
+    assert [note.replace("\r", "") for note in table["note"]] == ["two, words", "a\nline"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_other_separators_are_found_or_declared(tmp_path, separator):
+    text = "name,size,note\nP_1,3,x\n".replace(",", separator)
+    (tmp_path / "t.csv").write_text(f"sep={separator}\n{text}" if separator == "|" else text)
+    assert read_table(tmp_path / "t.csv").to_numpy().tolist() == [["P_1", "3", "x"]]
+
+
+def test_unknown_cells_are_na_and_a_row_keeps_its_number(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\nNA,1\n,,\n".replace(",,", ",") + "N/A,x\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table["a"].isna().all()
+    assert table.index.tolist() == [0, 2]
+    with pytest.raises(InputError, match=r"t\.csv, row 4: b must be a number, written with a point, got 'x'"):
+        with_numbers(tmp_path / "t.csv", table, ["b"])
+    assert read_table(tmp_path / "t.csv", unknown=())["a"].tolist() == ["NA", "N/A"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a readable CSV"),
+        (b"\n\n", "not a readable CSV"),
+        (b'a,b\n1,"2', "not a readable CSV"),
+        (b"a,b\n1," + b"2" * 200_000, "not a readable CSV"),
+        (b"a,b\n1,2,3\n", "row 2: 3 cells under 2 names"),
+        (b"a,b\n1\n", "row 2: 1 cells under 2 names"),
+        (b"a,b,a\n1,2,3\n", "column 'a' stands there 2 times"),
+        (b"a,c\n1,2\n", r"column 'b' is missing \(found: a, c\)"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16; save it as CSV in UTF-8"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "a NUL at character 1"),
+        ("a,b\n1,ä\n".encode("latin-1"), "not UTF-8 text, perhaps Latin-1 or Windows-1252"),
+        (b"\xff\xd8\xff\xe0" * 50, "not UTF-8 text"),
+        (b"a,b\n1,\x00\n", "a NUL at character 6"),
+        (b"<html><body>404</body></html>", "column 'a' is missing"),
+    ],
+)
+def test_what_is_no_table_is_one_line(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(tmp_path / "t.csv", ["a", "b"], "download it again")
+    assert str(tmp_path / "t.csv") in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("read", [read_text, read_json, read_table])
+def test_what_would_hang_or_fill_the_memory_is_refused(tmp_path, monkeypatch, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(files, "LARGEST_TEXT", 2**20)
+    (tmp_path / "large").write_bytes(b" " * (2**20 + 1))
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(2**22)))
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"a" * 1000)[:-9])
+    (tmp_path / "no.gz").write_bytes(b"a,b")
+    for name in ("pipe", "folder", "cut.gz", "no.gz", "missing"):
+        with pytest.raises(InputError, match="cannot be read"):
+            read(tmp_path / name)
+    for name in ("large", "bomb.gz"):
+        with pytest.raises(InputError, match="larger than 1 MiB"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", ["[]", "1", '"x"', "", "{", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
+def test_what_is_no_mapping_is_one_line(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(InputError, match=r"x\.json: (not JSON|JSON, but a)"):
+        read_json(tmp_path / "x.json")

@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..config import MATERIAL, Profile, get_profile
 from ..errors import InputError
-from ..files import file_hash
+from ..files import file_hash, read_table, with_numbers
 from ..runs.experiments import list_hash
 from ..runs.receipts import is_exploratory
 from ..runs.records import COMMITTED, PROTOCOL, Run, part_of
@@ -214,7 +214,7 @@ def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
     ``n`` is how many breasts the number is a share of, as chapter 00 reconstructs it; ``ours`` is the experiment of the
     frozen list that we hold against the number, ``reading`` why that one.
     """
-    return pd.read_csv(path, keep_default_na=False)
+    return with_numbers(path, read_table(path, unknown=()), ["value", "decimals", "n"])
 
 
 def published_intervals(published: pd.DataFrame) -> pd.DataFrame:
@@ -345,11 +345,7 @@ def did_not_help(home: Path | None = None) -> pd.DataFrame:
     path = (home or COMMITTED) / DID_NOT_HELP
     if not path.is_file():
         return pd.DataFrame(columns=list(DID_NOT_HELP_COLUMNS))
-    table = pd.read_csv(path)
-    missing = [name for name in DID_NOT_HELP_COLUMNS if name not in table]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing; it needs {', '.join(DID_NOT_HELP_COLUMNS)}")
-    return table[list(DID_NOT_HELP_COLUMNS)]
+    return with_numbers(path, read_table(path, DID_NOT_HELP_COLUMNS), ["value"])[list(DID_NOT_HELP_COLUMNS)]
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -85,11 +85,20 @@ def cohort_funnel(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def assign_folds(cohort: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
-    """Return a fold index per row: no patient in two folds, labels balanced, the same for the same seed."""
+    """Return a fold index per row: no patient in two folds, labels balanced, the same for the same seed.
+
+    Raises
+    ------
+    InputError
+        There are more folds than patients, or than patients of one label: a fold would hold none of them.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     if cohort["patient_id"].nunique() < n_folds:
         raise InputError(f"n_folds={n_folds} exceeds the {cohort['patient_id'].nunique()} patients: lower data.n_folds")
+    label, n_patients = rarest_label(cohort)
+    if n_patients < n_folds:
+        raise InputError(f"n_folds={n_folds} exceeds the {n_patients} patients with label {label}: lower data.n_folds")
     folds = pd.Series(-1, index=cohort.index, name="fold")
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     for fold, (_, members) in enumerate(splitter.split(cohort, cohort["label"], cohort["patient_id"])):
@@ -97,21 +106,36 @@ def assign_folds(cohort: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
     return folds
 
 
+def rarest_label(cohort: pd.DataFrame) -> tuple[int, int]:
+    """Return the label that the fewest patients have, and how many have it."""
+    patients = cohort.groupby("label")["patient_id"].nunique()
+    return patients.idxmin(), int(patients.min())
+
+
 def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the breasts of ``train`` and ``validation``: one fold of the training cohort validates.
 
     Folds are those of the cohort proper: extra breasts move nobody, only train, and only where their patient does not
     validate.
+
+    Raises
+    ------
+    InputError
+        There are more folds than patients of a label, or one of the two parts holds one label only.
     """
     if data.fold == "each":
         raise ValueError("data.fold='each' is a cross-validation: split the cohort of one of its folds")
     proper = cohort[~cohort["is_extra"]]
     validation = proper[assign_folds(proper, data.n_folds, data.fold_seed) == data.fold]
     train = cohort[~cohort["patient_id"].isin(validation["patient_id"])]
-    return {
-        "train": train.reset_index(drop=True),
-        "validation": validation.assign(split="validation").reset_index(drop=True),
-    }
+    parts = {"train": train, "validation": validation.assign(split="validation")}
+    for name, part in parts.items():
+        if part["label"].nunique() < 2:
+            raise InputError(
+                f"data.fold={data.fold} of data.n_folds={data.n_folds}: the {len(part)} {name} breasts have one label "
+                "only, so no AUC and no threshold exist; choose another data.fold, or lower data.n_folds"
+            )
+    return {name: part.reset_index(drop=True) for name, part in parts.items()}
 
 
 def _has_both_views(rows: pd.DataFrame, keys: list[str]) -> pd.Series:

@@ -8,14 +8,13 @@ channels (dB, dC) go to one slot per program and are added afterwards, so result
 
 from __future__ import annotations
 
-import json
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..config import MATERIAL
+from ..files import read_json
 
 BLOCK = 16
 CHUNK = 16
@@ -29,7 +28,7 @@ def is_interpreted() -> bool:
 
 def has_recorded_parity() -> bool:
     """Whether the GPU tests have passed on a real device, as recorded in ``benchmarks/gpu_parity.json``."""
-    return PARITY_RECORD.is_file() and json.loads(PARITY_RECORD.read_text(encoding="utf-8"))["passed"]
+    return PARITY_RECORD.is_file() and read_json(PARITY_RECORD)["passed"]
 
 
 def starts_shape(u: Tensor, A: Tensor, B: Tensor, keep: bool) -> tuple[int, ...]:

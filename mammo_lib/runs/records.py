@@ -25,7 +25,7 @@ import pandas as pd
 
 from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, fingerprint
 from ..errors import InputError
-from ..files import file_hash, read_json, write_json, write_parquet
+from ..files import file_hash, read_json, read_table, with_numbers, write_json, write_parquet
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
@@ -68,7 +68,9 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """One row per epoch."""
-        return pd.read_csv(self._existing("history.csv"))
+        path = self._existing("history.csv")
+        table = read_table(path, ["epoch"], "delete the run folder and run it again")
+        return with_numbers(path, table, table.columns)
 
     @property
     def predictions(self) -> pd.DataFrame:

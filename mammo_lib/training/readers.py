@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..config import ReaderWords
-from ..data.cohort import assign_folds
+from ..data.cohort import assign_folds, rarest_label
+from ..errors import InputError
 
 WORDS = ("mass_shape", "mass_margins", "calc_type", "calc_distribution")
 READINGS = ("assessment", "subtlety", "density")
@@ -42,9 +43,10 @@ def reader_probability(
     Generalised distillation (Lopez-Paz et al. 2016): what is known in training alone teaches a network that will not
     have it. Each breast is judged by a model that was fitted on other patients.
     """
-    features, folds = metadata(table, cohort, words), assign_folds(cohort, FOLDS, seed).to_numpy()
+    n_folds = min(FOLDS, max(2, rarest_label(cohort)[1]))
+    features, folds = metadata(table, cohort, words), assign_folds(cohort, n_folds, seed).to_numpy()
     probability = np.full(len(cohort), np.nan)
-    for fold in range(FOLDS):
+    for fold in range(n_folds):
         held_out = folds == fold
         model = fit_logistic(features[~held_out], cohort[~held_out], seed)
         probability[held_out] = model.predict_proba(features[held_out].to_numpy(float))[:, 1]
@@ -61,8 +63,13 @@ def fit_logistic(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> Call
 
     impute = SimpleImputer(strategy="median", keep_empty_features=True)
     pipeline = make_pipeline(impute, StandardScaler(), LogisticRegression(max_iter=2000))
-    rarest = int(train.groupby("label")["patient_id"].nunique().min())
-    folds = StratifiedGroupKFold(max(2, min(5, rarest)), shuffle=True, random_state=seed)
+    label, n_patients = rarest_label(train)
+    if n_patients < 2 or train["label"].nunique() < 2:
+        raise InputError(
+            f"label {label} has {n_patients} of the training patients; a penalty is chosen over patients and needs 2 "
+            "of each label: add breasts, or choose other folds"
+        )
+    folds = StratifiedGroupKFold(min(FOLDS, n_patients), shuffle=True, random_state=seed)
     search = GridSearchCV(pipeline, {"logisticregression__C": PENALTIES}, scoring="roc_auc", cv=folds)
     return search.fit(features.to_numpy(float), train["label"].to_numpy(), groups=train["patient_id"].to_numpy())
 

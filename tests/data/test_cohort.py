@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mammo_lib.config import DataConfig
 from mammo_lib.data import cohort as c
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.errors import InputError
@@ -135,6 +136,31 @@ def test_funnel_ends_at_the_cohort(table):
 def test_more_folds_than_patients():
     with pytest.raises(InputError, match="n_folds=5 exceeds the 1 patients"):
         c.assign_folds(rows(view=["CC"]).assign(label=0), 5, 0)
+
+
+def breasts(labels, patients=None):
+    """A cohort of one breast per label, each of a patient of its own where ``patients`` does not say whose it is."""
+    return pd.DataFrame({"patient_id": patients or [f"P_{i}" for i in range(len(labels))], "label": labels})
+
+
+def test_more_folds_than_a_class_has_patients():
+    """Five breasts of one label and four of the other: no eight folds, and no four of three patients."""
+    cohort = breasts([0, 1, 0, 0, 0, 1, 0, 1, 1])
+    with pytest.raises(InputError, match="n_folds=8 exceeds the 4 patients with label 1: lower"):
+        c.assign_folds(cohort, 8, 0)
+    shared = breasts([0, 1, 0, 0, 0, 1, 0, 1, 1], ["a", "b", "c", "d", "e", "f", "g", "h", "h"])
+    with pytest.raises(InputError, match="n_folds=4 exceeds the 3 patients with label 1"):
+        c.assign_folds(shared, 4, 0)
+    assert cohort.groupby(c.assign_folds(cohort, 4, 0))["label"].nunique().tolist() == [2] * 4
+
+
+def test_a_fold_with_one_label_is_told_before_training():
+    one_label = breasts([0] * 9).assign(is_extra=False, split="train")
+    with pytest.raises(InputError, match=r"data.fold=1 of data.n_folds=3: the 6 train breasts have one label only"):
+        c.split_cohort(DataConfig(n_folds=3, fold=1), one_label)
+    several = breasts([0, 0, 0, 1, 1, 1]).assign(is_extra=[False, False, False, True, True, True], split="train")
+    with pytest.raises(InputError, match=r"the 1 validation breasts have one label only"):
+        c.split_cohort(DataConfig(n_folds=3), several)
 
 
 @needs_real_data

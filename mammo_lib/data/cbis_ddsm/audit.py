@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+from pydantic import BaseModel, ValidationError, field_validator
 
-from ...config import MATERIAL
+from ...config import MATERIAL, describe
 from ...errors import InputError
-from ...files import file_hash
+from ...files import file_hash, read_json
 from ..cohort import build_cohort, pooled_leak
 from ..views import SPLITS
 from .defects import DEFECTS, count_file_defects, count_table_defects
@@ -34,6 +36,20 @@ class Check:
     found: object
     verdict: str
     example: str = ""
+
+
+class PhantomManifest(BaseModel):
+    """What a phantom says of itself: how many defects were planted, and how large each split of its cohort is."""
+
+    planted: dict[str, int]
+    cohort: dict[Literal["train", "test"], dict[Literal["rows", "malignant"], int]]
+
+    @field_validator("cohort")
+    @classmethod
+    def _has_both_splits(cls, value):
+        if set(value) != set(SPLITS):
+            raise ValueError(f"must name the splits {' and '.join(SPLITS)}")
+        return value
 
 
 def audit_copy(root: str | Path) -> list[Check]:
@@ -66,15 +82,15 @@ def audit_copy(root: str | Path) -> list[Check]:
 
 def load_manifest(root: Path) -> dict:
     """Return the manifest of the copy below ``root``: the phantom's own, else ``data_manifest/cbis_ddsm.json``."""
-    path = root / "phantom.json" if (root / "phantom.json").is_file() else MANIFEST
+    path = root / "phantom.json"
+    if not path.exists():
+        return read_json(MANIFEST)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: no readable manifest ({error}); it comes with the project's source") from None
-    if "planted" in manifest:
-        defects = {name: {"count": count} for name, count in manifest["planted"].items() if name in DEFECTS}
-        return {"name": "phantom", "defects": defects, "cohorts": {"paper": manifest["cohort"]}}
-    return manifest
+        phantom = PhantomManifest.model_validate(read_json(path, "write the phantom again"))
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error, PhantomManifest)}; write the phantom again") from None
+    defects = {name: {"count": count} for name, count in phantom.planted.items() if name in DEFECTS}
+    return {"name": "phantom", "defects": defects, "cohorts": {"paper": phantom.cohort}}
 
 
 def write_report(checks: list[Check], path: Path) -> None:

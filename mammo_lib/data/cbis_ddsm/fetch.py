@@ -6,7 +6,6 @@ never holds half a series.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -17,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...files import read_json, read_table, safe_name, with_numbers
 from ..cohort import build_cohort
 from ..folders import find_dicom
 from ..views import SPLITS, VIEWS
@@ -37,12 +37,12 @@ def fetch_tables(folder: Path) -> pd.DataFrame:
     InputError
         The archive cannot be reached, or what came is not the published table.
     """
-    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    manifest = read_json(MANIFEST)
     target = folder / "tables"
     target.mkdir(parents=True, exist_ok=True)
     for name, url in manifest["table_urls"].items():
-        if not (target / name).is_file():
-            _download(url, target / name)
+        if not (target / safe_name(name)).is_file():
+            _download(url, target / safe_name(name))
     table = read_tables(folder)
     if table_fingerprint(table) != manifest["canonical_sha256"]:
         raise InputError(f"{target}: not the published tables; run `mammo data audit --data {folder}` to see where")
@@ -61,7 +61,8 @@ def series_of_cohort(table: pd.DataFrame, definition: str) -> pd.DataFrame:
         for path in ((cell,) if isinstance(cell, str) else cell)
     ]
     wanted = sorted({Path(path).parent.name for path in paths})
-    known = pd.read_csv(SERIES).set_index("series")
+    known = read_table(SERIES, ["series", "description", "images", "megabytes"])
+    known = with_numbers(SERIES, known, ["images", "megabytes"]).set_index("series")
     return known.reindex(wanted).rename_axis("series").reset_index()
 
 
@@ -71,8 +72,12 @@ def fetch_series(series: pd.DataFrame, folder: Path) -> None:
     Raises
     ------
     InputError
-        The extra ``data`` is not installed, the archive cannot be reached, or some series came incomplete.
+        The name of a series is no name of a folder, the extra ``data`` is not installed, the archive cannot be reached,
+        or some series came incomplete.
     """
+    for uid in series["series"]:
+        if safe_name(uid) != uid:
+            raise InputError(f"{uid!r} is no name of a series; download the description tables again")
     waiting = series[[not (folder / uid).is_dir() for uid in series["series"]]]
     nbia, partial = _nbia(), folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from ...errors import InputError
+from ...files import read_table, require, with_numbers
 from ..dicom import read_header
 from ..memo import remember
 
@@ -28,6 +29,7 @@ DICOM_LAYOUTS = {
     "classic": re.compile(rf"[^/]+/{UID}/{UID}/[^/]+\.dcm$"),
     "flat": re.compile(rf"(?:^|/){UID}/[^/]+\.dcm$"),
 }
+LONGEST_SIDE = 2**16  # pixels; the films have up to 7,000
 KAGGLE_TABLE = Path("csv") / "dicom_info.csv"
 KAGGLE_COLUMNS = {"image_path": "path", "SeriesInstanceUID": "series", "SeriesDescription": "description",
                   "Rows": "rows", "Columns": "columns", "PatientID": "patient"}  # fmt: skip
@@ -54,21 +56,22 @@ def index_kaggle(root: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The table lacks a column.
+        The table cannot be read, lacks a column, or a size is no number of pixels.
     """
-    table = pd.read_csv(root / KAGGLE_TABLE, dtype="string")
-    missing = [name for name in KAGGLE_COLUMNS if name not in table.columns]
-    if missing:
-        raise InputError(f"{root / KAGGLE_TABLE}: column {missing[0]!r} is missing; download the mirror again")
+    path = root / KAGGLE_TABLE
+    table = read_table(path, KAGGLE_COLUMNS, "download the mirror again")
     frame = table.rename(columns=KAGGLE_COLUMNS)[[*KAGGLE_COLUMNS.values()]].dropna(subset=["path"])
     # The table's paths begin with the data set's name, which is not a folder of the mirror.
-    frame["path"] = [str(root / "jpeg" / Path(path).parent.name / Path(path).name) for path in frame["path"]]
-    frame["series"] = frame["series"].fillna("")
+    inside = [PurePosixPath(name.strip().replace("\\", "/")) for name in frame["path"]]
+    frame["path"] = [str(root / "jpeg" / name.parent.name / name.name) for name in inside]
+    frame["series"] = frame["series"].fillna("").str.strip()
+    frame = with_numbers(path, frame, ("rows", "columns")).fillna({"rows": 0, "columns": 0})
     for name in ("rows", "columns"):
-        frame[name] = pd.to_numeric(frame[name]).fillna(0).astype(int)
+        require(path, frame[name], frame[name].between(0, LONGEST_SIDE), f"a number from 0 to {LONGEST_SIDE}")
+    frame = frame.astype({"rows": int, "columns": int})
     frame["problem"] = ["" if os.path.isfile(path) else "listed in dicom_info.csv, not there" for path in frame["path"]]
     frame = frame.assign(layout="kaggle", instance=frame["path"], laterality="")
-    return frame.fillna({"description": "", "patient": ""})[list(COLUMNS)]
+    return frame.fillna({"description": "", "patient": ""}).drop_duplicates("path", ignore_index=True)[list(COLUMNS)]
 
 
 def describe_layouts(files: pd.DataFrame) -> str:

@@ -12,11 +12,15 @@ from pathlib import Path
 import pandas as pd
 
 from ...errors import InputError
+from ...files import read_table, require, with_numbers
 from ..folders import find_dicom
 from ..memo import remember
 from ..views import CROP_MARGIN, STREAMS, VIEWS, Box, ImageSource, Located, as_frame, is_binary, locate_each, mask_box
-from .series import KAGGLE_TABLE, describe_layouts, index_dicom, index_kaggle
+from .series import KAGGLE_TABLE, LONGEST_SIDE, describe_layouts, index_dicom, index_kaggle
+from .tables import PATIENT, VOCABULARY
 
+BOX_SLACK = 10  # pixels that a box of an 800-px film may lie outside it: boxes are a little too large
+FILM = r"[0-9]{5}_(?:LEFT|RIGHT)_(?:CC|MLO)"  # the name of an 800-px film
 FILM_SIZED = 0.8  # a file with this share of its film's pixels is a mask: the largest official crops have half of them
 
 
@@ -143,17 +147,9 @@ class Mirror800:
 
     def __init__(self, root: Path):
         self.folder = root / "mass-800"
-        boxes = _read_csv(
-            self.folder / "lesion_boxes.csv",
-            ["patient_id", "laterality", "view", "abnormality_id", "x0", "y0", "x1", "y1"],
-        )
-        boxes["area"] = (boxes["x1"] - boxes["x0"]) * (boxes["y1"] - boxes["y0"])
-        boxes["film"] = boxes["patient_id"].str.removeprefix("P_") + "_" + boxes["laterality"] + "_" + boxes["view"]
+        boxes = _read_boxes(self.folder / "lesion_boxes.csv")
         self.lesions = {film: group.sort_values("area") for film, group in boxes.groupby("film")}
-        sizes = _read_csv(self.folder / "original_size_estimate.csv", ["image", "rows", "cols_est"])
-        # The width of some films is not known: they get the median shape of the others.
-        sizes["cols_est"] = sizes["cols_est"].fillna(sizes["rows"] / (sizes["rows"] / sizes["cols_est"]).median())
-        self.sizes = sizes.set_index("image")
+        self.sizes = _read_sizes(self.folder / "original_size_estimate.csv")
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every sample, view and stream of a cohort."""
@@ -201,11 +197,37 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path}: missing; complete the data folder")
-    frame = pd.read_csv(path)
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(frame.columns)})")
-    return frame
+def _read_boxes(path: Path) -> pd.DataFrame:
+    """Return the lesion boxes of the 800-px films, with ``area`` and ``film``; every one lies in its film."""
+    corners, side = ("x0", "y0", "x1", "y1"), Mirror800.side
+    boxes = read_table(path, ("patient_id", "laterality", "view", *corners), "complete the data folder")
+    boxes = with_numbers(path, boxes, corners)
+    require(path, boxes["patient_id"], boxes["patient_id"].str.fullmatch(PATIENT), "P_ and five digits")
+    require(path, boxes["laterality"], boxes["laterality"].isin(VOCABULARY["laterality"]), "LEFT or RIGHT")
+    require(path, boxes["view"], boxes["view"].isin(VIEWS), " or ".join(VIEWS))
+    for name in corners:
+        is_inside = boxes[name].between(-BOX_SLACK, side + BOX_SLACK)
+        require(path, boxes[name], is_inside, f"a place in a film of {side} px")
+    for low, high in (("x0", "x1"), ("y0", "y1")):
+        require(path, boxes[high], boxes[high] > boxes[low], f"larger than {low}")
+    is_new = ~boxes.duplicated(["patient_id", "laterality", "view", *corners])
+    require(path, boxes["patient_id"], is_new, "of a box that no row above has", "leave the repeated row out")
+    area = (boxes["x1"] - boxes["x0"]) * (boxes["y1"] - boxes["y0"])
+    film = boxes["patient_id"].str.removeprefix("P_") + "_" + boxes["laterality"] + "_" + boxes["view"]
+    return boxes.assign(area=area, film=film)
+
+
+def _read_sizes(path: Path) -> pd.DataFrame:
+    """Return ``rows cols_est`` of the original film of every ``image``, each in pixels."""
+    sides = ("rows", "cols_est")
+    sizes = with_numbers(path, read_table(path, ("image", *sides), "complete the data folder"), sides)
+    require(path, sizes["image"], sizes["image"].str.fullmatch(FILM), "named as 00001_LEFT_CC is")
+    require(path, sizes["image"], ~sizes["image"].duplicated(), "named in one row only", "leave the repeated row out")
+    for name in sides:
+        is_size = sizes[name].between(1, LONGEST_SIDE) | (sizes[name].isna() & (name == "cols_est"))
+        require(path, sizes[name], is_size, f"a number of pixels from 1 to {LONGEST_SIDE}")
+    if sizes["cols_est"].isna().all():
+        raise InputError(f"{path}: cols_est is empty in every row; complete the data folder")
+    # The width of some films is not known: they get the median shape of the others.
+    shape = (sizes["rows"] / sizes["cols_est"]).median()
+    return sizes.assign(cols_est=sizes["cols_est"].fillna(sizes["rows"] / shape)).set_index("image")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ...config import fingerprint
 from ...errors import InputError
+from ...files import read_table, require
 from ..cohort import patients_on_both_sides
 from ..views import VIEWS
 
@@ -140,23 +141,18 @@ def _check_pairs(folder: Path, names: set[str]) -> None:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        raw = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=["", "N/A", "NA"])
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: not a readable CSV ({error}); download it again") from None
-    spelling = next((name for name in DENSITY_SPELLINGS if name in raw.columns), None)
-    missing = [name for name in COLUMNS if name not in raw.columns] + ([] if spelling else [DENSITY_SPELLINGS[0]])
-    if missing:
-        raise InputError(
-            f"{path}: column {missing[0]!r} is missing (found: {', '.join(raw.columns)}); download the table again"
-        )
+    raw = read_table(path, COLUMNS, "download the table again")
+    spelling = next((name for name in DENSITY_SPELLINGS if name in raw), None)
+    if spelling is None:
+        raise InputError(f"{path}: column {DENSITY_SPELLINGS[0]!r} is missing; download the table again")
     if raw.empty:
         raise InputError(f"{path}: no rows below the header; download the table again")
     names = COLUMNS | OPTIONAL | {spelling: "density"}
     renamed = raw.rename(columns=names)
     tidy, noted = _repair(path, renamed[[name for name in names.values() if name in renamed]])
     noted["'breast density' spelt with a space"] = spelling == DENSITY_SPELLINGS[1]
-    _check_patients(path, tidy)
+    is_right = tidy["patient_id"].str.fullmatch(PATIENT) | tidy["patient_id"].isna()
+    require(path, tidy["patient_id"], is_right, "P_ and five digits", "a spreadsheet changed it: download it again")
     _check_schema(path, tidy)
     _check_not_swapped(path, tidy)
     tidy, noted = _leave_out_repeated(path, tidy, noted)
@@ -186,9 +182,7 @@ def _repair(path: Path, tidy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
 
 def _integers(path: Path, tidy: pd.DataFrame, name: str) -> pd.Series:
     values = pd.to_numeric(tidy[name], errors="coerce")
-    strange = tidy.loc[~(values.mod(1).eq(0) & values.abs().lt(2**31)).fillna(False) & tidy[name].notna(), name]
-    if len(strange):
-        raise InputError(f"{path}, row {strange.index[0] + 2}: {name} must be a whole number, got {strange.iloc[0]!r}")
+    require(path, tidy[name], values.mod(1).eq(0) & values.abs().lt(2**31) | tidy[name].isna(), "a whole number")
     return values.astype("Int64")
 
 
@@ -229,15 +223,6 @@ def _check_schema(path: Path, tidy: pd.DataFrame) -> None:
         raise InputError(f"{where}: {name} must be {wanted}, got {shown}") from None
 
 
-def _check_patients(path: Path, tidy: pd.DataFrame) -> None:
-    strange = tidy.loc[~tidy["patient_id"].str.fullmatch(PATIENT).fillna(True).astype(bool), "patient_id"]
-    if len(strange):
-        raise InputError(
-            f"{path}, row {strange.index[0] + 2}: patient_id must be P_ and five digits, got {strange.iloc[0]!r}; "
-            "a spreadsheet may have changed it: download the table again"
-        )
-
-
 def _check_not_swapped(path: Path, tidy: pd.DataFrame) -> None:
     """A file under another one's name would turn training breasts into test breasts; so would shifted cells."""
     lesion_type, _, group = TABLES[path.name]
@@ -258,11 +243,8 @@ def _check_not_swapped(path: Path, tidy: pd.DataFrame) -> None:
                     "tables are swapped or renamed: give each its published name again"
                 )
             raise InputError(f"{where}: {name} is of {found}, the row of {stated[row]}; download the table again")
-    for row in tidy.index[tidy["lesion_type"].ne(lesion_type)]:
-        found = tidy.loc[row, "lesion_type"]
-        raise InputError(
-            f"{path}, row {row + 2}: lesion_type is {found} in a table of type {lesion_type}; download it again"
-        )
+    is_right = tidy["lesion_type"].eq(lesion_type)
+    require(path, tidy["lesion_type"], is_right, f"{lesion_type} in this table", "download the table again")
 
 
 def _check_disjoint(folder: Path, table: pd.DataFrame) -> None:

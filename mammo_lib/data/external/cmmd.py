@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from ...errors import InputError
+from ...files import read_table, require
 from ..collection import Collection
 from ..dicom import SIDES, VIEW_CODES, read_header
 from ..folders import find_dicom
@@ -86,22 +87,16 @@ def read_clinical_table(root: Path) -> pd.DataFrame:
     InputError
         There is none or more than one, a column is missing, or a cell is outside its vocabulary.
     """
-    paths = sorted(Path(root).rglob(CLINICAL))
+    paths = sorted(path for path in Path(root).rglob(CLINICAL) if not path.name.startswith("."))
     if len(paths) != 1:
         raise InputError(
             f"{root}: {len(paths)} files {CLINICAL}, expected 1; the archive gives it as .xlsx: save as CSV"
         )
-    raw = pd.read_csv(paths[0], dtype="string", sep=None, engine="python")  # a comma, or a semicolon
-    missing = [name for name in ("ID1", *WORDS) if name not in raw.columns]
-    if missing:
-        raise InputError(f"{paths[0]}: column {missing[0]!r} is missing (found: {', '.join(raw.columns)})")
+    raw = read_table(paths[0], ("ID1", *WORDS), "save the archive's table as CSV again")
+    raw = raw.apply(lambda column: column.str.strip())
+    require(paths[0], raw["ID1"], raw["ID1"].notna(), "a patient's name")
     for column, words in WORDS.items():
-        strange = raw.index[~raw[column].isin(list(words))]
-        if len(strange):
-            value = raw.loc[strange[0], column]
-            raise InputError(
-                f"{paths[0]}, row {strange[0] + 2}: {column} must be one of {', '.join(words)}, got {value!r}"
-            )
+        require(paths[0], raw[column], raw[column].isin(list(words)), f"one of {', '.join(words)}")
     lesions = pd.DataFrame({"patient_id": raw["ID1"], "laterality": raw["LeftRight"].map(SIDES)}).astype("string")
     lesions["abnormality_id"] = lesions.groupby(BREAST).cumcount() + 1
     lesions["lesion_type"] = raw["abnormality"].map(LESIONS)

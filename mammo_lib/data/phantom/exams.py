@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...files import read_json
 from ..cbis_ddsm.defects import (
     CONFLICT,
     DEFECTS,
@@ -117,8 +118,8 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
 
 def _stamp_of(root: Path) -> dict | None:
     try:
-        stamp = json.loads((root / STAMP).read_text())
-    except (OSError, json.JSONDecodeError):
+        stamp = read_json(root / STAMP)
+    except InputError:
         return None
     return {key: stamp.get(key) for key in ("n_breasts", "seed", "layout", "version")}
 

@@ -12,6 +12,7 @@ from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.data.phantom.layouts import LAYOUTS
+from mammo_lib.errors import InputError
 
 REAL = os.environ.get("MAMMO_DATA")
 needs_real_data = pytest.mark.skipif(not REAL, reason="MAMMO_DATA is not set: needs the real CBIS-DDSM tables")
@@ -80,3 +81,21 @@ def test_the_real_data_is_what_the_manifest_says():
 def test_lesion_ids_are_swapped_in_the_known_breast():
     swapped = defects.swapped_lesions(read_tables(REAL))
     assert ("P_00419", "LEFT") in set(zip(swapped["patient_id"], swapped["laterality"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "a list where a mapping belongs; write the phantom again"),
+        ("", "not JSON"),
+        ("{}", "planted: Field required"),
+        ('{"planted": [], "cohort": {}}', "planted: Input should be a valid dictionary"),
+        ('{"planted": {"a": "x"}, "cohort": {}}', "planted.a: Input should be a valid integer"),
+        ('{"planted": {}, "cohort": {"train": {}}}', "cohort: must name the splits train and test"),
+        ('{"planted": {}, "cohort": {"train": {"age": 1}, "test": {}}}', "cohort.train.age"),
+    ],
+)
+def test_a_phantoms_damaged_manifest_is_one_line(tmp_path, content, message):
+    (tmp_path / "phantom.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        a.load_manifest(tmp_path)

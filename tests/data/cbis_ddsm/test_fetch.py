@@ -78,6 +78,14 @@ def test_an_incomplete_series_is_not_moved_in(archive, tmp_path):
     assert not (folder / uid).exists()
 
 
+@pytest.mark.parametrize("name", ["..", "../evil", "/tmp/evil", "", "1.2\\3"])
+def test_the_name_of_a_series_stays_in_the_folder(archive, tmp_path, name):
+    series = pd.DataFrame({"series": ["1.2.3", name], "images": 1})
+    with pytest.raises(InputError, match="is no name of a series"):
+        fetch.fetch_series(series, tmp_path / "data")
+    assert archive.asked == []
+
+
 def test_without_a_connection(archive, tmp_path, monkeypatch):
     folder = tmp_path / "data"
     series = fetch.series_of_cohort(fetch.fetch_tables(folder), "paper")

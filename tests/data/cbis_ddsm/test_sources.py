@@ -93,6 +93,93 @@ def test_mirror_with_a_damaged_table(mirror, name, column):
         sources.open_source(mirror)
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "value", "message"),
+    [
+        ("lesion_boxes.csv", "x0", "abc", "x0 must be a number, written with a point, got 'abc'"),
+        ("lesion_boxes.csv", "x0", "1,5", "x0 must be a number, written with a point, got '1,5'"),
+        ("lesion_boxes.csv", "x1", "inf", "x1 must be a place in a film of 800 px, got inf"),
+        ("lesion_boxes.csv", "y0", "-40", "y0 must be a place in a film of 800 px, got -40"),
+        ("lesion_boxes.csv", "y1", "", "y1 must be a place in a film of 800 px, got nothing"),
+        ("lesion_boxes.csv", "x1", "10", "x1 must be larger than x0, got 10"),
+        ("lesion_boxes.csv", "patient_id", "1", "patient_id must be P_ and five digits, got '1'"),
+        ("lesion_boxes.csv", "laterality", "left", "laterality must be LEFT or RIGHT, got 'left'"),
+        ("lesion_boxes.csv", "view", "LM", "view must be CC or MLO, got 'LM'"),
+        ("original_size_estimate.csv", "rows", "0", "rows must be a number of pixels from 1 to 65536, got 0"),
+        ("original_size_estimate.csv", "rows", "", "rows must be a number of pixels from 1 to 65536, got nothing"),
+        ("original_size_estimate.csv", "cols_est", "-3", "cols_est must be a number of pixels from 1 to 65536, got -3"),
+        ("original_size_estimate.csv", "cols_est", "inf", "cols_est must be a number of pixels"),
+        (
+            "original_size_estimate.csv",
+            "image",
+            "../../etc",
+            "image must be named as 00001_LEFT_CC is, got '../../etc'",
+        ),
+        ("original_size_estimate.csv", "image", "00001_LEFT_MLO", "image must be named in one row only"),
+    ],
+)
+def test_a_number_or_a_name_that_cannot_be_is_refused(mirror, name, column, value, message):
+    path = mirror / "mass-800" / name
+    table = pd.read_csv(path, dtype=object)
+    table.loc[0, column] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=rf"{name}, row [23]: {message}"):
+        sources.open_source(mirror)
+
+
+def test_a_repeated_box_and_widths_that_are_all_unknown_are_refused(mirror):
+    path = mirror / "mass-800" / "lesion_boxes.csv"
+    content = path.read_text()
+    path.write_text(content + content.splitlines()[1] + "\n")
+    with pytest.raises(
+        InputError, match=r"lesion_boxes\.csv, row 6: patient_id must be of a box that no row above has"
+    ):
+        sources.open_source(mirror)
+    path.write_text(content)
+    path = mirror / "mass-800" / "original_size_estimate.csv"
+    path.write_text(path.read_text().replace("2000.0", ""))
+    with pytest.raises(InputError, match="cols_est is empty in every row"):
+        sources.open_source(mirror)
+
+
+@pytest.fixture(scope="module")
+def kaggle(tmp_path_factory):
+    """A phantom in the Kaggle mirror's form."""
+    root = tmp_path_factory.mktemp("kaggle") / "mirror"
+    write_phantom(root, n_breasts=12, seed=0, layout="kaggle")
+    return root
+
+
+@pytest.mark.parametrize("change", ["backslashes", "every row twice", "floats", "semicolons"])
+def test_what_programs_change_in_dicom_info_does_not_matter(kaggle, tmp_path, change):
+    shutil.copytree(kaggle / "csv", tmp_path / "csv")
+    (tmp_path / "jpeg").symlink_to(kaggle / "jpeg")
+    path, cohort = tmp_path / "csv" / "dicom_info.csv", build_cohort(read_tables(kaggle), "paper", "test")
+    table = pd.read_csv(path, dtype="string")
+    if change == "backslashes":
+        table["image_path"] = "D:\\" + table["image_path"].str.replace("/", "\\")
+    if change == "every row twice":
+        table = pd.concat([table, table])
+    if change == "floats":
+        table["Rows"] += ".0"
+    table.to_csv(path, index=False, sep=";" if change == "semicolons" else ",")
+    located, expected = (sources.open_source(root).locate(cohort) for root in (tmp_path, kaggle))
+    assert set(located["status"]) == {"found"}
+    assert located.drop(columns="path").equals(expected.drop(columns="path"))
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "inf", "1e30"])
+def test_a_size_in_dicom_info_that_cannot_be_is_refused(kaggle, tmp_path, value):
+    shutil.copytree(kaggle / "csv", tmp_path / "csv")
+    (tmp_path / "jpeg").symlink_to(kaggle / "jpeg")
+    path = tmp_path / "csv" / "dicom_info.csv"
+    table = pd.read_csv(path, dtype="string")
+    table.loc[3, "Rows"] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"dicom_info\.csv, row 5: rows must be a number"):
+        sources.open_source(tmp_path)
+
+
 def test_dicom_tree_finds_every_view_of_the_phantom(phantom_root):
     source, table = sources.open_source(phantom_root), read_tables(phantom_root)
     assert source.kind == "classic"

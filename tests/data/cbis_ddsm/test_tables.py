@@ -157,7 +157,7 @@ def other_patient(frame):
         (paths_as(lambda s: s.str.rpartition("/")[2]), r"row 2: image_path must name its case's folder"),
         (
             lambda f: f.assign(**{"abnormality type": "calcification"}),
-            r"row 2: lesion_type is calcification in a table",
+            r"row 2: lesion_type must be mass in this table, got 'calcification'",
         ),
         (lambda f: f.head(0), "no rows below the header"),
         (lambda f: f.assign(subtlety="1e30"), r"row 2: subtlety must be a whole number, got '1e30'"),
