@@ -209,6 +209,21 @@ def publish(
             typer.echo(f"{one.name}: {records.publish(one)}")
 
 
+@results_app.command()
+def check(
+    folder: Annotated[Path | None, typer.Argument(help="a record, or a folder of records (default: results/)")] = None,
+) -> None:
+    """Read every record whole and hold its files against its manifest; one line per fault, and then exit code 2."""
+    from .runs import records
+
+    n, faults = records.check_records(folder or records.COMMITTED)
+    for fault in faults:
+        typer.secho(f"mammo: {InputError(fault)}", fg="red", err=True)
+    if faults:
+        raise typer.Exit(2)
+    typer.echo(f"{n} records, all of them whole")
+
+
 @app.command()
 def predict(
     paths: Annotated[

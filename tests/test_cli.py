@@ -139,3 +139,16 @@ def test_views_left_out_are_said(tmp_path):
     assert "no such folder" in done.stderr
     done = mammo("evaluate", "--profile", "mirror", "--allow-missing", MAMMO_DATA="")
     assert "views that cannot be read are left out (MAMMO_ALLOW_MISSING=1)" in done.stderr
+
+
+def test_the_records_are_checked():
+    assert mammo("results", "check").stdout == "42 records, all of them whole\n"
+
+
+def test_a_damaged_record_is_told_in_one_line(tmp_path):
+    record = next((ROOT / "results" / "dual_stream").iterdir())
+    copied = tmp_path / record.name
+    shutil.copytree(record, copied)
+    (copied / "history.csv").write_text("")
+    assert f"{copied / 'history.csv'}: damaged" in one_line(mammo("results", "check", copied))
+    assert "no record of a finished run" in one_line(mammo("results", "check", tmp_path / "none"))

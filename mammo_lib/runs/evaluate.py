@@ -92,7 +92,7 @@ def open_test_set(run: Run, collection: Collection, opening: dict | None = None)
     hashes = {split: prepared.fingerprint for split, prepared in cohorts.items()}
     receipt = (opening or _opening(None, [run])) | {"test_data_hashes": hashes}
     write_json(run.folder / "receipt.json", receipt)  # before any test row reaches the disk
-    frames = _score(run, collection, cohorts, validation[["threshold", "temperature"]].iloc[0])
+    frames = _score(run, collection, cohorts, run.choices)
     run.finish(
         pd.concat([validation, *frames.values()], ignore_index=True),
         run.metrics | {split: evaluate_predictions(frame) for split, frame in frames.items()},
@@ -126,7 +126,7 @@ def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
 
     prepared = collection.prepare("test", *run.config.inputs)
     frame = predict(load_best(run), test_loader(prepared, run.config.train), prepared.cohort.assign(split="external"))
-    return with_choices(frame, *run.predictions[["threshold", "temperature"]].iloc[0])
+    return with_choices(frame, *run.choices)
 
 
 def _find(config: RunConfig, collection: Collection) -> Run | None:
@@ -144,7 +144,7 @@ def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Ru
 
 
 def _score(
-    run: Run, collection: Collection, cohorts: dict[str, Prepared], choices: pd.Series
+    run: Run, collection: Collection, cohorts: dict[str, Prepared], choices: tuple[float, float]
 ) -> dict[str, pd.DataFrame]:
     """Return each cohort's predictions, its split named by its key, beside what validation chose."""
     from ..analysis.gates import examine

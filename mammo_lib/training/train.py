@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 
 import filelock
 import lightning
@@ -27,9 +28,12 @@ from ..data.cohort import split_cohort
 from ..data.collection import Collection
 from ..data.loader import UNKNOWN, MammogramData
 from ..data.prepare import Prepared
+from ..errors import InputError
 from ..models import MammoMambaOutput, build_model, mean_log_odds, score, score_passes
 from ..models.mammo_mamba import without_weights
-from ..runs.records import Run, find_run, start_run
+from ..models.weights import list_differences, read_torch
+from ..runs.manifest import WAY_OUT
+from ..runs.records import Run, find_run, fresh_run, start_run
 from ..statistics import evaluate_predictions, fit_temperature, youden_threshold
 from .baselines import baseline_of
 from .callbacks import History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
@@ -140,9 +144,9 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
     finished = find_run(config, prepared.fingerprint)
     if finished:
         return finished
-    run = start_run(config, prepared.fingerprint)
+    run = fresh_run(config, prepared.fingerprint)
     with one_process_per_run(run):
-        if run.is_finished:
+        if start_run(config, prepared.fingerprint).is_finished:  # by another process, which held the lock
             return run
         if config.baseline:
             validation = split_cohort(config.data, prepared.cohort)["validation"]
@@ -171,6 +175,7 @@ def data_of(config: RunConfig, prepared: Prepared) -> MammogramData:
 
 def one_process_per_run(run: Run):
     """Hold the run's lock: a notebook and a command never train the same run; the processes of one run share it."""
+    run.folder.mkdir(parents=True, exist_ok=True)
     is_helper = any(int(os.environ.get(name, 0)) > 0 for name in RANKS)
     return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
 
@@ -212,11 +217,29 @@ def averaged_weights(decay: float) -> WeightAveraging:
 
 
 def load_best(run: Run) -> Classifier:
-    """Return the run's network with the weights that were best on validation, in eval mode."""
+    """Return the run's network with the weights that were best on validation, in eval mode.
+
+    Raises
+    ------
+    InputError
+        The checkpoint is missing or damaged, belongs to another network, or holds weights that are no numbers.
+    """
     classifier = Classifier(without_weights(run.config))
-    classifier.load_state_dict(torch.load(run.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    classifier.load_state_dict(read_weights(run.checkpoint, classifier.state_dict()))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return classifier.eval().to(device)
+
+
+def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of a run's checkpoint if they are finite and have the names and shapes of ``wanted``."""
+    try:
+        found = read_torch(path)["state_dict"]
+        faults = list_differences(wanted, found) or [key for key, one in found.items() if not torch.isfinite(one).all()]
+    except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
+        raise InputError(f"{path}: no readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None
+    if faults:
+        raise InputError(f"{path}: not the finite weights of this run's network: {faults[0]}; {WAY_OUT}")
+    return found
 
 
 @torch.inference_mode()
