@@ -90,6 +90,10 @@ def assign_folds(cohort: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
 
     if cohort["patient_id"].nunique() < n_folds:
         raise InputError(f"n_folds={n_folds} exceeds the {cohort['patient_id'].nunique()} patients: lower data.n_folds")
+    if (rarest := int(cohort["label"].value_counts().min())) < n_folds:
+        raise InputError(
+            f"n_folds={n_folds} exceeds the {rarest} breasts of the rarer label: lower the number of folds"
+        )
     folds = pd.Series(-1, index=cohort.index, name="fold")
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     for fold, (_, members) in enumerate(splitter.split(cohort, cohort["label"], cohort["patient_id"])):

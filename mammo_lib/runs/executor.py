@@ -13,6 +13,7 @@ from itertools import islice
 
 from ..errors import InputError
 
+MOST_WORKERS = 64
 IN_FLIGHT = 4  # tasks handed out per worker: enough that none waits, few enough that memory does not grow with the list
 
 
@@ -36,13 +37,16 @@ def open_executor(workers: int | None = None, cluster: str | None = None) -> Ite
     Raises
     ------
     InputError
-        No scheduler answers at the address, or the extra ``cluster`` is not installed.
+        No scheduler answers at the address, the extra ``cluster`` is not installed, or there are too many workers.
     """
     if cluster:
         with _dask_client(cluster) as client:
             yield client.get_executor(), max(1, sum(client.nthreads().values()))
         return
-    workers = workers or os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    workers = workers or cores
+    if workers > (most := max(MOST_WORKERS, cores)):
+        raise InputError(f"{workers} worker processes: at most {most} on this machine of {cores} cores; ask for fewer")
     if workers == 1:
         yield InProcess(), 1
         return

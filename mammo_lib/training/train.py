@@ -9,7 +9,6 @@ read here; the test set is opened by :mod:`mammo_lib.runs.evaluate`.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import filelock
@@ -22,7 +21,7 @@ from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
 from ..analysis.gates import examine
-from ..config import RunConfig
+from ..config import RANKS, RunConfig, process_number
 from ..data.boxes import log_areas
 from ..data.cohort import split_cohort
 from ..data.collection import Collection
@@ -37,10 +36,13 @@ from ..runs.records import Run, find_run, fresh_run, start_run
 from ..statistics import evaluate_predictions, fit_temperature, youden_threshold
 from .baselines import baseline_of
 from .callbacks import History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
-from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
-from .readers import reader_probability
-
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # above 0 in a run's second and later processes, whoever started them
+from .optimisation import (
+    checkpoints_beside,
+    cosine_schedule,
+    memory_advice,
+    parameter_groups,
+    quiet_lightning,
+)
 
 
 class Classifier(lightning.LightningModule):
@@ -176,7 +178,7 @@ def data_of(config: RunConfig, prepared: Prepared) -> MammogramData:
 def one_process_per_run(run: Run):
     """Hold the run's lock: a notebook and a command never train the same run; the processes of one run share it."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    is_helper = any(int(os.environ.get(name, 0)) > 0 for name in RANKS)
+    is_helper = any(process_number(name) > 0 for name in RANKS)
     return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ...errors import InputError
+from ...config import MOST_BREASTS
+from ...errors import InputError, writing_to
 from ..cbis_ddsm.defects import (
     CONFLICT,
     DEFECTS,
@@ -85,14 +86,20 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
     Raises
     ------
     InputError
-        ``root`` holds something else, ``n_breasts`` is below 12, or the layout is unknown.
+        ``root`` holds something else or cannot be written, ``n_breasts`` is out of bounds, or the layout is unknown.
     """
     root = Path(root)
     wanted = {"n_breasts": n_breasts, "seed": seed, "layout": layout, "version": VERSION}
     if layout not in LAYOUTS:
         raise InputError(f"unknown phantom layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
-    if n_breasts < 12:
-        raise InputError(f"a phantom needs at least 12 breasts, got {n_breasts}")
+    if not 12 <= n_breasts <= MOST_BREASTS:
+        raise InputError(f"a phantom has 12 to {MOST_BREASTS} breasts, got {n_breasts}")
+    with writing_to(root):
+        _write_whole(root, wanted)
+
+
+def _write_whole(root: Path, wanted: dict) -> None:
+    """Write the phantom into a hidden folder beside its place and move it there; one writer at a time."""
     if root.exists() and any(root.iterdir()):
         if _stamp_of(root) != wanted:
             raise InputError(f"{root}: holds something other than this phantom; give an empty or a new folder")
@@ -101,7 +108,7 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        planted = _write_tree(open_tree(partial, layout), n_breasts, seed)
+        planted = _write_tree(open_tree(partial, wanted["layout"]), wanted["n_breasts"], wanted["seed"])
         (partial / STAMP).write_text(
             json.dumps(wanted | {"planted": planted.counts, "cohort": planted.cohort}, indent=1) + "\n"
         )
