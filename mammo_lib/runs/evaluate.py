@@ -9,6 +9,7 @@ is to be trained or scored. A run of the ``paper`` cohort is scored on all three
 from __future__ import annotations
 
 import datetime
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -84,8 +85,11 @@ def open_test_set(run: Run, collection: Collection, opening: dict | None = None)
 
     Without an ``opening``, that of a profile's list, the run is exploratory.
     """
-    if run.is_evaluated:
-        return Opened(run, is_new=False)
+    with nullcontext() if run.is_evaluated else run.held():
+        return Opened(run, is_new=False) if run.is_evaluated else _open_here(run, collection, opening)
+
+
+def _open_here(run: Run, collection: Collection, opening: dict | None) -> Opened:
     # A process that died between the two files of `finish` has left test rows here already.
     validation = part_of(run.predictions, "validation")
     cohorts = opened_cohorts(run.config, collection)

@@ -6,6 +6,8 @@ Every place is a ``concurrent.futures`` executor, so the work does not know wher
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from itertools import islice
 from ..errors import InputError
 
 MOST_WORKERS = 64
+POLL_S = 0.5
 IN_FLIGHT = 4  # tasks handed out per worker: enough that none waits, few enough that memory does not grow with the list
 
 
@@ -54,13 +57,24 @@ def open_executor(workers: int | None = None, cluster: str | None = None) -> Ite
         ProcessPoolExecutor,
     )  # its workers do not import the caller's main module, and a dead one is noticed
 
-    pool = ProcessPoolExecutor(workers)
+    pool = ProcessPoolExecutor(workers, initializer=end_with, initargs=(os.getpid(),))
     try:
         yield pool, workers
         pool.shutdown(wait=True)
     except BaseException:
         pool.shutdown(wait=True, kill_workers=True)
         raise
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after ``parent``, which started it: whatever kills the parent, no worker stays behind."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def as_done(executor: Executor, workers: int, function: Callable, tasks: Iterable) -> Iterator:

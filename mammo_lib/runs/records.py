@@ -20,17 +20,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import filelock
 import pandas as pd
 from pydantic import ValidationError
 
 from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, describe, fingerprint
 from ..errors import InputError
 from ..files import file_hash, read_json, write_json, write_parquet
-from .manifest import CHECKPOINT, MANIFEST, WAY_OUT, check_files, write_manifest
+from .manifest import CHECKPOINT, MANIFEST, RECORD, WAY_OUT, check_files, write_manifest
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
@@ -144,6 +146,16 @@ class Run:
         write_json(coming, metrics)
         write_manifest(self.folder, coming)
         os.replace(coming, self.folder / "metrics.json")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's lock, and remove what killed processes had half written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.folder / ".lock"):
+            for name in (*RECORD, MANIFEST):
+                for partial in self.folder.glob(f".{name}*"):
+                    partial.unlink(missing_ok=True)
+            yield
 
     def refuse_damage(self) -> None:
         """Raise an :class:`InputError` for a finished record that is not whole: then nothing of it is read."""

@@ -9,9 +9,9 @@ read here; the test set is opened by :mod:`mammo_lib.runs.evaluate`.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
-import filelock
 import lightning
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ from ..errors import InputError
 from ..models import MammoMambaOutput, build_model, mean_log_odds, score, score_passes
 from ..models.mammo_mamba import without_weights
 from ..models.weights import list_differences, read_torch
+from ..runs.executor import end_with
 from ..runs.manifest import WAY_OUT
 from ..runs.records import Run, find_run, fresh_run, start_run
 from ..statistics import evaluate_predictions, fit_temperature, youden_threshold
@@ -177,9 +178,10 @@ def data_of(config: RunConfig, prepared: Prepared) -> MammogramData:
 
 def one_process_per_run(run: Run):
     """Hold the run's lock: a notebook and a command never train the same run; the processes of one run share it."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    is_helper = any(process_number(name) > 0 for name in RANKS)
-    return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
+    if any(process_number(name) > 0 for name in RANKS):
+        end_with(os.getppid())
+        return contextlib.nullcontext()
+    return run.held()
 
 
 def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:

@@ -5,6 +5,7 @@ It makes everything run without a download. Its numbers say that the software wo
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -13,6 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+try:
+    import fcntl
+except ImportError:  # on Windows: nothing is locked there, and nothing removed
+    fcntl = None
 
 from ...config import MOST_BREASTS
 from ...errors import InputError, writing_to
@@ -104,9 +110,11 @@ def _write_whole(root: Path, wanted: dict) -> None:
         if _stamp_of(root) != wanted:
             raise InputError(f"{root}: holds something other than this phantom; give an empty or a new folder")
         return
+    remove_abandoned(root)
     partial = root.with_name(f".{root.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    lock = _lock(partial)
     try:
         planted = _write_tree(open_tree(partial, wanted["layout"]), wanted["n_breasts"], wanted["seed"])
         (partial / STAMP).write_text(
@@ -120,6 +128,29 @@ def _write_whole(root: Path, wanted: dict) -> None:
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_abandoned(root: Path) -> None:
+    """Remove the hidden folders in which killed processes had begun to write ``root``; a living one holds a lock."""
+    for partial in root.parent.glob(f".{glob.escape(root.name)}.*"):
+        if partial.suffix[1:].isdigit() and partial.is_dir() and (lock := _lock(partial)) is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Return an open descriptor that holds a folder until it is closed; None where another process holds it."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _stamp_of(root: Path) -> dict | None:
