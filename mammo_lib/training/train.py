@@ -36,7 +36,7 @@ from ..runs.manifest import WAY_OUT
 from ..runs.records import Run, find_run, fresh_run, start_run
 from ..statistics import evaluate_predictions, fit_temperature, youden_threshold
 from .baselines import baseline_of
-from .callbacks import History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
+from .callbacks import PREVIOUS, History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
 from .optimisation import (
     checkpoints_beside,
     cosine_schedule,
@@ -168,6 +168,7 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
         threshold = youden_threshold(label, frame["probability"].to_numpy())
         frame = with_choices(frame, threshold, fit_temperature(label, logit))
         run.finish(frame, {"validation": evaluate_predictions(frame)})
+        (run.folder / PREVIOUS).unlink(missing_ok=True)
     return run
 
 
