@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, NoReturn, get_args
 
 import typer
 
 from .config import (
     ALLOW_MISSING,
+    LARGEST_SEED,
+    MOST_BREASTS,
+    RANKS,
     RETRAIN,
+    ROOT,
     Definition,
     Profile,
     RunConfig,
@@ -20,10 +26,11 @@ from .config import (
     as_yaml,
     get_profile,
     load_config,
+    process_number,
     profile_names,
     with_changes,
 )  # fmt: skip
-from .errors import InputError
+from .errors import InputError, printable, writing_to
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Mammo-Mamba, reproduced."
@@ -44,11 +51,12 @@ AllowMissing = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE, as in train.epochs=3 or model.gate=none; repeatable")
 ]
-SeedOption = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="one seed instead of the profile's")]
+SeedOption = Annotated[int | None, typer.Option(min=0, max=LARGEST_SEED, help="one seed instead of the profile's")]
 ExperimentOption = Annotated[
     str | None, typer.Option(help="an experiment or a group of book/experiments.json, or 'all' (see mammo list)")
 ]
 DefinitionOption = Annotated[str, typer.Option("--cohort", help=f"one of: {', '.join(get_args(Definition))}")]
+UsageError = typer.BadParameter.__base__  # typer brings a click of its own
 MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[dim]absent[/]", "note": ""}
 
 
@@ -215,6 +223,21 @@ def publish(
             typer.echo(f"{one.name}: {records.publish(one)}")
 
 
+@results_app.command()
+def check(
+    folder: Annotated[Path | None, typer.Argument(help="a record, or a folder of records (default: results/)")] = None,
+) -> None:
+    """Read every record whole and hold its files against its manifest; one line per fault, and then exit code 2."""
+    from .runs import records
+
+    n, faults = records.check_records(folder or records.COMMITTED)
+    for fault in faults:
+        typer.secho(f"mammo: {InputError(fault)}", fg="red", err=True)
+    if faults:
+        raise typer.Exit(2)
+    typer.echo(f"{n} records, all of them whole")
+
+
 @app.command()
 def predict(
     paths: Annotated[
@@ -266,8 +289,10 @@ def weights(
 @data_app.command()
 def phantom(
     folder: Path,
-    breasts: Annotated[int, typer.Option(help="two-view breasts, train and test together", min=12)] = 96,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    breasts: Annotated[
+        int, typer.Option(help="two-view breasts, train and test together", min=12, max=MOST_BREASTS)
+    ] = 96,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = 0,
     layout: Annotated[str, typer.Option(help="classic, nbia, flat, idc, kaggle or mirror-800")] = "classic",
 ) -> None:
     """Write a synthetic data set in the form of CBIS-DDSM."""
@@ -287,6 +312,8 @@ def fetch(
     """Download the tables and a cohort's images from The Cancer Imaging Archive (CC BY 3.0); resumes."""
     from .data.cbis_ddsm.fetch import fetch_series, fetch_tables, series_of_cohort
 
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     table = fetch_tables(folder)
     series = series_of_cohort(table, _definition(cohort))
     size = f"{len(series)} series, {series['images'].sum():.0f} images, {series['megabytes'].sum() / 1000:.1f} GB"
@@ -312,7 +339,8 @@ def audit(
     root = data_folder(data)
     checks = audit_copy(root)
     path = report or BUILD / "audit.json"
-    write_report(checks, path)
+    with writing_to(path):
+        write_report(checks, path)
     shown = Table("part", "what", "expected", "found", "", box=None, pad_edge=False)
     for before, check in zip([None, *checks], checks, strict=False):
         part = "" if before and before.part == check.part else check.part
@@ -334,7 +362,7 @@ def folds(
     folder: Annotated[Path, typer.Argument(help="where the files go")],
     cohort: DefinitionOption = "paper",
     n_folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = 0,
     data: DataOption = None,
 ) -> None:
     """Write the patient-level validation folds of a cohort's training part, with a checksum."""
@@ -342,7 +370,9 @@ def folds(
     from .data.cbis_ddsm.tables import read_tables
     from .data.data_sets import data_folder
 
-    record = write_folds(read_tables(data_folder(data)), _definition(cohort), n_folds, seed, folder)
+    table = read_tables(data_folder(data))
+    with writing_to(folder):
+        record = write_folds(table, _definition(cohort), n_folds, seed, folder)
     typer.echo(f"{record['rows']} samples, {record['patients']} patients: {folder / record['file']}")
 
 
@@ -403,15 +433,22 @@ def _configs(
 
 
 def _parameters(given: list[str]) -> dict[str, object]:
-    import yaml
-
     pairs = [text.partition("=") for text in given]
     for name, equals, _ in pairs:
         if not name or not equals:
             raise InputError(f"--parameter {name!r}: write NAME=VALUE")
         if name == "profile":
             raise InputError("--parameter profile: choose the profile with --profile")
-    return {name: yaml.safe_load(value) for name, _, value in pairs}
+    return {name: _yaml_value(name, value) for name, _, value in pairs}
+
+
+def _yaml_value(name: str, text: str) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2026-13-45
+        raise InputError(f"--parameter {name}: {text!r} is no value; put it into quotes") from None
 
 
 def _definition(name: str) -> str:
@@ -450,11 +487,26 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     from .reproduce import NotebookFailed
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no fault
     try:
-        app()
+        if ROOT.exists() and not ROOT.is_dir():
+            raise InputError(f"MAMMO_ROOT={ROOT}: a file; set it to the folder of a checkout, or unset it")
+        for name in RANKS:  # here, since libraries read them while they are imported
+            process_number(name)
+        sys.exit(app(standalone_mode=False) or 0)
     except InputError as error:
-        typer.secho(f"mammo: {error}", fg="red", err=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except UsageError as error:
+        if not error.message or len(sys.argv) == 1:
+            error.show()
+            sys.exit(error.exit_code)
+        _refuse(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'mammo'} --help)")
+    except OSError as error:
+        if error.errno is None or error.errno == errno.EPIPE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _refuse(f"{where}the system refused it ({error.strerror}); see that the folder can be written and has room")
     except NotebookFailed as error:
         typer.secho(f"mammo: stopped at {error}", fg="red", err=True)
         for line in error.source.strip().splitlines():
@@ -462,6 +514,11 @@ def main() -> None:
         typer.echo(f"executed up to the error: {error.partial}", err=True)
         typer.echo(f"run the same command again to go on at {error.notebook.name}", err=True)
         sys.exit(1)
+
+
+def _refuse(reason: str) -> NoReturn:
+    typer.secho(f"mammo: {printable(reason)}", fg="red", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """The one exception that means: the input is wrong, and here is what to do."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -11,6 +16,15 @@ class InputError(ValueError):
     def __str__(self) -> str:
         """Return the message in one line, whatever names of files and values of tags it holds."""
         return printable(super().__str__())
+
+
+@contextlib.contextmanager
+def writing_to(path: object, way_out: str = "give another place") -> Iterator[None]:
+    """Turn what the system says while ``path`` is written (a file where a folder belongs, no room) into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); {way_out}") from None
 
 
 def printable(text: str) -> str:

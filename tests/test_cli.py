@@ -139,3 +139,95 @@ def test_views_left_out_are_said(tmp_path):
     assert "no such folder" in done.stderr
     done = mammo("evaluate", "--profile", "mirror", "--allow-missing", MAMMO_DATA="")
     assert "views that cannot be read are left out (MAMMO_ALLOW_MISSING=1)" in done.stderr
+
+
+def test_the_records_are_checked():
+    assert mammo("results", "check").stdout == "42 records, all of them whole\n"
+
+
+def test_a_damaged_record_is_told_in_one_line(tmp_path):
+    record = next((ROOT / "results" / "dual_stream").iterdir())
+    copied = tmp_path / record.name
+    shutil.copytree(record, copied)
+    (copied / "history.csv").write_text("")
+    assert f"{copied / 'history.csv'}: damaged" in one_line(mammo("results", "check", copied))
+    assert "no record of a finished run" in one_line(mammo("results", "check", tmp_path / "none"))
+
+
+def test_the_root_must_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert f"MAMMO_ROOT={tmp_path / 'file'}: a file" in one_line(mammo("list", MAMMO_ROOT=tmp_path / "file"))
+
+
+@pytest.mark.parametrize("value", ["[1", "{b: *x}", "'", "\t", "2026-13-45"])
+def test_a_parameter_that_is_no_value(value):
+    assert "--parameter a: " in one_line(mammo("reproduce", "-p", f"a={value}"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["data", "phantom", "x", "--seed", 2**32],
+        ["data", "phantom", "x", "--breasts", 10**9],
+        ["data", "folds", "x", "--seed", 2**32],
+        ["run", "--seed", -1],
+        ["run", "--workers", 0],
+        ["run", "--set", f"seed={2**32}"],
+        ["run", "--set", f"data.fold_seed={2**32}"],
+        ["run", "--set", "train.epochs=1000000000"],
+        ["run", "--set", "train.batch_size=1000000000"],
+        ["run", "--set", "train.devices=1000000000"],
+        ["run", "--set", "train.learning_rate=.inf"],
+        ["run", "--set", "train.warmup_epochs=.nan"],
+    ],
+    ids=str,
+)
+def test_every_number_has_a_bound(given):
+    name = given[-2] if given[-2] != "--set" else given[-1].partition("=")[0]
+    line = one_line(mammo(*given))
+    assert name in line
+    assert "should be" in line
+
+
+def test_what_is_no_command_or_option_is_one_line():
+    assert "No such command 'nope'" in one_line(mammo("nope"))
+    assert "--nope" in one_line(mammo("run", "--nope"))
+    assert "Usage" in mammo("data").stderr + mammo("data").stdout
+
+
+@pytest.mark.parametrize("output", ["{tmp}/file", "{tmp}/file/x", "/proc/x", "{tmp}/" + 300 * "x"])
+@pytest.mark.parametrize("command", [["data", "phantom", "--breasts", 12], ["data", "fetch", "--tables-only"]])
+def test_an_output_that_cannot_be(tmp_path, command, output):
+    (tmp_path / "file").write_text("")
+    place = output.format(tmp=tmp_path)
+    line = one_line(mammo(*command[:2], place, *command[2:]))
+    assert f"{place}: cannot be written" in line
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize("output", ["{tmp}", "{tmp}/file/r.json", "/dev/full", "/proc/r.json"])
+def test_a_report_that_cannot_be_written(tmp_path, phantom_root, output):
+    (tmp_path / "file").write_text("")
+    place = output.format(tmp=tmp_path)
+    assert f"{place}: cannot be written" in one_line(mammo("data", "audit", "--data", phantom_root, "--json", place))
+
+
+def test_folds_that_cannot_be_written_or_made(tmp_path, phantom_root):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in one_line(mammo("data", "folds", tmp_path / "file", "--data", phantom_root))
+    assert "n_folds=19" in one_line(mammo("data", "folds", tmp_path / "f", "--data", phantom_root, "--n-folds", 19))
+
+
+def test_a_project_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "_build").write_text("")
+    assert "_build" in one_line(mammo("run", "--set", "train.epochs=1", MAMMO_ROOT=tmp_path))
+
+
+def test_a_rank_that_is_no_number(tmp_path, phantom_root):
+    line = one_line(mammo("run", "--set", "train.epochs=1", MAMMO_ROOT=tmp_path, LOCAL_RANK="words"))
+    assert "LOCAL_RANK=words: not the number of a process" in line
+
+
+def test_a_terminal_without_letters_is_no_fault():
+    done = mammo("list", LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii:strict")
+    assert done.returncode == 0, done.stderr

@@ -1,10 +1,13 @@
-"""Where the project lies, and what it carries along."""
+"""Where the project lies, what it carries along, and which of a run's processes this is."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from ..errors import InputError
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # above 0 in a run's second and later processes, whoever started them
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -22,6 +25,15 @@ def find_root() -> Path:
             if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
                 return folder
     return Path.cwd()
+
+
+def process_number(variable: str) -> int:
+    """Return the number that a launcher gave this process in an environment variable; 0 without a launcher."""
+    text = os.environ.get(variable, "0")
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{variable}={text}: not the number of a process; unset {variable}") from None
 
 
 def find_material(root: Path) -> Path:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from ..errors import InputError
 from .edit import closest, describe, read_mapping
 from .paths import MATERIAL
-from .run import Frozen, RunConfig
+from .run import LARGEST_SEED, Frozen, RunConfig
 
 PROFILES = MATERIAL / "book" / "profiles"
+MOST_BREASTS = 10_000  # of a phantom: some 15 GB
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 ALLOW_MISSING = "MAMMO_ALLOW_MISSING"  # 1: views that cannot be read are left out; set by --allow-missing
 
 
@@ -22,11 +25,13 @@ class Profile(Frozen):
     name: str
     about: str = Field("", description="what the profile is for, in a line")
     data_set: str = Field("cbis-ddsm", description="how the data are read: a name in mammo_lib.data.data_sets")
-    phantom_breasts: int | None = Field(None, ge=12, description="breasts of the generated phantom; none: your data")
-    phantom_seed: int = Field(0, ge=0)
+    phantom_breasts: int | None = Field(
+        None, ge=12, le=MOST_BREASTS, description="breasts of the generated phantom; none: your data"
+    )
+    phantom_seed: Seed = 0
     experiments: str = Field("experiments.json", description="the list of its experiments, a file in book/")
     run: RunConfig = RunConfig()
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
 
     def configs(self) -> list[RunConfig]:
         """Return one run config per seed."""

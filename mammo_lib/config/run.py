@@ -22,9 +22,10 @@ Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "a
 class Frozen(BaseModel):
     """A config section: immutable, and a key it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+LARGEST_SEED = 2**32 - 1  # numpy's
 Side = Annotated[int, Field(ge=32, le=2048)]
 
 
@@ -61,8 +62,9 @@ class DataConfig(Frozen):
         0, description="the fold that validates, or 'each': cross-validation, every fold in its turn (our assumption)"
     )
     fold_seed: int = Field(
-        0, ge=0, description="seed of the fold assignment; cross-validation adds the run's seed (our assumption)"
-    )
+        0, ge=0, le=LARGEST_SEED,
+        description="seed of the fold assignment; cross-validation adds the run's seed (our assumption)",
+    )  # fmt: skip
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -254,8 +256,8 @@ class ModelConfig(Frozen):
 class TrainConfig(Frozen):
     """The optimisation. The paper gives AdamW, cosine decay, batch 8, label smoothing, and no numbers beyond these."""
 
-    epochs: int = Field(30, ge=1, description="passes over the training breasts (our assumption)")
-    batch_size: int = Field(8, ge=1, description="breasts per step (paper: 8)")
+    epochs: int = Field(30, ge=1, le=100_000, description="passes over the training breasts (our assumption)")
+    batch_size: int = Field(8, ge=1, le=65_536, description="breasts per step (paper: 8)")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW (our assumption)")
     weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay (our assumption)")
     warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up before the cosine decay (our assumption)")
@@ -300,11 +302,12 @@ class TrainConfig(Frozen):
         "which looks at no validation breast",
     )
     patience: int = Field(
-        10, ge=1, description="epochs without a better validation AUC before stopping; not with keep='last' "
+        10, ge=1, le=100_000,
+        description="epochs without a better validation AUC before stopping; not with keep='last' "
         "(our assumption)",
     )  # fmt: skip
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="Lightning precision")
-    devices: int = Field(1, ge=1, description="processes; each on a GPU of its own where there are GPUs")
+    devices: int = Field(1, ge=1, le=1024, description="processes; each on a GPU of its own where there are GPUs")
 
 
 class RunConfig(Frozen):
@@ -315,7 +318,7 @@ class RunConfig(Frozen):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
-    seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of weights, order and augmentation")
 
     @model_validator(mode="after")
     def _fits_the_patches(self):

@@ -266,10 +266,10 @@ def _stream_gate(gate, i: int) -> dict[str, float] | None:
 @cache
 def _facts(run: Run) -> dict:
     """Return what a run chose on validation, and what identifies it."""
-    chosen, environment = run.predictions.iloc[0], run.environment
+    (threshold, temperature), environment = run.choices, run.environment
     return {
-        "threshold": float(chosen["threshold"]),
-        "temperature": float(chosen["temperature"]),
+        "threshold": threshold,
+        "temperature": temperature,
         "run": {
             "experiment": run.config.experiment, "seed": run.config.seed, "folder": run.folder.name,
             "config": run.config.fingerprint, "training_data": environment.get("data_hash"),

@@ -9,6 +9,7 @@ is to be trained or scored. A run of the ``paper`` cohort is scored on all three
 from __future__ import annotations
 
 import datetime
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -86,15 +87,18 @@ def open_test_set(run: Run, collection: Collection, opening: dict | None = None)
 
     Without an ``opening``, that of a profile's list, the run is exploratory.
     """
-    if run.is_evaluated:
-        return Opened(run, is_new=False)
+    with nullcontext() if run.is_evaluated else run.held():
+        return Opened(run, is_new=False) if run.is_evaluated else _open_here(run, collection, opening)
+
+
+def _open_here(run: Run, collection: Collection, opening: dict | None) -> Opened:
     # A process that died between the two files of `finish` has left test rows here already.
     validation = part_of(run.predictions, "validation")
     cohorts = opened_cohorts(run.config, collection)
     hashes = {split: prepared.fingerprint for split, prepared in cohorts.items()}
     receipt = (opening or _opening(None, [run])) | {"test_data_hashes": hashes}
     write_json(run.folder / "receipt.json", receipt)  # before any test row reaches the disk
-    frames = _score(run, collection, cohorts, validation[["threshold", "temperature"]].iloc[0])
+    frames = _score(run, collection, cohorts, run.choices)
     run.finish(
         pd.concat([validation, *frames.values()], ignore_index=True),
         run.metrics | {split: evaluate_predictions(frame) for split, frame in frames.items()},
@@ -128,7 +132,7 @@ def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
 
     prepared = collection.prepare("test", *run.config.inputs)
     frame = predict(load_best(run), test_loader(prepared, run.config.train), prepared.cohort.assign(split="external"))
-    return with_choices(frame, *run.predictions[["threshold", "temperature"]].iloc[0])
+    return with_choices(frame, *run.choices)
 
 
 def _refuse_cross_validation(profile: Profile) -> None:
@@ -154,7 +158,7 @@ def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Ru
 
 
 def _score(
-    run: Run, collection: Collection, cohorts: dict[str, Prepared], choices: pd.Series
+    run: Run, collection: Collection, cohorts: dict[str, Prepared], choices: tuple[float, float]
 ) -> dict[str, pd.DataFrame]:
     """Return each cohort's predictions, its split named by its key, beside what validation chose."""
     from ..analysis.gates import examine

@@ -6,6 +6,8 @@ Every place is a ``concurrent.futures`` executor, so the work does not know wher
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from itertools import islice
 
 from ..errors import InputError
 
+MOST_WORKERS = 64
+POLL_S = 0.5
 IN_FLIGHT = 4  # tasks handed out per worker: enough that none waits, few enough that memory does not grow with the list
 
 
@@ -36,13 +40,16 @@ def open_executor(workers: int | None = None, cluster: str | None = None) -> Ite
     Raises
     ------
     InputError
-        No scheduler answers at the address, or the extra ``cluster`` is not installed.
+        No scheduler answers at the address, the extra ``cluster`` is not installed, or there are too many workers.
     """
     if cluster:
         with _dask_client(cluster) as client:
             yield client.get_executor(), max(1, sum(client.nthreads().values()))
         return
-    workers = workers or os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    workers = workers or cores
+    if workers > (most := max(MOST_WORKERS, cores)):
+        raise InputError(f"{workers} worker processes: at most {most} on this machine of {cores} cores; ask for fewer")
     if workers == 1:
         yield InProcess(), 1
         return
@@ -50,13 +57,24 @@ def open_executor(workers: int | None = None, cluster: str | None = None) -> Ite
         ProcessPoolExecutor,
     )  # its workers do not import the caller's main module, and a dead one is noticed
 
-    pool = ProcessPoolExecutor(workers)
+    pool = ProcessPoolExecutor(workers, initializer=end_with, initargs=(os.getpid(),))
     try:
         yield pool, workers
         pool.shutdown(wait=True)
     except BaseException:
         pool.shutdown(wait=True, kill_workers=True)
         raise
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after ``parent``, which started it: whatever kills the parent, no worker stays behind."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def as_done(executor: Executor, workers: int, function: Callable, tasks: Iterable) -> Iterator:

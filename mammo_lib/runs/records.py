@@ -3,7 +3,8 @@
 A folder ``<experiment>/seed<seed>-<hash>`` holds ``config.json environment.json
 history.csv predictions.parquet metrics.json``, and what the gates did in ``gates.parquet
 gate_history.parquet interventions.parquet``; the metrics are written last, so a run
-with metrics is a finished run. The hash covers the config and the data, so equal
+with metrics is a finished run. ``manifest.json`` has the hashes of these files, against
+which every reading holds them. The hash in the name covers the config and the data, so equal
 work has an equal folder: a finished run is read, never redone, and an unfinished one
 is resumed. Committed records of real runs live in ``results/``, new ones in
 ``_build/runs/``; both have the same form.
@@ -11,26 +12,33 @@ is resumed. Committed records of real runs live in ``results/``, new ones in
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import filelock
 import pandas as pd
+from pydantic import ValidationError
 
-from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, fingerprint
+from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint
 from ..errors import InputError
-from ..files import file_hash, read_json, read_table, with_numbers, write_json, write_parquet
+from ..files import file_hash, read_json, write_json, write_parquet
+from .manifest import CHECKPOINT, MANIFEST, RECORD, WAY_OUT, check_files, write_manifest
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
 PROTOCOL = MATERIAL / "book" / "protocol.md"
 PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
+RECEIPT = ("opened_at", "profile", "runs", "protocol_hash")  # and "added_after", if a profile's list was opened
 RECORDED_PACKAGES = ("mammo-lib", "torch", "lightning", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "numba")
 
 
@@ -43,7 +51,10 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The config the run was made with."""
-        return RunConfig.model_validate(completed(self._json("config.json")))
+        try:
+            return RunConfig.model_validate(completed(self._json("config.json")))
+        except ValidationError as error:
+            raise InputError(f"{self.folder / 'config.json'}: {describe(error)}; {WAY_OUT}") from None
 
     @property
     def environment(self) -> dict:
@@ -63,24 +74,46 @@ class Run:
     @property
     def metrics(self) -> dict:
         """``metrics[split][name] = {value, low, high, n}``."""
-        return self._json("metrics.json")
+        metrics = self._json("metrics.json")
+        if not metrics or not all(isinstance(one, dict) for one in metrics.values()):
+            raise InputError(f"{self.folder / 'metrics.json'}: holds no metrics by split; {WAY_OUT}")
+        return metrics
 
     @property
     def history(self) -> pd.DataFrame:
         """One row per epoch."""
-        path = self._existing("history.csv")
-        table = read_table(path, ["epoch"], "delete the run folder and run it again")
-        return with_numbers(path, table, table.columns)
+        return self._table("history.csv", ("epoch",))
 
     @property
     def predictions(self) -> pd.DataFrame:
         """One row per breast and opened split."""
-        return pd.read_parquet(self._existing("predictions.parquet"))
+        frame = self._table("predictions.parquet", ("split", "label", "probability"))
+        if not frame["probability"].between(0, 1).all():
+            raise InputError(f"{self.folder / 'predictions.parquet'}: probabilities outside [0, 1]; {WAY_OUT}")
+        return frame
+
+    @property
+    def choices(self) -> tuple[float, float]:
+        """What validation chose: the decision threshold and the temperature."""
+        frame = self.predictions
+        found = [frame[name].iloc[0] if name in frame and len(frame) else None for name in ("threshold", "temperature")]
+        if None in found or not all(isinstance(one, float) and math.isfinite(one) for one in found) or found[1] <= 0:
+            raise InputError(
+                f"{self.folder / 'predictions.parquet'}: threshold and temperature must be finite numbers, the "
+                f"temperature above 0, got {found[0]} and {found[1]}; {WAY_OUT}"
+            )
+        return float(found[0]), float(found[1])
 
     @property
     def receipt(self) -> dict | None:
         """What was known when the test set was opened for this run; None where it was not."""
-        return self._json("receipt.json") if (self.folder / "receipt.json").is_file() else None
+        if self._optional("receipt.json") is None:
+            return None
+        receipt = self._json("receipt.json")
+        wanted = (*RECEIPT, "added_after") if receipt.get("profile") else RECEIPT
+        if missing := [name for name in wanted if name not in receipt]:
+            raise InputError(f"{self.folder / 'receipt.json'}: {', '.join(missing)} missing; {WAY_OUT}")
+        return receipt
 
     @property
     def name(self) -> str:
@@ -90,40 +123,97 @@ class Run:
     @property
     def gates(self) -> pd.DataFrame | None:
         """One row per breast, opened split and gate of the kept weights; None where the network has no gate."""
-        return self._table("gates.parquet")
+        return self._optional_table("gates.parquet", ("split", "sample_id"))
 
     @property
     def gate_history(self) -> pd.DataFrame | None:
         """One row per epoch and gate, over the validation breasts; None where the network has no gate."""
-        return self._table("gate_history.parquet")
+        return self._optional_table("gate_history.parquet", ("epoch",))
 
     @property
     def interventions(self) -> pd.DataFrame | None:
         """One row per breast, opened split, intervention and draw: the logit; None for a baseline."""
-        return self._table("interventions.parquet")
+        return self._optional_table("interventions.parquet", ("split", "sample_id"))
 
     @property
     def checkpoint(self) -> Path:
         """The weights that were best on validation; absent from committed records."""
-        return self.folder / "best.ckpt"
+        return self.folder / CHECKPOINT
 
     def finish(self, predictions: pd.DataFrame, metrics: dict) -> None:
-        """Write the predictions, then the metrics whose presence marks the run as finished."""
+        """Write the predictions, the manifest, and last the metrics whose presence marks the run as finished."""
         write_parquet(self.folder / "predictions.parquet", predictions)
-        write_json(self.folder / "metrics.json", metrics)
+        coming = self.folder / ".metrics.json"
+        write_json(coming, metrics)
+        write_manifest(self.folder, coming)
+        os.replace(coming, self.folder / "metrics.json")
 
-    def _table(self, name: str) -> pd.DataFrame | None:
-        path = self.folder / name
-        return pd.read_parquet(path) if path.is_file() else None
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's lock, and remove what killed processes had half written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.folder / ".lock"):
+            for name in (*RECORD, MANIFEST):
+                for partial in self.folder.glob(f".{name}*"):
+                    partial.unlink(missing_ok=True)
+            yield
+
+    def refuse_damage(self) -> None:
+        """Raise an :class:`InputError` for a finished record that is not whole: then nothing of it is read."""
+        if self.is_finished and (faults := check_files(self.folder)):
+            raise InputError(faults[0])
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with the record, one line each: damaged, foreign, missing or unreadable files."""
+        if found := check_files(self.folder):
+            return found
+        readings = ("config", "environment", "metrics", "predictions", "receipt", "gates", "gate_history",
+                    "interventions", *(["history"] if (self.folder / "history.csv").is_file() else []))  # fmt: skip
+        return [*filter(None, map(self._fault_of, readings))] or [*filter(None, [self._fault_of_name()])]
+
+    def _fault_of(self, reading: str) -> str | None:
+        try:
+            getattr(self, reading)
+        except InputError as error:
+            return str(error)
+        return None
+
+    def _fault_of_name(self) -> str | None:
+        """A record of another run in this folder; names that a person gave say nothing."""
+        wanted = run_name(self.config, self.environment.get("data_hash"))
+        if self.folder.name == wanted or not re.fullmatch(r"seed\d+-[0-9a-f]{12}", self.folder.name):
+            return None
+        return f"{self.folder}: config and data are those of {wanted}, another run; {WAY_OUT}"
+
+    def _optional_table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
+        return self._table(name, columns) if self._optional(name) else None
+
+    def _table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        path = self._existing(name)
+        if path.suffix == ".csv":
+            table = read_table(path, columns, WAY_OUT)
+            return with_numbers(path, table, table.columns)
+        try:
+            frame = pd.read_parquet(path)
+        except Exception as error:  # a damaged table can raise anything: of pandas, of pyarrow
+            raise InputError(f"{path}: not a readable table ({type(error).__name__}); {WAY_OUT}") from None
+        if missing := [column for column in columns if column not in frame]:
+            raise InputError(f"{path}: the column {missing[0]!r} is missing; {WAY_OUT}")
+        return frame
 
     def _existing(self, name: str) -> Path:
-        path = self.folder / name
-        if not path.is_file():
-            raise InputError(f"{path}: missing from the run record; delete the folder and run it again")
+        path = self._optional(name)
+        if path is None:
+            raise InputError(f"{self.folder / name}: missing from the run record; {WAY_OUT}")
         return path
 
+    def _optional(self, name: str) -> Path | None:
+        self.refuse_damage()
+        path = self.folder / name
+        return path if path.is_file() else None
+
     def _json(self, name: str) -> dict:
-        return read_json(self._existing(name), "delete the run folder and run it again")
+        return read_json(self._existing(name), WAY_OUT)
 
 
 def run_name(config: RunConfig, data_hash: str) -> str:
@@ -134,20 +224,30 @@ def run_name(config: RunConfig, data_hash: str) -> str:
 def find_run(config: RunConfig, data_hash: str) -> Run | None:
     """Return the finished run of this config on this data, the committed record first; None if there is none.
 
+    A damaged record is an :class:`InputError`.
+
     With ``MAMMO_RETRAIN=1`` (``mammo reproduce --retrain``) committed records do not count; this machine's own do, so
     that a killed retraining resumes.
     """
     for home in (FRESH,) if os.environ.get(RETRAIN) == "1" else (COMMITTED, FRESH):
         run = Run(home / config.experiment / run_name(config, data_hash))
         if run.is_finished:
+            run.refuse_damage()
             return run
     return None
 
 
+def fresh_run(config: RunConfig, data_hash: str) -> Run:
+    """Return the run's place among this machine's runs, whether it has been started or not."""
+    return Run(FRESH / config.experiment / run_name(config, data_hash))
+
+
 def start_run(config: RunConfig, data_hash: str, folder: Path | None = None) -> Run:
     """Make (or re-enter, after a kill) a run's folder, by default its fresh one; record config and environment."""
-    run = Run(folder or FRESH / config.experiment / run_name(config, data_hash))
+    run = Run(folder) if folder else fresh_run(config, data_hash)
     run.folder.mkdir(parents=True, exist_ok=True)
+    if run.is_finished:  # by another process, since this one looked
+        return run
     write_json(run.folder / "config.json", config.model_dump(mode="json"))
     protocol = PROTOCOL_2 if folder or config.data.fold == "each" else PROTOCOL
     write_json(run.folder / "environment.json", describe_environment(protocol) | {"data_hash": data_hash})
@@ -158,6 +258,21 @@ def all_runs(home: Path) -> Iterator[Run]:
     """Yield every finished run below ``home``, ordered by experiment and seed."""
     for path in sorted(home.glob("*/*/metrics.json")):
         yield Run(path.parent)
+
+
+def check_records(home: Path) -> tuple[int, list[str]]:
+    """Return how many finished records lie in or below a folder, and what is wrong with them, one line each.
+
+    Raises
+    ------
+    InputError
+        The folder is missing or holds no record.
+    """
+    folders = sorted({path.parent for name in ("config.json", "metrics.json") for path in home.rglob(name)})
+    finished = [run for run in map(Run, folders) if run.is_finished or (run.folder / MANIFEST).is_file()]
+    if not finished:
+        raise InputError(f"{home}: no record of a finished run in or below it; give a run's folder, or results/")
+    return len(finished), [fault for run in finished for fault in run.faults()]
 
 
 def part_of(predictions: pd.DataFrame, split: str) -> pd.DataFrame:

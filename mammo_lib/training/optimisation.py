@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import shutil
 import tempfile
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..config import RunConfig
+from ..config import RunConfig, process_number
 from ..errors import InputError
 
 
@@ -50,7 +49,7 @@ def checkpoints_beside(folder: Path):
     It writes them where the system keeps temporary files. From another file system a move is a copy, and a kill in the
     middle of it would leave a checkpoint from which no run can go on. Of several processes the first one writes.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+    if process_number("LOCAL_RANK") > 0:
         yield
         return
     partial, before = folder / ".partial", tempfile.tempdir

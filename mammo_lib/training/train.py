@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
-import filelock
 import lightning
 import numpy as np
 import pandas as pd
@@ -22,17 +22,21 @@ from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
 from ..analysis.gates import examine
-from ..config import RunConfig
+from ..config import RANKS, RunConfig, process_number
 from ..data.boxes import log_areas
 from ..data.cohort import split_cohort
 from ..data.collection import Collection
 from ..data.frozen_maps import FrozenMaps
 from ..data.loader import UNKNOWN, MammogramData
 from ..data.prepare import Prepared
+from ..errors import InputError
 from ..files import write_csv, write_parquet
 from ..models import MammoMambaOutput, build_model, mean_log_odds, score, score_passes
 from ..models.mammo_mamba import without_weights
-from ..runs.records import Run, find_run, start_run
+from ..models.weights import list_differences, read_torch
+from ..runs.executor import end_with
+from ..runs.manifest import WAY_OUT
+from ..runs.records import Run, find_run, fresh_run, start_run
 from ..statistics import (
     OUT_OF_FOLD,
     evaluate_out_of_fold,
@@ -46,8 +50,6 @@ from .callbacks import LAST, PREVIOUS, History, KeepWholeEpochs, RecordGates, St
 from .frozen import freeze_maps
 from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .readers import reader_probability
-
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # above 0 in a run's second and later processes, whoever started them
 
 
 class Classifier(lightning.LightningModule):
@@ -151,14 +153,15 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
     finished = find_run(config, prepared.fingerprint)
     if finished:
         return finished
-    run = start_run(config, prepared.fingerprint)
+    run = fresh_run(config, prepared.fingerprint)
     with one_process_per_run(run):
-        if run.is_finished:
+        if start_run(config, prepared.fingerprint).is_finished:  # by another process, which held the lock
             return run
         if config.data.fold == "each":
             cross_validate(run, collection, prepared, progress=progress)
         else:
             train_fold(run, collection, prepared, progress=progress)
+            (run.folder / PREVIOUS).unlink(missing_ok=True)
     return run
 
 
@@ -236,8 +239,10 @@ def data_of(config: RunConfig, prepared: Prepared, maps: Mapping[str, FrozenMaps
 
 def one_process_per_run(run: Run):
     """Hold the run's lock: a notebook and a command never train the same run; the processes of one run share it."""
-    is_helper = any(int(os.environ.get(name, 0)) > 0 for name in RANKS)
-    return contextlib.nullcontext() if is_helper else filelock.FileLock(run.folder / ".lock")
+    if any(process_number(name) > 0 for name in RANKS):
+        end_with(os.getppid())
+        return contextlib.nullcontext()
+    return run.held()
 
 
 def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
@@ -280,11 +285,29 @@ def averaged_weights(decay: float) -> WeightAveraging:
 
 
 def load_best(run: Run) -> Classifier:
-    """Return the run's network with the weights that were best on validation, in eval mode."""
+    """Return the run's network with the weights that were best on validation, in eval mode.
+
+    Raises
+    ------
+    InputError
+        The checkpoint is missing or damaged, belongs to another network, or holds weights that are no numbers.
+    """
     classifier = Classifier(without_weights(run.config))
-    classifier.load_state_dict(torch.load(run.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    classifier.load_state_dict(read_weights(run.checkpoint, classifier.state_dict()))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return classifier.eval().to(device)
+
+
+def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of a run's checkpoint if they are finite and have the names and shapes of ``wanted``."""
+    try:
+        found = read_torch(path)["state_dict"]
+        faults = list_differences(wanted, found) or [key for key, one in found.items() if not torch.isfinite(one).all()]
+    except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
+        raise InputError(f"{path}: no readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None
+    if faults:
+        raise InputError(f"{path}: not the finite weights of this run's network: {faults[0]}; {WAY_OUT}")
+    return found
 
 
 @torch.inference_mode()

@@ -1,6 +1,11 @@
 """Work in this process and in a pool: the same results, errors that come through, a death that is said."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -55,4 +60,41 @@ def test_few_tasks_are_in_flight(monkeypatch):
 
 def test_no_scheduler(monkeypatch):
     with pytest.raises(InputError, match="no Dask scheduler answers there"), open_executor(cluster="not an address"):
+        pass
+
+
+PARENT = """
+import time
+from mammo_lib.runs.executor import open_executor
+with open_executor(2) as (pool, n):
+    futures = [pool.submit(time.sleep, 60) for _ in range(2)]
+    print(*pool._processes, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(number):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    time.sleep(1)  # they have begun their work
+    parent.send_signal(number)
+    parent.wait()
+    parent.stdout.close()
+    ends = time.monotonic() + 10
+    while any(map(is_alive, workers)) and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert [pid for pid in workers if is_alive(pid)] == []
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_too_many_workers_are_refused():
+    with pytest.raises(InputError, match="100000 worker processes: at most"), open_executor(100_000):
         pass

@@ -1,11 +1,14 @@
 """Run folders: equal work has an equal folder; a record is whole or absent."""
 
 import json
+import os
+import re
+import shutil
 
 import pandas as pd
 import pytest
 
-from mammo_lib.config import RunConfig
+from mammo_lib.config import ROOT, RunConfig
 from mammo_lib.errors import InputError
 from mammo_lib.runs import records as runs
 
@@ -66,7 +69,7 @@ def test_the_committed_record_comes_first_and_has_no_checkpoint():
     published = runs.publish(fresh)
     assert runs.find_run(CONFIG, "d").folder == published
     assert sorted(path.name for path in published.iterdir()) == [
-        "config.json", "environment.json", "metrics.json", "predictions.parquet",
+        "config.json", "environment.json", "manifest.json", "metrics.json", "predictions.parquet",
     ]  # fmt: skip
 
 
@@ -82,11 +85,145 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_a_damaged_record_names_the_file_and_the_way_out():
     run = finished_run()
     (run.folder / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json: not JSON .* delete the run folder"):
+    with pytest.raises(InputError, match=r"config\.json: damaged, .*; restore the record, or delete its folder"):
         _ = run.config
-    (run.folder / "predictions.parquet").unlink()
-    with pytest.raises(InputError, match=r"predictions\.parquet: missing from the run record"):
-        _ = run.predictions
+    (run.folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json: missing from the record"):
+        _ = run.metrics
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def foreign(path):
+    path.write_text(json.dumps({"made_by": "another program"}))
+
+
+def a_list(path):
+    path.write_text("[]")
+
+
+def utf16(path):
+    path.write_bytes("{}".encode("utf-16"))
+
+
+FILES = ["config.json", "environment.json", "metrics.json", "predictions.parquet", "receipt.json", "history.csv",
+         "gates.parquet", "gate_history.parquet", "interventions.parquet"]  # fmt: skip
+READ = ["config", "environment", "metrics", "predictions", "receipt", "history", "gates", "gate_history",
+        "interventions"]  # fmt: skip
+
+
+def whole_record() -> runs.Run:
+    """A record with every file that a record can have."""
+    run = runs.start_run(CONFIG, "d")
+    per_breast = FRAME.assign(sample_id="P_00001_LEFT")
+    runs.write_parquet(run.folder / "gates.parquet", per_breast)
+    runs.write_parquet(run.folder / "interventions.parquet", per_breast)
+    runs.write_parquet(run.folder / "gate_history.parquet", pd.DataFrame({"epoch": [0]}))
+    (run.folder / "history.csv").write_text("epoch,train_loss\n0,0.5\n")
+    runs.write_json(run.folder / "receipt.json", dict.fromkeys(runs.RECEIPT))
+    run.finish(FRAME, METRICS)
+    assert run.faults() == []
+    return run
+
+
+@pytest.mark.parametrize("damage", [cut, empty, foreign, a_list, utf16, os.remove])
+@pytest.mark.parametrize("name", FILES)
+def test_no_file_of_a_damaged_finished_run_is_read(name, damage):
+    run = whole_record()
+    damage(run.folder / name)
+    if name == "metrics.json" and damage is os.remove:
+        assert runs.find_run(CONFIG, "d") is None
+        return
+    for reading in READ:
+        with pytest.raises(InputError, match=rf"{re.escape(name)}: (damaged|missing)"):
+            getattr(run, reading)
+    assert len(run.faults()) == 1
+    with pytest.raises(InputError, match=re.escape(name)):
+        runs.find_run(CONFIG, "d")
+
+
+@pytest.mark.parametrize("damage", [cut, empty, foreign, a_list, utf16])
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_a_record_older_than_manifests_are_read_guarded(name, damage):
+    run = whole_record()
+    (run.folder / "manifest.json").unlink()
+    damage(run.folder / name)
+    if (name, damage) in {("history.csv", cut), ("environment.json", foreign)} or (
+        damage is utf16 and name in FILES[:2]
+    ):
+        return
+    reading = READ[FILES.index(name)]
+    with pytest.raises(InputError, match=re.escape(name)) as caught:
+        getattr(run, reading)
+    assert "restore the record, or delete its folder and run it again" in str(caught.value)
+    assert str(caught.value) in run.faults()
+
+
+def test_a_file_of_another_record_is_noticed():
+    run, other = whole_record(), runs.start_run(RunConfig(seed=4), "d")
+    other.finish(FRAME.assign(probability=0.5), METRICS)
+    shutil.copy(other.folder / "predictions.parquet", run.folder)
+    assert "predictions.parquet: damaged" in run.faults()[0]
+    shutil.copy(run.folder / "gates.parquet", other.folder)
+    assert "gates.parquet: not a file of this record" in other.faults()[0]
+
+
+def test_a_record_in_the_folder_of_another_is_noticed():
+    run, other = whole_record(), runs.start_run(RunConfig(seed=4), "d")
+    shutil.copytree(run.folder, other.folder, dirs_exist_ok=True)
+    assert f"config and data are those of {run.folder.name}, another run" in other.faults()[0]
+
+
+@pytest.mark.parametrize("manifest", ["", "{}", "[]", '{"files": []}', '{"files": {}}'])
+def test_a_damaged_manifest_vouches_for_nothing(manifest):
+    run = whole_record()
+    (run.folder / "manifest.json").write_text(manifest)
+    with pytest.raises(InputError, match=r"manifest\.json: "):
+        _ = run.metrics
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), None, "warm"])
+def test_a_temperature_that_cannot_be_is_refused(temperature):
+    run = runs.start_run(CONFIG, "d")
+    run.finish(FRAME.assign(threshold=0.5, temperature=temperature), METRICS)
+    with pytest.raises(InputError, match=r"predictions\.parquet: threshold and temperature must be finite"):
+        _ = run.choices
+
+
+def test_an_opening_that_was_cut_short_is_no_damage():
+    """The files of an opening are written one after the other: a kill leaves new ones beside old ones."""
+    run = finished_run()
+    opened = pd.concat([FRAME, FRAME.assign(split="test")])
+    runs.write_json(run.folder / "receipt.json", dict.fromkeys(runs.RECEIPT))
+    assert not run.is_evaluated
+    runs.write_parquet(run.folder / "predictions.parquet", opened)
+    assert not run.is_evaluated
+    metrics = (run.folder / "metrics.json").read_bytes()
+    run.finish(opened, METRICS | {"test": METRICS["validation"]})
+    assert run.is_evaluated
+    (run.folder / "metrics.json").write_bytes(metrics)  # a kill between the manifest and the metrics
+    assert not run.is_evaluated
+    assert run.faults() == []
+
+
+def test_a_published_record_is_whole_without_its_checkpoint():
+    run = runs.start_run(CONFIG, "d")
+    run.checkpoint.write_bytes(b"weights")
+    run.finish(FRAME, METRICS)
+    assert runs.Run(runs.publish(run)).faults() == []
+    run.checkpoint.write_bytes(b"other weights")
+    assert "best.ckpt: damaged" in run.faults()[0]
+
+
+def test_every_committed_record_is_whole():
+    n, faults = runs.check_records(ROOT / "results")
+    assert (n, faults) == (42, [])
 
 
 def test_all_runs_lists_finished_ones_only():

@@ -5,6 +5,7 @@ It makes everything run without a download. Its numbers say that the software wo
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -14,7 +15,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ...errors import InputError
+try:
+    import fcntl
+except ImportError:  # on Windows: nothing is locked there, and nothing removed
+    fcntl = None
+
+from ...config import MOST_BREASTS
+from ...errors import InputError, writing_to
 from ...files import read_json
 from ..cbis_ddsm.defects import (
     CONFLICT,
@@ -86,23 +93,31 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
     Raises
     ------
     InputError
-        ``root`` holds something else, ``n_breasts`` is below 12, or the layout is unknown.
+        ``root`` holds something else or cannot be written, ``n_breasts`` is out of bounds, or the layout is unknown.
     """
     root = Path(root)
     wanted = {"n_breasts": n_breasts, "seed": seed, "layout": layout, "version": VERSION}
     if layout not in LAYOUTS:
         raise InputError(f"unknown phantom layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
-    if n_breasts < 12:
-        raise InputError(f"a phantom needs at least 12 breasts, got {n_breasts}")
+    if not 12 <= n_breasts <= MOST_BREASTS:
+        raise InputError(f"a phantom has 12 to {MOST_BREASTS} breasts, got {n_breasts}")
+    with writing_to(root):
+        _write_whole(root, wanted)
+
+
+def _write_whole(root: Path, wanted: dict) -> None:
+    """Write the phantom into a hidden folder beside its place and move it there; one writer at a time."""
     if root.exists() and any(root.iterdir()):
         if _stamp_of(root) != wanted:
             raise InputError(f"{root}: holds something other than this phantom; give an empty or a new folder")
         return
+    remove_abandoned(root)
     partial = root.with_name(f".{root.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    lock = _lock(partial)
     try:
-        planted = _write_tree(open_tree(partial, layout), n_breasts, seed)
+        planted = _write_tree(open_tree(partial, wanted["layout"]), wanted["n_breasts"], wanted["seed"])
         (partial / STAMP).write_text(
             json.dumps(wanted | {"planted": planted.counts, "cohort": planted.cohort}, indent=1) + "\n"
         )
@@ -114,6 +129,29 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_abandoned(root: Path) -> None:
+    """Remove the hidden folders in which killed processes had begun to write ``root``; a living one holds a lock."""
+    for partial in root.parent.glob(f".{glob.escape(root.name)}.*"):
+        if partial.suffix[1:].isdigit() and partial.is_dir() and (lock := _lock(partial)) is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Return an open descriptor that holds a folder until it is closed; None where another process holds it."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _stamp_of(root: Path) -> dict | None:

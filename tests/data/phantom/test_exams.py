@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_a_killed_call_leaves_nothing(tmp_path, monkeypatch):
 def test_refuses_a_folder_in_use_and_too_few_breasts(phantom_root, tmp_path):
     with pytest.raises(InputError, match="holds something other than this phantom"):
         phantom.write_phantom(phantom_root, n_breasts=24, seed=1)
-    with pytest.raises(InputError, match="at least 12 breasts, got 3"):
+    with pytest.raises(InputError, match="12 to 10000 breasts, got 3"):
         phantom.write_phantom(tmp_path, n_breasts=3, seed=0)
 
 
@@ -147,3 +148,17 @@ def cnn_auc(train, test, seed, epochs=30, batch=32):
 def standardise(images):
     """Give every image mean 0 and standard deviation 1."""
     return (images - images.mean((-2, -1), keepdim=True)) / (images.std((-2, -1), keepdim=True) + 1e-3)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    root = tmp_path / "cbis"
+    abandoned, living = tmp_path / ".cbis.123", tmp_path / ".cbis.124"
+    for folder in (abandoned, living):
+        (folder / "csv").mkdir(parents=True)
+    lock = phantom._lock(living)
+    phantom.remove_abandoned(root)
+    assert not abandoned.exists()
+    assert living.exists()
+    os.close(lock)
+    phantom.remove_abandoned(root)
+    assert not living.exists()

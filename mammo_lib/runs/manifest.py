@@ -1,0 +1,65 @@
+"""The manifest of a record: the SHA-256 of every file, so that a damaged record is never read as a whole one.
+
+Opening the test set changes some files of a finished record, one after the other. A manifest therefore also knows the
+metrics that stood before the opening, and a receipt that it does not list means that the opening was cut short: the
+files that an opening changes are then not held against it, and the opening can be done again.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from ..errors import InputError
+from ..files import file_hash, read_json, write_json
+
+MANIFEST = "manifest.json"
+CHECKPOINT = "best.ckpt"  # not published with a record
+CHANGED_BY_OPENING = ("gates.parquet", "interventions.parquet", "predictions.parquet", "receipt.json")
+RECORD = (
+    "config.json", "environment.json", "history.csv", "gate_history.parquet", "metrics.json", CHECKPOINT,
+    *CHANGED_BY_OPENING,
+)  # fmt: skip
+WAY_OUT = "restore the record, or delete its folder and run it again"
+
+
+def write_manifest(folder: Path, metrics: Path) -> None:
+    """Write the hashes of a record's files; of its metrics, those that it has and those of the file to come."""
+    files = {name: file_hash(folder / name) for name in RECORD if (folder / name).is_file()}
+    before, files["metrics.json"] = files.get("metrics.json"), file_hash(metrics)
+    write_json(
+        folder / MANIFEST, {"files": files, "metrics_before": None if before == files["metrics.json"] else before}
+    )
+
+
+def check_files(folder: Path) -> list[str]:
+    """Return what is wrong with a record's files, one line each; nothing for a record older than manifests."""
+    known = (MANIFEST, *RECORD)
+    stats = [(folder / name).stat() if (folder / name).is_file() else None for name in known]
+    return list(_check(folder, tuple(one and (one.st_size, one.st_mtime_ns, one.st_ino) for one in stats)))
+
+
+@lru_cache(maxsize=1024)
+def _check(folder: Path, _state: tuple) -> tuple[str, ...]:
+    """Hold files against the manifest; once per state of the folder, since checkpoints are large."""
+    if not (folder / MANIFEST).is_file():
+        return ()
+    try:
+        held = read_json(folder / MANIFEST, WAY_OUT)
+    except InputError as error:
+        return (str(error),)
+    files, before = held.get("files"), held.get("metrics_before")
+    if not isinstance(files, dict) or "metrics.json" not in files:
+        return (f"{folder / MANIFEST}: lists no files of a record; {WAY_OUT}",)
+    was_cut_short = "receipt.json" not in files and (folder / "receipt.json").is_file()
+    names = [name for name in RECORD if not (was_cut_short and name in CHANGED_BY_OPENING)]
+    found = {name: _fault(folder / name, files.get(name), before if name == "metrics.json" else None) for name in names}
+    return tuple(f"{folder / name}: {fault}; {WAY_OUT}" for name, fault in found.items() if fault)
+
+
+def _fault(path: Path, wanted: str | None, before: str | None) -> str | None:
+    if not path.is_file():
+        return "missing from the record" if wanted and path.name != CHECKPOINT else None
+    if wanted is None:
+        return None if path.name == CHECKPOINT else "not a file of this record, its manifest does not list it"
+    return None if file_hash(path) in (wanted, before) else "damaged, it differs from the record's manifest"
