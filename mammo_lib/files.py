@@ -108,7 +108,7 @@ def require(path: Path, column: pd.Series, is_right: pd.Series, must_be: str, wa
 
     for row in column.index[~is_right.fillna(False).astype(bool)]:
         value = column[row]
-        found = "nothing" if pd.isna(value) else repr(value) if isinstance(value, str) else value
+        found = "nothing" if pd.isna(value) else f"{value!r:.80}" if isinstance(value, str) else value
         raise InputError(
             f"{path}, row {row + 2}: {column.name} must be {must_be}, got {found}{way_out and '; '}{way_out}"
         )
@@ -163,10 +163,10 @@ def _cells(path: Path, way_out: str) -> list[list[str]]:
 def _check_header(path: Path, header: list[str], columns: Iterable[str], way_out: str) -> None:
     for name, times in Counter(header).items():
         if name and times > 1:
-            raise InputError(f"{path}: column {name!r} stands there {times} times; {way_out}")
+            raise InputError(f"{path}: column {name!r:.80} stands there {times} times; {way_out}")
     missing = [name for name in columns if name not in header]
     if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(header)}); {way_out}")
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(header):.300}); {way_out}")
 
 
 def safe_name(text: str) -> str:

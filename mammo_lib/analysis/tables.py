@@ -41,6 +41,7 @@ from ..statistics.seeds import DECISIONS, SCORES
 
 PUBLISHED = MATERIAL / "book" / "published.csv"
 DID_NOT_HELP = "what_did_not_help.csv"
+PUBLISHED_COLUMNS = ("name", "experiment", "value", "decimals", "n", "ours", "reading", "source")
 DID_NOT_HELP_COLUMNS = ("tried", "measured_on", "value", "reference", "verdict")
 MARKUP = re.compile(r"[\\`*_{}\[\]$|~^#]")  # what Markdown and MyST read within a line
 TOLERANCE = 0.03
@@ -214,7 +215,8 @@ def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
     ``n`` is how many breasts the number is a share of, as chapter 00 reconstructs it; ``ours`` is the experiment of the
     frozen list that we hold against the number, ``reading`` why that one.
     """
-    return with_numbers(path, read_table(path, unknown=()), ["value", "decimals", "n"])
+    table = read_table(path, PUBLISHED_COLUMNS, unknown=())
+    return with_numbers(path, table, ["value", "decimals", "n"])
 
 
 def published_intervals(published: pd.DataFrame) -> pd.DataFrame:
@@ -343,7 +345,7 @@ def _setting(value: object) -> object:
 def did_not_help(home: Path | None = None) -> pd.DataFrame:
     """Return the record of what was tried in vain: ``tried measured_on value reference verdict``; empty without one."""
     path = (home or COMMITTED) / DID_NOT_HELP
-    if not path.is_file():
+    if not path.exists():
         return pd.DataFrame(columns=list(DID_NOT_HELP_COLUMNS))
     return with_numbers(path, read_table(path, DID_NOT_HELP_COLUMNS), ["value"])[list(DID_NOT_HELP_COLUMNS)]
 

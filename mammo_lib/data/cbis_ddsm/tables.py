@@ -196,8 +196,8 @@ def _leave_out_repeated(path: Path, tidy: pd.DataFrame, noted: pd.DataFrame) -> 
         pairs = zip(kept, kept.loc[one], kept.loc[other], strict=True)
         name, this, that = next(pair for pair in pairs if str(pair[1]) != str(pair[2]))
         raise InputError(
-            f"{path}, row {other + 2}: {name} is {that!r}, while row {one + 2} says {this!r} of the same lesion and "
-            "view; keep the right one of the two rows"
+            f"{path}, row {other + 2}: {name} is {that!r:.80}, while row {one + 2} says {this!r:.80} of the same "
+            "lesion and view; keep the right one of the two rows"
         )
     return kept, noted[is_first]
 
@@ -219,7 +219,7 @@ def _check_schema(path: Path, tidy: pd.DataFrame) -> None:
         else:
             low, high = SCALES[name]
             wanted = f"at least {low}" if high is None else f"{low} to {high}"
-        shown = repr(value) if isinstance(value, str) else value
+        shown = f"{value!r:.80}" if isinstance(value, str) else value
         raise InputError(f"{where}: {name} must be {wanted}, got {shown}") from None
 
 
@@ -234,7 +234,7 @@ def _check_not_swapped(path: Path, tidy: pd.DataFrame) -> None:
             where, found = f"{path}, row {row + 2}", case[row]
             if pd.isna(found):
                 raise InputError(
-                    f"{where}: {name} must name its case's folder, {stated[row]}/, got {tidy.loc[row, name]!r}; "
+                    f"{where}: {name} must name its case's folder, {stated[row]}/, got {tidy.loc[row, name]!r:.200}; "
                     "download the table again"
                 )
             if not found.startswith(f"{group}_"):
