@@ -62,8 +62,8 @@ class Step:
 
     @property
     def number(self) -> str:
-        """The chapter's number, e.g. "05"."""
-        return self.source.name[:2]
+        """The chapter's number, e.g. "05" or "06a"."""
+        return self.source.name.partition("_")[0]
 
     @property
     def mark(self) -> Path:
@@ -89,7 +89,7 @@ def find_notebooks() -> list[Path]:
     InputError
         There are none: this is an installed library without a checkout.
     """
-    notebooks = sorted(SOURCE.glob("[0-9][0-9]_*.ipynb"))
+    notebooks = sorted(SOURCE.glob("[0-9][0-9]*_*.ipynb"))
     if not notebooks:
         raise InputError(f"{SOURCE}: no notebooks; run this in a checkout of the project, or set MAMMO_ROOT to one")
     return notebooks
@@ -117,7 +117,7 @@ def plan(
     notebooks = find_notebooks()
     for number in [*only, *([start] if start else [])]:
         if not any(path.name.startswith(number) for path in notebooks):
-            have = ", ".join(path.name[:2] for path in notebooks)
+            have = ", ".join(path.name.partition("_")[0] for path in notebooks)
             raise InputError(f"no notebook starts with {number!r}: choose from {have}")
     chosen = [path for path in notebooks if not start or path.name[:2] >= start[:2]]
     chosen = [path for path in chosen if not only or path.name.startswith(tuple(only))]
@@ -270,10 +270,9 @@ def build_book(*, strict: bool = False) -> Path:
 def _shared_key(profile: Profile, data: Path | None, data_hash: dict | None) -> bytes:
     switches = [profile.model_dump_json(), str(data), data_hash, os.environ.get(RETRAIN) == "1"]
     digest = hashlib.sha256(json.dumps(switches, sort_keys=True).encode())
-    sources = [("mammo_lib", "*.py"), ("book", "*.json"), ("book", "*.csv"), ("book", "protocol.md")]
-    sources.append(("book/profiles", "*.yaml"))  # a chapter says how its profile differs from paper's
-    if profile.phantom_breasts is None:
-        sources.append(("results", "metrics.json"))
+    sources = [("mammo_lib", "*.py"), ("book", "*.json"), ("book", "*.csv"), ("book", "protocol*.md")]
+    # A chapter says how its profile differs from paper's; one shows committed records, whatever the profile.
+    sources += [("book/profiles", "*.yaml"), ("results", "metrics.json")]
     for folder, pattern in sources:
         for path in sorted((ROOT / folder).rglob(pattern)):
             digest.update(path.read_bytes())

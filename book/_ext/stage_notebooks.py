@@ -38,7 +38,7 @@ def stage(book: Path) -> int:
     """Copy every notebook without an executed copy into book/notebooks; return how many there are."""
     sources, pages = book.parent / "notebooks", book / "notebooks"
     pages.mkdir(exist_ok=True)
-    waiting = [path for path in sorted(sources.glob("[0-9][0-9]_*.ipynb")) if not _is_executed(pages / path.name)]
+    waiting = [path for path in sorted(sources.glob("[0-9][0-9]*_*.ipynb")) if not _is_executed(pages / path.name)]
     for path in waiting:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         notebook["metadata"]["staged"] = True

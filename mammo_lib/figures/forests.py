@@ -54,6 +54,25 @@ def difference_forest(table: pd.DataFrame, reference: str, metric: str = "AUC") 
     return figure
 
 
+def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Figure:
+    """Draw each variant's AUC difference to a reference, with the band within which it counts as none.
+
+    ``table``: ``experiment difference difference_low difference_high answer n`` of :mod:`mammo_lib.analysis.answers`.
+    """
+    bars = table.rename(columns={"difference": "value", "difference_low": "low", "difference_high": "high"})
+    differs = table["answer"].str.startswith("different").to_numpy()
+    names = [f"{row.experiment.replace('_', ' ')}: {row.answer}" for row in table.itertuples()]
+    words = table["answer"].value_counts()
+    finding = f"Against {reference.replace('_', ' ')}: {', '.join(f'{n} {word}' for word, n in words.items())}"
+    figure, axes = forest(
+        bars, names, differs, ("different", "not shown to differ"),
+        f"difference in AUC to {reference.replace('_', ' ')}, 95 % interval, n = {table['n'].iloc[0]}", finding,
+    )  # fmt: skip
+    axes.axvspan(-bound, bound, color=GREY, alpha=0.15, linewidth=0, zorder=0, label=f"within ±{bound:g}")
+    legend_below(figure, axes)
+    return figure
+
+
 def subgroup_forest(rows: pd.DataFrame) -> Figure:
     """Draw the AUC per subgroup, ``name level value low high n malignant``; the first row is all breasts, the line.
 

@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "evaluation": ["evaluate_predictions"],
     "intervals": ["LEVEL", "Interval", "hanley_mcneil_interval", "patient_weights", "wilson_interval"],
     "out_of_fold": [
-        "OUT_OF_FOLD", "FoldDifference", "compare_folds", "evaluate_out_of_fold", "join_folds", "stratified_auc",
+        "EQUIVALENCE", "OUT_OF_FOLD", "FoldDifference", "compare_folds", "evaluate_out_of_fold", "join_folds",
+        "stratified_auc",
     ],
     "metrics": ["Confusion", "auc", "auc_bootstrap_interval", "confusion", "reliability"],
     "seeds": ["SeedEstimate", "difference_over_seeds", "ensemble", "over_seeds"],

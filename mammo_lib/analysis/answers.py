@@ -1,0 +1,181 @@
+"""From records of cross-validation to answers: which parts of the network matter, with equivalence bounds (protocol 2).
+
+Everything here reads run records and nothing else; no torch. *Repeats* are ``{experiment: [run per repeat]}``. In every
+table an estimate ``x`` stands in columns ``x x_low x_high``, which :func:`mammo_lib.analysis.tables.readable` merges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from ..config import Profile
+from ..runs import records
+from ..runs.experiments import experiment_configs, read_experiments, read_groups
+from ..runs.records import Run, all_runs
+from ..statistics import LEVEL, FoldDifference, compare_folds, stratified_auc
+from .diagnostics import fusion_dominance, gate_saturation, over_breasts, overcalling
+
+DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
+AS_IS = "as_is"
+SIGNS = ("overcalling", "gate saturation", "fusion dominance")
+
+
+def find_repeats(profile: Profile) -> dict[str, list[Run]]:
+    """Return the finished repeats of a profile's experiments, committed or of this machine, ordered by seed.
+
+    Records are found by their config, whatever data they were made on: no images are needed.
+    """
+    known = {run.config.fingerprint: run for home in (records.FRESH, records.COMMITTED) for run in all_runs(home)}
+    found = {
+        name: [known[c.fingerprint] for c in experiment_configs(profile, name) if c.fingerprint in known]
+        for name in read_experiments(profile)
+    }
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def still_missing(profile: Profile, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Return ``question variants finished`` per group: how many of its runs are there, of how many."""
+    rows = [
+        {
+            "question": group, "variants": len(names),
+            "finished": f"{sum(len(repeats.get(n, ())) for n in names)} of {len(names) * len(profile.seeds)}",
+        }
+        for group, names in read_groups(profile).items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def scores(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Return ``experiment question auc auc_low auc_high repeats n`` of a group's variants that have been run."""
+    rows, asked = [], read_experiments(profile)
+    for name in read_groups(profile)[group]:
+        if runs := repeats.get(name):
+            one = stratified_auc([run.predictions for run in runs])
+            rows.append({
+                "experiment": name, "question": asked[name]["question"], "auc": one.value, "auc_low": one.low,
+                "auc_high": one.high, "repeats": len(runs), "n": one.n,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Compare the variants of a group with its first: one family, corrected after Holm for its number.
+
+    Columns: ``experiment difference difference_low difference_high p_difference reach p_equivalence nb_low nb_high
+    answer repeats n``. Both p values are corrected; ``reach`` is the smallest bound at which TOST succeeds at 5 %. Only
+    repeats that both sides have are compared.
+    """
+    first, *others = read_groups(profile)[group]
+    pairs = {name: _common(repeats.get(first, ()), repeats.get(name, ())) for name in others}
+    found = {
+        name: compare_folds([run.predictions for run in theirs], [run.predictions for run in ours])
+        for name, (ours, theirs) in pairs.items() if ours
+    }  # fmt: skip
+    return as_answers(found)
+
+
+def as_answers(found: Mapping[str, FoldDifference]) -> pd.DataFrame:
+    """Return one family of comparisons as a table (its columns: :func:`answers`)."""
+    if not found:
+        return pd.DataFrame()
+    p, p_equivalence = (
+        multipletests([getattr(one, name) for one in found.values()], method="holm")[1]
+        for name in ("p", "p_equivalence")
+    )
+    return pd.DataFrame([
+        {
+            "experiment": name, "difference": one.value, "difference_low": one.low, "difference_high": one.high,
+            "p_difference": p[i], "reach": one.reach, "p_equivalence": p_equivalence[i], "nb_low": one.low_nb,
+            "nb_high": one.high_nb, "answer": answer(p[i], p_equivalence[i]), "repeats": one.repeats, "n": one.n,
+        }
+        for i, (name, one) in enumerate(found.items())
+    ])  # fmt: skip
+
+
+def answer(p_difference: float, p_equivalence: float) -> str:
+    """Return the protocol's word for a comparison, from its corrected p values.
+
+    >>> answer(0.2, 0.01), answer(0.2, 0.2)
+    ('equivalent', 'undecided')
+    """
+    is_different, is_equivalent = p_difference < 1 - LEVEL, p_equivalence < 1 - LEVEL
+    if is_different:
+        return BOTH if is_equivalent else DIFFERENT
+    return EQUIVALENT if is_equivalent else UNDECIDED
+
+
+def interventions(runs: Sequence[Run]) -> pd.DataFrame:
+    """Compare trained gates with gates that were interfered with, out of fold, as a family of their own.
+
+    Columns as in :func:`answers`, ``experiment`` being the intervention; logits are averaged over its draws.
+    """
+    changed: dict[str, list[pd.DataFrame]] = {}
+    for run in runs:
+        table = run.interventions
+        logits = table.pivot_table("logit", "sample_id", "intervention")
+        for name in logits.columns:
+            own = run.predictions
+            changed.setdefault(name, []).append(own.assign(logit=own["sample_id"].map(logits[name]).astype(float)))
+    as_is = changed.pop(AS_IS)
+    return as_answers({name: compare_folds(frames, as_is) for name, frames in changed.items()})
+
+
+def sentence(table: pd.DataFrame, reference: str) -> str:
+    """Say in words what a family of comparisons answers, from the table of :func:`answers`.
+
+    >>> rows = {"experiment": ["a", "b"], "difference": [-0.03, 0.001], "answer": ["different", "equivalent"]}
+    >>> sentence(pd.DataFrame(rows | {"reach": [0.05, 0.01]}), "crop")
+    'Compared with `crop`: `a` differs (-0.030); equivalent, with no effect larger than 0.010: `b`.'
+    """
+    if table.empty:
+        return f"No variant has been compared with `{reference}` yet."
+    names = {word: rows["experiment"].map("`{}`".format) for word, rows in table.groupby("answer")}
+    said = [
+        f"`{row.experiment}` {verb} ({row.difference:+.3f})"
+        for word, verb in ((DIFFERENT, "differs"), (BOTH, "differs by less than the bound"))
+        for row in table[table["answer"] == word].itertuples()
+    ]  # fmt: skip
+    if EQUIVALENT in names:
+        reach = table.loc[table["answer"] == EQUIVALENT, "reach"].max()
+        said.append(f"equivalent, with no effect larger than {reach:.3f}: {', '.join(names[EQUIVALENT])}")
+    if UNDECIDED in names:
+        said.append(f"undecided: {', '.join(names[UNDECIDED])}")
+    return f"Compared with `{reference}`: {'; '.join(said)}."
+
+
+def failure_signs(repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Return ``experiment fits`` and how many of these fits show each failure of :mod:`..analysis.diagnostics`.
+
+    Judged on the breasts that a fit holds out: overcalling, saturated gates (where gates are learned) and the dominance
+    of a stream (where two are fused).
+    """
+    rows = [
+        {"experiment": name, "fits": len(fits)} | {sign: sum(fit.get(sign, False) for fit in fits) for sign in SIGNS}
+        for name, runs in repeats.items()
+        if (fits := [fit for run in runs if not run.config.baseline for fit in _signs_by_fold(run)])
+    ]
+    return pd.DataFrame(rows)
+
+
+def _signs_by_fold(run: Run) -> list[dict[str, bool]]:
+    """Return by fold which failures its network shows."""
+    gates, gate, found = run.gates, run.config.model.gate, []
+    for number, own in run.predictions.groupby("fold"):
+        findings = [overcalling(own["label"].to_numpy(), own["probability"].to_numpy())]
+        inside = gates[gates["fold"] == number] if gates is not None else pd.DataFrame(columns=["kind"])
+        if gate.kind == "learned" and (inside["kind"] == "seqmoe").any():
+            findings.append(gate_saturation(over_breasts(inside), gate.bias))
+        if (fusion := inside[inside["kind"] == "fusion"]).size:
+            findings.append(fusion_dominance(fusion["value"].to_numpy()))
+        found.append({finding.name: finding.holds for finding in findings})
+    return found
+
+
+def _common(ours: Sequence[Run], theirs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Return the runs of repeats that both sides have, by seed."""
+    by_seed = [{run.config.seed: run for run in runs} for runs in (ours, theirs)]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    return [by_seed[0][seed] for seed in seeds], [by_seed[1][seed] for seed in seeds]

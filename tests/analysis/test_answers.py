@@ -1,0 +1,121 @@
+"""From records of cross-validation to answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo_lib import figures
+from mammo_lib.analysis import answers
+from mammo_lib.config import get_profile
+from mammo_lib.runs import records
+from mammo_lib.runs.experiments import experiment_configs, read_groups
+from mammo_lib.statistics import EQUIVALENCE, evaluate_out_of_fold
+
+PROFILE = get_profile("mirror-cv")
+N = 400
+
+
+def written(folder, name, seed, gain):
+    """Write the record of one repeat: the same breasts and folds for every experiment, scores of a given quality."""
+    config = next(c for c in experiment_configs(PROFILE, name) if c.seed == seed)
+    rng = np.random.default_rng(seed)
+    label = np.tile([0, 1], N // 2)
+    logit = gain * label + rng.normal(size=N)  # the same noise for every experiment of a seed
+    frame = pd.DataFrame({
+        "sample_id": [f"b{i:03d}" for i in range(N)], "patient_id": np.arange(N), "label": label, "logit": logit,
+        "probability": 1 / (1 + np.exp(-logit)), "fold": rng.permutation(np.repeat(np.arange(5), N // 10)).repeat(2),
+        "threshold": 0.5, "temperature": 1.0, "split": "out_of_fold",
+    })  # fmt: skip
+    run = records.Run(folder / name / f"seed{seed}-made")
+    run.folder.mkdir(parents=True)
+    records.write_json(run.folder / "config.json", config.model_dump(mode="json"))
+    records.write_json(run.folder / "environment.json", {})
+    off = frame.assign(intervention="shut", draw=0, logit=rng.normal(size=N))
+    same = frame.assign(intervention="as_is", draw=0)
+    pd.concat([same, off])[["split", "sample_id", "intervention", "draw", "logit", "fold"]].to_parquet(
+        run.folder / "interventions.parquet"
+    )
+    run.finish(frame, {"out_of_fold": evaluate_out_of_fold(frame)})
+    return run
+
+
+@pytest.fixture
+def repeats(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setattr(records, "FRESH", tmp_path / "fresh")
+    for seed in (0, 1):
+        written(tmp_path / "committed", "crop_plain", seed, 1.5)
+        written(tmp_path / "fresh", "crop_ssm", seed, 1.5)
+        written(tmp_path / "fresh", "crop_no_blocks", seed, 0.5)
+    written(tmp_path / "fresh", "crop_attention", 0, 1.52)
+    return answers.find_repeats(PROFILE)
+
+
+def test_records_are_found_by_their_config_without_images(repeats):
+    assert {name: [run.config.seed for run in runs] for name, runs in repeats.items()} == {
+        "crop_plain": [0, 1], "crop_ssm": [0, 1], "crop_attention": [0], "crop_no_blocks": [0, 1],
+    }  # fmt: skip
+
+
+def test_what_is_missing_is_counted(repeats):
+    table = answers.still_missing(PROFILE, repeats).set_index("question")["finished"]
+    assert table["isolation"] == "7 of 12" and table["fusion"] == "0 of 8"
+
+
+def test_each_variant_gets_the_protocols_word(repeats):
+    table = answers.answers(PROFILE, "isolation", repeats).set_index("experiment")
+    assert table["answer"].to_dict() == {
+        "crop_ssm": "equivalent", "crop_attention": answers.BOTH, "crop_no_blocks": "different",
+    }  # fmt: skip
+    assert table.loc["crop_no_blocks", "difference"] < -0.1  # the variant minus the reference
+    assert table.loc["crop_ssm", "reach"] == pytest.approx(0)
+    assert table["repeats"].to_dict() == {"crop_ssm": 2, "crop_attention": 1, "crop_no_blocks": 2}
+    said = answers.sentence(table.reset_index(), "crop_plain")
+    assert said.startswith("Compared with `crop_plain`: `crop_no_blocks` differs (-0.")
+    assert "`crop_attention` differs by less than the bound (+0.0" in said and said.endswith(
+        "larger than 0.000: `crop_ssm`."
+    )
+
+
+def test_scores_come_with_their_question(repeats):
+    table = answers.scores(PROFILE, "isolation", repeats)
+    assert table["experiment"].tolist() == ["crop_plain", "crop_ssm", "crop_attention", "crop_no_blocks"]
+    assert table["auc_low"].lt(table["auc"]).all() and table["auc"].lt(table["auc_high"]).all()
+
+
+@pytest.mark.parametrize(("p", "p_equivalence", "word"), [
+    (0.01, 0.9, "different"), (0.9, 0.01, "equivalent"), (0.9, 0.9, "undecided"),
+    (0.01, 0.01, "different, but by less than the bound"),
+])  # fmt: skip
+def test_the_words_of_the_protocol(p, p_equivalence, word):
+    assert answers.answer(p, p_equivalence) == word
+
+
+def test_shut_gates_are_compared_with_the_network_as_it_is(repeats):
+    table = answers.interventions(repeats["crop_plain"])
+    assert table["experiment"].tolist() == ["shut"] and table["answer"].tolist() == ["different"]
+
+
+def test_failures_are_counted_over_fits(repeats):
+    signs = answers.failure_signs(repeats).set_index("experiment")
+    assert signs["fits"].to_dict() == {"crop_plain": 10, "crop_ssm": 10, "crop_attention": 5, "crop_no_blocks": 10}
+    assert (signs["overcalling"] <= signs["fits"]).all() and not signs["gate saturation"].any()
+
+
+def test_nothing_is_said_where_nothing_was_run(repeats):
+    table = answers.answers(PROFILE, "fusion", repeats)
+    assert table.empty
+    assert answers.sentence(table, "dual") == "No variant has been compared with `dual` yet."
+
+
+def test_the_forest_shows_the_bound_and_the_words(repeats):
+    table = answers.answers(PROFILE, "isolation", repeats)
+    axes = figures.equivalence_forest(table, "crop_plain", EQUIVALENCE).axes[0]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels[0] == "crop ssm: equivalent" and len(labels) == 3
+    assert any("within ±0.02" in handle.get_label() for handle in axes.patches)
+
+
+def test_every_group_begins_with_what_the_others_are_compared_with():
+    asked = {name for names in read_groups(PROFILE).values() for name in names}
+    assert asked == {config.experiment for config in experiment_configs(PROFILE, "all")}
