@@ -179,7 +179,7 @@ class Run:
         return None
 
     def _fault_of_name(self) -> str | None:
-        """A record of another run in this folder; names that a person gave say nothing."""
+        """Say that the record belongs into another folder; a name that a person gave says nothing."""
         wanted = run_name(self.config, self.environment.get("data_hash"))
         if self.folder.name == wanted or not re.fullmatch(r"seed\d+-[0-9a-f]{12}", self.folder.name):
             return None

@@ -12,13 +12,9 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import filelock
 import numpy as np
 from tqdm import tqdm
-
-try:
-    import fcntl
-except ImportError:  # on Windows: nothing is locked there, and nothing removed
-    fcntl = None
 
 from ...config import MOST_BREASTS
 from ...errors import InputError, writing_to
@@ -102,56 +98,53 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
     if not 12 <= n_breasts <= MOST_BREASTS:
         raise InputError(f"a phantom has 12 to {MOST_BREASTS} breasts, got {n_breasts}")
     with writing_to(root):
+        if root.exists() and any(root.iterdir()):
+            if _stamp_of(root) != wanted:
+                raise InputError(f"{root}: holds something other than this phantom; give an empty or a new folder")
+            return
         _write_whole(root, wanted)
 
 
 def _write_whole(root: Path, wanted: dict) -> None:
-    """Write the phantom into a hidden folder beside its place and move it there; one writer at a time."""
-    if root.exists() and any(root.iterdir()):
-        if _stamp_of(root) != wanted:
-            raise InputError(f"{root}: holds something other than this phantom; give an empty or a new folder")
-        return
+    """Write the phantom into a hidden folder beside its place and move it there."""
     remove_abandoned(root)
     partial = root.with_name(f".{root.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    lock = _lock(partial)
+    partial.mkdir(parents=True)  # before the lock, which waits for ever where no file can be made
+    lock = _lock_of(partial)
     try:
-        planted = _write_tree(open_tree(partial, wanted["layout"]), wanted["n_breasts"], wanted["seed"])
-        (partial / STAMP).write_text(
-            json.dumps(wanted | {"planted": planted.counts, "cohort": planted.cohort}, indent=1) + "\n"
-        )
-        if root.exists():
-            root.rmdir()
-        os.replace(partial, root)
+        with lock:
+            planted = _write_tree(open_tree(partial, wanted["layout"]), wanted["n_breasts"], wanted["seed"])
+            (partial / STAMP).write_text(
+                json.dumps(wanted | {"planted": planted.counts, "cohort": planted.cohort}, indent=1) + "\n"
+            )
+            if root.exists():
+                root.rmdir()
+            os.replace(partial, root)
     except OSError:
         if _stamp_of(root) != wanted:  # another process may have finished the same phantom first
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def remove_abandoned(root: Path) -> None:
-    """Remove the hidden folders in which killed processes had begun to write ``root``; a living one holds a lock."""
-    for partial in root.parent.glob(f".{glob.escape(root.name)}.*"):
-        if partial.suffix[1:].isdigit() and partial.is_dir() and (lock := _lock(partial)) is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-            os.close(lock)
+    """Remove the hidden folders in which killed processes had begun to write ``root``; a living one holds its lock."""
+    found = root.parent.glob(f".{glob.escape(root.name)}.*")
+    for partial in {path.with_suffix("") if path.suffix == ".lock" else path for path in found}:
+        if not partial.suffix[1:].isdigit():
+            continue
+        lock = _lock_of(partial)
+        try:
+            with lock.acquire(timeout=0):
+                shutil.rmtree(partial, ignore_errors=True)
+        except filelock.Timeout:
+            continue
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _lock(folder: Path) -> int | None:
-    """Return an open descriptor that holds a folder until it is closed; None where another process holds it."""
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+def _lock_of(partial: Path) -> filelock.BaseFileLock:
+    return filelock.FileLock(f"{partial}.lock")
 
 
 def _stamp_of(root: Path) -> dict | None:

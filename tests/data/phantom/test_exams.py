@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 
 import numpy as np
 import pytest
@@ -155,10 +154,9 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     abandoned, living = tmp_path / ".cbis.123", tmp_path / ".cbis.124"
     for folder in (abandoned, living):
         (folder / "csv").mkdir(parents=True)
-    lock = phantom._lock(living)
+    with phantom._lock_of(living):
+        phantom.remove_abandoned(root)
+        assert not abandoned.exists()
+        assert living.exists()
     phantom.remove_abandoned(root)
-    assert not abandoned.exists()
-    assert living.exists()
-    os.close(lock)
-    phantom.remove_abandoned(root)
-    assert not living.exists()
+    assert list(tmp_path.iterdir()) == []
