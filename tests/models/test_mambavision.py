@@ -133,7 +133,10 @@ def test_drop_path_acts_in_training_only():
         (lambda: create_mambavision("XL"), "variant must be one of nano, lite, T, .*got 'XL'"),
         (lambda: create_mambavision("nano", init="mama"), "init must be 'mamba' or 'official', got 'mama'"),
         (lambda: create_mambavision("nano", mixer="conv"), "mixer must be one of selective, gated_conv, got 'conv'"),
-        (lambda: create_mambavision("nano", token_blocks="none"), "token_blocks must be one of hybrid, .*got 'none'"),
+        (
+            lambda: create_mambavision("nano", token_blocks="nothing"),
+            "token_blocks must be one of hybrid, .*got 'nothing'",
+        ),
         (lambda: create_mambavision("nano", window_sizes=(7, 7)), r"window_sizes must be 4 numbers .*got \(7, 7\)"),
         (lambda: create_mambavision("nano", window_sizes=(8, 8, 0, 7)), "window_sizes must be 4 numbers of at least 1"),
     ],

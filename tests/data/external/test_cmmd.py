@@ -122,7 +122,8 @@ def test_a_trained_run_is_scored_on_it_at_its_own_threshold(cmmd, tiny_profile, 
     run.folder.mkdir()
     write_json(run.folder / "config.json", tiny_profile.run.model_dump(mode="json"))
     torch.save({"state_dict": Classifier(tiny_profile.run).state_dict()}, run.checkpoint)
-    run.finish(pd.DataFrame({"threshold": [0.4], "temperature": [1.5]}), {})
+    kept = {"split": ["validation"], "label": [1], "probability": [0.5], "threshold": [0.4], "temperature": [1.5]}
+    run.finish(pd.DataFrame(kept), {"validation": {}})
     scores = score_elsewhere(run, open_cmmd(cmmd))
     assert scores["sample_id"].tolist() == ["D1-0001_RIGHT", "D1-0002_LEFT"]
     assert scores["probability"].between(0, 1).all()
