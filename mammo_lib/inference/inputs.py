@@ -7,6 +7,7 @@ only where a patient or an examination joins them, and no tag says that they are
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -438,5 +439,5 @@ def _image_files(paths: Iterable[Path]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder; give images or a folder of them")
         for image in images:
-            found.setdefault(image.resolve(), image)
+            found.setdefault(os.path.realpath(image), image)
     return list(found.values())
