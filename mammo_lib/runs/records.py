@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint
 from ..errors import InputError
-from ..files import file_hash, read_json, write_json, write_parquet
+from ..files import file_hash, read_json, read_table, with_numbers, write_json, write_parquet
 from .manifest import CHECKPOINT, MANIFEST, RECORD, WAY_OUT, check_files, write_manifest
 
 COMMITTED = ROOT / "results"
