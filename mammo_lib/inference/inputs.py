@@ -183,7 +183,7 @@ def name_breast(images: Mapping[tuple[str, str], Path]) -> GivenBreast:
         A file is given twice, says that it is another view, or the files say that they are of several breasts.
     """
     known = {key: identify(path, *key) for key, path in images.items()}
-    if len({path.resolve() for path in images.values()}) < len(images):
+    if len(set(map(os.path.realpath, images.values()))) < len(images):
         raise InputError(f"{', '.join(map(str, images.values()))}: one file for two images; give each its own")
     for (stream, view), image in known.items():
         if image is None:

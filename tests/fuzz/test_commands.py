@@ -93,6 +93,7 @@ class Home:
         return {path: state for path, state in state_of(self.path).items() if not path.startswith(allowed)}
 
 
+NEED_DATA = ("run", "evaluate", "reproduce", "data audit", "data folds", "data prepare")
 FIELDS = [
     f"{group}.{name}"
     for group in ("data", "model", "train")
@@ -102,9 +103,6 @@ COMMANDS = (
     "run", "config", "list", "evaluate", "reproduce", "results check", "results publish", "predict", "weights",
     "data phantom", "data fetch", "data audit", "data folds", "data prepare",
 )  # fmt: skip
-
-
-NEED_DATA = ("run", "evaluate", "reproduce", "data audit", "data folds", "data prepare")
 
 
 def nowhere(home: Home, command: str) -> list[str]:
@@ -280,14 +278,14 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
+HOSTILE = ("../../evil", "..", "a\nb", "<script>", "$x^$", "C:evil", "x" * 300, "\u202e", "%s", "~", "CON")
+
+
 def hostile_patient(home: Home) -> Line:
     with pydicom.config.disable_value_validation():
-        content = as_bytes(film(PatientID=home.draw.choice(HOSTILE)))
+        content = as_bytes(film(PatientID=home.draw.choice((*HOSTILE, str(home.path / "evil")))))
     (fresh(home.given) / "1.dcm").write_bytes(content)
     return prediction(home, home.run, str(home.given))
-
-
-HOSTILE = ("../../evil", "/tmp/evil", "..", "a\nb", "<script>", "$x^$", "C:evil", "x" * 300, "\u202e", "%s", "~", "CON")
 
 
 def odd_images(home: Home) -> Line:

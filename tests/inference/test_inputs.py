@@ -261,6 +261,10 @@ def test_a_link_that_leads_back_to_itself_is_no_film(tmp_path):
     names, [line] = found(tmp_path)
     assert not names
     assert "symbolic links" in line
+    (tmp_path / "a.png").symlink_to("a.png")
+    breast = name_breast({("whole", "CC"): tmp_path / "a.png"})
+    with pytest.raises(InputError, match="no such image"):
+        read_checked(breast.images["whole", "CC"], "whole")
 
 
 def test_an_id_is_shown_in_one_line(tmp_path, monkeypatch):
