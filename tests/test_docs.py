@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import typer
 from PIL import Image
@@ -132,6 +133,50 @@ def test_the_readmes_findings_are_those_of_the_records():
         found.append(f"{value:+.3f} ({low:+.3f} to {high:+.3f})")
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert [one for one in found if one not in text] == []
+
+
+def markdown(rows: list[list]) -> str:
+    """Return a table of Markdown, its first row the header."""
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n"
+
+
+def tables_of_inputs() -> dict[str, str]:
+    """Return the tables of the page "What it withstands" by their headings: one row per entry point, and the sum."""
+    counts = pd.DataFrame(json.loads((ROOT / "benchmarks" / "withstands.json").read_text())["rows"])
+    sums = counts.drop(columns="kind").groupby("entry").sum()
+    images, commands = sums.index.isin(["read_image", "find_breasts"]), sums.index.str.startswith("mammo ")
+    parts = {"Tables and JSON files": sums[~images & ~commands], "Images": sums[images], "Commands": sums[commands]}
+    return {
+        heading: markdown(
+            [["", *part.columns], *([f"`{name}`", *row] for name, *row in part.itertuples()), ["all", *part.sum()]]
+        )
+        for heading, part in parts.items()
+    }
+
+
+def table_of_kills() -> str:
+    rows = json.loads((ROOT / "benchmarks" / "kills.json").read_text())["rows"]
+    shown = [["not run" if value is None else value for value in row.values()] for row in rows]
+    done, planned = (sum(row[name] for row in rows) for name in ("kills", "planned"))
+    return markdown([[*rows[0]], *shown]) + f"\n{done} of the {planned} planned kills were made.\n"
+
+
+def test_what_it_withstands_is_what_was_counted():
+    page = (ROOT / "book" / "withstands.md").read_text(encoding="utf-8")
+    for heading, table in tables_of_inputs().items():
+        assert f"### {heading}\n\n{table}" in page
+    assert table_of_kills() in page
+
+
+def test_every_fault_that_was_counted_is_mended():
+    found = json.loads((ROOT / "benchmarks" / "withstands.json").read_text())["summary"]
+    assert found["inputs"] >= 500
+    assert {name: found[name] for name in ("tracebacks", "hangs", "writes outside", "other answers")} == {
+        "tracebacks": 0, "hangs": 0, "writes outside": 0, "other answers": 0,
+    }  # fmt: skip
+    kills = json.loads((ROOT / "benchmarks" / "kills.json").read_text())["rows"]
+    assert [row for row in kills if row["files that differ"] or row["processes left"]] == []
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)

@@ -19,7 +19,7 @@ def find_root() -> Path:
     working folder.
     """
     if os.environ.get("MAMMO_ROOT"):
-        return Path(os.environ["MAMMO_ROOT"]).resolve()
+        return Path(os.path.realpath(os.environ["MAMMO_ROOT"]))
     for start in (Path.cwd(), PACKAGE):
         for folder in (start, *start.parents):
             if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():

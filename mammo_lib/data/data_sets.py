@@ -80,7 +80,7 @@ def data_folder(data: str | Path | None, who: str = "") -> Path:
     given = data or os.environ.get("MAMMO_DATA")
     if not given:
         raise InputError(f"{who}give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR) or MAMMO_DATA")
-    root = Path(given).expanduser().resolve()
+    root = Path(os.path.realpath(os.path.expanduser(given)))  # pathlib's own raise for links in a ring
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR)")
     return root

@@ -247,7 +247,14 @@ def _decode(path: Path, dataset: Dataset) -> np.ndarray:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
         _check_stream(path, dataset, syntax)
-    return get_decoder(syntax).as_array(dataset, decoding_plugin="pylibjpeg" if syntax.is_encapsulated else "")[0]
+    plugin = "pylibjpeg" if syntax.is_encapsulated else ""
+    stored = get_decoder(syntax).as_array(dataset, decoding_plugin=plugin)[0]
+    if stored.ndim != 2:  # more pixels than are declared become frames
+        raise InputError(
+            f"{path}: holds {len(stored)} frames of the {dataset.Columns} x {dataset.Rows} pixels that it declares; "
+            "mend Rows and Columns, or give a single 2-D view"
+        )
+    return stored
 
 
 def _check_stream(path: Path, dataset: Dataset, syntax) -> None:

@@ -7,6 +7,7 @@ only where a patient or an examination joins them, and no tag says that they are
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -182,7 +183,7 @@ def name_breast(images: Mapping[tuple[str, str], Path]) -> GivenBreast:
         A file is given twice, says that it is another view, or the files say that they are of several breasts.
     """
     known = {key: identify(path, *key) for key, path in images.items()}
-    if len({path.resolve() for path in images.values()}) < len(images):
+    if len(set(map(os.path.realpath, images.values()))) < len(images):
         raise InputError(f"{', '.join(map(str, images.values()))}: one file for two images; give each its own")
     for (stream, view), image in known.items():
         if image is None:
@@ -438,5 +439,5 @@ def _image_files(paths: Iterable[Path]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder; give images or a folder of them")
         for image in images:
-            found.setdefault(image.resolve(), image)
+            found.setdefault(os.path.realpath(image), image)
     return list(found.values())

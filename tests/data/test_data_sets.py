@@ -8,7 +8,7 @@ from PIL import Image
 from mammo_lib.config import Profile
 from mammo_lib.data import Collection, open_collection
 from mammo_lib.data.boxes import lesion_boxes
-from mammo_lib.data.data_sets import DATA_SETS, register_data_set, suited_profile
+from mammo_lib.data.data_sets import DATA_SETS, data_folder, register_data_set, suited_profile
 from mammo_lib.data.views import Located, locate_each
 from mammo_lib.errors import InputError
 from mammo_lib.runs.evaluate import open_test_set
@@ -100,3 +100,11 @@ def test_real_images_never_meet_the_phantoms_profile(tiny_profile, phantom_root,
     assert [suited_profile(path) for path in (tmp_path, phantom_root, tmp_path / "mass-800")] == [
         "mirror", "smoke", "paper",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["loop", "~nobody-of-this-name/x"])
+def test_a_folder_that_cannot_be_found_is_one_line(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="no such folder"):
+        data_folder(given)

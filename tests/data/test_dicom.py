@@ -112,6 +112,8 @@ def test_tables_of_either_sort_have_any_depth_and_are_looked_up_one_after_the_ot
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}, "3 colour channels"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
         ({"NumberOfFrames": 12}, "12 frames"),
+        ({"Rows": 1}, "2 frames"),  # of pixels for two rows
+        ({"Columns": 1}, "2 frames"),
         ({"Rows": 65535, "Columns": 65535}, "65535 x 65535"),
         ({"Rows": 0}, "0 pixels|x 0"),
         ({"Rows": None}, "Rows"),

@@ -256,6 +256,17 @@ def test_a_pipe_is_no_film(tmp_path):
     assert "1_LEFT_CC.dcm: " in line
 
 
+def test_a_link_that_leads_back_to_itself_is_no_film(tmp_path):
+    (tmp_path / "1_LEFT_CC.dcm").symlink_to("1_LEFT_CC.dcm")
+    names, [line] = found(tmp_path)
+    assert not names
+    assert "symbolic links" in line
+    (tmp_path / "a.png").symlink_to("a.png")
+    breast = name_breast({("whole", "CC"): tmp_path / "a.png"})
+    with pytest.raises(InputError, match="no such image"):
+        read_checked(breast.images["whole", "CC"], "whole")
+
+
 def test_an_id_is_shown_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
     path = film(tmp_path / "a.dcm", PatientID="a\nb\x07")

@@ -1,0 +1,45 @@
+"""What came of damaged and hostile inputs: the slow fuzz tests, and a table of what they count.
+
+    python benchmarks/withstands.py
+
+The tests are seeded and fail where there is a fault. The record has a row per entry point and kind of input; the book's
+page "What it withstands" shows it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from timing import record
+
+ROOT = Path(__file__).resolve().parents[1]
+SUITES = ("test_tables.py", "test_images.py", "test_commands.py")
+
+
+class Collected:
+    """A plugin of pytest that keeps the counts which the tests leave in their reports."""
+
+    def __init__(self):
+        self.rows: list[dict] = []
+
+    def pytest_runtest_logreport(self, report):
+        """Keep what a finished test has counted."""
+        if report.when == "call":
+            self.rows += [row for name, rows in report.user_properties if name == "counts" for row in rows]
+
+
+def main() -> None:
+    """Run the slow fuzz tests and record their counts."""
+    collected = Collected()
+    paths = [str(ROOT / "tests" / "fuzz" / name) for name in SUITES]
+    code = pytest.main(["-q", "-m", "slow", f"--rootdir={ROOT}", *paths], plugins=[collected])
+    table = pd.DataFrame(collected.rows).groupby(["entry", "kind"], sort=False).sum().reset_index()
+    record("withstands", table.to_dict("records"), table.drop(columns=["entry", "kind"]).sum().to_dict())
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
