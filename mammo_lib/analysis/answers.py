@@ -123,11 +123,13 @@ def interventions(runs: Sequence[Run]) -> pd.DataFrame:
     return as_answers({name: compare_folds(frames, as_is) for name, frames in changed.items()})
 
 
-def sentence(table: pd.DataFrame, reference: str) -> str:
+def sentence(table: pd.DataFrame, reference: str, planned: int = 2) -> str:
     """Say in words what a family of comparisons answers, from the table of :func:`answers`.
 
+    Answers from fewer repeats than the protocol plans are called preliminary.
+
     >>> rows = {"experiment": ["a", "b"], "difference": [-0.03, 0.001], "answer": ["different", "equivalent"]}
-    >>> sentence(pd.DataFrame(rows | {"reach": [0.05, 0.01]}), "crop")
+    >>> sentence(pd.DataFrame(rows | {"reach": [0.05, 0.01], "repeats": 2}), "crop")
     'Compared with `crop`: `a` differs (-0.030); equivalent, with no effect larger than 0.010: `b`.'
     """
     if table.empty:
@@ -143,7 +145,9 @@ def sentence(table: pd.DataFrame, reference: str) -> str:
         said.append(f"equivalent, with no effect larger than {reach:.3f}: {', '.join(names[EQUIVALENT])}")
     if UNDECIDED in names:
         said.append(f"undecided: {', '.join(names[UNDECIDED])}")
-    return f"Compared with `{reference}`: {'; '.join(said)}."
+    fewest = table["repeats"].min()
+    note = f" Preliminary: {fewest} of {planned} planned repeats." if fewest < planned else ""
+    return f"Compared with `{reference}`: {'; '.join(said)}.{note}"
 
 
 def failure_signs(repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
