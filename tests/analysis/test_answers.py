@@ -72,9 +72,10 @@ def test_each_variant_gets_the_protocols_word(repeats):
     assert table["repeats"].to_dict() == {"crop_ssm": 2, "crop_attention": 1, "crop_no_blocks": 2}
     said = answers.sentence(table.reset_index(), "crop_plain")
     assert said.startswith("Compared with `crop_plain`: `crop_no_blocks` differs (-0.")
-    assert "`crop_attention` differs by less than the bound (+0.0" in said and said.endswith(
-        "larger than 0.000: `crop_ssm`."
-    )
+    assert "`crop_attention` differs by less than the bound (+0.0" in said and "than 0.000: `crop_ssm`." in said
+    assert said.endswith(" Preliminary: 1 of 2 planned repeats.")
+    whole = table[table["repeats"] == 2].reset_index()
+    assert "Preliminary" not in answers.sentence(whole, "crop_plain")
 
 
 def test_scores_come_with_their_question(repeats):
