@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+LONGEST_MESSAGE = 1500  # characters
+CUT = " ... "
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -14,8 +17,12 @@ class InputError(ValueError):
     """
 
     def __str__(self) -> str:
-        """Return the message in one line, whatever names of files and values of tags it holds."""
-        return printable(super().__str__())
+        """Return the message in one line of bounded length, whatever names of files and values of tags it holds."""
+        text = printable(super().__str__())
+        if len(text) <= LONGEST_MESSAGE:
+            return text
+        half = (LONGEST_MESSAGE - len(CUT)) // 2  # the thing stands at the start, the way out at the end
+        return text[: LONGEST_MESSAGE - len(CUT) - half] + CUT + text[-half:]
 
 
 @contextlib.contextmanager

@@ -149,7 +149,7 @@ def tables_of_inputs() -> dict[str, str]:
     parts = {"Tables and JSON files": sums[~images & ~commands], "Images": sums[images], "Commands": sums[commands]}
     return {
         heading: markdown(
-            [["", *part.columns], *([f"`{name}`", *row] for name, *row in part.itertuples()), ["all", *part.sum()]]
+            [["", *part.columns], *([name, *row] for name, *row in part.itertuples()), ["all", *part.sum()]]
         )
         for heading, part in parts.items()
     }

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from mammo_lib.errors import InputError
+from mammo_lib.errors import LONGEST_MESSAGE, InputError
 
 TAKEN = ("read as before", "read otherwise", "refused in one line")
 FAULTS = ("tracebacks", "hangs", "writes outside", "other answers")
 COLUMNS = ("inputs", *TAKEN, *FAULTS)
 PATIENCE_S = 60  # for one input; on a busy machine the slowest takes a few seconds
-LONGEST_MESSAGE = 2000  # characters; the paths of temporary folders among them
 
 
 class Counts:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pydicom
 import pytest
 
 from mammo_lib.config import ROOT, RunConfig, as_yaml
@@ -24,7 +23,7 @@ from mammo_lib.data.phantom import write_phantom
 from mammo_lib.runs.records import COMMITTED, all_runs
 
 from .counts import PATIENCE_S, Counts, judge, state_of
-from .test_images import BYTES, NAME, as_bytes, film, whole_files, write_one
+from .test_images import BYTES, NAME, anything_can_be_written, as_bytes, film, whole_files, write_one
 from .test_images import KINDS as IMAGE_KINDS
 from .test_tables import DAMAGED, DAMAGED_JSON
 
@@ -267,7 +266,7 @@ def no_run(home: Home) -> Line:
 
 
 def damaged_image(home: Home) -> Line:
-    with pydicom.config.disable_value_validation():
+    with anything_can_be_written():
         path, _ = write_one(home.draw.choice(IMAGE_KINDS), fresh(home.given), home.draw, home.whole)
     return prediction(home, home.run, *home.draw.choice(([str(path)], [str(home.given)], ["--cc", str(path)])))
 
@@ -282,7 +281,7 @@ HOSTILE = ("../../evil", "..", "a\nb", "<script>", "$x^$", "C:evil", "x" * 300, 
 
 
 def hostile_patient(home: Home) -> Line:
-    with pydicom.config.disable_value_validation():
+    with anything_can_be_written():
         content = as_bytes(film(PatientID=home.draw.choice((*HOSTILE, str(home.path / "evil")))))
     (fresh(home.given) / "1.dcm").write_bytes(content)
     return prediction(home, home.run, str(home.given))
@@ -420,6 +419,5 @@ def test_wrong_command_lines_are_refused_in_one_line(tmp_path, untrained_run, re
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_many_wrong_command_lines_are_refused_in_one_line(tmp_path, untrained_run, record_property, seed):
-    judge(fuzz(tmp_path / "home", untrained_run().folder, 10 * len(KINDS), seed), record_property)
+def test_many_wrong_command_lines_are_refused_in_one_line(tmp_path, untrained_run, record_property):
+    judge(fuzz(tmp_path / "home", untrained_run().folder, 10 * len(KINDS), seed=1), record_property)

@@ -33,7 +33,7 @@ def sleep():
         (lambda: 1, "read otherwise"),
         (lambda: 2, "other answers"),
         (lambda: refuse("a\nb"), "refused in one line"),  # the message is one line all the same
-        (lambda: refuse("x" * 5000), "other answers"),
+        (lambda: refuse("x" * 5000), "refused in one line"),  # and a short one
         (lambda: {}["x"], "tracebacks"),
         (lambda: exec("raise SystemExit"), "tracebacks"),
         (sleep, "hangs"),

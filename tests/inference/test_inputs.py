@@ -267,6 +267,16 @@ def test_a_link_that_leads_back_to_itself_is_no_film(tmp_path):
         read_checked(breast.images["whole", "CC"], "whole")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_message_about_a_long_tag_is_short_and_keeps_its_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
+    path = film(tmp_path / "a.dcm", ViewPosition=None, ImageLaterality=None, SeriesDescription="spot" + " x" * 5000)
+    with pytest.raises(InputError, match=r"^.{1500}$") as caught:
+        identify(path)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).endswith("give the standard view")
+
+
 def test_an_id_is_shown_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
     path = film(tmp_path / "a.dcm", PatientID="a\nb\x07")
