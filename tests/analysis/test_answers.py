@@ -39,10 +39,17 @@ def written(folder, name, seed, gain):
     return run
 
 
-@pytest.fixture
-def repeats(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "COMMITTED", tmp_path / "committed")
-    monkeypatch.setattr(records, "FRESH", tmp_path / "fresh")
+@pytest.fixture(scope="module")
+def repeats(tmp_path_factory):
+    """Records of a few variants, in both homes, written once for all tests: none changes them."""
+    tmp_path = tmp_path_factory.mktemp("records")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "COMMITTED", tmp_path / "committed")
+        patch.setattr(records, "FRESH", tmp_path / "fresh")
+        yield made(tmp_path)
+
+
+def made(tmp_path):
     for seed in (0, 1):
         written(tmp_path / "committed", "crop_plain", seed, 1.5)
         written(tmp_path / "fresh", "crop_ssm", seed, 1.5)

@@ -48,14 +48,14 @@ def test_records_are_found_under_their_names():
 def test_a_new_field_orphans_no_record():
     """A field that is added tomorrow: in the training section, in the model, with a default of any kind."""
     model = create_model("Model", __base__=ModelConfig, attention_sinks=(int, 4))
-    train = create_model("Train", __base__=TrainConfig, frozen_cache=(int | None, None))
+    train = create_model("Train", __base__=TrainConfig, lookahead=(int | None, None))
     grown = create_model("Run", __base__=RunConfig, model=(model, model()), train=(train, train()), note=(str, ""))
     for run in RECORDS:
         config = grown.model_validate(completed(json.loads((run.folder / "config.json").read_text())))
-        assert config.train.frozen_cache is None
+        assert config.train.lookahead is None
         assert run_name(config, run.environment["data_hash"]) == run.folder.name
-    other = grown.model_validate({"train": {"frozen_cache": 8}})
-    assert identity(other)["train.frozen_cache"] == 8
+    other = grown.model_validate({"train": {"lookahead": 8}})
+    assert identity(other)["train.lookahead"] == 8
 
 
 def test_a_changed_default_moves_no_run(monkeypatch):
@@ -73,9 +73,9 @@ def test_a_record_that_is_older_than_a_field_was_made_by_the_old_rule():
     for run in RECORDS:
         fields = json.loads((run.folder / "config.json").read_text())
         assert completed(completed(fields)) == completed(fields)
-        assert "reader_words" in fields["data"] or run.config.data.reader_words == "all_tables"
         assert load_config(run.folder / "config.json") == run.config  # as `mammo run RECORD/config.json` reads it
-        rules.add(run.config.data.reader_words)
+        if "reader_words" not in fields["data"]:
+            rules.add(run.config.data.reader_words)
     assert rules == {get_profile("mirror").run.data.reader_words} == {"all_tables"}
     assert RunConfig().data.reader_words == "own_split"
 

@@ -223,7 +223,7 @@ def test_a_published_record_is_whole_without_its_checkpoint():
 
 def test_every_committed_record_is_whole():
     n, faults = runs.check_records(ROOT / "results")
-    assert (n, faults) == (42, [])
+    assert n >= 42 and faults == []
 
 
 def test_all_runs_lists_finished_ones_only():

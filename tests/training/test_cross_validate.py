@@ -14,6 +14,8 @@ from mammo_lib.runs.evaluate import evaluate_profile
 from mammo_lib.statistics import fit_temperature, youden_threshold
 from mammo_lib.training import train
 
+pytestmark = pytest.mark.usefixtures("run_homes")
+
 
 @pytest.fixture
 def config(tiny_profile):

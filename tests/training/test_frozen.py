@@ -29,7 +29,7 @@ def cached(tiny_profile, tmp_path):
     torch.save(create_mambavision("nano").state_dict(), path)
     return changed(
         tiny_profile.run, model__weights=str(path), model__freeze="stages12_and_stem", train__frozen_cache=2,
-        train__augment=1.0,
+        train__augment=1.0, model__streams=("crop",),
         train__flip_averaging=True,
     )  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_maps_larger_than_the_disk_are_refused_before_they_are_written(made, mon
         frozen.freeze_maps(more, prepared, classifier.model, progress=False)
 
 
-def test_a_run_trains_on_its_cache(cached, collection, tmp_path, monkeypatch):
+def test_a_run_trains_on_its_cache(cached, collection, run_homes, tmp_path, monkeypatch):
     monkeypatch.setattr("mammo_lib.data.collection.CACHE", tmp_path / "cache")
     run = train.train_run(changed(cached, train__epochs=1), collection)
     assert run.is_finished and run.predictions["logit"].notna().all()
