@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from .errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 LONGEST_NAME = 200  # bytes: a PatientID of 64 letters of any script, and an ending, below the 255 of file systems
@@ -200,6 +201,15 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write ``frame`` as Parquet, whole or not at all."""
     write_bytes(path, frame.to_parquet(None, index=False, compression="zstd"))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write ``array`` as ``.npy``, whole or not at all."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array)
+    write_bytes(path, content.getvalue())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

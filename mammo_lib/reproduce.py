@@ -63,7 +63,7 @@ class Step:
     @property
     def number(self) -> str:
         """The chapter's number, e.g. "05" or "06a"."""
-        return self.source.name.partition("_")[0]
+        return chapter_number(self.source)
 
     @property
     def mark(self) -> Path:
@@ -79,6 +79,11 @@ class StepOutcome:
     status: Literal["done", "up to date", "failed", "not run"]
     seconds: float | None = None
     error: NotebookFailed | None = None
+
+
+def chapter_number(notebook: Path) -> str:
+    """Return what a notebook's name begins with, "05" or "06a"."""
+    return notebook.name.partition("_")[0]
 
 
 def find_notebooks() -> list[Path]:
@@ -117,7 +122,7 @@ def plan(
     notebooks = find_notebooks()
     for number in [*only, *([start] if start else [])]:
         if not any(path.name.startswith(number) for path in notebooks):
-            have = ", ".join(path.name.partition("_")[0] for path in notebooks)
+            have = ", ".join(map(chapter_number, notebooks))
             raise InputError(f"no notebook starts with {number!r}: choose from {have}")
     chosen = [path for path in notebooks if not start or path.name[:2] >= start[:2]]
     chosen = [path for path in chosen if not only or path.name.startswith(tuple(only))]

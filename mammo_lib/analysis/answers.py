@@ -12,9 +12,8 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from ..config import Profile
-from ..runs import records
 from ..runs.experiments import experiment_configs, read_experiments, read_groups
-from ..runs.records import Run, all_runs
+from ..runs.records import Run, runs_by_config
 from ..statistics import LEVEL, FoldDifference, compare_folds, stratified_auc
 from .diagnostics import fusion_dominance, gate_saturation, over_breasts, overcalling
 
@@ -28,7 +27,7 @@ def find_repeats(profile: Profile) -> dict[str, list[Run]]:
 
     Records are found by their config, whatever data they were made on: no images are needed.
     """
-    known = {run.config.fingerprint: run for home in (records.FRESH, records.COMMITTED) for run in all_runs(home)}
+    known = runs_by_config()
     found = {
         name: [known[c.fingerprint] for c in experiment_configs(profile, name) if c.fingerprint in known]
         for name in read_experiments(profile)
@@ -114,10 +113,8 @@ def interventions(runs: Sequence[Run]) -> pd.DataFrame:
     """
     changed: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
-        table = run.interventions
-        logits = table.pivot_table("logit", "sample_id", "intervention")
+        own, logits = run.predictions, run.interventions.pivot_table("logit", "sample_id", "intervention")
         for name in logits.columns:
-            own = run.predictions
             changed.setdefault(name, []).append(own.assign(logit=own["sample_id"].map(logits[name]).astype(float)))
     as_is = changed.pop(AS_IS)
     return as_answers({name: compare_folds(frames, as_is) for name, frames in changed.items()})

@@ -14,8 +14,7 @@ __all__ = [
     "TARGETS", "Backbone", "DataConfig", "Definition", "LearnedGate", "ModelConfig", "Profile", "ReaderWords",
     "RunConfig", "Target", "TrainConfig", "as_repeats", "as_yaml", "closest", "completed", "describe", "find_material",
     "find_root", "fingerprint", "get_profile", "identity", "load_config", "merged", "process_number", "profile_names",
-    "read_mapping", "register_backbone",
-    "register_target", "with_changes",
+    "read_mapping", "register_backbone", "register_target", "with_changes",
 ]  # fmt: skip
 
 

@@ -65,12 +65,9 @@ def as_repeats(configs: Iterable[RunConfig], repeats: int) -> list[RunConfig]:
     >>> [config.seed for config in as_repeats([RunConfig(seed=7)], 2)]
     [0, 1]
     """
-    changes = ("data.fold=each", "train.keep=last")
-    different = dict.fromkeys(config.model_copy(update={"seed": 0}) for config in configs)
-    return [
-        with_changes(config.model_copy(update={"seed": repeat}), changes)
-        for config in different for repeat in range(repeats)
-    ]  # fmt: skip
+    changes = ("seed=0", "data.fold=each", "train.keep=last")
+    different = dict.fromkeys(with_changes(config, changes) for config in configs)
+    return [config.model_copy(update={"seed": repeat}) for config in different for repeat in range(repeats)]
 
 
 def with_changes(config: RunConfig, changes: Iterable[str]) -> RunConfig:

@@ -17,8 +17,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..config import DataConfig, fingerprint
-from ..errors import InputError
-from ..files import file_hash
+from ..errors import InputError, writing_to
+from ..files import file_hash, write_array
 from ..runs.executor import as_done, open_executor
 from .dicom import refusing
 from .images import breast_mask, faces_right, fit_into, read_image
@@ -156,7 +156,7 @@ def _make_folder(cache: Path) -> None:
         probe = cache / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        for partial in cache.glob(".*.npy"):  # what a killed process left; a living one needs seconds
+        for partial in cache.glob(".*.npy.*"):  # what a killed process left; a living one needs seconds
             if time.time() - partial.stat().st_mtime > STALE_S:
                 partial.unlink(missing_ok=True)
     except OSError as error:
@@ -248,16 +248,8 @@ def _prepare_and_write(task: ViewTask) -> dict[str, str]:
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.npy")
-    try:
-        np.save(partial, np.round(pixels * FULL_SCALE).astype(np.uint16))
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(
-            f"{path.parent}: cannot be written ({error.strerror or error}); free some space there, then go on"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing_to(path.parent, "free some space there, then go on"):
+        write_array(path, np.round(pixels * FULL_SCALE).astype(np.uint16))
 
 
 def _collect(cohort, located, views, streams, cache: Path, failures: dict[str, str], data: DataConfig) -> Prepared:

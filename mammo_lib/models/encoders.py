@@ -23,6 +23,7 @@ class ViewEncoder(nn.Module):
     """One network for all views of a stream; only views that exist pass through it.
 
     ``frozen`` parts keep their weights, and their batch statistics stay as they are, also after ``.train()``.
+    ``n_frozen``: how many of the network's steps, from its front, hold no weight that learns.
     ``strides``: pixels per position of the four stages' maps; the third is also that of the frozen part's output.
     """
 
@@ -36,6 +37,9 @@ class ViewEncoder(nn.Module):
         self.frozen = tuple(f"backbone.{name}" for name in frozen)
         for name in self.frozen:
             network.get_submodule(name).requires_grad_(False)
+        steps = getattr(network, "steps", [])  # a network without them cannot be entered midway
+        learns = [any(p.requires_grad for p in step.parameters()) for step in steps]
+        self.n_frozen = [*learns, True].index(True)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -43,13 +47,6 @@ class ViewEncoder(nn.Module):
     def num_features(self) -> int:
         """Width of a view's embedding."""
         return self.network.num_features
-
-    @property
-    def n_frozen(self) -> int:
-        """How many of the network's steps, from its front, hold no weight that learns."""
-        steps = getattr(self.network, "steps", [])  # a network without them cannot be entered midway
-        learns = [any(p.requires_grad for p in step.parameters()) for step in steps]
-        return [*learns, True].index(True)
 
     def first_part(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, "n dim rows columns"]:
         """Return what the frozen steps at the front make of grey images in [0, 1]."""

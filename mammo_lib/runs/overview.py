@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from ..config import Profile
-from . import records
 from .experiments import experiment_configs, read_experiments
-from .records import Run, all_runs
+from .records import Run, runs_by_config
 
 
 def overview(profile: Profile) -> pd.DataFrame:
@@ -17,7 +16,7 @@ def overview(profile: Profile) -> pd.DataFrame:
     ``seconds`` estimates what is left from the epochs of finished runs, of the same experiment where there is one; NaN
     where nothing is known.
     """
-    known = {run.config.fingerprint: run for home in (records.FRESH, records.COMMITTED) for run in all_runs(home)}
+    known = runs_by_config()
     rows = []
     for name, experiment in read_experiments(profile).items():
         configs = experiment_configs(profile, name)

@@ -275,6 +275,14 @@ def check_records(home: Path) -> tuple[int, list[str]]:
     return len(finished), [fault for run in finished for fault in run.faults()]
 
 
+def runs_by_config() -> dict[str, Run]:
+    """Return every finished run by its config's fingerprint, of this machine or committed, the committed one first.
+
+    Records are found by their config, whatever data they were made on.
+    """
+    return {run.config.fingerprint: run for home in (FRESH, COMMITTED) for run in all_runs(home)}
+
+
 def part_of(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
     """Return the rows of a split."""
     return predictions[predictions["split"] == split].reset_index(drop=True)

@@ -106,11 +106,12 @@ def evaluate_out_of_fold(frame: pd.DataFrame) -> dict[str, dict]:
 def stratified_auc(repeats: Sequence[pd.DataFrame]) -> Interval:
     """Return the AUC within folds, mean over repeats, with an interval over patients on the logit scale."""
     check_repeats(repeats)
-    value = float(np.mean([_by_fold(frame)["auc"] @ _by_fold(frame)["share"] for frame in repeats]))
+    placements = [_placements(frame) for frame in repeats]
+    value = float(np.mean([_mean(frame, own) for frame, own in zip(repeats, placements, strict=True)]))
     label = repeats[0]["label"]
     if value in (0, 1):
         return separated_interval(value, int(min(label.sum(), (1 - label).sum())), len(label))
-    spread = _standard_error(repeats, [_placements(frame) for frame in repeats])
+    spread = _standard_error(repeats, placements)
     return logit_interval(value, spread / (value * (1 - value)), len(label))
 
 
@@ -126,9 +127,8 @@ def compare_folds(
     """
     check_repeats(one, other)
     differences = [_placements(a) - _placements(b) for a, b in zip(one, other, strict=True)]
-    by_fold = [_by_fold(a)["auc"] - _by_fold(b)["auc"] for a, b in zip(one, other, strict=True)]
-    shares = [_by_fold(a)["share"] for a in one]
-    value = float(np.mean([d @ w for d, w in zip(by_fold, shares, strict=True)]))
+    by_fold = [_by_fold(a, d) for a, d in zip(one, differences, strict=True)]
+    value = float(np.mean([_mean(a, d) for a, d in zip(one, differences, strict=True)]))
     spread = max(_standard_error(one, differences), np.finfo(float).tiny)
     each = np.concatenate(by_fold)
     low_nb, high_nb = _nadeau_bengio(each, held_out=1 / len(by_fold[0]))
@@ -173,11 +173,15 @@ def _placements(frame: pd.DataFrame) -> np.ndarray:
     return placements
 
 
-def _by_fold(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return per fold its AUC and its share of the breasts."""
-    malignant = frame.assign(placement=_placements(frame))[frame["label"] == 1]
-    folds = pd.DataFrame({"auc": malignant.groupby("fold")["placement"].mean()})
-    return folds.assign(share=frame["fold"].value_counts(normalize=True))
+def _by_fold(frame: pd.DataFrame, placements: np.ndarray) -> pd.Series:
+    """Return per fold its AUC, or of paired differences of placements that of the AUCs."""
+    is_malignant = (frame["label"] == 1).to_numpy()
+    return pd.Series(placements[is_malignant]).groupby(frame["fold"].to_numpy()[is_malignant]).mean()
+
+
+def _mean(frame: pd.DataFrame, placements: np.ndarray) -> float:
+    """Return the mean over folds, each with its share of the breasts."""
+    return float((_by_fold(frame, placements) * frame["fold"].value_counts(normalize=True)).sum())
 
 
 def _standard_error(repeats: Sequence[pd.DataFrame], placements: Sequence[np.ndarray]) -> float:
@@ -188,11 +192,11 @@ def _standard_error(repeats: Sequence[pd.DataFrame], placements: Sequence[np.nda
     """
     each = [_influence(frame, values) for frame, values in zip(repeats, placements, strict=True)]
     patients = _variance(np.mean(each, axis=0), repeats[0]["patient_id"].to_numpy())
-    means, within = [], []
-    for frame, values, influence in zip(repeats, placements, each, strict=True):
+    means = np.concatenate([_by_fold(frame, values) for frame, values in zip(repeats, placements, strict=True)])
+    within = []
+    for frame, influence in zip(repeats, each, strict=True):
         for number in np.unique(frame["fold"]):
             inside = (frame["fold"] == number).to_numpy()
-            means.append(values[inside & (frame["label"] == 1)].mean())
             own = influence[inside] / inside.mean()
             within.append(_variance(own, frame.loc[inside, "patient_id"].to_numpy()))
     fits = max(0.0, float(np.var(means, ddof=1) - np.mean(within))) if len(means) > 1 else 0.0

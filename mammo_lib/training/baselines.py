@@ -15,7 +15,6 @@ training patients. A baseline's run has no checkpoint: it is fitted again, in se
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -29,6 +28,7 @@ from ..data.cohort import split_cohort
 from ..data.collection import Collection
 from ..data.prepare import Prepared, load_pixels
 from ..data.views import VIEWS, read_view
+from ..files import write_array
 from ..models.lite import imagenet_stages, load_lite0, normalise
 from .readers import fit_logistic, metadata
 
@@ -112,9 +112,7 @@ def _pooled_maps(prepared: Prepared, cohort: pd.DataFrame, name: str, last_map: 
             with torch.inference_mode():
                 pooled = last_map(lite0, normalise(pixels[:, None])).mean((2, 3)).numpy()
             for key, values in zip(keys, pooled, strict=True):
-                partial = targets[key].with_name(f".{os.getpid()}-{targets[key].name}")
-                np.save(partial, values)
-                partial.replace(targets[key])
+                write_array(targets[key], values)
     found = {key: np.load(path) for key, path in targets.items()}
     keys = dict(zip(zip(index["sample_id"], index["stream"], index["view"], strict=True), index["key"], strict=True))
     nothing = np.full_like(next(iter(found.values())), np.nan)

@@ -9,7 +9,6 @@ what is gained in time and what it costs in AUC.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 
 import numpy as np
@@ -20,7 +19,8 @@ from ..config import RunConfig, fingerprint
 from ..data.frozen_maps import FrozenMaps
 from ..data.loader import build_augmentation
 from ..data.prepare import Prepared, load_pixels
-from ..errors import InputError
+from ..errors import InputError, writing_to
+from ..files import write_array
 from ..models.encoders import ViewEncoder
 from ..models.mammo_mamba import MammoMamba
 
@@ -49,7 +49,10 @@ def freeze_maps(config: RunConfig, prepared: Prepared, model: MammoMamba, *, pro
     for stream, key in tqdm(
         waiting, desc="frozen part", unit="view", dynamic_ncols=True, disable=None if progress else True
     ):
-        _write(caches[stream], key, _maps_of(model.encoders[stream], prepared, key, caches[stream], augmentation))
+        cache = caches[stream]
+        maps = _maps_of(model.encoders[stream], prepared, key, cache, augmentation)
+        with writing_to(cache.path(key), "make room there"):
+            write_array(cache.path(key), maps)
     return caches
 
 
@@ -106,15 +109,3 @@ def _maps_of(encoder: ViewEncoder, prepared: Prepared, key: str, cache: FrozenMa
     device = encoder.mean.device
     parts = [encoder.first_part(part.to(device)).cpu() for part in torch.stack(variants).split(BATCH)]
     return torch.cat(parts).to(torch.float16).numpy()
-
-
-def _write(cache: FrozenMaps, key: str, maps: np.ndarray) -> None:
-    path = cache.path(key)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.npy")
-    try:
-        np.save(partial, maps)
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); make room there") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -150,11 +151,12 @@ def test_a_bad_image_is_named_and_leaves_no_half_file(copy, tmp_path, damage, me
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(phantom_root, tmp_path, monkeypatch):
-    def full(path, pixels):
-        path.write_bytes(b"half")
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(p.np, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InputError, match=r"cannot be written \(.*No space left on device\); free some space"):
         prepared(phantom_root, tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())

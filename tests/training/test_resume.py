@@ -124,6 +124,18 @@ def killed_run(config, collection, monkeypatch, epoch) -> Run:
     return Run(folder)
 
 
+@pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.9, "gradient_clip": 1.0, "augment": True}])
+def test_a_killed_run_ends_as_an_uninterrupted_one(config, collection, monkeypatch, tmp_path, extras):
+    config = changed(config, **extras)
+    whole = train.train_run(config, collection)
+    monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
+    killed_run(config, collection, monkeypatch, 1)
+    resumed = train.train_run(config, collection)
+    assert_same(resumed, whole)
+    for table in ("gate_history", "gates", "interventions"):
+        pd.testing.assert_frame_equal(getattr(resumed, table), getattr(whole, table), rtol=1e-5)
+
+
 def test_a_killed_run_goes_on_after_its_last_whole_epoch(config, collection, monkeypatch):
     """At a rate of 1e-9 no epoch is better than the first, and the last whole epoch counts all the same."""
     config = changed(small(config), epochs=4, learning_rate=1e-9)

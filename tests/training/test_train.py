@@ -13,7 +13,6 @@ from torch import nn
 
 from mammo_lib.data.cohort import split_cohort
 from mammo_lib.errors import InputError
-from mammo_lib.runs import records as runs
 from mammo_lib.statistics import evaluate_predictions
 from mammo_lib.training import train
 from mammo_lib.training.optimisation import cosine_schedule, parameter_groups
@@ -53,33 +52,6 @@ def test_a_finished_run_is_read_not_redone(config, collection, monkeypatch):
     first = train.train_run(config, collection)
     monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert train.train_run(config, collection).folder == first.folder
-
-
-@pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.9, "gradient_clip": 1.0, "augment": True}])
-def test_a_killed_run_ends_as_an_uninterrupted_one(config, collection, monkeypatch, tmp_path, extras):
-    config = config.model_copy(update={"train": config.train.model_copy(update=extras)})
-    whole = train.train_run(config, collection)
-    monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
-
-    class Killed(RuntimeError):
-        pass
-
-    class KilledModule(train.Classifier):
-        def on_train_epoch_start(self):
-            if self.current_epoch == 1:
-                raise Killed
-            super().on_train_epoch_start()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "Classifier", KilledModule)
-        with pytest.raises(Killed):
-            train.train_run(config, collection)
-    resumed = train.train_run(config, collection)
-    assert resumed.folder != whole.folder
-    pd.testing.assert_frame_equal(resumed.predictions, whole.predictions, check_exact=True)
-    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
-    for table in ("gate_history", "gates", "interventions"):
-        pd.testing.assert_frame_equal(getattr(resumed, table), getattr(whole, table), rtol=1e-5)
 
 
 def test_averaged_weights_are_the_ones_that_are_kept(config, collection):
