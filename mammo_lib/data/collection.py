@@ -21,13 +21,20 @@ class Collection:
     """One data set on disk.
 
     ``table`` has one row per lesion and view, with the columns of :func:`mammo_lib.data.read_tables`; ``source`` says
-    where the image of a view is (:class:`mammo_lib.data.views.ImageSource`).
+    where the image of a view is (:class:`mammo_lib.data.views.ImageSource`). ``only`` names the breasts whose images
+    are part of a sample; None: all are expected.
     """
 
     root: Path
     table: pd.DataFrame
     source: ImageSource
+    only: frozenset[str] | None = None
     ready: dict = field(default_factory=dict, repr=False, compare=False)  # what was prepared before, in this process
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the tables are whole but most images are absent, so that nothing can be trained here."""
+        return self.only is not None
 
     def cohort(self, data: DataConfig, split: str) -> pd.DataFrame:
         """Return the breasts of an official split, one row each; breasts that only train are marked ``is_extra``."""
@@ -46,5 +53,7 @@ class Collection:
         key = (split, data, tuple(views), tuple(streams), CACHE)
         if key not in self.ready:
             cohort = self.cohort(data, split)
+            if self.only is not None:
+                cohort = cohort[cohort["breast_id"].isin(self.only)].reset_index(drop=True)
             self.ready[key] = prepare(cohort, self.source, data, views, streams, cache=CACHE, **where)
         return self.ready[key]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import BUILD, Profile, closest
@@ -19,6 +20,7 @@ from . import external
 from .cbis_ddsm import open_source, read_tables
 from .collection import Collection
 from .phantom import VERSION, write_phantom
+from .sample import sample_breasts, sample_folder
 
 STAMP = "phantom.json"
 
@@ -39,8 +41,10 @@ def register_data_set(name: str, opener: Callable[[Path], Collection]) -> None:
     DATA_SETS[name] = opener
 
 
-def open_collection(profile: Profile, data: str | Path | None = None) -> Collection:
+def open_collection(profile: Profile, data: str | Path | None = None, *, sample: bool = False) -> Collection:
     """Open the data set of a profile, below ``data``, else ``MAMMO_DATA``; a phantom is written when it is absent.
+
+    With ``sample``, the eight breasts that ship with the project take the place of a folder that nobody gave.
 
     Raises
     ------
@@ -64,9 +68,16 @@ def open_collection(profile: Profile, data: str | Path | None = None) -> Collect
                 "(800-px films) or --profile paper (full resolution), or leave --data out"
             )
         root = Path(data) if data is not None else _phantom_of(profile)
+    elif sample and profile.data_set == "cbis-ddsm" and not (data or os.environ.get("MAMMO_DATA")):
+        return open_sample()
     else:
         root = data_folder(data, f"profile {profile.name!r} needs real images: ")
     return DATA_SETS[profile.data_set](root)
+
+
+def open_sample() -> Collection:
+    """Open the official tables and the eight breasts that ship with the project."""
+    return replace(open_cbis_ddsm(sample_folder()), only=frozenset(sample_breasts()))
 
 
 def data_folder(data: str | Path | None, who: str = "") -> Path:

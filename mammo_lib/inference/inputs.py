@@ -7,20 +7,23 @@ only where a patient or an examination joins them, and no tag says that they are
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
+from ..data.cbis_ddsm.sources import Mirror800
 from ..data.dicom import SIDES, VIEW_CODES, read_header, refusing
 from ..data.folders import find_images, is_dicom
 from ..data.images import read_image
-from ..data.views import VIEWS, is_binary
+from ..data.views import CROP_MARGIN, VIEWS, Box, is_binary
 from ..errors import InputError, printable
 from ..files import safe_name
 
@@ -76,11 +79,23 @@ class GivenImage:
 
 @dataclass(frozen=True)
 class GivenBreast:
-    """The images of one breast by (stream, view); ``side`` is LEFT, RIGHT or empty."""
+    """The images of one breast by (stream, view); ``side`` is LEFT, RIGHT or empty.
+
+    ``boxes`` holds by view the box of the lesion in pixels of the whole film, from which a crop is cut where none is
+    given, and ``shapes`` the height of the film's pixels over their width where it is known not to be 1.
+    """
 
     name: str
     side: str
     images: Mapping[tuple[str, str], Path]
+    boxes: Mapping[str, Box] = field(default_factory=dict)
+    shapes: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> set[tuple[str, str]]:
+        """The (stream, view) that are given, as files or by the box in a film."""
+        cut = {("crop", view) for view in self.boxes if ("whole", view) in self.images}
+        return {*self.images, *cut}
 
 
 def find_breasts(paths: Sequence[Path], refused: list[str]) -> list[GivenBreast]:
@@ -137,7 +152,45 @@ def _joined(images: Sequence[GivenImage]) -> GivenBreast:
         if key in held:
             raise InputError(f"{image.path}: a second {' '.join(key)} of {name}, beside {held[key]}; keep one")
         held[key] = image.path
-    return GivenBreast(name, first.side, held)
+    return with_collection(GivenBreast(name, first.side, held))
+
+
+def with_collection(breast: GivenBreast) -> GivenBreast:
+    """Add what CBIS-DDSM's 800-px set says of its films: the shape of their pixels, and the lesion's box."""
+    boxes, shapes = dict(breast.boxes), dict(breast.shapes)
+    for (stream, view), path in breast.images.items():
+        films = _films_of(path.resolve().parent.parent.parent) if stream == "whole" else None
+        if films is None or path.resolve().parent.parent != films.folder.resolve():
+            continue
+        if shape := films.film_shape(path.stem):
+            shapes.setdefault(view, shape)
+        if box := films.crop_box(path.stem):
+            boxes.setdefault(view, box)
+    return replace(breast, boxes=boxes, shapes=shapes)
+
+
+@lru_cache(maxsize=8)
+def _films_of(root: Path) -> Mirror800 | None:
+    """Return the 800-px set below a folder; None where there is none."""
+    return Mirror800(root) if (root / "mass-800" / "original_size_estimate.csv").is_file() else None
+
+
+def parse_box(text: str, option: str) -> Box:
+    """Return the box that a user wrote as x0,y0,x1,y1, widened by ``CROP_MARGIN`` a side as official crops are.
+
+    Raises
+    ------
+    InputError
+        These are not four numbers with x0 < x1 and y0 < y1.
+    """
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+        is_box = 0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf
+    except ValueError:
+        is_box = False
+    if not is_box:
+        raise InputError(f"{option} {text!r}: give x0,y0,x1,y1 in pixels of the film, with 0 <= x0 < x1 and 0 <= y0 < y1")
+    return max(0.0, x0 - CROP_MARGIN), max(0.0, y0 - CROP_MARGIN), x1 + CROP_MARGIN, y1 + CROP_MARGIN
 
 
 def _refuse_strangers(images: Iterable[GivenImage], tags: Sequence[str]) -> None:
@@ -174,14 +227,20 @@ def _told_apart(breasts: Sequence[GivenBreast], refused: list[str]) -> list[Give
     return [breast for breast in breasts if len(by_name[safe_name(breast.name).casefold()]) == 1]
 
 
-def name_breast(images: Mapping[tuple[str, str], Path]) -> GivenBreast:
-    """Return the breast whose images the user has named one by one.
+def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box] | None = None) -> GivenBreast:
+    """Return the breast whose images the user has named one by one, with the lesion's box by view.
 
     Raises
     ------
     InputError
-        A file is given twice, says that it is another view, or the files say that they are of several breasts.
+        A box has no film, or a crop beside it; a file is given twice, says that it is another view, or the files say that they are of several breasts.
     """
+    for view in boxes or {}:
+        option = view.lower()
+        if ("whole", view) not in images:
+            raise InputError(f"--box-{option}: a box in the {view} film, which is not given; add --{option} FILE")
+        if ("crop", view) in images:
+            raise InputError(f"--box-{option} and --crop-{option}: two crops of one view; give one of them")
     known = {key: identify(path, *key) for key, path in images.items()}
     if len(set(map(os.path.realpath, images.values()))) < len(images):
         raise InputError(f"{', '.join(map(str, images.values()))}: one file for two images; give each its own")
@@ -201,7 +260,8 @@ def name_breast(images: Mapping[tuple[str, str], Path]) -> GivenBreast:
     _refuse_strangers(known.values(), (*WOMAN, "StudyDate"))
     first = next(iter(known.values()))
     side = next((image.side for image in known.values() if image.side), "")
-    return GivenBreast(f"{first.patient or printable(first.path.stem)}_{side}".strip("_"), side, dict(images))
+    name = f"{first.patient or printable(first.path.stem)}_{side}".strip("_")
+    return with_collection(GivenBreast(name, side, dict(images), dict(boxes or {})))
 
 
 def identify(path: Path, stream: str = "", view: str = "") -> GivenImage | None:

@@ -179,14 +179,20 @@ def prepare_breast(breast: GivenBreast, config: RunConfig, aspect: float | None 
 
 
 def _row(breast: GivenBreast, stream: str, view: str, aspect: float | None) -> SimpleNamespace | None:
-    """Return a given image in the form of a located view, after it was checked."""
-    path = breast.images.get((stream, view))
+    """Return a given image, or the box of a crop in its film, in the form of a located view; images are checked."""
+    path, box = breast.images.get((stream, view)), NO_BOX
+    is_cut = path is None and (stream, view) in breast.streams
+    if is_cut:
+        path, box = breast.images["whole", view], breast.boxes[view]
     if path is None:
         return None
-    read_checked(path, stream, aspect)
-    x0, y0, x1, y1 = NO_BOX
-    shape = aspect or 1.0 if stream == "whole" else 1.0
-    return SimpleNamespace(path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, aspect=shape, derived=False)
+    shape = aspect or breast.shapes.get(view) if stream == "whole" or is_cut else None
+    pixels = read_checked(path, "whole" if is_cut else stream, shape)
+    if is_cut and (box[0] >= pixels.shape[1] or box[1] >= pixels.shape[0]):
+        height, width = pixels.shape
+        raise InputError(f"{path}: the lesion's box starts at {box[0]:g},{box[1]:g}, outside of {width} x {height} pixels")
+    x0, y0, x1, y1 = box
+    return SimpleNamespace(path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, aspect=shape or 1.0, derived=is_cut)
 
 
 def _crop_alone(crop: SimpleNamespace, side: str, data: DataConfig) -> np.ndarray:
@@ -281,6 +287,7 @@ def _facts(run: Run) -> dict:
 def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, facts: dict) -> dict:
     probability = 1 / (1 + math.exp(-logit))
     wanted = [(stream, view) for stream in config.model.streams for view in config.model.views]
+    missing = [" ".join(key) for key in wanted if key not in pixels]
     alone = [f"crop {view}" for stream, view in pixels if stream == "crop" and ("whole", view) not in breast.images]
     notes = []
     if alone and config.data.orient:

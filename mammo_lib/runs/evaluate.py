@@ -25,7 +25,7 @@ from ..statistics import evaluate_predictions
 from .executor import as_done, open_executor
 from .experiments import FROZEN, experiment_configs, list_hash
 from .receipts import added_after, first_opening
-from .records import PROTOCOL, Run, describe_environment, find_run, part_of
+from .records import PROTOCOL, Run, describe_environment, find_run, part_of, runs_by_config
 
 ALSO = {"test_official": "official", "test_lesion": "lesion"}
 
@@ -39,8 +39,19 @@ class Opened:
 
 
 def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool = False) -> dict[str, list[Run]]:
-    """Train what is missing of the frozen list, then open the test set for all of it: experiment -> runs, by seed."""
+    """Return the runs of the frozen list, test set opened: experiment -> runs, by seed.
+
+    What is missing is trained, and then the test set is opened for all of it. Of a sample nothing can be trained: then
+    the finished records are read, whatever copy of the data they were made on.
+
+    Raises
+    ------
+    InputError
+        There are no images, and a run of the list has no evaluated record.
+    """
     _refuse_cross_validation(profile)
+    if collection.is_sample:
+        return recorded_runs(profile)
     configs = experiment_configs(profile, "all")
     missing = [config for config in configs if _find(config, collection) is None]
     if missing:
@@ -51,6 +62,26 @@ def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool
     runs: dict[str, list[Run]] = {}
     for opened in evaluate_profile(profile, collection):
         runs.setdefault(opened.run.config.experiment, []).append(opened.run)
+    return runs
+
+
+def recorded_runs(profile: Profile) -> dict[str, list[Run]]:
+    """Return the records of a profile's frozen list, found by their config: experiment -> runs, by seed.
+
+    Raises
+    ------
+    InputError
+        A run of the list has no record with test scores.
+    """
+    known, runs = runs_by_config(), {}
+    for config in experiment_configs(profile, "all"):
+        run = known.get(config.fingerprint)
+        if run is None or not run.is_evaluated:
+            raise InputError(
+                f"{config.experiment}, seed {config.seed}: no record with test scores, and no images to make one from; "
+                "give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR) or MAMMO_DATA"
+            )
+        runs.setdefault(config.experiment, []).append(run)
     return runs
 
 

@@ -15,9 +15,11 @@ from ..files import file_hash, read_json, write_json
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "best.ckpt"  # not published with a record
+RELEASED = "weights.safetensors"  # a released network's, in half precision
 CHANGED_BY_OPENING = ("gates.parquet", "interventions.parquet", "predictions.parquet", "receipt.json")
 RECORD = (
     "config.json", "environment.json", "history.csv", "gate_history.parquet", "metrics.json", CHECKPOINT,
+    RELEASED,
     *CHANGED_BY_OPENING,
 )  # fmt: skip
 WAY_OUT = "restore the record, or delete its folder and run it again"

@@ -32,7 +32,7 @@ from pydantic import ValidationError
 from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint
 from ..errors import InputError
 from ..files import file_hash, read_json, read_table, with_numbers, write_json, write_parquet
-from .manifest import CHECKPOINT, MANIFEST, RECORD, WAY_OUT, check_files, write_manifest
+from .manifest import CHECKPOINT, MANIFEST, RECORD, RELEASED, WAY_OUT, check_files, write_manifest
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
@@ -137,8 +137,9 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The weights that were best on validation; absent from committed records."""
-        return self.folder / CHECKPOINT
+        """The weights that the run kept: a released network's own, else its checkpoint, absent from committed records."""
+        released = self.folder / RELEASED
+        return released if released.is_file() else self.folder / CHECKPOINT
 
     def finish(self, predictions: pd.DataFrame, metrics: dict) -> None:
         """Write the predictions, the manifest, and last the metrics whose presence marks the run as finished."""

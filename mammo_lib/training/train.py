@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from safetensors.torch import load_file
 from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
@@ -301,7 +302,8 @@ def load_best(run: Run) -> Classifier:
 def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the weights of a run's checkpoint if they are finite and have the names and shapes of ``wanted``."""
     try:
-        found = read_torch(path)["state_dict"]
+        is_released = path.suffix == ".safetensors"
+        found = {k: one.float() for k, one in load_file(path).items()} if is_released else read_torch(path)["state_dict"]
         faults = list_differences(wanted, found) or [key for key, one in found.items() if not torch.isfinite(one).all()]
     except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
         raise InputError(f"{path}: no readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None

@@ -21,7 +21,7 @@ from ..cohort import build_cohort, pooled_leak
 from ..views import SPLITS
 from .defects import DEFECTS, count_file_defects, count_table_defects
 from .sources import SeriesSource, open_source
-from .tables import find_tables, read_tables, table_fingerprint
+from .tables import find_tables, published_name, read_tables, table_fingerprint
 
 MANIFEST = MATERIAL / "data_manifest" / "cbis_ddsm.json"
 
@@ -110,7 +110,7 @@ def _check_tables(root: Path, table: pd.DataFrame, manifest: dict) -> list[Check
         checks.append(
             _compare("tables", "hash of the canonical table", manifest["canonical_sha256"], table_fingerprint(table))
         )
-    there = {path.name: path for path in find_tables(root)}
+    there = {published_name(path): path for path in find_tables(root)}
     for name, expected in manifest.get("tables", {}).items():
         if name not in there:
             checks.append(Check("tables", name, f"{expected['rows']} rows", "not in this copy", "absent"))

@@ -159,27 +159,39 @@ class Mirror800:
         """Return none: every crop is cut out of its film, and has its box there."""
         return {}
 
+    def film_shape(self, film: str) -> float | None:
+        """Return the height of a film's pixels over their width, "00001_LEFT_CC"; None for a film that is not listed."""
+        if film not in self.sizes.index:
+            return None
+        size = self.sizes.loc[film]
+        return float(size["rows"] / size["cols_est"])
+
+    def crop_box(self, film: str) -> Box | None:
+        """Return the box of a film's largest lesion, ``CROP_MARGIN`` wider a side; None for a film without one."""
+        if film not in self.lesions or film not in self.sizes.index:
+            return None
+        size = self.sizes.loc[film]
+        dx, dy = CROP_MARGIN * self.side / float(size["cols_est"]), CROP_MARGIN * self.side / float(size["rows"])
+        x0, y0, x1, y1 = (float(self.lesions[film].iloc[-1][key]) for key in ("x0", "y0", "x1", "y1"))
+        return max(0.0, x0 - dx), max(0.0, y0 - dy), min(self.side, x1 + dx), min(self.side, y1 + dy)
+
     def _locate(self, row, view: str, stream: str) -> Located:
         names = (row.sample_id, row.breast_id, view, stream)
         if pd.isna(getattr(row, f"whole_{view}")):
             return Located(*names, "absent")
         film = f"{row.patient_id.removeprefix('P_')}_{row.laterality}_{view}"
         path = self.folder / row.split / f"{film}.jpg"
-        if not path.is_file() or film not in self.lesions or film not in self.sizes.index:
+        aspect, box = self.film_shape(film), self.crop_box(film)
+        if not path.is_file() or box is None:
             return Located(
                 *names, "missing", str(path), "missing" if not path.is_file() else "no lesion box for this film"
             )
-        size = self.sizes.loc[film]
-        aspect = float(size["rows"] / size["cols_est"])
         if stream == "whole":
             return Located(*names, "found", str(path), aspect=aspect)
-        boxes = self.lesions[film]
-        if row.sample_id != row.breast_id and len(boxes) > 1:
+        n_boxes = len(self.lesions[film])
+        if row.sample_id != row.breast_id and n_boxes > 1:
             # The mirror does not say which box of a film is which lesion.
-            return Located(*names, "missing", str(path), f"{len(boxes)} boxes in this film, which lesion is not known")
-        dx, dy = CROP_MARGIN * self.side / float(size["cols_est"]), CROP_MARGIN * self.side / float(size["rows"])
-        x0, y0, x1, y1 = (float(boxes.iloc[-1][key]) for key in ("x0", "y0", "x1", "y1"))
-        box = (max(0.0, x0 - dx), max(0.0, y0 - dy), min(self.side, x1 + dx), min(self.side, y1 + dy))
+            return Located(*names, "missing", str(path), f"{n_boxes} boxes in this film, which lesion is not known")
         return Located(*names, "found", str(path), "", box, aspect, derived=True)
 
 

@@ -19,6 +19,7 @@ from ..cohort import patients_on_both_sides
 from ..views import VIEWS
 
 TABLE_PATTERN = "*_case_description_*_set.csv"
+PACKED = ".gz"
 # What a table of this name holds: lesion type, split, and how the folders of its cases begin.
 TABLES = {
     "mass_case_description_train_set.csv": ("mass", "train", "Mass-Training"),
@@ -64,7 +65,7 @@ LESION = ["patient_id", "laterality", "view", "abnormality_id"]
 
 
 def find_tables(root: Path) -> list[Path]:
-    """Return the description tables in ``root``, ``root/tables`` or ``root/csv``.
+    """Return the description tables in ``root``, ``root/tables`` or ``root/csv``; each may be packed by gzip.
 
     Raises
     ------
@@ -72,13 +73,19 @@ def find_tables(root: Path) -> list[Path]:
         There is none, a name is not a published one, or a lesion type has one of its two tables only.
     """
     for folder in (root, root / "tables", root / "csv"):
-        paths = sorted(path for path in folder.glob(TABLE_PATTERN) if not path.name.startswith("."))
+        found = [path for ending in ("", PACKED) for path in folder.glob(TABLE_PATTERN + ending)]
+        paths = sorted(path for path in found if not path.name.startswith("."))
         if paths:
-            _check_pairs(folder, {path.name for path in paths})
+            _check_pairs(folder, [published_name(path) for path in paths])
             return paths
     raise InputError(
         f"{root}: no {TABLE_PATTERN} here, in tables/ or in csv/; give the folder that holds the CBIS-DDSM tables"
     )
+
+
+def published_name(path: Path) -> str:
+    """Return the name under which a table was published."""
+    return path.name.removesuffix(PACKED)
 
 
 def read_tables(root: str | Path) -> pd.DataFrame:
@@ -127,8 +134,10 @@ def table_schema():
     return pa.DataFrameSchema(words | scales | texts)
 
 
-def _check_pairs(folder: Path, names: set[str]) -> None:
-    for name in sorted(names):
+def _check_pairs(folder: Path, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{folder / name}: there twice, plain and as {name}{PACKED}; take one of them out of there")
         if name not in TABLES:
             raise InputError(f"{folder / name}: none of the published tables {', '.join(TABLES)}; take it out of there")
         partner = name.replace("_train_", "_test_") if "_train_" in name else name.replace("_test_", "_train_")
@@ -156,8 +165,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     _check_schema(path, tidy)
     _check_not_swapped(path, tidy)
     tidy, noted = _leave_out_repeated(path, tidy, noted)
+    name = published_name(path)
     repairs = [",".join(noted.columns[row]) for row in noted.to_numpy(dtype=bool)]
-    return tidy.assign(split=TABLES[path.name][1], table=path.stem, repairs=pd.array(repairs, dtype="string"))
+    return tidy.assign(split=TABLES[name][1], table=Path(name).stem, repairs=pd.array(repairs, dtype="string"))
 
 
 def _repair(path: Path, tidy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -225,7 +235,7 @@ def _check_schema(path: Path, tidy: pd.DataFrame) -> None:
 
 def _check_not_swapped(path: Path, tidy: pd.DataFrame) -> None:
     """A file under another one's name would turn training breasts into test breasts; so would shifted cells."""
-    lesion_type, _, group = TABLES[path.name]
+    lesion_type, _, group = TABLES[published_name(path)]
     film = group + "_" + tidy[["patient_id", "laterality", "view"]].agg("_".join, axis=1)
     lesion = film + "_" + tidy["abnormality_id"].astype("string")
     for name, stated in zip(PATHS, (film, lesion, lesion), strict=True):

@@ -1,0 +1,40 @@
+"""The sample that ships: eight breasts of CBIS-DDSM with their films and boxes, and the official tables of all.
+
+It is read as any copy of the data on 800-px films is. What needs more films than these reads committed records.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config import MATERIAL
+from ..errors import InputError
+from ..files import file_hash, read_json
+
+SAMPLE = MATERIAL / "sample"
+ATTRIBUTION = (
+    "Images: CBIS-DDSM, Sawyer-Lee R, Gimenez F, Hoogi A, Rubin D (2016), The Cancer Imaging Archive, "
+    "doi 10.7937/K9/TCIA.2016.7O02S9CY, CC BY 3.0; Lee RS et al. (2017); Clark K et al. (2013)."
+)
+
+
+def sample_folder() -> Path:
+    """Return the sample's folder, after every file of it was compared with the manifest.
+
+    Raises
+    ------
+    InputError
+        A file is missing or has changed.
+    """
+    manifest = SAMPLE / "manifest.json"
+    for name, wanted in read_json(manifest, "restore sample/ from the repository").items():
+        path = SAMPLE / name
+        if not path.is_file() or file_hash(path) != wanted:
+            raise InputError(f"{path}: missing or changed; restore sample/ from the repository")
+    return SAMPLE
+
+
+def sample_breasts() -> list[str]:
+    """Return the ids of the sample's breasts, "P_00009_RIGHT" first."""
+    films = sorted((SAMPLE / "mass-800" / "train").glob("*_CC.jpg"))
+    return [f"P_{path.stem.removesuffix('_CC')}" for path in films]
