@@ -243,30 +243,50 @@ def predict(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="images or folders; names or DICOM tags say which view of which breast")
     ] = None,
-    run: Annotated[Path, typer.Option(help="folder of a finished run, with its checkpoint")] = ...,
+    run: Annotated[
+        Path | None, typer.Option(help="folder of a finished run, with its checkpoint (default: the released network)")
+    ] = None,
     out: Annotated[Path, typer.Option(help="where a JSON file and a picture per breast go")] = Path("predictions"),
+    sample: Annotated[bool, typer.Option("--sample", help="score the eight breasts that ship with it")] = False,
     cc: Annotated[Path | None, typer.Option("--cc", help="whole CC view of one breast")] = None,
     mlo: Annotated[Path | None, typer.Option("--mlo", help="whole MLO view")] = None,
     crop_cc: Annotated[Path | None, typer.Option("--crop-cc", help="the lesion in the CC view")] = None,
     crop_mlo: Annotated[Path | None, typer.Option("--crop-mlo", help="the lesion in the MLO view")] = None,
+    box_cc: Annotated[
+        str | None, typer.Option("--box-cc", help="the lesion's box in the CC film instead, x0,y0,x1,y1 in its pixels")
+    ] = None,
+    box_mlo: Annotated[str | None, typer.Option("--box-mlo", help="the lesion's box in the MLO film")] = None,
     aspect: Annotated[
         float | None, typer.Option(min=0.2, max=5, help="height over width of the pixels of whole views, if stretched")
     ] = None,
 ) -> None:
     """Score mammograms with a trained network: probability, gates, maps. Research use only, not a medical device."""
-    from .inference.inputs import find_breasts, name_breast
+    from .inference.inputs import find_breasts, name_breast, parse_box
 
     named = {("whole", "CC"): cc, ("whole", "MLO"): mlo, ("crop", "CC"): crop_cc, ("crop", "MLO"): crop_mlo}
     named = {key: path for key, path in named.items() if path is not None}
-    if bool(paths) == bool(named):
-        raise InputError("give either images or folders, or one breast with --cc, --mlo, --crop-cc, --crop-mlo")
+    drawn = {"CC": box_cc, "MLO": box_mlo}
+    boxes = {view: parse_box(text, f"--box-{view.lower()}") for view, text in drawn.items() if text is not None}
+    if bool(paths) + bool(named or boxes) + sample != 1:
+        raise InputError(
+            "give one of: images or folders; one breast with --cc, --mlo, --crop-cc, --crop-mlo; or --sample"
+        )
+    if sample:
+        from .data.sample import sample_folder
+
+        paths = [sample_folder() / "mass-800"]
     refused: list[str] = []
-    breasts = find_breasts(paths, refused) if paths else [name_breast(named)]
-    from .inference.predict import NOTICE, predict_breasts, write_prediction
+    breasts = find_breasts(paths, refused) if paths else [name_breast(named, boxes)]
+    from .inference.predict import NOTICE, predict_breasts, trained_on, write_prediction
+    from .inference.release import released_run
     from .runs.records import Run
 
+    chosen = Run(run) if run else released_run()
     typer.secho(NOTICE, fg="red")
-    for prediction in predict_breasts(Run(run), breasts, aspect=aspect, refused=refused if paths else None):
+    predictions = predict_breasts(chosen, breasts, aspect=aspect, refused=refused if paths else None)
+    for number, prediction in enumerate(predictions):
+        if number == 0:
+            typer.echo(f"trained on {trained_on(chosen)}")
         _, picture = write_prediction(prediction, out)
         typer.echo(f"{prediction.line}; {picture}")
     for reason in refused:

@@ -14,6 +14,7 @@ from .prepare import Prepared, prepare
 from .views import STREAMS, VIEWS, ImageSource
 
 CACHE = BUILD / "cache"
+PHANTOM = "synthetic phantom"
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,14 @@ class Collection:
 
     ``table`` has one row per lesion and view, with the columns of :func:`mammo_lib.data.read_tables`; ``source`` says
     where the image of a view is (:class:`mammo_lib.data.views.ImageSource`). ``only`` names the breasts whose images
-    are part of a sample; None: all are expected.
+    are part of a sample; None: all are expected. ``name`` goes into the records of what was trained on it.
     """
 
     root: Path
     table: pd.DataFrame
     source: ImageSource
     only: frozenset[str] | None = None
+    name: str = "a data set of one's own"
     ready: dict = field(default_factory=dict, repr=False, compare=False)  # what was prepared before, in this process
 
     @property

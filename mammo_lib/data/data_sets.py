@@ -18,7 +18,7 @@ from ..config.registry import import_named
 from ..errors import InputError
 from . import external
 from .cbis_ddsm import open_source, read_tables
-from .collection import Collection
+from .collection import PHANTOM, Collection
 from .phantom import VERSION, write_phantom
 from .sample import sample_breasts, sample_folder
 
@@ -27,7 +27,9 @@ STAMP = "phantom.json"
 
 def open_cbis_ddsm(root: Path) -> Collection:
     """Open a copy of CBIS-DDSM, or a phantom of it, in any layout."""
-    return Collection(root, read_tables(root), open_source(root))
+    source = open_source(root)
+    name = PHANTOM if (root / STAMP).is_file() else f"CBIS-DDSM, layout {source.kind}"
+    return Collection(root, read_tables(root), source, name=name)
 
 
 DATA_SETS: dict[str, Callable[[Path], Collection]] = {

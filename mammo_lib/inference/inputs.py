@@ -159,8 +159,9 @@ def with_collection(breast: GivenBreast) -> GivenBreast:
     """Add what CBIS-DDSM's 800-px set says of its films: the shape of their pixels, and the lesion's box."""
     boxes, shapes = dict(breast.boxes), dict(breast.shapes)
     for (stream, view), path in breast.images.items():
-        films = _films_of(path.resolve().parent.parent.parent) if stream == "whole" else None
-        if films is None or path.resolve().parent.parent != films.folder.resolve():
+        folder = Path(os.path.realpath(path)).parent.parent  # mass-800, above train or test
+        films = _films_in(folder) if stream == "whole" else None
+        if films is None:
             continue
         if shape := films.film_shape(path.stem):
             shapes.setdefault(view, shape)
@@ -170,9 +171,10 @@ def with_collection(breast: GivenBreast) -> GivenBreast:
 
 
 @lru_cache(maxsize=8)
-def _films_of(root: Path) -> Mirror800 | None:
-    """Return the 800-px set below a folder; None where there is none."""
-    return Mirror800(root) if (root / "mass-800" / "original_size_estimate.csv").is_file() else None
+def _films_in(folder: Path) -> Mirror800 | None:
+    """Return the 800-px set that a folder is; None where it is none."""
+    is_one = folder.name == "mass-800" and (folder / "original_size_estimate.csv").is_file()
+    return Mirror800(folder.parent) if is_one else None
 
 
 def parse_box(text: str, option: str) -> Box:
@@ -189,7 +191,8 @@ def parse_box(text: str, option: str) -> Box:
     except ValueError:
         is_box = False
     if not is_box:
-        raise InputError(f"{option} {text!r}: give x0,y0,x1,y1 in pixels of the film, with 0 <= x0 < x1 and 0 <= y0 < y1")
+        wanted = "x0,y0,x1,y1 in pixels of the film, with 0 <= x0 < x1 and 0 <= y0 < y1"
+        raise InputError(f"{option} {text!r}: give {wanted}")
     return max(0.0, x0 - CROP_MARGIN), max(0.0, y0 - CROP_MARGIN), x1 + CROP_MARGIN, y1 + CROP_MARGIN
 
 
@@ -233,7 +236,8 @@ def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box]
     Raises
     ------
     InputError
-        A box has no film, or a crop beside it; a file is given twice, says that it is another view, or the files say that they are of several breasts.
+        A box has no film, or a crop beside it; a file is given twice, or says that it is another view; the files say
+        that they are of several breasts.
     """
     for view in boxes or {}:
         option = view.lower()

@@ -22,6 +22,7 @@ import torch
 from .. import figures
 from ..analysis.maps import KINDS, SpatialMap, finest, forward_maps, grad_cam, saliency_maps
 from ..config import BUILD, ROOT, DataConfig, RunConfig, get_profile, profile_names
+from ..data.collection import PHANTOM
 from ..data.images import fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
 from ..data.views import NO_BOX, read_view
@@ -32,7 +33,9 @@ from ..runs.experiments import experiment_configs
 from ..runs.records import Run
 from ..training.train import Classifier, load_best
 from .inputs import GivenBreast, read_checked
+from .release import WITHOUT
 
+MIN_GRID = 6  # cells a side below which a map says too little about where to be drawn
 NOTICE = "Research use only. Not a medical device: no basis for a decision about a patient."
 BATCH = 8  # breasts that pass through the network together
 DPI = 150
@@ -55,10 +58,9 @@ class Prediction:
         """The result in one line."""
         record = self.record
         missing = f"; not given: {', '.join(record['missing'])}" if record["missing"] else ""
-        return (
-            f"{record['breast']}: probability {record['probability']:.3f}, {record['decision']} at the run's threshold "
-            f"{record['threshold']:.3f}{missing}"
-        )
+        at = f"at the threshold {record['threshold']:.3f}"
+        decision = f"{record['decision']} {at}" if record["decision"] else "no decision"
+        return f"{record['breast']}: probability {record['probability']:.3f}, {decision}{missing}"
 
 
 def trained_classifier(run: Run) -> Classifier:
@@ -190,7 +192,8 @@ def _row(breast: GivenBreast, stream: str, view: str, aspect: float | None) -> S
     pixels = read_checked(path, "whole" if is_cut else stream, shape)
     if is_cut and (box[0] >= pixels.shape[1] or box[1] >= pixels.shape[0]):
         height, width = pixels.shape
-        raise InputError(f"{path}: the lesion's box starts at {box[0]:g},{box[1]:g}, outside of {width} x {height} pixels")
+        where = f"{box[0]:g},{box[1]:g}, outside of {width} x {height} pixels"
+        raise InputError(f"{path}: the lesion's box starts at {where}; give it in pixels of this film")
     x0, y0, x1, y1 = box
     return SimpleNamespace(path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, aspect=shape or 1.0, derived=is_cut)
 
@@ -236,15 +239,17 @@ def _predict(run: Run, classifier: Classifier, prepared: list[tuple[GivenBreast,
 def shown_maps(classifier: Classifier, batch: dict) -> tuple[dict[tuple[str, str], SpatialMap], str]:
     """Return the maps of the picture by (stream, view), and their name.
 
-    They are the finest spatial SeqMoE gate where there is one, else Grad-CAM, else integrated gradients.
+    They are the finest spatial SeqMoE gate where there is one, else Grad-CAM, else integrated gradients. Maps of fewer
+    than ``MIN_GRID`` cells a side are passed over.
     """
     gates = [one for one in forward_maps(classifier, batch) if one.kind == "gate"]
-    maps = gates or grad_cam(classifier, batch) or saliency_maps(classifier, batch)
+    fine = [one for one in (*gates, *grad_cam(classifier, batch)) if min(one.values.shape[1:]) >= MIN_GRID]
+    maps = [one for one in fine if one.kind == "gate"] or fine or saliency_maps(classifier, batch)
     one = finest(maps)
     shown = {(other.stream, other.view): other for other in maps if other.block == one.block}
     meaning = {
         "gate": f"{KINDS['gate']}{one.place}, one value per {getattr(classifier.config.model.gate, 'scope', 'image')}",
-        "grad_cam": "Grad-CAM, what raises the probability (coarse: one value per 32 x 32 pixels)",
+        "grad_cam": "Grad-CAM, what raises the probability (one value per 32 x 32 pixels)",
         "integrated_gradients": "integrated gradients, what moves the probability in either direction",
     }
     return shown, meaning.get(one.kind, KINDS[one.kind])
@@ -276,12 +281,47 @@ def _facts(run: Run) -> dict:
     return {
         "threshold": threshold,
         "temperature": temperature,
+        "is_phantom": is_phantom(run),
+        "without_crops": cost_of_crops(run),
         "run": {
+            "trained_on": trained_on(run),
             "experiment": run.config.experiment, "seed": run.config.seed, "folder": run.folder.name,
             "config": run.config.fingerprint, "training_data": environment.get("data_hash"),
             "commit": environment.get("commit"), "checkpoint": file_hash(run.checkpoint),
         },
     }  # fmt: skip
+
+
+def is_phantom(run: Run) -> bool:
+    """Whether a network was trained on synthetic images: its record says so, or its config is of such a profile."""
+    said = run.environment.get("data_set")
+    if said is not None:
+        return said.startswith(PHANTOM)
+    phantoms = [name for name in profile_names() if get_profile(name).phantom_breasts]
+    return any(run.config in _configs_of(name, run.config) for name in phantoms)
+
+
+def trained_on(run: Run) -> str:
+    """Say what a run's network was trained on, and how it scored on breasts that it was not trained on."""
+    config, said = run.config, run.environment.get("data_set")
+    source = said or (PHANTOM if is_phantom(run) else "a data set that its record does not name")
+    height, width = config.data.image_size
+    auc = next(iter(run.metrics.values()))["auc"]
+    return (
+        f"{source}, {width} x {height} px, backbone {config.model.backbone}; AUC {auc['value']:.2f} "
+        f"({auc['low']:.2f} to {auc['high']:.2f}) on {auc['n']} breasts that it was not trained on"
+    )
+
+
+def cost_of_crops(run: Run) -> str:
+    """Say what missing crops cost this network in AUC, from its record, or that nobody measured it."""
+    whole, given = run.metrics.get(WITHOUT["crop"], {}).get("auc"), next(iter(run.metrics.values()))["auc"]
+    if whole is None:
+        return "what that costs was not measured for this network"
+    return (
+        f"without crops its AUC falls from {given['value']:.2f} to {whole['value']:.2f} "
+        f"({whole['low']:.2f} to {whole['high']:.2f}, {whole['n']} breasts)"
+    )
 
 
 def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, facts: dict) -> dict:
@@ -296,6 +336,11 @@ def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, 
     if config.data.crop_context and any(stream == "crop" for stream, _ in pixels):
         square = f"squares {config.data.crop_context:g} times as wide as the lesion's box is long"
         notes.append(f"this network learnt from {square} where there was no official crop: tighter ones are new to it")
+    if "crop" in config.model.streams and not any(stream == "crop" for stream, _ in pixels):
+        notes.append(f"no crop of the lesion: {facts['without_crops']}; give crops, or the lesion's box with --box-cc "
+                     "and --box-mlo")  # fmt: skip
+    if facts["is_phantom"]:
+        notes.append("no decision: this network was trained on a synthetic phantom and knows nothing of mammograms")
     if unused := [" ".join(key) for key in breast.images if key not in pixels]:
         notes.append(f"not read by this network: {', '.join(unused)}")
     return {
@@ -303,13 +348,13 @@ def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, 
         "breast": breast.name,
         "probability": probability,
         "probability_after_temperature": 1 / (1 + math.exp(-logit / facts["temperature"])),
-        "decision": "malignant" if probability >= facts["threshold"] else "benign",
+        "decision": None if facts["is_phantom"] else "malignant" if probability >= facts["threshold"] else "benign",
         "logit": logit,
-        **facts,
+        **{name: facts[name] for name in ("threshold", "temperature", "run")},
         "images": {
             " ".join(key): {"file": path.name, "sha256": file_hash(path)} for key, path in breast.images.items()
         },
-        "missing": [" ".join(key) for key in wanted if key not in pixels],
+        "missing": missing,
         "notes": notes,
     }
 
@@ -347,11 +392,13 @@ def draw_prediction(prediction: Prediction):
     fused = f"stream weights: crop {weights['crop']:.2f}, whole {weights['whole']:.2f}" if weights else ""
     missing = f"not given: {', '.join(record['missing'])}" if record["missing"] else "all images given"
     is_above = record["probability"] >= record["threshold"]
+    position = f"{'above' if is_above else 'below'} its threshold {record['threshold']:.2f}"
     lines = [
-        f"{record['breast']}: network's probability {record['probability']:.2f}, {'above' if is_above else 'below'} "
-        f"its threshold {record['threshold']:.2f}",
+        f"{record['breast']}: network's probability {record['probability']:.2f}, "
+        + (position if record["decision"] else "no decision (trained on a phantom)"),
         f"after temperature {record['temperature']:.2f}: probability {record['probability_after_temperature']:.2f}; "
         + "; ".join(part for part in (fused, missing) if part),
+        f"trained on {record['run']['trained_on']}",
         f"run {record['run']['experiment']}/{record['run']['folder']}, config {record['run']['config'][:12]}",
     ]
     return figures.prediction_sheet(

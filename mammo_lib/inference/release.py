@@ -10,23 +10,44 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-from safetensors.torch import save_file
+from safetensors.torch import save
+from torch import zeros_like
+from torch.utils.data import DataLoader
 
+from ..config import MATERIAL
+from ..data.collection import Collection
+from ..data.loader import BreastDataset
 from ..errors import InputError
-from ..files import write_json, write_parquet
+from ..files import write_bytes, write_json, write_parquet
 from ..runs.manifest import RELEASED, write_manifest
 from ..runs.records import Run
 from ..statistics import evaluate_predictions
-from ..training.train import load_best
+from ..training.train import load_best, predict, with_choices
 
-COPIED = ("config.json", "environment.json", "history.csv", "gates.parquet", "gate_history.parquet")
+COPIED = ("config.json", "history.csv", "gates.parquet", "gate_history.parquet")
+WITHOUT = {"crop": "without_crops", "whole": "without_whole_films"}  # metrics of the network with a stream hidden
 
 
-def write_release(run: Run, folder: Path, predictions: pd.DataFrame | None = None) -> Run:
+def released_run() -> Run:
+    """Return the network that ships with the project.
+
+    Raises
+    ------
+    InputError
+        It is not there.
+    """
+    run = Run(MATERIAL / "released" / "dual")
+    if not run.is_finished:
+        raise InputError(f"{run.folder}: the released network is not there; restore it, or give --run FOLDER")
+    return run
+
+
+def write_release(run: Run, folder: Path, collection: Collection, predictions: pd.DataFrame | None = None) -> Run:
     """Write a finished run with its weights to a new folder, and return it.
 
-    ``predictions`` replace the run's own: for one fold of a cross-validation those of the joined record, whose threshold
-    and temperature come from the other folds.
+    The breasts of its predictions are scored again with the weights as stored, with all images and with each stream
+    hidden. ``predictions`` replace the run's own: for one fold of a cross-validation those of the joined record, whose
+    threshold and temperature come from the other folds.
 
     Raises
     ------
@@ -38,13 +59,33 @@ def write_release(run: Run, folder: Path, predictions: pd.DataFrame | None = Non
     state = load_best(run).cpu().state_dict()
     folder.mkdir(parents=True)
     halved = {key: one.half() if one.is_floating_point() and one.ndim > 1 else one for key, one in state.items()}
-    save_file({key: one.contiguous() for key, one in halved.items()}, folder / RELEASED)
+    write_bytes(folder / RELEASED, save({key: one.contiguous() for key, one in halved.items()}))
     for name in COPIED:
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, folder / name)
     frame = run.predictions if predictions is None else predictions
     write_parquet(folder / "predictions.parquet", frame)
-    write_json(folder / ".metrics.json", {str(frame["split"].iloc[0]): evaluate_predictions(frame)})
+    environment = run.environment | {"data_set": collection.name}
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "metrics.json", {})  # a place, so that the weights can be read
+    metrics = {str(frame["split"].iloc[0]): evaluate_predictions(frame)}
+    for stream, name in WITHOUT.items():
+        if len(run.config.model.streams) > 1 and stream in run.config.model.streams:
+            metrics[name] = evaluate_predictions(_hidden(Run(folder), collection, frame, stream))
+    write_json(folder / ".metrics.json", metrics)
     write_manifest(folder, folder / ".metrics.json")
-    (folder / ".metrics.json").rename(folder / "metrics.json")
+    (folder / ".metrics.json").replace(folder / "metrics.json")
     return Run(folder)
+
+
+def _hidden(run: Run, collection: Collection, frame: pd.DataFrame, stream: str) -> pd.DataFrame:
+    """Return the predictions for the same breasts, in their order, with one stream masked."""
+    prepared = collection.prepare("train", *run.config.inputs)
+    cohort = prepared.cohort.set_index("sample_id").loc[frame["sample_id"]].reset_index()
+    loader = DataLoader(BreastDataset(prepared, cohort), batch_size=run.config.train.batch_size)
+    hidden = (_without(batch, stream) for batch in loader)
+    return with_choices(predict(load_best(run), hidden, cohort.assign(split=frame["split"].to_numpy())), *run.choices)
+
+
+def _without(batch: dict, stream: str) -> dict:
+    return batch | {"present": batch["present"] | {stream: zeros_like(batch["present"][stream])}}

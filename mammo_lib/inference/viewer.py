@@ -26,11 +26,10 @@ from .. import figures
 from ..analysis.maps import KINDS, LesionShare, SpatialMap, finest, forward_maps, saliency_maps, shares_in_lesions
 from ..config import RunConfig
 from ..data.boxes import Box, lesion_boxes
-from ..data.cohort import split_cohort
 from ..data.collection import Collection
 from ..data.loader import BreastDataset
 from ..errors import InputError
-from ..runs.records import Run, find_run
+from ..runs.records import Run, find_run, part_of
 from ..training.train import Classifier, load_best
 from .predict import gates_of, run_command, with_weights
 
@@ -59,6 +58,7 @@ class Lens:
     dataset: BreastDataset
     cohort: pd.DataFrame
     boxes: dict[tuple[str, str], Box]
+    split: str = "validation"
 
     def cases(self) -> dict[str, str]:
         """Return the most certain breast of each outcome by the outcome in words: found, missed, false alarm."""
@@ -147,21 +147,24 @@ def explore(
 
 
 def open_lens(run: Run, collection: Collection, split: str = "validation") -> Lens:
-    """Open a run's network and the breasts of ``validation`` or, once it has been opened for this run, ``test``."""
+    """Open a run's network and the breasts of ``validation`` or, once it has been opened for this run, ``test``.
+
+    Breasts whose images the collection lacks, all but a few in a sample, are left out.
+    """
     run = with_weights(run)
     classifier = load_best(run).cpu()
     if split == "test" and not run.is_evaluated:
         raise InputError(f"{run.folder}: the test set has not been opened for this run; look at split='validation'")
     prepared = collection.prepare("test" if split == "test" else "train", *run.config.inputs)
-    cohort = prepared.cohort if split == "test" else split_cohort(run.config.data, prepared.cohort)[split]
-    known = run.predictions.set_index("sample_id")
+    known = part_of(run.predictions, split).set_index("sample_id")
+    cohort = prepared.cohort[prepared.cohort["sample_id"].isin(known.index)].reset_index(drop=True)
     cohort = cohort.assign(
         probability=cohort["sample_id"].map(known["probability"]), threshold=known["threshold"].iloc[0]
     ).sort_values("probability", ascending=False, ignore_index=True)
     # Sources find files by the official split; a fold calls its breasts validation.
     official = prepared.cohort[prepared.cohort["sample_id"].isin(cohort["sample_id"])]
     boxes = lesion_boxes(official, collection.source, run.config.data)
-    return Lens(run, classifier, BreastDataset(prepared, cohort), cohort, boxes)
+    return Lens(run, classifier, BreastDataset(prepared, cohort), cohort, boxes, split)
 
 
 def lens_of(config: RunConfig, collection: Collection, profile: str) -> tuple[Lens | None, str]:

@@ -9,6 +9,7 @@ is to be trained or scored. A run of the ``paper`` cohort is scored on all three
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -50,39 +51,49 @@ def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool
         There are no images, and a run of the list has no evaluated record.
     """
     _refuse_cross_validation(profile)
+    runs = finished_runs(profile, "all", collection, progress=progress)
     if collection.is_sample:
-        return recorded_runs(profile)
-    configs = experiment_configs(profile, "all")
-    missing = [config for config in configs if _find(config, collection) is None]
-    if missing:
-        from ..training.train import train_run
-
-        for config in missing:
-            train_run(config, collection, progress=progress)
-    runs: dict[str, list[Run]] = {}
-    for opened in evaluate_profile(profile, collection):
-        runs.setdefault(opened.run.config.experiment, []).append(opened.run)
-    return runs
+        return runs
+    return _by_experiment(opened.run for opened in evaluate_profile(profile, collection))
 
 
-def recorded_runs(profile: Profile) -> dict[str, list[Run]]:
-    """Return the records of a profile's frozen list, found by their config: experiment -> runs, by seed.
+def finished_runs(
+    profile: Profile, name: str, collection: Collection, *, progress: bool = False
+) -> dict[str, list[Run]]:
+    """Return the finished runs of an experiment or a group, training what is missing: experiment -> runs, by seed.
 
     Raises
     ------
     InputError
-        A run of the list has no record with test scores.
+        The collection is a sample, and a run has no record with test scores.
     """
-    known, runs = runs_by_config(), {}
-    for config in experiment_configs(profile, "all"):
-        run = known.get(config.fingerprint)
-        if run is None or not run.is_evaluated:
-            raise InputError(
-                f"{config.experiment}, seed {config.seed}: no record with test scores, and no images to make one from; "
-                "give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR) or MAMMO_DATA"
-            )
-        runs.setdefault(config.experiment, []).append(run)
-    return runs
+    configs = experiment_configs(profile, name)
+    if collection.is_sample:
+        known = runs_by_config()
+        return _by_experiment(_recorded(config, known) for config in configs)
+    runs = {config: _find(config, collection) for config in configs}
+    for config in (config for config, run in runs.items() if run is None):
+        from ..training.train import train_run
+
+        runs[config] = train_run(config, collection, progress=progress)
+    return _by_experiment(runs.values())
+
+
+def _recorded(config: RunConfig, known: dict[str, Run]) -> Run:
+    run = known.get(config.fingerprint)
+    if run is None or not run.is_evaluated:
+        raise InputError(
+            f"{config.experiment}, seed {config.seed}: no record with test scores, and no images to make one from; "
+            "give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR) or MAMMO_DATA"
+        )
+    return run
+
+
+def _by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.config.experiment, []).append(run)
+    return found
 
 
 def evaluate_profile(

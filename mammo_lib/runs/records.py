@@ -137,7 +137,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The weights that the run kept: a released network's own, else its checkpoint, absent from committed records."""
+        """The weights that the run kept: a released network's, else its checkpoint, absent from committed records."""
         released = self.folder / RELEASED
         return released if released.is_file() else self.folder / CHECKPOINT
 
@@ -243,15 +243,19 @@ def fresh_run(config: RunConfig, data_hash: str) -> Run:
     return Run(FRESH / config.experiment / run_name(config, data_hash))
 
 
-def start_run(config: RunConfig, data_hash: str, folder: Path | None = None) -> Run:
-    """Make (or re-enter, after a kill) a run's folder, by default its fresh one; record config and environment."""
+def start_run(config: RunConfig, data_hash: str, folder: Path | None = None, data_set: str | None = None) -> Run:
+    """Make (or re-enter, after a kill) a run's folder, by default its fresh one; record config and environment.
+
+    ``data_set`` is the name of what it is trained on, for people.
+    """
     run = Run(folder) if folder else fresh_run(config, data_hash)
     run.folder.mkdir(parents=True, exist_ok=True)
     if run.is_finished:  # by another process, since this one looked
         return run
     write_json(run.folder / "config.json", config.model_dump(mode="json"))
     protocol = PROTOCOL_2 if folder or config.data.fold == "each" else PROTOCOL
-    write_json(run.folder / "environment.json", describe_environment(protocol) | {"data_hash": data_hash})
+    described = describe_environment(protocol) | {"data_hash": data_hash, "data_set": data_set}
+    write_json(run.folder / "environment.json", described)
     return run
 
 

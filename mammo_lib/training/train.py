@@ -156,8 +156,8 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
         return finished
     run = fresh_run(config, prepared.fingerprint)
     with one_process_per_run(run):
-        if start_run(config, prepared.fingerprint).is_finished:  # by another process, which held the lock
-            return run
+        if start_run(config, prepared.fingerprint, data_set=collection.name).is_finished:
+            return run  # finished by another process, which held the lock
         if config.data.fold == "each":
             cross_validate(run, collection, prepared, progress=progress)
         else:
@@ -202,7 +202,8 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
     folds = []
     for number in range(run.config.data.n_folds):
         config = fold_config(run.config, number)
-        fold = start_run(config, prepared.fingerprint, folder=run.folder / f"fold{number}")
+        folder = run.folder / f"fold{number}"
+        fold = start_run(config, prepared.fingerprint, folder=folder, data_set=collection.name)
         if not fold.is_finished:
             train_fold(fold, collection, prepared, progress=progress)
             for name in (LAST, PREVIOUS):  # a finished fold is never resumed, and there are many
@@ -302,8 +303,10 @@ def load_best(run: Run) -> Classifier:
 def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the weights of a run's checkpoint if they are finite and have the names and shapes of ``wanted``."""
     try:
-        is_released = path.suffix == ".safetensors"
-        found = {k: one.float() for k, one in load_file(path).items()} if is_released else read_torch(path)["state_dict"]
+        if path.suffix == ".safetensors":  # a released network's, in half precision
+            found = {key: one.float() for key, one in load_file(path).items()}
+        else:
+            found = read_torch(path)["state_dict"]
         faults = list_differences(wanted, found) or [key for key, one in found.items() if not torch.isfinite(one).all()]
     except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
         raise InputError(f"{path}: no readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None

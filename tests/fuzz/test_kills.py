@@ -68,7 +68,7 @@ def records_of(root: Path) -> dict[str, object]:
 
 
 def chapter_of(root: Path) -> dict[str, object]:
-    """Return what the cells of the executed chapter show, but for addresses and the names that tables draw at random."""
+    """Return what the cells of the executed chapter show, but for addresses and the random names of tables."""
     (chapter,) = root.glob("book/notebooks/00_*.ipynb")
     text = re.sub(r"0x[0-9a-f]{6,}|T_[0-9a-f]{5}", "", chapter.read_text("utf-8"))
     cells = json.loads(text)["cells"]

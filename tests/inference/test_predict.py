@@ -293,7 +293,7 @@ def test_the_command_wants_files_or_views_not_both(run, tmp_path):
     for arguments in ([], [str(tmp_path), "--cc", "a.dcm"]):
         done = CliRunner().invoke(app, ["predict", *arguments, "--run", str(run.folder)])
         assert isinstance(done.exception, InputError)
-        assert "give either images or folders, or one breast" in str(done.exception)
+        assert "give one of: images or folders; one breast" in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ class Mirror800:
         return {}
 
     def film_shape(self, film: str) -> float | None:
-        """Return the height of a film's pixels over their width, "00001_LEFT_CC"; None for a film that is not listed."""
+        """Return the height of a film's pixels over their width; None for a film that is not listed."""
         if film not in self.sizes.index:
             return None
         size = self.sizes.loc[film]

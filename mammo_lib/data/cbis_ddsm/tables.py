@@ -137,7 +137,7 @@ def table_schema():
 def _check_pairs(folder: Path, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{folder / name}: there twice, plain and as {name}{PACKED}; take one of them out of there")
+            raise InputError(f"{folder / name}: there twice, plain and packed ({PACKED}); keep one of them")
         if name not in TABLES:
             raise InputError(f"{folder / name}: none of the published tables {', '.join(TABLES)}; take it out of there")
         partner = name.replace("_train_", "_test_") if "_train_" in name else name.replace("_test_", "_train_")
