@@ -57,6 +57,7 @@ ExperimentOption = Annotated[
 ]
 DefinitionOption = Annotated[str, typer.Option("--cohort", help=f"one of: {', '.join(get_args(Definition))}")]
 UsageError = typer.BadParameter.__base__  # typer brings a click of its own
+DEFAULT_BOOK = "mirror"  # the profile whose records the book shows where no images are given
 MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[dim]absent[/]", "note": ""}
 
 
@@ -74,7 +75,12 @@ def reproduce(
     ] = None,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Run every notebook in order, then build the book; what is up to date is not run again."""
+    """Run every notebook in order, then build the book; what is up to date is not run again.
+
+    Without --data and --profile the chapters show the committed records of real films and the sample that ships.
+    """
+    if profile is None and data is None and not os.environ.get("MAMMO_PROFILE"):
+        profile = DEFAULT_BOOK
     chosen, given = _profile(profile, data, allow_missing), _parameters(parameter or [])
 
     from . import reproduce as reproduction
@@ -88,9 +94,12 @@ def reproduce(
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     reproduction.find_notebooks()
     typer.echo(f"profile {chosen.name}: preparing the data")
-    collection = open_collection(chosen, data)
-    data_hash = {split: collection.prepare(split, *chosen.run.inputs).fingerprint for split in ("train", "test")}
-    if chosen.phantom_breasts is None:
+    collection = open_collection(chosen, data, sample=True)
+    splits = ("train",) if collection.is_sample else ("train", "test")
+    data_hash = {split: collection.prepare(split, *chosen.run.inputs).fingerprint for split in splits}
+    if collection.is_sample:
+        typer.echo("no images given: chapters show committed records and the sample of eight breasts")
+    elif chosen.phantom_breasts is None:
         os.environ["MAMMO_DATA"] = str(collection.root)
     choice = {"only": only or (), "start": start, "force": force, "parameters": given}
     steps = reproduction.plan(chosen, collection.root, data_hash=data_hash, **choice)

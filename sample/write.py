@@ -18,14 +18,15 @@ from mammo_lib.config import get_profile
 from mammo_lib.data import open_collection
 from mammo_lib.data.cbis_ddsm import find_tables
 from mammo_lib.data.cohort import split_cohort
-from mammo_lib.files import file_hash
+from mammo_lib.data.films import measure_films
+from mammo_lib.files import file_hash, write_csv
 
 SAMPLE = Path(__file__).parent
 VIEWS = ("CC", "MLO")
 
 
 def write_sample(root: Path) -> None:
-    """Copy the tables (packed), and the films, boxes and sizes of the eight breasts; then hash every file."""
+    """Copy the tables, and films, boxes and sizes of the eight breasts; measure the test films; hash every file."""
     profile = get_profile("mirror")
     collection = open_collection(profile, root)
     data = profile.run.data
@@ -50,7 +51,10 @@ def write_sample(root: Path) -> None:
     sizes = pd.read_csv(source / "original_size_estimate.csv", dtype=str, keep_default_na=False)
     sizes[sizes["image"].isin(films)].to_csv(target / "original_size_estimate.csv", index=False)
 
-    files = sorted(path for folder in ("tables", "mass-800") for path in (SAMPLE / folder).rglob("*.*"))
+    test = collection.cohort(data, "test")
+    write_csv(SAMPLE / "films.csv", measure_films(collection.source.locate(test)).round(6))
+    copied = sorted(path for folder in ("tables", "mass-800") for path in (SAMPLE / folder).rglob("*.*"))
+    files = [SAMPLE / "films.csv", *copied]
     hashes = {path.relative_to(SAMPLE).as_posix(): file_hash(path) for path in files}
     (SAMPLE / "manifest.json").write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -39,6 +40,7 @@ MIN_GRID = 6  # cells a side below which a map says too little about where to be
 NOTICE = "Research use only. Not a medical device: no basis for a decision about a patient."
 BATCH = 8  # breasts that pass through the network together
 DPI = 150
+LINE = 110  # characters that fit across the picture
 
 
 @dataclass(frozen=True)
@@ -333,7 +335,7 @@ def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, 
     if alone and config.data.orient:
         how = f"as a {breast.side} breast is displayed" if breast.side else "with the chest wall on the left"
         notes.append(f"{', '.join(alone)}: given without its film, assumed to lie {how}")
-    if config.data.crop_context and any(stream == "crop" for stream, _ in pixels):
+    if config.data.crop_context and any(stream == "crop" for stream, _ in breast.images):
         square = f"squares {config.data.crop_context:g} times as wide as the lesion's box is long"
         notes.append(f"this network learnt from {square} where there was no official crop: tighter ones are new to it")
     if "crop" in config.model.streams and not any(stream == "crop" for stream, _ in pixels):
@@ -398,7 +400,7 @@ def draw_prediction(prediction: Prediction):
         + (position if record["decision"] else "no decision (trained on a phantom)"),
         f"after temperature {record['temperature']:.2f}: probability {record['probability_after_temperature']:.2f}; "
         + "; ".join(part for part in (fused, missing) if part),
-        f"trained on {record['run']['trained_on']}",
+        textwrap.fill(f"trained on {record['run']['trained_on']}", LINE),
         f"run {record['run']['experiment']}/{record['run']['folder']}, config {record['run']['config'][:12]}",
     ]
     return figures.prediction_sheet(
