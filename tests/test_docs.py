@@ -142,7 +142,7 @@ def markdown(rows: list[list]) -> str:
 
 
 def tables_of_inputs() -> dict[str, str]:
-    """Return the tables of the page "What it withstands" by their headings: one row per entry point, and the sum."""
+    """Return the tables of the page on robustness by their headings: one row per entry point, and the sum."""
     counts = pd.DataFrame(json.loads((ROOT / "benchmarks" / "withstands.json").read_text())["rows"])
     sums = counts.drop(columns="kind").groupby("entry").sum()
     images, commands = sums.index.isin(["read_image", "find_breasts"]), sums.index.str.startswith("mammo ")
