@@ -80,11 +80,11 @@ CASES = {
         lambda: figures.reliability_diagram(
             {"raw": reliability(LABEL, PROBABILITY), "scaled": reliability(LABEL, LABEL * 1.0)}
         ),
-        "Mean gap of 30, then 0 percentage points",
+        "Mean calibration error: 30, then 0 percentage points",
     ),
     "scores": (
         lambda: figures.auc_intervals({"age": Interval(0.5, 0.4, 0.6, 9), "size": Interval(0.8, 0.7, 0.9, 9)}),
-        "1 of 2 scores differ from guessing",
+        "1 of 2 scores differ from chance",
     ),
     "bands": (
         lambda: figures.seed_bands({"dual": [HISTORY, HISTORY.assign(validation_auc=[0.6, 0.5])], "crop": [HISTORY]}),
@@ -96,17 +96,17 @@ CASES = {
     ),
     "no differences": (
         lambda: figures.difference_forest(DIFFERENCES.iloc[:1], "dual_stream"),
-        "None of 1 can be told from dual stream",
+        "No difference in AUC from dual stream was shown for any of 1",
     ),
     "subgroups": (
         lambda: figures.subgroup_forest(SUBGROUPS),
-        "AUC 0.60 to 0.90 in subgroups of 10 and more; 1 interval excludes 0.80",
+        "AUC 0.60 to 0.90 in subgroups of 10 or more; 1 interval excludes 0.80",
     ),
     "decisions": (
         lambda: figures.decision_curves({"the network": CURVE, "readers": CURVE}),
-        "The network: surely better than all or none at 20 to 30 %",
+        "The network: net benefit exceeds both simple rules for thresholds of 20-30 %",
     ),
-    "crops": (lambda: figures.crop_sizes(np.array([10, 20, 300]), 64), "below 20 px; 67% are enlarged"),
+    "crops": (lambda: figures.crop_sizes(np.array([10, 20, 300]), 64), "smaller than 20 px; 67% are enlarged"),
     "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),
 }
 
