@@ -53,6 +53,7 @@ DIFFERENCE_COLUMNS = (
 )  # fmt: skip
 SAID_ELSEWHERE = ("weights",)
 IN_WORDS = {  # how a setting that differs from the ``paper`` profile's is described
+    "allow_missing": "unreadable views left out",
     "image_size": "{ours}-px images instead of {theirs}",
     "crop_context": "crops cut by us as squares, {ours} times the longer side of the lesion",
     "extra_training": "additional training breasts ({ours} cohort)",

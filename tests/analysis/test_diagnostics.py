@@ -183,7 +183,7 @@ def test_interventions_that_are_scored_otherwise_than_the_headline_are_said():
     who = {"sample_id": list("abcd"), "label": [0, 1, 0, 1], "patient_id": list("abcd")}
     scores = pd.DataFrame({"intervention": "as_is", "draw": 0, "logit": [0.0, 1.0, 2.0, 3.0], **who})
     same = pd.DataFrame({**who, "logit": [0.0, 1.0, 2.0, 3.0]})
-    assert d.scoring_note(scores, same) == "Interventions are scored as the predictions are."
+    assert d.scoring_note(scores, same) == "Interventions are scored in the same way as the predictions."
     # As it is 3 of 4 pairs are in order; in the headline all of them.
     note = d.scoring_note(scores, same.assign(logit=[0.0, 2.5, 2.0, 3.0]))
-    assert "an AUC of 0.750 here and 1.000 in the headline" in note
+    assert "an AUC of 1.000 in the headline and 0.750 here" in note

@@ -55,16 +55,16 @@ CURVE = pd.DataFrame(
 )  # fmt: skip
 
 CASES = {
-    "funnel": (lambda: figures.funnel(FUNNEL), "20 rows become 4 breasts, 1 of them malignant"),
+    "funnel": (lambda: figures.funnel(FUNNEL), "20 rows give 4 breasts, 1 of them malignant"),
     "composition": (lambda: figures.cohort_composition(COHORT, "density", "density"), "train: 67% of 3 malignant"),
     "roc": (lambda: figures.roc_curve(LABEL, PROBABILITY, delong_interval(LABEL, PROBABILITY)), "AUC 0.89 .*n = 6"),
     "confusion": (
         lambda: figures.confusion_matrix(Confusion(2, 1, 3, 4)),
-        "2 of 3 malignant found, 4 of 7 benign called",
+        "2 of 3 malignant breasts found,\n4 of 7 benign breasts called",
     ),
     "published": (
         lambda: figures.published_forest(PUBLISHED, {"auc": Interval(0.7, 0.6, 0.8, 9)}),
-        "open by 0.10 to 0.20",
+        "0.10 to 0.20 wide",
     ),
     "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 "),
     "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens cost 4, 2"),
@@ -74,7 +74,7 @@ CASES = {
     ),
     "shares": (
         lambda: figures.malignant_shares(SHARES),
-        r"From 10 to 60 % malignant across BI-RADS \(levels with n of 10 or more\)",
+        r"10 to 60 % malignant, by BI-RADS \(levels with at least 10 breasts\)",
     ),
     "reliability": (
         lambda: figures.reliability_diagram(
