@@ -203,7 +203,7 @@ def told_apart(differences: pd.DataFrame, experiment: str, name: str) -> str:
     value, low, high = -row["difference"], -row["difference_high"], -row["difference_low"]
     undecided = "not shown to differ from" if value < 0 else f"no better, as far as {row['n']} breasts can show, than"
     relation = "better than" if low > 0 else "worse than" if high < 0 else undecided
-    return f"{relation} {name} (AUC difference {value:+.3f}, {LEVEL:.0%} CI {low:+.3f} to {high:+.3f})"
+    return f"{relation} {name} (AUC difference {value:+.3f}, {100 * LEVEL:.0f} % CI {low:+.3f} to {high:+.3f})"
 
 
 def by_definition(runs: Sequence[Run], metrics: Sequence[str] = ("auc", "accuracy")) -> pd.DataFrame:
