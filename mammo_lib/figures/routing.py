@@ -16,7 +16,7 @@ from .overlays import draw_mammogram
 from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, ORANGE, block_name, canvas, headline, legend_below, literal
 
 DEPTH_COLOURS = "cividis"  # early blocks dark, late blocks light, also in grey print
-DEVIATION_COLOURS = "PuOr"  # purple below, orange above; told apart under colour-vision deficiency
+DEVIATION_COLOURS = "PuOr"  # purple below, orange above; distinct under colour-vision deficiency
 BLOCK = ["stage", "block"]
 AFTER_HOLM = ("p below 0.05 after Holm", "p not below 0.05")
 

@@ -99,7 +99,7 @@ def test_a_dead_worker_costs_its_own_run_at_most(configs, collection, monkeypatc
     monkeypatch.setattr(sweep, "open_executor", mortal)
     monkeypatch.setattr(train, "fit", lambda *a, **k: (_ for _ in ()).throw(InputError("trained")))
     outcomes = {one.config: one.error for one in run_sweep(configs, collection)}
-    died = "its process died, most often for lack of memory"
+    died = "its process died, most often because memory ran out"
     assert outcomes == dict(zip(configs, ["trained" if n_deaths == 1 else died, "trained", "trained"], strict=True))
     assert len(pools) == n_deaths + 1
 
@@ -212,7 +212,7 @@ def test_interrupted_it_says_so_and_goes_on(project, configs, workers):
     process.send_signal(signal.SIGINT)
     _, complained = process.communicate(timeout=60)
     assert process.returncode == 130, complained
-    assert "interrupted; the same command goes on" in complained
+    assert "interrupted; the same command resumes" in complained
     assert len(list(all_runs(project.root / "_build" / "runs"))) < 2 * len(SEEDS)
 
     process = project.start("--experiment", "all", "--workers", workers)

@@ -56,7 +56,7 @@ def index_kaggle(root: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The table cannot be read, lacks a column, or a size is no number of pixels.
+        The table cannot be read, lacks a column, or a size is not a number of pixels.
     """
     path = root / KAGGLE_TABLE
     table = read_table(path, KAGGLE_COLUMNS, "download the mirror again")
