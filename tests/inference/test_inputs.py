@@ -135,7 +135,7 @@ def test_breasts_whose_predictions_would_be_one_file_are_told(tmp_path):
     names, refused = found(tmp_path)
     assert names == {"other_LEFT": 1}
     assert ["12_345_left.json" in line for line in refused] == [True, False]
-    assert all("2 breasts whose predictions would be one file" in line for line in refused)
+    assert all("2 breasts whose predictions would have the same file name" in line for line in refused)
 
 
 @pytest.mark.parametrize(

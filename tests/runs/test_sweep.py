@@ -183,7 +183,7 @@ def test_two_processes_list_what_failed_and_make_the_same_runs_as_one(project, c
     n = len(SEEDS)
     _, *listed, last = complained[complained.index(f"mammo: {n} of {3 * n} runs failed:") :].splitlines()
     assert sorted(line.partition(": the loss is ")[0] for line in listed) == [f"  wild, seed {seed}" for seed in SEEDS]
-    assert last == "give the same command again: finished runs are read, the others go on"
+    assert last == "run the same command again: finished runs are read, the others resume"
     threads = torch.get_num_threads()  # sums run in another order with another number of threads
     torch.set_num_threads(max(1, os.cpu_count() // 2))  # what each of the two workers has
     ours = next(run_sweep([configs[0].model_copy(update={"experiment": "good"})], collection)).run
