@@ -3,7 +3,7 @@
     python benchmarks/withstands.py
 
 The tests are seeded and fail where there is a fault. The record has a row per entry point and kind of input; the book's
-page "What it withstands" shows it.
+page "Robustness to damaged input" shows it.
 """
 
 from __future__ import annotations

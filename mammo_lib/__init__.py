@@ -1,7 +1,7 @@
 """Mammo-Mamba, reproduced: the thin library behind the notebooks.
 
-Importing it does nothing visible. Its two acts are the import hook that keeps
-torchvision importable beside a CPU build of torch, and a passive OpenMP wait policy.
+Importing it has no visible effect. It installs an import hook that keeps torchvision
+importable with a CPU build of torch, and sets a passive OpenMP wait policy.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The command line, ``mammo``: thin wrappers that print; errors of the user's making are one line and exit code 2."""
+"""The command line, ``mammo``: thin wrappers that print. A user's error is one line, with exit code 2."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from .errors import InputError, printable, writing_to
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Mammo-Mamba, reproduced."
 )
-data_app = typer.Typer(no_args_is_help=True, help="The data: fetch, audit, prepare; a phantom; folds.")
-results_app = typer.Typer(no_args_is_help=True, help="The committed records of runs.")
+data_app = typer.Typer(no_args_is_help=True, help="Data: fetch, audit, prepare, phantom, folds.")
+results_app = typer.Typer(no_args_is_help=True, help="Committed records of runs.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
 
 ProfileOption = Annotated[
     str | None,
-    typer.Option(help=f"one of: {', '.join(profile_names())}; or a YAML file (default: what suits --data, else smoke)"),
+    typer.Option(help=f"one of: {', '.join(profile_names())}; or a YAML file (default: chosen by --data, else smoke)"),
 ]
 DataOption = Annotated[Path | None, typer.Option(help="folder of the images (default: MAMMO_DATA)")]
 AllowMissing = Annotated[
@@ -67,9 +67,11 @@ def reproduce(
     data: DataOption = None,
     only: Annotated[list[str] | None, typer.Option(help="chapter number, e.g. 05; repeatable")] = None,
     start: Annotated[str | None, typer.Option("--from", help="first chapter to run, e.g. 03")] = None,
-    force: Annotated[bool, typer.Option(help="run notebooks again that are up to date")] = False,
-    retrain: Annotated[bool, typer.Option("--retrain", help="train again what results/ holds records of")] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="chapters at a time (default: one per core)")] = None,
+    force: Annotated[bool, typer.Option(help="also run notebooks that are up to date")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="train runs again that have records in results/")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="number of chapters to run in parallel (default: one per core)")
+    ] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks; repeatable")
     ] = None,
@@ -126,17 +128,19 @@ def run(
     seed: SeedOption = None,
     cv: Annotated[
         int | None,
-        typer.Option("--cv", min=1, max=100, help="cross-validate instead: this many repeats, every fold in its turn"),
+        typer.Option("--cv", min=1, max=100, help="cross-validate with this many repeats over all folds"),
     ] = None,
     profile: ProfileOption = None,
     data: DataOption = None,
     allow_missing: AllowMissing = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes (default: one per GPU, else one)")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="number of processes (default: one per GPU, else one)")
+    ] = None,
     cluster: Annotated[str | None, typer.Option(help="address of a Dask scheduler, instead of processes")] = None,
 ) -> None:
-    """Train one config, or every seed of an experiment or a group; scores validation only.
+    """Train one config, or every seed of an experiment or a group; score validation breasts only.
 
-    Finished runs are read, interrupted ones go on, and a run that fails does not stop the others (exit code 1).
+    Finished runs are read, interrupted runs resume, and a run that fails does not stop the others (exit code 1).
     """
     chosen = _profile(profile, data, allow_missing)
     configs = _configs(chosen, config, experiment, changes or [], seed)
@@ -154,7 +158,7 @@ def run(
             failures += [outcome] if outcome.error else []
             _echo_outcome(outcome, number, len(configs))
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into the second
-        typer.secho("interrupted; the same command goes on after the last whole epoch", fg="yellow", err=True)
+        typer.secho("interrupted; the same command resumes after the last complete epoch", fg="yellow", err=True)
         raise typer.Exit(130) from None
     if failures:
         _echo_failures(failures, len(configs))
@@ -169,7 +173,7 @@ def show_config(
     seed: SeedOption = None,
     profile: ProfileOption = None,
 ) -> None:
-    """Print a run config as commented YAML; save it to a file, change it, and give the file to mammo run."""
+    """Print a run config as commented YAML, to save, edit and give to mammo run."""
     chosen = get_profile(profile)
     configs = _configs(chosen, config, experiment, changes or [], seed or 0, needs_choice=False)
     typer.echo(as_yaml(configs[0]), nl=False)
@@ -177,7 +181,7 @@ def show_config(
 
 @app.command("list")
 def list_runs(profile: ProfileOption = None) -> None:
-    """Show the profiles; of one of them the experiments, what is finished, and about how long the rest takes."""
+    """Show all profiles, and the experiments of one: what is finished, and about how long the rest takes."""
     from rich.console import Console
     from rich.table import Table
 
@@ -185,12 +189,12 @@ def list_runs(profile: ProfileOption = None) -> None:
     from .runs.overview import overview
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    profiles = Table("profile", "for", "seeds", box=None, pad_edge=False)
+    profiles = Table("profile", "purpose", "seeds", box=None, pad_edge=False)
     for name in profile_names():
         one = get_profile(name)
         profiles.add_row(name, one.about, str(len(one.seeds)))
     chosen = get_profile(profile)
-    experiments = Table("experiment", "question", "finished", "left, about", box=None, pad_edge=False)
+    experiments = Table("experiment", "question", "finished", "time left", box=None, pad_edge=False)
     for row in overview(chosen).itertuples():
         left = "" if row.seconds == 0 else "unknown" if row.seconds != row.seconds else f"{row.seconds / 60:.0f} min"
         experiments.add_row(row.experiment, row.question, f"{row.finished} of {row.runs}", left)
@@ -236,7 +240,7 @@ def publish(
 def check(
     folder: Annotated[Path | None, typer.Argument(help="a record, or a folder of records (default: results/)")] = None,
 ) -> None:
-    """Read every record whole and hold its files against its manifest; one line per fault, and then exit code 2."""
+    """Verify every record against its manifest; print one line per fault, then exit with code 2."""
     from .runs import records
 
     n, faults = records.check_records(folder or records.COMMITTED)
@@ -244,13 +248,13 @@ def check(
         typer.secho(f"mammo: {InputError(fault)}", fg="red", err=True)
     if faults:
         raise typer.Exit(2)
-    typer.echo(f"{n} records, all of them whole")
+    typer.echo(f"{n} records, all intact")
 
 
 @app.command()
 def predict(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="images or folders; names or DICOM tags say which view of which breast")
+        list[Path] | None, typer.Argument(help="images or folders; file names or DICOM tags must give view and breast")
     ] = None,
     run: Annotated[
         Path | None, typer.Option(help="folder of a finished run, with its checkpoint (default: the released network)")
@@ -266,7 +270,7 @@ def predict(
     ] = None,
     box_mlo: Annotated[str | None, typer.Option("--box-mlo", help="the lesion's box in the MLO film")] = None,
     aspect: Annotated[
-        float | None, typer.Option(min=0.2, max=5, help="height over width of the pixels of whole views, if stretched")
+        float | None, typer.Option(min=0.2, max=5, help="pixel height over pixel width of whole views, if not square")
     ] = None,
 ) -> None:
     """Score mammograms with a trained network: probability, gates, maps. Research use only, not a medical device."""
@@ -319,12 +323,12 @@ def weights(
 def phantom(
     folder: Path,
     breasts: Annotated[
-        int, typer.Option(help="two-view breasts, train and test together", min=12, max=MOST_BREASTS)
+        int, typer.Option(help="number of two-view breasts, training and test together", min=12, max=MOST_BREASTS)
     ] = 96,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = 0,
     layout: Annotated[str, typer.Option(help="classic, nbia, flat, idc, kaggle or mirror-800")] = "classic",
 ) -> None:
-    """Write a synthetic data set in the form of CBIS-DDSM."""
+    """Write a synthetic data set in the layout of CBIS-DDSM."""
     from .data import write_phantom
 
     write_phantom(folder, n_breasts=breasts, seed=seed, layout=layout)
@@ -335,10 +339,10 @@ def phantom(
 def fetch(
     folder: Path,
     cohort: DefinitionOption = "paper",
-    tables_only: Annotated[bool, typer.Option("--tables-only", help="the four tables, no images")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be downloaded")] = False,
+    tables_only: Annotated[bool, typer.Option("--tables-only", help="only the four tables, no images")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be downloaded")] = False,
 ) -> None:
-    """Download the tables and a cohort's images from The Cancer Imaging Archive (CC BY 3.0); resumes."""
+    """Download the tables and the images of a cohort from The Cancer Imaging Archive (CC BY 3.0); resumable."""
     from .data.cbis_ddsm.fetch import fetch_series, fetch_tables, series_of_cohort
 
     with writing_to(folder):
@@ -349,15 +353,15 @@ def fetch(
     typer.echo(f"cohort {cohort}: {size}")
     if not tables_only and not dry_run:
         fetch_series(series, folder)
-        typer.echo(f"complete; now: mammo data audit --data {folder}")
+        typer.echo(f"complete; next: mammo data audit --data {folder}")
 
 
 @data_app.command()
 def audit(
     data: DataOption = None,
-    report: Annotated[Path | None, typer.Option("--json", help="where the report goes as JSON")] = None,
+    report: Annotated[Path | None, typer.Option("--json", help="file for the report, as JSON")] = None,
 ) -> None:
-    """Hold a copy of the data against what it must be; exit code 1 where they contradict each other."""
+    """Compare a copy of the data with the manifest; exit code 1 if they contradict each other."""
     from rich.console import Console
     from rich.table import Table
 
@@ -388,13 +392,13 @@ def audit(
 
 @data_app.command()
 def folds(
-    folder: Annotated[Path, typer.Argument(help="where the files go")],
+    folder: Annotated[Path, typer.Argument(help="output folder")],
     cohort: DefinitionOption = "paper",
     n_folds: Annotated[int, typer.Option(min=2, max=20)] = 5,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = 0,
     data: DataOption = None,
 ) -> None:
-    """Write the patient-level validation folds of a cohort's training part, with a checksum."""
+    """Write patient-level validation folds of a cohort's training breasts, with a checksum."""
     from .data.cbis_ddsm.folds import write_folds
     from .data.cbis_ddsm.tables import read_tables
     from .data.data_sets import data_folder
@@ -413,7 +417,7 @@ def prepare(
     workers: Annotated[int | None, typer.Option(min=1, help="processes (default: one per core)")] = None,
     cluster: Annotated[str | None, typer.Option(help="address of a Dask scheduler, instead of processes")] = None,
 ) -> None:
-    """Decode every image of the profile's cohort once, into the cache; resumes."""
+    """Decode every image of the profile's cohort once, into the cache; resumable."""
     from .data.data_sets import open_collection
 
     chosen = _profile(profile, data, allow_missing)
@@ -430,7 +434,7 @@ def _profile(name: str | None, data: Path | None, allow_missing: bool) -> Profil
         from .data.data_sets import data_folder, suited_profile
 
         name = suited_profile(data_folder(data))
-        typer.secho(f"profile {name}: suits {data}; another one with --profile", fg="yellow", err=True)
+        typer.secho(f"profile {name}: suits {data}; choose another one with --profile", fg="yellow", err=True)
     if allow_missing:
         os.environ[ALLOW_MISSING] = "1"  # the notebooks' kernels inherit it
     if os.environ.get(ALLOW_MISSING) == "1":
@@ -477,7 +481,7 @@ def _yaml_value(name: str, text: str) -> object:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2026-13-45
-        raise InputError(f"--parameter {name}: {text!r} is no value; put it into quotes") from None
+        raise InputError(f"--parameter {name}: {text!r} is not a valid value; put it into quotes") from None
 
 
 def _definition(name: str) -> str:
@@ -509,11 +513,11 @@ def _echo_failures(failures: list, total: int) -> None:
     typer.secho(f"mammo: {len(failures)} of {total} runs failed:", fg="red", err=True)
     for outcome in failures:
         typer.echo(f"  {outcome.config.experiment}, seed {outcome.config.seed}: {outcome.error}", err=True)
-    typer.echo("give the same command again: finished runs are read, the others go on", err=True)
+    typer.echo("run the same command again: finished runs are read, the others resume", err=True)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    """Run the command line; a user's error is one line on stderr, with exit code 2."""
     from .reproduce import NotebookFailed
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -535,13 +539,13 @@ def main() -> None:
         if error.errno is None or error.errno == errno.EPIPE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _refuse(f"{where}the system refused it ({error.strerror}); see that the folder can be written and has room")
+        _refuse(f"{where}the system refused it ({error.strerror}); check that the folder is writable and has space")
     except NotebookFailed as error:
         typer.secho(f"mammo: stopped at {error}", fg="red", err=True)
         for line in error.source.strip().splitlines():
             typer.echo(f"    | {line}", err=True)
         typer.echo(f"executed up to the error: {error.partial}", err=True)
-        typer.echo(f"run the same command again to go on at {error.notebook.name}", err=True)
+        typer.echo(f"run the same command again to resume at {error.notebook.name}", err=True)
         sys.exit(1)
 
 

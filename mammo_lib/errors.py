@@ -1,4 +1,4 @@
-"""The one exception that means: the input is wrong, and here is what to do."""
+"""The exception for errors in a user's input."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ CUT = " ... "
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """An input of the user cannot be used.
 
-    The message is one line that names the thing, the value and the way out;
-    the command line prints it without a traceback and exits with code 2.
+    The message is one line that names the item, the value and the remedy.
+    The command line prints it without a traceback and exits with code 2.
     """
 
     def __str__(self) -> str:
@@ -27,7 +27,7 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def writing_to(path: object, way_out: str = "give another place") -> Iterator[None]:
-    """Turn what the system says while ``path`` is written (a file where a folder belongs, no room) into one line."""
+    """Turn a system error while ``path`` is written (a file in place of a folder, a full disk) into one line."""
     try:
         yield
     except OSError as error:
@@ -35,5 +35,5 @@ def writing_to(path: object, way_out: str = "give another place") -> Iterator[No
 
 
 def printable(text: str) -> str:
-    """Return text with line breaks, control characters and halves of characters written as escapes."""
+    """Return text with line breaks, control characters and incomplete characters written as escapes."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

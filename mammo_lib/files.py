@@ -1,4 +1,4 @@
-"""Files: read what somebody else wrote, guarded; write whole or not at all."""
+"""Files: guarded reading of foreign files, and atomic writing."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ UNKNOWN = ("", "N/A", "NA")  # cells without a value
 
 
 def read_text(path: Path) -> str:
-    """Return a text file, UTF-8 or as its byte order mark says (PowerShell writes UTF-16, Notepad a mark).
+    """Return a text file in UTF-8, or in the encoding of its byte order mark (PowerShell writes UTF-16).
 
     Raises
     ------
     InputError
-        The file is missing, no regular file, larger than ``LARGEST_TEXT``, cannot be read or is in another encoding.
+        The file is missing, not regular, larger than ``LARGEST_TEXT``, unreadable or in another encoding.
     """
     return _decoded(Path(path), _content(Path(path)))
 
 
 def read_json(path: Path, way_out: str = "restore the file") -> dict:
-    """Return the mapping that a JSON file holds; ``way_out`` ends the message where it does not.
+    """Return the mapping in a JSON file; an error message ends with ``way_out``.
 
     Raises
     ------
     InputError
-        The file cannot be read, is not JSON, or holds no mapping.
+        The file cannot be read, is not JSON, or contains no mapping.
     """
     text = read_text(path)
     try:
@@ -55,7 +55,7 @@ def read_json(path: Path, way_out: str = "restore the file") -> dict:
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
         raise InputError(f"{path}: not JSON ({error}); {way_out}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: JSON, but a {type(content).__name__} where a mapping belongs; {way_out}")
+        raise InputError(f"{path}: JSON, but a {type(content).__name__} instead of a mapping; {way_out}")
     return content
 
 
@@ -64,14 +64,14 @@ def read_table(
 ) -> pd.DataFrame:
     """Return a CSV file as text, one column per name of its header; ``unknown`` cells are NA.
 
-    A comma, a semicolon or a tab separates cells, or what a first line ``sep=`` says. Empty rows are left out; the
-    index plus 2 is the row as a spreadsheet counts it.
+    Cells are separated by a comma, a semicolon, a tab, or the separator of a first line ``sep=``. Empty rows are left
+    out. The index plus 2 is the row number in a spreadsheet.
 
     Raises
     ------
     InputError
         The file cannot be read, is in UTF-16, or is not CSV; a row has more or fewer cells than the header; two
-        columns have one name; one of ``columns`` is missing.
+        columns have the same name; one of ``columns`` is missing.
     """
     import pandas as pd
 
@@ -88,12 +88,12 @@ def read_table(
 
 
 def with_numbers(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Return a table of :func:`read_table` with columns as numbers: integers where all are whole, NaN where unknown.
+    """Return a table of :func:`read_table` with columns as numbers: integers if all are whole, NaN for unknown.
 
     Raises
     ------
     InputError
-        A cell is no number.
+        A cell is not a number.
     """
     import pandas as pd
 
@@ -104,7 +104,7 @@ def with_numbers(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> pd.
 
 
 def require(path: Path, column: pd.Series, is_right: pd.Series, must_be: str, way_out: str = "") -> None:
-    """Raise InputError for the first cell of a table's column that is not right; an unknown answer is a wrong one."""
+    """Raise InputError for the first invalid cell of a table's column; an unknown result counts as invalid."""
     import pandas as pd
 
     for row in column.index[~is_right.fillna(False).astype(bool)]:
@@ -126,7 +126,9 @@ def _content(path: Path) -> bytes:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}); give the path of a text file") from None
     if len(content) > LARGEST_TEXT:
-        raise InputError(f"{path}: larger than {LARGEST_TEXT >> 20} MiB, which no text file here is; give another one")
+        raise InputError(
+            f"{path}: larger than {LARGEST_TEXT >> 20} MiB, the largest size of a text file here; give another one"
+        )
     return content
 
 
@@ -139,7 +141,7 @@ def _decoded(path: Path, content: bytes) -> str:
         why = f"{error.reason} at byte {error.start}"
         raise InputError(f"{path}: not UTF-8 text{guess} ({why}); save it as UTF-8") from None
     if (place := text.find("\0")) >= 0:
-        raise InputError(f"{path}: no text, a NUL at character {place}; give a text file in UTF-8")
+        raise InputError(f"{path}: not a text file, a NUL at character {place}; give a text file in UTF-8")
     return text
 
 
@@ -164,17 +166,17 @@ def _cells(path: Path, way_out: str) -> list[list[str]]:
 def _check_header(path: Path, header: list[str], columns: Iterable[str], way_out: str) -> None:
     for name, times in Counter(header).items():
         if name and times > 1:
-            raise InputError(f"{path}: column {name!r:.80} stands there {times} times; {way_out}")
+            raise InputError(f"{path}: column {name!r:.80} occurs {times} times; {way_out}")
     missing = [name for name in columns if name not in header]
     if missing:
         raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(header):.300}); {way_out}")
 
 
 def safe_name(text: str) -> str:
-    """Return ``text`` as the name of a file, without an ending; a safe name stays as it is.
+    """Return ``text`` as a file name without an extension; a safe name is unchanged.
 
-    Whatever comes from tags, tables and file names passes through here before it becomes part of a path. Letters,
-    digits and ``_ - . + = @`` stay, anything else becomes ``_``. Two texts can get the same name: the caller tells.
+    All text from tags, tables and file names passes through here before it becomes part of a path. Letters, digits and
+    ``_ - . + = @`` are kept; anything else becomes ``_``. Two texts can get the same name; the caller must check.
     """
     # Compatibility forms first: a full-width slash becomes a slash, which goes.
     plain = re.sub(r"[^\w.+=@-]+", "_", unicodedata.normalize("NFKC", str(text)))
@@ -189,22 +191,22 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write ``value`` as JSON, whole or not at all."""
+    """Write ``value`` as JSON, atomically."""
     write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write ``frame`` as CSV, whole or not at all."""
+    """Write ``frame`` as CSV, atomically."""
     write_bytes(path, frame.to_csv(index=False).encode())
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write ``frame`` as Parquet, whole or not at all."""
+    """Write ``frame`` as Parquet, atomically."""
     write_bytes(path, frame.to_parquet(None, index=False, compression="zstd"))
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write ``array`` as ``.npy``, whole or not at all."""
+    """Write ``array`` as ``.npy``, atomically."""
     import numpy as np
 
     content = io.BytesIO()
@@ -213,7 +215,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically: completely or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         partial.write_bytes(content)

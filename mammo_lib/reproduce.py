@@ -1,8 +1,8 @@
 """The whole report by one command: data, every notebook in order with papermill, then the book.
 
-Finished notebooks are kept in ``book/notebooks``. A notebook runs again only when its
+Finished notebooks are kept in ``book/notebooks``. A notebook runs again only if its
 source, its parameters, the library, the protocol, the profile or the data have changed, so a
-killed reproduction goes on where it was. A failed notebook never replaces a good page.
+killed reproduction resumes. A failed notebook never replaces a good page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TRAINING = {"04", "05"}
 
 
 class NotebookFailed(RuntimeError):  # noqa: N818  (an event, reported as one)
-    """A notebook stopped with an error; ``partial`` is its copy, executed as far as it came."""
+    """A notebook stopped with an error; ``partial`` is its copy, executed up to the error."""
 
     def __init__(self, notebook: Path, cell: int, name: str, message: str, source: str, partial: Path):
         super().__init__(notebook, cell, name, message, source, partial)
@@ -51,7 +51,7 @@ class NotebookFailed(RuntimeError):  # noqa: N818  (an event, reported as one)
 
 @dataclass(frozen=True)
 class Step:
-    """One notebook of the plan; ``expected`` is how many seconds it took when it last ran in this profile."""
+    """One notebook of the plan; ``expected`` is the seconds that its last run in this profile took."""
 
     source: Path
     output: Path
@@ -67,13 +67,13 @@ class Step:
 
     @property
     def mark(self) -> Path:
-        """The file that says with what this notebook was last executed."""
+        """The file that records the inputs of this notebook's last execution."""
         return STATE / f"{self.source.stem}.json"
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What became of a step."""
+    """The outcome of a step."""
 
     step: Step
     status: Literal["done", "up to date", "failed", "not run"]
@@ -82,7 +82,7 @@ class StepOutcome:
 
 
 def chapter_number(notebook: Path) -> str:
-    """Return what a notebook's name begins with, "05" or "06a"."""
+    """Return the number at the start of a notebook's name, "05" or "06a"."""
     return notebook.name.partition("_")[0]
 
 
@@ -92,7 +92,7 @@ def find_notebooks() -> list[Path]:
     Raises
     ------
     InputError
-        There are none: this is an installed library without a checkout.
+        There are none, because this is an installed library without a checkout.
     """
     notebooks = sorted(SOURCE.glob("[0-9][0-9]*_*.ipynb"))
     if not notebooks:
@@ -110,9 +110,9 @@ def plan(
     force=False,
     parameters: dict | None = None,
 ) -> list[Step]:
-    """Say which notebooks a reproduction consists of and which of them are up to date.
+    """Return the notebooks of a reproduction, and whether each is up to date.
 
-    ``only`` and ``start`` take chapter numbers ("05"). Each notebook is given those of ``parameters`` that it declares.
+    ``only`` and ``start`` take chapter numbers ("05"). Each notebook receives the ``parameters`` that it declares.
 
     Raises
     ------
@@ -132,12 +132,12 @@ def plan(
 
 
 def assign_parameters(notebooks: list[Path], parameters: dict) -> dict[Path, dict]:
-    """Return for each notebook those of the parameters that its parameter cell declares.
+    """Return for each notebook the parameters that its parameter cell declares.
 
     Raises
     ------
     InputError
-        A parameter that no notebook declares: papermill would warn and go on.
+        No notebook declares a parameter. (papermill would only warn.)
     """
     import papermill
 
@@ -150,14 +150,14 @@ def assign_parameters(notebooks: list[Path], parameters: dict) -> dict[Path, dic
 
 
 def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
-    """Execute one notebook and move it into the book when it finished; return the seconds it took.
+    """Execute one notebook and move it into the book when it is finished; return the seconds it took.
 
-    ``show_cells`` draws a bar of the cells and their time on a terminal.
+    ``show_cells`` draws a progress bar of the cells on a terminal.
 
     Raises
     ------
     NotebookFailed
-        A cell raised, ran out of time, or took the kernel with it.
+        A cell raised an error, ran out of time, or ended the kernel.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -179,7 +179,7 @@ def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
         cell, source = _cell_at_work(partial)
         what = str(error).strip().splitlines()[0]
         if isinstance(error, DeadKernelError):
-            what += " (most often for lack of memory)"
+            what += " (most often because memory ran out)"
         raise NotebookFailed(step.source, cell, type(error).__name__, what, source, partial) from error
     _publish(partial, step)
     seconds = time.perf_counter() - started
@@ -188,10 +188,10 @@ def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
 
 
 def run_steps(steps: list[Step], work: Callable[[Step], float], pool: Executor, jobs: int) -> Iterator[StepOutcome]:
-    """Yield what became of each step as it finishes, at most ``jobs`` at a time, none before those that it needs.
+    """Yield the outcome of each step as it finishes, at most ``jobs`` at a time, each after the steps that it needs.
 
-    ``work`` executes a step and returns the seconds. After a failure nothing new starts: what is running is finished,
-    what is left is reported as not run.
+    ``work`` executes a step and returns the seconds. After a failure, running steps are finished, no new step starts,
+    and the remaining steps are reported as not run.
     """
     waiting, running, failed = list(steps), {}, False
     while running or (waiting and not failed):
@@ -209,9 +209,9 @@ def run_steps(steps: list[Step], work: Callable[[Step], float], pool: Executor, 
 
 
 def seconds_left(steps: list[Step], outcomes: list[StepOutcome], jobs: int = 1) -> float | None:
-    """Estimate the seconds that the steps without an outcome take; None where nothing is known.
+    """Estimate the seconds that the remaining steps take; None if nothing is known.
 
-    A step that ran before takes as long again; one that never did takes the mean of the known ones.
+    A step that ran before is expected to take as long again; any other step, the mean of the known times.
     """
     finished = {outcome.step.source for outcome in outcomes}
     rest = [step for step in steps if step.source not in finished and not step.is_done]
@@ -223,7 +223,7 @@ def seconds_left(steps: list[Step], outcomes: list[StepOutcome], jobs: int = 1) 
 
 
 def progress_line(steps: list[Step], outcomes: list[StepOutcome], jobs: int = 1) -> str:
-    """Return one line on the step that finished last: how many of how many, how long, and how long for the rest."""
+    """Return one line about the step that finished last: its number, its time, and the time that remains."""
     outcome = outcomes[-1]
     took = outcome.status if outcome.seconds is None else f"{outcome.seconds:.1f} s"
     line = f"[{len(outcomes):>2}/{len(steps)}] {outcome.step.source.stem:<32} {took:>10}"
@@ -234,7 +234,7 @@ def progress_line(steps: list[Step], outcomes: list[StepOutcome], jobs: int = 1)
 
 
 def start_summary(profile: Profile, data_hash: dict, parameters: dict) -> dict:
-    """Return the head of the machine-readable summary: what is reproduced, from what, where."""
+    """Return the head of the machine-readable summary: profile, data, versions and machine."""
     environment = describe_environment()
     return {
         "profile": profile.name,
@@ -268,7 +268,7 @@ def build_book(*, strict: bool = False) -> Path:
     done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         print(done.stdout.strip(), file=sys.stderr)
-        raise InputError("book/: the book did not build; mend what its builder says above")
+        raise InputError("book/: the book did not build; fix the errors that its builder reports above")
     return BUILD / "html" / "index.html"
 
 

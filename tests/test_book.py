@@ -65,6 +65,15 @@ def test_every_page_of_the_contents_is_built_and_linked_from_the_front_page(book
         assert name == "intro" or f'href="{name}.html"' in front
 
 
+@pytest.mark.parametrize("name", ["protocol", "protocol-2"])
+def test_a_protocol_links_to_its_errata(book, name):
+    assert 'href="protocol-errata.html"' in html(book, name).read_text(encoding="utf-8").split("<article")[1]
+
+
+def test_the_first_protocol_says_third_look(book):
+    assert "third look" in html(book, "protocol").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, or any other that is installed; none is downloaded."""

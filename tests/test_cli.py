@@ -144,7 +144,7 @@ def test_views_left_out_are_said(tmp_path):
 
 def test_the_records_are_checked():
     n = len(list(COMMITTED.glob("*/*/metrics.json")))
-    assert n >= 42 and mammo("results", "check").stdout == f"{n} records, all of them whole\n"
+    assert n >= 42 and mammo("results", "check").stdout == f"{n} records, all intact\n"
 
 
 def test_a_damaged_record_is_told_in_one_line(tmp_path):

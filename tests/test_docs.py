@@ -26,6 +26,7 @@ PROSE = [
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md",
     *sorted((ROOT / "book").glob("*.md")),
 ]  # fmt: skip
+LONG_LINES = ("protocol.md", "protocol-2.md", "intro.md")  # protocols are hashed into records, and never edited
 COMMANDS = typer.main.get_command(app)
 SCRATCH = {"weights", "htmlcov"}  # made by commands, ignored by git
 
@@ -99,10 +100,17 @@ def test_nothing_is_installed_from_an_index_that_has_it_not():
     assert [str(path) for path in told if "install 'mammo-lib" in path.read_text(encoding="utf-8")] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_lines_fit_a_terminal(name):
-    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    assert [number for number, line in enumerate(lines, start=1) if len(line) > 120] == []
+EDITED = [path for path in PROSE if path.name not in LONG_LINES] + [
+    ROOT / name for name in ("CHANGELOG.md", "benchmarks/README.md", "data_manifest/README.md")
+]
+
+
+@pytest.mark.parametrize("path", EDITED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_lines_fit_a_terminal(path):
+    """Rows of tables and shown code cannot be broken."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    lines = text.splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
 
 
 def test_the_readmes_findings_are_those_of_the_records():
@@ -142,7 +150,7 @@ def markdown(rows: list[list]) -> str:
 
 
 def tables_of_inputs() -> dict[str, str]:
-    """Return the tables of the page "What it withstands" by their headings: one row per entry point, and the sum."""
+    """Return the tables of the page on robustness by their headings: one row per entry point, and the sum."""
     counts = pd.DataFrame(json.loads((ROOT / "benchmarks" / "withstands.json").read_text())["rows"])
     sums = counts.drop(columns="kind").groupby("entry").sum()
     images, commands = sums.index.isin(["read_image", "find_breasts"]), sums.index.str.startswith("mammo ")
@@ -262,7 +270,7 @@ def test_every_name_of_a_face_is_there(name):
 
 
 def test_the_picture_of_the_street_is_the_street_that_is_tested():
-    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The import street")[1]
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The order of imports")[1]
     drawn = [set(line.partition("#")[0].split()) for line in section.split("```")[1].splitlines()[1:]]
     street = [{room for room in rank if room and not room.startswith("_")} for rank in load_street()]
     assert drawn == [rank for rank in reversed(street) if rank]

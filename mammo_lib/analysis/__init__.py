@@ -1,4 +1,4 @@
-"""Analysis: what gates and maps of a trained network show, and the tables that run records make."""
+"""Analysis of the gates and maps of a trained network, and tables of results made from run records."""
 
 import lazy_loader
 

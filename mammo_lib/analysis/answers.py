@@ -1,7 +1,8 @@
-"""From records of cross-validation to answers: which parts of the network matter, with equivalence bounds (protocol 2).
+"""Comparisons from records of cross-validation: which parts of the network matter, with equivalence tests (protocol 2).
 
-Everything here reads run records and nothing else; no torch. *Repeats* are ``{experiment: [run per repeat]}``. In every
-table an estimate ``x`` stands in columns ``x x_low x_high``, which :func:`mammo_lib.analysis.tables.readable` merges.
+These functions read only run records and do not import torch. *Repeats* are ``{experiment: [run per repeat]}``. In
+every table, an estimate ``x`` occupies the columns ``x x_low x_high``;
+:func:`mammo_lib.analysis.tables.readable` merges them.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ SIGNS = ("overcalling", "gate saturation", "fusion dominance")
 
 
 def find_repeats(profile: Profile) -> dict[str, list[Run]]:
-    """Return the finished repeats of a profile's experiments, committed or of this machine, ordered by seed.
+    """Return the finished repeats of a profile's experiments, committed or made on this machine, ordered by seed.
 
-    Records are found by their config, whatever data they were made on: no images are needed.
+    Records are found by their config, whatever data they were made on. No images are needed.
     """
     known = runs_by_config()
     found = {
@@ -36,7 +37,7 @@ def find_repeats(profile: Profile) -> dict[str, list[Run]]:
 
 
 def still_missing(profile: Profile, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Return ``question variants finished`` per group: how many of its runs are there, of how many."""
+    """Return ``question variants finished`` per group; ``finished`` reads "3 of 8" runs."""
     rows = [
         {
             "question": group, "variants": len(names),
@@ -61,11 +62,11 @@ def scores(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -
 
 
 def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Compare the variants of a group with its first: one family, corrected after Holm for its number.
+    """Compare the variants of a group with its first variant; Holm's correction is applied within the group.
 
     Columns: ``experiment difference difference_low difference_high p_difference reach p_equivalence nb_low nb_high
-    answer repeats n``. Both p values are corrected; ``reach`` is the smallest bound at which TOST succeeds at 5 %. Only
-    repeats that both sides have are compared.
+    answer repeats n``. Both p values are corrected. ``reach`` is the smallest bound at which TOST succeeds at 5 %. Only
+    repeats that both variants have are compared.
     """
     first, *others = read_groups(profile)[group]
     pairs = {name: _common(repeats.get(first, ()), repeats.get(name, ())) for name in others}
@@ -77,7 +78,7 @@ def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) 
 
 
 def as_answers(found: Mapping[str, FoldDifference]) -> pd.DataFrame:
-    """Return one family of comparisons as a table (its columns: :func:`answers`)."""
+    """Return one family of comparisons as a table; for its columns see :func:`answers`."""
     if not found:
         return pd.DataFrame()
     p, p_equivalence = (
@@ -95,7 +96,7 @@ def as_answers(found: Mapping[str, FoldDifference]) -> pd.DataFrame:
 
 
 def answer(p_difference: float, p_equivalence: float) -> str:
-    """Return the protocol's word for a comparison, from its corrected p values.
+    """Return the protocol's answer to a comparison, from its corrected p values.
 
     >>> answer(0.2, 0.01), answer(0.2, 0.2)
     ('equivalent', 'undecided')
@@ -107,9 +108,9 @@ def answer(p_difference: float, p_equivalence: float) -> str:
 
 
 def interventions(runs: Sequence[Run]) -> pd.DataFrame:
-    """Compare trained gates with gates that were interfered with, out of fold, as a family of their own.
+    """Compare trained gates with overridden gates, out of fold, as one family of comparisons.
 
-    Columns as in :func:`answers`, ``experiment`` being the intervention; logits are averaged over its draws.
+    Columns as in :func:`answers`, with the intervention as ``experiment``. Logits are averaged over draws.
     """
     changed: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
@@ -121,7 +122,7 @@ def interventions(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def sentence(table: pd.DataFrame, reference: str, planned: int = 2) -> str:
-    """Say in words what a family of comparisons answers, from the table of :func:`answers`.
+    """Summarise a family of comparisons in one sentence, from the table of :func:`answers`.
 
     Answers from fewer repeats than the protocol plans are called preliminary.
 
@@ -148,10 +149,10 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2) -> str:
 
 
 def failure_signs(repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Return ``experiment fits`` and how many of these fits show each failure of :mod:`..analysis.diagnostics`.
+    """Return ``experiment fits`` and the number of fits that show each failure of :mod:`..analysis.diagnostics`.
 
-    Judged on the breasts that a fit holds out: overcalling, saturated gates (where gates are learned) and the dominance
-    of a stream (where two are fused).
+    The failures are judged on the held-out breasts of each fit: overcalling, saturated gates (if gates are learned) and
+    dominance of one stream (if two are fused).
     """
     rows = [
         {"experiment": name, "fits": len(fits)} | {sign: sum(fit.get(sign, False) for fit in fits) for sign in SIGNS}

@@ -1,7 +1,7 @@
-"""From records to findings: ways for gates and streams to fail that a good score hides, and whether routing adapts.
+"""Findings from records: failures of gates and streams that a good score can hide, and whether routing adapts.
 
-Input are the tables of a run folder (``gates``, ``interventions`` and ``predictions.parquet``); nothing here needs a
-network. A finding states its number and its threshold, whichever way it falls. The thresholds are ours.
+The inputs are the tables of a run folder (``gates``, ``interventions`` and ``predictions.parquet``); no network is
+needed. A finding always states its number and its threshold. The thresholds are our choice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ INTERVENTIONS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What a diagnosis says: whether the failure is there, the number, its threshold, and a sentence with both."""
+    """The result of a diagnosis: whether the failure is present, the number, its threshold, and a sentence."""
 
     name: str
     holds: bool
@@ -52,30 +52,35 @@ class Finding:
 
 
 def gate_saturation(gates: pd.DataFrame, gate_bias: float) -> Finding:
-    """Judge whether gates have become constants: away from their start, and the same for every breast.
+    """Judge whether gates have become constants: moved away from their start, and equal for every breast.
 
     Parameters
     ----------
     gates
         One row per gate, stream and view with its ``mean`` and ``sd`` over breasts, see :func:`over_breasts`.
     gate_bias
-        The initial bias: every gate starts at sigmoid(gate_bias) whatever the image, so that a gate which is still
-        there has not saturated; it has not learned.
+        The initial bias. Every gate starts at sigmoid(gate_bias), whatever the image. A gate that is still there has
+        not saturated; it has not learned.
     """
     start = initial_gate(gate_bias)
     constant = gates["sd"] < CONSTANT_SD
     moved = (gates["mean"] - start).abs() >= MOVED
-    share, resting = float((constant & moved).mean()), float((constant & ~moved).mean())
-    return Finding(
-        "gate saturation", share >= SATURATED_SHARE, share, SATURATED_SHARE,
-        f"{share:.0%} of {len(gates)} gates have left their start ({start:.2f}) and are the same for every breast (sd "
-        f"below {CONSTANT_SD}); {resting:.0%} are the same because they have not left it; mean sd over breasts "
-        f"{gates['sd'].mean():.3f}",
-    )  # fmt: skip
+    share = float((constant & moved).mean())
+    stuck, resting, n = int((constant & moved).sum()), int((constant & ~moved).sum()), len(gates)
+    if constant.any():
+        said = (
+            f"{stuck} of {n} gates have moved from {start:.2f} and are stuck: they are the same for every breast (sd "
+            f"below {CONSTANT_SD}); {resting} of {n} have not moved"
+        )
+    else:
+        whole = f"all {n} have" if moved.all() else f"{int(moved.sum())} of {n} have"
+        said = f"no gate is stuck: {whole} moved from {start:.2f}, and all vary between breasts"
+    sentence = f"{said}; mean sd over breasts {gates['sd'].mean():.3f}"
+    return Finding("gate saturation", share >= SATURATED_SHARE, share, SATURATED_SHARE, sentence)
 
 
 def initial_gate(gate_bias: float) -> float:
-    """Return sigmoid(gate_bias), what every learned gate is before training."""
+    """Return sigmoid(gate_bias), the value of every learned gate before training."""
     return 1 / (1 + math.exp(-gate_bias))
 
 
@@ -88,8 +93,8 @@ def over_breasts(gates: pd.DataFrame) -> pd.DataFrame:
 def gate_profile(gates: pd.DataFrame) -> pd.DataFrame:
     """Return per SeqMoE gate ``mean sd low high shut open entropy`` over breasts and views.
 
-    ``shut`` and ``open`` are shares of values nearer than ``EXTREME`` to 0 and to 1; ``entropy`` is the mean of
-    -G log2 G - (1 - G) log2(1 - G), in bits: 1 at a half, 0 at both ends.
+    ``shut`` and ``open`` are the shares of values nearer than ``EXTREME`` to 0 and to 1. ``entropy`` is the mean of
+    -G log2 G - (1 - G) log2(1 - G) in bits: 1 at G = 1/2, 0 at G = 0 and G = 1.
     """
     own = gates[gates["kind"] == "seqmoe"]
     g = own["value"].astype(float).clip(1e-7, 1 - 1e-7)
@@ -102,11 +107,11 @@ def gate_profile(gates: pd.DataFrame) -> pd.DataFrame:
 
 
 def variance_shares(gates: pd.DataFrame) -> dict[str, float]:
-    """Split the variance of the SeqMoE gates' values into what explains it, shares that add to 1.
+    """Split the variance of the SeqMoE gates' values by source, into shares that add to 1.
 
     ``block`` (which gate), ``view`` (CC or MLO, within a gate), ``breast`` (a breast's mean deviation, common to all
     its gates), ``breast x block`` (the rest: a breast's deviation in one gate and view). The network is deterministic,
-    so the last two are all that a breast can do. NaN where every value is the same.
+    so the last two contain all adaptation to the breast. NaN if all values are equal.
     """
     own = gates[gates["kind"] == "seqmoe"]
     value = own["value"].astype(float)
@@ -125,7 +130,7 @@ def variance_shares(gates: pd.DataFrame) -> dict[str, float]:
 
 
 def fusion_dominance(crop_weight: np.ndarray) -> Finding:
-    """Judge from the weight of the crop stream, per breast, whether the fusion gate hears one stream only."""
+    """Judge from the weight of the crop stream, per breast, whether the fusion gate uses only one stream."""
     weight = float(np.mean(crop_weight))
     ignored = "whole" if weight > 0.5 else "crop"
     heard = max(weight, 1 - weight)
@@ -134,15 +139,15 @@ def fusion_dominance(crop_weight: np.ndarray) -> Finding:
         "fusion dominance", is_alone, heard, DOMINANCE,
         f"the fusion gate gives the crop stream a mean weight of {weight:.2f}"
         + (f": the {ignored} stream is ignored; compare with fusion='mean' or with one stream alone" if is_alone else
-           ": both streams are heard"),
+           ": both streams are used"),
     )  # fmt: skip
 
 
 def stream_dominance(scores: pd.DataFrame) -> list[Finding]:
-    """Judge by exchange whether a stream is used: what does the AUC lose when breasts get that stream of another?
+    """Judge whether a stream is used, by the loss of AUC when breasts are given another breast's stream.
 
     ``scores`` as :func:`intervention_scores` returns them. One finding per stream; none for a network of one stream.
-    A weight says how loud a stream is, not whether it says anything: this does.
+    A fusion weight measures how much of a stream enters, not whether it is informative. This test does.
     """
     label, as_is = _as_is(scores)
     findings = []
@@ -150,25 +155,25 @@ def stream_dominance(scores: pd.DataFrame) -> list[Finding]:
         if name in set(scores["intervention"]):
             drop, _ = delong_test(label, as_is, _draws(scores, name))
             stream, informed = name.removesuffix("_shuffled"), auc(label, as_is) >= INFORMED
-            shown = "is used" if drop.low > 0 else "seems to be used, which so few breasts do not prove"
-            what = "is not seen to be used" if drop.value < IGNORED_DROP else shown
+            shown = f"the {stream} stream is used" if drop.low > 0 else "inconclusive"
+            what = f"no evidence that the {stream} stream is used" if drop.value < IGNORED_DROP else shown
             verdict = what if informed else f"cannot be judged, as the network itself has AUC {auc(label, as_is):.2f}"
-            cost = f"exchanging the {stream} stream between breasts costs {_signed(drop)} AUC"
+            cost = f"swapping the {stream} stream with another breast's lowers the AUC by {_signed(drop)}"
             findings.append(Finding(
                 "stream dominance", informed and drop.value < IGNORED_DROP, drop.value, IGNORED_DROP,
-                f"{cost}: the {stream} stream {verdict}",
+                f"{cost}: {verdict}",
             ))  # fmt: skip
     return findings
 
 
 def overcalling(label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> Finding:
-    """Judge whether nearly every breast is called malignant, the signature of overfitting the crop stream."""
+    """Judge whether nearly every breast is called malignant, a sign of overfitting the crop stream."""
     counts = confusion(label, probability, threshold)
     holds = counts.sensitivity >= OVERCALLING["sensitivity"] and counts.specificity <= OVERCALLING["specificity"]
     return Finding(
         "overcalling", bool(holds), counts.specificity, OVERCALLING["specificity"],
         f"sensitivity {counts.sensitivity:.2f} with specificity {counts.specificity:.2f}"
-        + (": nearly every breast is called malignant, as networks do that overfit the crop stream; look at more "
+        + (": nearly every breast is called malignant, a sign of overfitting the crop stream; try more "
            "augmentation, fewer epochs or the whole stream" if holds else ""),
     )  # fmt: skip
 
@@ -177,7 +182,7 @@ def attention_bottleneck(measured: pd.DataFrame) -> Finding:
     """Judge whether attention in stages 3 and 4 limits batch and resolution.
 
     ``measured`` has one row per setting: ``image_size batch_size time_share memory_share``, shares of a training step's
-    time and of what it keeps for the backward pass (``benchmarks/attention.py`` makes it).
+    time and of the memory kept for the backward pass (written by ``benchmarks/attention.py``).
     """
     worst = measured.loc[measured[["time_share", "memory_share"]].max(axis=1).idxmax()]
     share = float(max(worst["time_share"], worst["memory_share"]))
@@ -191,7 +196,7 @@ def attention_bottleneck(measured: pd.DataFrame) -> Finding:
 
 
 def intervention_scores(interventions: pd.DataFrame, predictions: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return a split's interventions with ``label patient_id``, ordered so that draws of one kind line up."""
+    """Return a split's interventions with ``label patient_id``, sorted so that the draws of a kind are aligned."""
     own = interventions[interventions["split"] == split]
     who = predictions.loc[predictions["split"] == split, ["sample_id", "label", "patient_id"]]
     merged = own.merge(who, on="sample_id", validate="many_to_one")
@@ -199,14 +204,14 @@ def intervention_scores(interventions: pd.DataFrame, predictions: pd.DataFrame, 
 
 
 def intervention_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Compare the network as it is with each intervention, on the same breasts.
+    """Compare the unchanged network with each intervention on the same breasts.
 
     Returns
     -------
     DataFrame
-        ``intervention what n auc change low high p p_holm moved``: ``change`` is AUC(intervention) - AUC(as it is),
-        over draws the mean, with DeLong's paired interval and p value, corrected after Holm over the table; ``moved``
-        is the mean absolute change of the logit.
+        ``intervention what n auc change low high p p_holm moved``: ``change`` is AUC(intervention) - AUC(unchanged),
+        averaged over draws, with DeLong's paired interval and p value. ``p_holm`` is corrected over the table.
+        ``moved`` is the mean absolute change of the logit.
     """
     label, as_is = _as_is(scores)
     rows = []
@@ -224,18 +229,18 @@ def intervention_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def scoring_note(scores: pd.DataFrame, predictions: pd.DataFrame) -> str:
-    """Say whether interventions were scored as the predictions of the same split were, and what the AUC of each is.
+    """Say whether interventions were scored like the predictions of the same split; if not, give both AUCs.
 
     Runs of protocol 1 averaged flips for their predictions and not for their interventions.
     """
     both = scores[scores["intervention"] == "as_is"].merge(predictions[["sample_id", "logit"]], on="sample_id")
     if np.allclose(both["logit_x"], both["logit_y"], atol=ROUNDING):
-        return "Interventions are scored as the predictions are."
+        return "Interventions are scored in the same way as the predictions."
     here, there = (auc(both["label"].to_numpy(), both[name].to_numpy(float)) for name in ("logit_x", "logit_y"))
     return (
-        "In this record interventions are scored without averaging an image and its upside-down copy, and predictions "
-        f"with it: the unchanged network has an AUC of {here:.3f} here and {there:.3f} in the headline. Each "
-        "intervention is compared with the former."
+        "In this record, predictions average the scores of an image and its upside-down copy; interventions do not. "
+        f"The unchanged network has an AUC of {there:.3f} in the headline and {here:.3f} here. Each intervention is "
+        "compared with the latter."
     )
 
 
@@ -250,14 +255,14 @@ def _draws(scores: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def gate_correlations(gates: pd.DataFrame, predictions: pd.DataFrame, split: str, seed: int = 0) -> pd.DataFrame:
-    """Correlate each breast's mean gate, per stream and stage, with what is known of the breast.
+    """Correlate each breast's mean gate, per stream and stage, with known properties of the breast.
 
     Returns
     -------
     DataFrame
         ``stream stage property rho low high p p_holm n``: Spearman's rank correlation; interval and p value by Fisher's
         z with the standard error of the bootstrap over patients (on the ranks of the full sample); Holm over all rows.
-        Unknown values (density 0, BI-RADS 0 = incomplete) are left out; NaN where either side is constant.
+        Unknown values (density 0, BI-RADS 0 = incomplete) are left out. NaN if either variable is constant.
     """
     own = gates[(gates["kind"] == "seqmoe") & (gates["split"] == split)]
     area = own.groupby("sample_id")["log_area"].mean().rename("log_area")
@@ -299,7 +304,7 @@ def _weighted_correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> 
 def exemplary_cases(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the most confident true positive, false negative and false positive at the threshold, by ``kind``.
 
-    One split's predictions; a kind that does not occur is left out.
+    ``predictions`` are those of one split. A kind that does not occur is left out.
     """
     called = predictions["probability"] >= predictions["threshold"]
     malignant = predictions["label"] == 1
@@ -316,7 +321,7 @@ def exemplary_cases(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Say in one sentence whether the routing adapts to the breast and whether the score uses it, with the numbers."""
+    """Say whether the gates adapt to the breast and whether the score depends on that, with the numbers."""
     of_breast = shares["breast"] + shares["breast x block"]
     related = int((correlations["p_holm"] < 1 - LEVEL).sum())
     tests = table.set_index("intervention")
@@ -324,15 +329,15 @@ def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table:
     matters = any(row["p_holm"] < 1 - LEVEL for row in changes.values())
     cost = ", ".join(
         f"{what} {_signed(Interval(*changes[name][['change', 'low', 'high', 'n']]))}"
-        for name, what in (("frozen", "freezing them at their means"), ("shuffled", "taking another breast's"))
+        for name, what in (("frozen", "gates frozen at their means"), ("shuffled", "gates of another breast"))
     )
     varies = "NaN" if math.isnan(of_breast) else f"{of_breast:.0%}"
     return (
-        f"The breast explains {varies} of the gates' variance, the block {shares['block']:.0%}; {related} of "
+        f"The breast explains {varies} of the gates' variance, the block {shares['block']:.0%}. {related} of "
         f"{len(correlations)} correlations with lesion size, density, BI-RADS and malignancy survive Holm's correction."
-        f" Change of AUC: {cost} (n = {int(table['n'].iloc[0])}): "
-        + ("after Holm's correction the score uses what the gates know of a breast." if matters else
-           "that the score uses what the gates know of a breast is not shown after Holm's correction.")
+        f" Change of AUC (n = {int(table['n'].iloc[0])}): {cost}. After Holm's correction, "
+        + ("the score depends on breast-specific gate values." if matters else
+           "we found no evidence that the score depends on breast-specific gate values.")
     )  # fmt: skip
 
 

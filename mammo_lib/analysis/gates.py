@@ -1,13 +1,13 @@
-"""What the gates of a network do: recorded per breast, and overridden to see whether they matter.
+"""Gates of a network: recorded per breast, and overridden to test whether they matter.
 
 | kind | one value per | what it is |
 |---|---|---|
-| seqmoe | block, stream, view | SeqMoE's gate G, how much of the block's output is used |
+| seqmoe | block, stream, view | SeqMoE's gate G, the share of the block's output that is used |
 | token | block, stream, view | the gate inside a ``gated_conv`` mixer, mean over its channels |
 | fusion | breast | the weight of the crop stream, mean over features |
 
-A value is the mean over the view's windows or tokens (or the gate itself, where there is one per image), ``spread`` the
-standard deviation among them.
+A value is the mean over the view's windows or tokens, or the gate itself if there is one per image. ``spread`` is the
+standard deviation over windows or tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TokenGates = dict[str, dict[str, list[Tensor]]]  # stream -> block -> one (windo
 
 
 class GateKey(NamedTuple):
-    """Which gate of a view: ``kind`` is seqmoe or token, ``block`` counts within the stage."""
+    """Identifies a gate of a view: ``kind`` is seqmoe or token, ``block`` counts within the stage."""
 
     kind: str
     stream: str
@@ -48,9 +48,9 @@ class GateKey(NamedTuple):
 
 @dataclass(frozen=True)
 class GateValues:
-    """The gates of some breasts as numbers: ``values`` (breasts, gates, views, 2), a mean and a spread; NaN = no view.
+    """The gates of some breasts: ``values`` (breasts, gates, views, 2), a mean and a spread; NaN = no view.
 
-    ``keys`` names the gates; ``fusion`` (breasts, 2), None where nothing is gated.
+    ``keys`` names the gates. ``fusion`` has shape (breasts, 2), or is None if streams are not gated.
     """
 
     keys: tuple[GateKey, ...]
@@ -60,9 +60,10 @@ class GateValues:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one look at some breasts gave, in cohort order: logits (breasts,), gates, what interventions need again.
+    """The result of one forward pass over some breasts, in cohort order: logits (breasts,), gates, and embeddings.
 
-    ``embeddings`` has one entry per pass: the images as they are and, where flips are averaged, upside down.
+    ``embeddings`` are reused by interventions. They have one entry per pass: the original images and, if flips are
+    averaged, the upside-down ones.
     """
 
     logit: np.ndarray
@@ -74,10 +75,10 @@ class Observation:
 
 @contextmanager
 def overheard_token_gates(model: MammoMamba) -> Iterator[TokenGates]:
-    """Collect the token gates of ``gated_conv`` mixers, mean over channels, while the context lasts.
+    """Collect the token gates of ``gated_conv`` mixers, averaged over channels, inside the context.
 
-    A forward hook on each gate's projection, removed at the end: modules keep nothing, and what was heard is the
-    caller's. (SeqMoE's gates need no hook, ``MammoMambaOutput`` returns them.)
+    A forward hook on each gate's projection records them and is removed at the end, so modules store nothing.
+    (SeqMoE's gates need no hook, because ``MammoMambaOutput`` returns them.)
     """
     heard: TokenGates = {}
     hooks = []
@@ -104,9 +105,9 @@ def _gated_mixers(model: MammoMamba) -> Iterator[tuple[str, str, GatedConvMixer]
 
 
 def gate_values(output: MammoMambaOutput, heard: TokenGates, present: Mapping[str, Tensor]) -> GateValues:
-    """Reduce the gates of a pass to a mean and a spread per view; of the token gates ``heard`` the first pass counts.
+    """Reduce the gates of a pass to a mean and a spread per view; of the token gates ``heard``, the first pass is used.
 
-    NOTE: a mixer hears every token of its windows, also those that only pad the last window of a map.
+    NOTE: a mixer processes every token of its windows, including those that only pad the last window of a map.
     """
     named = {
         _key("seqmoe", stream, block): gate.float().flatten(2) if gate.ndim > 2 else gate.float()[..., None]
@@ -139,7 +140,7 @@ def _per_view(tokens: Float[Tensor, "windows tokens"], present: Bool[Tensor, "ba
 
 
 def join(parts: Iterable[GateValues]) -> GateValues:
-    """Put batches of breasts one after another."""
+    """Concatenate batches of breasts."""
     parts = list(parts)
     fusion = None if parts[0].fusion is None else torch.cat([one.fusion for one in parts])
     return GateValues(parts[0].keys, torch.cat([one.values for one in parts]), fusion)
@@ -165,7 +166,7 @@ def summarise(numbers: GateValues, views: tuple[str, ...]) -> list[dict]:
 
 @torch.inference_mode()
 def observe(classifier: lightning.LightningModule, loader) -> Observation:
-    """Look at a loader's breasts once, gates as they are; the logit is the one that the network is scored by."""
+    """Run a loader's breasts through the network once, with unchanged gates; the logit is the one used for scoring."""
     model, batches, rows = classifier.model, [], []
     for batch in loader:
         batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
@@ -198,8 +199,8 @@ def observe(classifier: lightning.LightningModule, loader) -> Observation:
 def gate_rows(seen: Observation, cohort: pd.DataFrame, views: tuple[str, ...], log_area: Mapping) -> pd.DataFrame:
     """Return one row per breast and gate: ``split sample_id kind stream view stage block value spread log_area``.
 
-    ``log_area`` {(sample_id, view): natural logarithm of the lesion box's share of the square that holds the film};
-    a fusion gate belongs to no view, and gets the mean.
+    ``log_area`` maps (sample_id, view) to the natural logarithm of the share of the film's bounding square that the
+    lesion's box covers. A fusion gate belongs to no view and gets the mean.
     """
     who = cohort[["split", "sample_id"]].reset_index(drop=True)
     size = np.array([[log_area.get((sample, view), np.nan) for view in views] for sample in who["sample_id"]])
@@ -222,7 +223,7 @@ def gate_rows(seen: Observation, cohort: pd.DataFrame, views: tuple[str, ...], l
 
 
 def mean_gates(rows: pd.DataFrame) -> dict[GateKey, dict[str, float]]:
-    """Return {gate: {view: mean over breasts}} of SeqMoE's gates, from the rows of the breasts to average over."""
+    """Return {gate: {view: mean over breasts}} of SeqMoE's gates, averaged over the breasts of the given rows."""
     own = rows[rows["kind"] == "seqmoe"].groupby(["stream", "stage", "block", "view"])["value"].mean()
     means: dict[GateKey, dict[str, float]] = {}
     for (stream, stage, block, view), value in own.items():
@@ -231,7 +232,7 @@ def mean_gates(rows: pd.DataFrame) -> dict[GateKey, dict[str, float]]:
 
 
 def donors(present: Bool[Tensor, "breasts _"], rng: np.random.Generator) -> np.ndarray:
-    """Return for each breast another one that has the same views, (breasts,); itself only where there is no other."""
+    """Return for each breast another breast with the same views, (breasts,); itself if there is no other."""
     chosen = np.arange(len(present))
     patterns = present.cpu().numpy()
     for pattern in np.unique(patterns, axis=0):
@@ -245,7 +246,7 @@ def intervene(
     classifier: lightning.LightningModule, loader, seen: Observation, means: Mapping[GateKey, Mapping[str, float]],
     views: tuple[str, ...], seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return ``row intervention draw logit``: what each breast scores when gates or a stream are not its own.
+    """Return ``row intervention draw logit``: the score of each breast with overridden gates or a swapped stream.
 
     ``as_is``; ``frozen`` (each SeqMoE gate at its mean, by block and view), ``shuffled`` (all gates of another breast,
     ``N_SHUFFLES`` draws), ``shut`` (0), ``open`` (1: plain MambaVision with these weights); ``crop_shuffled`` and
@@ -313,10 +314,10 @@ def examine(
     run: Run, classifier: lightning.LightningModule, loader, cohort: pd.DataFrame, log_area: Mapping,
     average_over: str = "validation",
 ) -> None:  # fmt: skip
-    """Write a split's gates and interventions beside what the run's record has of other splits.
+    """Add a split's gates and interventions to the run's record.
 
-    Gates are frozen at their means over the breasts of the split ``average_over``, which has been examined before.
-    A network without any gate leaves no ``gates.parquet``.
+    Gates are frozen at their means over the breasts of the split ``average_over``, which must be examined first. A
+    network without gates has no ``gates.parquet``.
     """
     views, split = run.config.model.views, cohort["split"].iloc[0]
     seen = observe(classifier, loader)

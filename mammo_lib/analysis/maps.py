@@ -1,15 +1,15 @@
-"""Where a network looks: maps over the mammogram that are easily taken for one another, kept apart.
+"""Maps over the mammogram: five kinds that are easily confused, and a test against lesion boxes.
 
 | kind | one number per | what it is | what it is not |
 |---|---|---|---|
-| gate | window or token | how far a SeqMoE gate lets the block's output through | evidence for a class |
+| gate | window or token | how much of the block's output a SeqMoE gate passes | evidence for a class |
 | mixer_gate | token | the gate inside ``gated_conv``, mean over channels | SeqMoE's gate |
 | attention | token | the attention that a token receives, mean over heads and queries | a cause of the output |
 | grad_cam | cell of stage 4 | features of the last stage that raise the log-odds of malignancy | what the pixels did |
 | integrated_gradients | 4 x 4 px | how much pixels move the log-odds, in either direction | what a gate did |
 
-The first three are read off a forward pass; the last two are Captum's. Nothing is stored on a module: inputs of
-mixers are overheard by hooks that live for one pass, and the maps recomputed from them.
+The first three come from a forward pass. The last two are computed with Captum. Nothing is stored on a module: hooks
+record the inputs of mixers during one pass, and the maps are recomputed from them.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ FIT = 0.9  # a box moved at random lies in the breast if this share of what the 
 class SpatialMap:
     """One kind of map for a batch: ``values`` (batch, rows, columns), NaN where the view is missing.
 
-    A cell covers ``stride`` x ``stride`` pixels of the network's input. ``block`` is ``stage3_block0``..., empty for
-    what belongs to no block.
+    A cell covers ``stride`` x ``stride`` pixels of the network's input. ``block`` is ``stage3_block0`` and so on, empty
+    for a map that belongs to no block.
     """
 
     kind: str
@@ -64,17 +64,17 @@ class SpatialMap:
 
     @property
     def place(self) -> str:
-        """The block in words, counted from 1, to be put behind the kind's name; empty where there is none."""
+        """The block in words, counted from 1, to append to the kind's name; empty if there is none."""
         return f", stage {self.block[5]}, block {int(self.block[12:]) + 1}" if self.block else ""
 
     def on_image(self, row: int, size: tuple[int, int]) -> np.ndarray:
-        """Return one breast's map at the input's (height, width): each cell as the square that it is."""
+        """Return one breast's map at the input's (height, width), each cell drawn as a square."""
         height, width = size
         return np.kron(self.values[row], np.ones((self.stride, self.stride), np.float32))[:height, :width]
 
 
 def finest(maps: Sequence[SpatialMap]) -> SpatialMap:
-    """Return the map with the smallest cells; of several the last, the one nearest to the decision."""
+    """Return the map with the smallest cells; of several, the last, which is nearest to the decision."""
     return min(reversed(maps), key=lambda one: one.stride)
 
 
@@ -103,7 +103,7 @@ def forward_maps(classifier: lightning.LightningModule, batch: dict) -> list[Spa
 
 @contextmanager
 def overheard(modules: Mapping[Hashable, nn.Module]) -> Iterator[dict[Hashable, Tensor]]:
-    """Gather the first input of every module during a forward pass; the hooks end with the context."""
+    """Record the first input of every module during a forward pass; the hooks are removed with the context."""
     inputs: dict[Hashable, Tensor] = {}
 
     def listen(key: Hashable):
@@ -118,7 +118,7 @@ def overheard(modules: Mapping[Hashable, nn.Module]) -> Iterator[dict[Hashable, 
 
 
 def attention_received(attention: Attention, x: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens"]:
-    """Return how much attention each token gets: softmax(q k^T / sqrt(d)), mean over heads and queries; sums to 1."""
+    """Return the attention that each token receives: softmax(q k^T / sqrt(d)), mean over heads and queries, sum 1."""
     windows, tokens, width = x.shape
     d = width // attention.heads
     q, k, _ = attention.qkv(x).reshape(windows, tokens, 3, attention.heads, d).permute(2, 0, 3, 1, 4)
@@ -128,8 +128,8 @@ def attention_received(attention: Attention, x: Float[Tensor, "windows tokens di
 def grad_cam(classifier: lightning.LightningModule, batch: dict) -> list[SpatialMap]:
     """Return Grad-CAM (Selvaraju et al. 2017) of the log-odds of malignancy on the last stage of every stream.
 
-    Negative parts are cut off, as in the paper. The last stage is pooled by its mean, so that before the cut the map
-    is the exact split of the linearised decision over its cells. Encoders other than MambaVision have none.
+    Negative parts are set to zero, as in the paper. The last stage is pooled by its mean, so that the map before this
+    step splits the linearised decision exactly over its cells. Encoders other than MambaVision have no such map.
     """
     inputs, present = _as_tensors(classifier, batch)
     maps = []
@@ -146,7 +146,7 @@ def grad_cam(classifier: lightning.LightningModule, batch: dict) -> list[Spatial
 def integrated_gradients(
     classifier: lightning.LightningModule, batch: dict, steps: int = IG_STEPS
 ) -> dict[str, Tensor]:
-    """Return by stream what each pixel adds to the log-odds of malignancy, (batch, views, height, width).
+    """Return by stream the contribution of each pixel to the log-odds of malignancy, (batch, views, height, width).
 
     Integrated gradients (Sundararajan et al. 2017) from black images along a straight line, Gauss-Legendre with
     ``steps`` points; over a breast they add up to log-odds(images) - log-odds(black).
@@ -161,7 +161,7 @@ def integrated_gradients(
 
 
 def saliency_maps(classifier: lightning.LightningModule, batch: dict, steps: int = IG_STEPS) -> list[SpatialMap]:
-    """Return Grad-CAM and the size of integrated gradients, added up over cells of 4 x 4 pixels."""
+    """Return Grad-CAM and the absolute integrated gradients, summed over cells of 4 x 4 pixels."""
     maps = grad_cam(classifier, batch)
     for stream, pixels in integrated_gradients(classifier, batch, steps).items():
         cells = nn.functional.avg_pool2d(pixels.abs(), IG_CELL, ceil_mode=True) * IG_CELL**2
@@ -172,11 +172,11 @@ def saliency_maps(classifier: lightning.LightningModule, batch: dict, steps: int
 
 @dataclass(frozen=True)
 class LesionShare:
-    """How much of a map lies in the lesion's box, against the same box elsewhere; means over ``n`` breasts.
+    """The share of a map in the lesion's box, compared with the same box at random places; means over ``n`` breasts.
 
-    ``share`` of the map's mass, ``area`` of the breast; ``value`` is the map's mean in the box over its mean in the
-    breast, ``chance`` the same for boxes at random places, ``low`` and ``high`` the central 95 % of these, ``p``
-    two-sided.
+    ``share`` is the box's share of the map's mass, ``area`` its share of the breast. ``value`` is the map's mean in the
+    box over its mean in the breast. ``chance`` is the same ratio for boxes at random places, with ``low`` and ``high``
+    as their central 95 %. ``p`` is two-sided.
     """
 
     value: float
@@ -191,7 +191,7 @@ class LesionShare:
     def __str__(self) -> str:
         return (
             f"{self.share:.1%} of the mass in {self.area:.1%} of the breast, {self.value:.3f} times its mean; "
-            f"by chance {self.low:.3f} to {self.high:.3f} (p = {self.p:.2g}, n = {self.n} breasts)"
+            f"{self.low:.3f} to {self.high:.3f} expected by chance (p = {self.p:.2g}, n = {self.n} breasts)"
         )
 
 
@@ -199,13 +199,13 @@ def lesion_share(
     maps: Sequence[np.ndarray], breasts: Sequence[np.ndarray], boxes: Sequence[Box], names: Sequence[str], *,
     n_draws: int = 2000, seed: int = 0,
 ) -> LesionShare:  # fmt: skip
-    """Test whether a map gathers in the lesion's box.
+    """Test whether a map is brighter inside the lesion's box.
 
-    One entry per view: a map (height, width), not negative; where the breast is, bool (height, width); the box; the
-    breast's name. Views of a breast are averaged. Under the hypothesis of no relation the box could lie anywhere in
-    the breast where it covers about as much of it; places are drawn anew ``n_draws`` times for all views together.
-    Means and not sums are compared, so that an even map is even also where the box reaches beyond the breast. Views in
-    which the map is zero say nothing and are left out.
+    The arguments have one entry per view: a non-negative map (height, width); a mask of the breast, bool (height,
+    width); the box; the breast's name. Views of a breast are averaged. Under the null hypothesis, the box could lie
+    anywhere in the breast where it covers about as much breast tissue. Places are drawn ``n_draws`` times for all views
+    together. Means are compared instead of sums, so that an even map counts as even if the box reaches beyond the
+    breast. Views in which the map is zero are left out.
     """
     rng, seen, here, drawn = np.random.default_rng(seed), [], [], []
     for values, breast, box, name in zip(maps, breasts, boxes, names, strict=True):
@@ -235,10 +235,10 @@ def lesion_share(
 def shares_in_lesions(
     classifier: lightning.LightningModule, dataset: Dataset, names: Sequence[str], boxes: Mapping[tuple[str, str], Box]
 ) -> dict[str, LesionShare]:
-    """Test every kind of map over whole views against the lesions of a data set; p after Holm over the maps.
+    """Test every kind of map over whole views against the lesions of a data set; p is corrected after Holm over maps.
 
-    ``names`` are the breasts of ``dataset`` in its order, ``boxes`` their lesions by (breast, view). The result is by
-    the map's name in words.
+    ``names`` are the breasts of ``dataset`` in its order, ``boxes`` their lesions by (breast, view). The result is
+    keyed by the map's name in words.
     """
     gathered: dict[str, list[tuple]] = {}
     for start in range(0, len(dataset), CHUNK):

@@ -1,7 +1,7 @@
-"""From run records to the tables of the chapters: what each experiment reached, beside what, and what that proves.
+"""The tables of the chapters, made from run records: results, comparisons, and verdicts on the published numbers.
 
-Everything here reads run records and nothing else; no torch. *Runs* are ``{experiment: [run per seed]}``, as
-:func:`mammo_lib.runs.evaluate.run_and_evaluate` returns them. In every table an estimate ``x`` stands in columns
+These functions read only run records and do not import torch. *Runs* are ``{experiment: [run per seed]}``, as
+:func:`mammo_lib.runs.evaluate.run_and_evaluate` returns them. In every table, an estimate ``x`` occupies the columns
 ``x x_low x_high``, which :func:`readable` merges for the page.
 
 An experiment's value is the mean over its seeds, with the interval over patients and seeds; its *ensemble* is the mean
@@ -26,6 +26,7 @@ from ..runs.experiments import list_hash
 from ..runs.receipts import is_exploratory
 from ..runs.records import COMMITTED, PROTOCOL, Run, part_of
 from ..statistics import (
+    LEVEL,
     Interval,
     compare_predictions,
     difference_over_seeds,
@@ -51,6 +52,17 @@ DIFFERENCE_COLUMNS = (
     "status",
 )  # fmt: skip
 SAID_ELSEWHERE = ("weights",)
+IN_WORDS = {  # how a setting that differs from the ``paper`` profile's is described
+    "allow_missing": "unreadable views left out",
+    "image_size": "{ours}-px images instead of {theirs}",
+    "crop_context": "crops cut by us as squares, {ours} times the longer side of the lesion",
+    "extra_training": "additional training breasts ({ours} cohort)",
+    "reader_words": "readers' descriptions from {ours}",
+    "n_folds": "{ours} folds instead of {theirs}",
+    "fold": "validation on fold {ours} instead of {theirs}",
+    "backbone": "the {ours} backbone instead of {theirs}",
+    "view_fusion": "views joined by {ours} instead of {theirs}",
+}
 MATCHED = 0.05  # two networks whose parameters differ by less than this share count as equal in size
 SPLITS = {
     "test": "paper: both views, one label",
@@ -62,9 +74,9 @@ Runs = Mapping[str, Sequence[Run]]
 
 
 def openings(runs: Runs, profile: Profile) -> pd.DataFrame:
-    """Return what the receipts say: ``opened_at experiments runs exploratory same_list same_protocol`` per opening.
+    """Return the openings by receipt: ``opened_at experiments runs exploratory same_list same_protocol``.
 
-    ``same_list`` and ``same_protocol`` tell whether the profile's list and the protocol still are what they were.
+    ``same_list`` and ``same_protocol`` say whether the profile's experiment list and the protocol are unchanged since.
     """
     now, protocol = list_hash(profile), file_hash(PROTOCOL)
     rows = [
@@ -107,10 +119,10 @@ def together(runs: Sequence[Run], split: str = "test") -> pd.DataFrame:
 def summary(
     runs: Runs, *, split: str = "test", metric: str = "auc", parameters: Mapping[str, int | None] | None = None
 ) -> pd.DataFrame:
-    """Return one row per experiment: ``experiment seeds mean sd ensemble n status``, and its size where it is given.
+    """Return one row per experiment: ``experiment seeds mean sd ensemble n status``, and its size if that is given.
 
-    ``parameters`` maps experiments to parameter counts; ``size`` is then the share of the first experiment's, and
-    ``matched`` whether the two are equal within ``MATCHED``.
+    ``parameters`` maps experiments to parameter counts; ``size`` is then the ratio to the first experiment's
+    count, and ``matched`` says whether the two are equal within ``MATCHED``.
     """
     table = pd.DataFrame([_summary_row(name, seeds, split, metric) for name, seeds in runs.items()])
     if parameters is None:
@@ -148,19 +160,19 @@ def all_metrics(runs: Sequence[Run], *, split: str = "test") -> pd.DataFrame:
 
 
 def status_of(runs: Sequence[Run]) -> str:
-    """Return ``exploratory`` where a seed's test scores were made after the first opening, else ``frozen list``."""
+    """Return ``exploratory`` if test scores of a seed were made after the first opening, else ``frozen list``."""
     return "exploratory" if any(is_exploratory(run) for run in runs) else "frozen list"
 
 
 def differences(runs: Runs, reference: str, *, split: str = "test", metric: str = "auc") -> pd.DataFrame:
-    """Compare every other experiment with one on the same breasts; the rows are one family for Holm's correction.
+    """Compare every experiment with a reference on the same breasts; the rows are one family for Holm's correction.
 
     Returns
     -------
     DataFrame
-        ``experiment`` and ``difference`` (other - reference) of the means over seeds, with its interval over patients
-        and seeds. Of the two ensembles: DeLong's ``p_auc`` and McNemar's ``p_decisions``, both after Holm, and the
-        breasts that only the other (``gained``) or only the reference (``lost``) decides rightly.
+        ``experiment`` and ``difference`` (other - reference) of the means over seeds, with an interval over patients
+        and seeds. For the two ensembles: DeLong's ``p_auc`` and McNemar's ``p_decisions``, both after Holm, and the
+        numbers of breasts that only the other (``gained``) or only the reference (``lost``) classifies correctly.
     """
     base, merged = rows_of(runs[reference], split), together(runs[reference], split)
     others = {name: seeds for name, seeds in runs.items() if name != reference}
@@ -186,15 +198,16 @@ def differences(runs: Runs, reference: str, *, split: str = "test", metric: str 
 
 
 def told_apart(differences: pd.DataFrame, experiment: str, name: str) -> str:
-    """Say how far the reference of :func:`differences` lies from an experiment, and whether that can be told."""
+    """Compare the reference of :func:`differences` with an experiment in words: better, worse or undecided."""
     row = differences.set_index("experiment").loc[experiment]
     value, low, high = -row["difference"], -row["difference_high"], -row["difference_low"]
-    relation = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
-    return f"{relation} {name}, {value:+.3f} ({low:+.3f} to {high:+.3f})"
+    undecided = "not shown to differ from" if value < 0 else f"no better, as far as {row['n']} breasts can show, than"
+    relation = "better than" if low > 0 else "worse than" if high < 0 else undecided
+    return f"{relation} {name} (AUC difference {value:+.3f}, {100 * LEVEL:.0f} % CI {low:+.3f} to {high:+.3f})"
 
 
 def by_definition(runs: Sequence[Run], metrics: Sequence[str] = ("auc", "accuracy")) -> pd.DataFrame:
-    """Score one experiment on each definition of the test set that its runs hold: ``definition n malignant`` and more.
+    """Score one experiment on each definition of the test set: ``definition n malignant`` and one column per metric.
 
     Values of the metrics are means over seeds with intervals over patients and seeds.
     """
@@ -212,19 +225,19 @@ def by_definition(runs: Sequence[Run], metrics: Sequence[str] = ("auc", "accurac
 def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
     """Return the published numbers: ``name experiment value decimals n ours reading source``.
 
-    ``n`` is how many breasts the number is a share of, as chapter 00 reconstructs it; ``ours`` is the experiment of the
-    frozen list that we hold against the number, ``reading`` why that one.
+    ``n`` is the number of breasts in the denominator, as chapter 00 reconstructs it. ``ours`` is the experiment of the
+    frozen list that we compare with the number, and ``reading`` says why.
     """
     table = read_table(path, PUBLISHED_COLUMNS, unknown=())
     return with_numbers(path, table, ["value", "decimals", "n"])
 
 
 def published_intervals(published: pd.DataFrame) -> pd.DataFrame:
-    """Return what each size leaves open: ``name value low high n half_width n_to_confirm shift_to_refute``.
+    """Return intervals of published values: ``name value low high n half_width n_to_confirm shift_to_refute``.
 
-    Wilson's interval for shares, Hanley and McNeil's for the AUC; F1, no share of a fixed number of breasts, is left
-    out. The last two columns say how many breasts would confirm the number within ``TOLERANCE``, and how far from it a
-    result must lie to refute it.
+    Shares have Wilson's interval, the AUC Hanley and McNeil's. F1 is left out, because its denominator is not a fixed
+    number of breasts. The last two columns give the number of breasts that would confirm the value within
+    ``TOLERANCE``, and the distance at which a result would refute it.
     """
     n = published.set_index(["experiment", "name"])["n"]
     rows = []
@@ -241,10 +254,10 @@ def published_intervals(published: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_gain(published: pd.DataFrame) -> tuple[int, int]:
-    """Return SeqMoE's published gain over the plain dual stream, in breasts, and the breasts of the test set.
+    """Return SeqMoE's published gain over the plain dual stream, in breasts, and the size of the test set.
 
-    The headline's two decimals leave its number of right decisions open; the one confusion matrix that fits all of the
-    headline's shares does not.
+    The two decimals of the headline accuracy do not determine the number of correct decisions. The single confusion
+    matrix that fits all shares of the headline does.
     """
     headline = published[published["experiment"] == "headline"].set_index("name")
     plain = published[published["experiment"] == "ablation_dual_stream"].iloc[0]
@@ -256,9 +269,9 @@ def published_gain(published: pd.DataFrame) -> tuple[int, int]:
 
 
 def beside_paper(published: pd.DataFrame, runs: Runs, profile: Profile) -> pd.DataFrame:
-    """Hold ours against every published number: ``of metric published ours difference verdict why``.
+    """Compare our results with every published number: ``of metric published ours difference verdict why``.
 
-    The ours-columns are empty where the profile does not run the experiment.
+    The columns of our results are empty if the profile does not run the experiment.
     """
     return pd.DataFrame([_beside(row, runs.get(row.ours), profile) for row in published.itertuples()])
 
@@ -286,13 +299,13 @@ def _compared(ours: Interval, difference: Interval, seeds: int) -> dict:
 
 
 def verdict(published: float, difference: Interval, profile: str, seeds: int) -> str:
-    """Return the protocol's verdict on ours - published.
+    """Return the protocol's verdict on the difference ours - published.
 
-    ``reproduced``: the interval lies within the tolerance; ``not reproduced``: it lies outside; ``undecidable``:
-    anything else. ``not tested`` unless the profile is ``paper`` and has at least ``MIN_SEEDS`` seeds.
+    ``reproduced``: the interval lies within the tolerance. ``not reproduced``: it lies outside. ``undecidable``:
+    anything else. ``not tested``: the profile is not ``paper``, or has fewer than ``MIN_SEEDS`` seeds.
     """
     if not 0 <= published <= 1:
-        raise ValueError(f"a published share lies in [0, 1], got {published}")
+        raise ValueError(f"a published share must lie in [0, 1], got {published}")
     if profile != "paper" or seeds < MIN_SEEDS:
         return "not tested"
     if difference.low >= -TOLERANCE and difference.high <= TOLERANCE:
@@ -303,25 +316,27 @@ def verdict(published: float, difference: Interval, profile: str, seeds: int) ->
 
 
 def explain(difference: Interval) -> str:
-    """Say how wide the interval of a difference is beside the tolerance, and how many breasts would make it fit."""
+    """Compare the width of a difference's interval with the tolerance; say how many breasts would be enough."""
     n, half = difference.n, (difference.high - difference.low) / 2
     if half <= TOLERANCE:
-        return f"with {n} breasts the interval is ±{half:.3f} wide, and ±{TOLERANCE} can be decided"
+        return f"with {n} breasts the interval is ±{half:.3f}, narrow enough to decide within ±{TOLERANCE}"
     needed = math.ceil(n * (half / TOLERANCE) ** 2)
     return (
-        f"with {n} breasts the interval is ±{half:.3f} wide: no result could be called reproduced within ±{TOLERANCE}; "
-        f"that would need about {needed}"
+        f"with {n} breasts the interval is ±{half:.3f}, too wide to confirm any result within ±{TOLERANCE}; "
+        f"about {needed} breasts would be needed"
     )
 
 
 def what_differs(profile: Profile) -> str:
-    """Say in a line how a profile's run departs from the ``paper`` profile's."""
+    """List in words how a profile's run differs from the ``paper`` profile's."""
     run, paper = profile.run, get_profile("paper").run
-    parts = ["synthetic phantom"] if profile.phantom_breasts else []
+    parts = ["a synthetic phantom instead of mammograms"] if profile.phantom_breasts else []
     for section in ("data", "model"):
         ours, theirs = getattr(run, section), getattr(paper, section)
         parts += [
-            f"{key} {_setting(value)}"
+            IN_WORDS.get(key, "{key} {ours} instead of {theirs}").format(
+                key=key.replace("_", " "), ours=_setting(value), theirs=_setting(getattr(theirs, key))
+            )
             for key, value in ours
             if value != getattr(theirs, key) and key not in SAID_ELSEWHERE
         ]
@@ -329,21 +344,21 @@ def what_differs(profile: Profile) -> str:
         parts.append("ImageNet stages of EfficientNet-Lite0" if run.model.is_pretrained else "no ImageNet weights")
     changed = [key for key, value in run.train if value != getattr(paper.train, key)]
     if changed:
-        parts.append(f"{len(changed)} training settings")
+        parts.append(f"{len(changed)} different training settings")
     if len(profile.seeds) < MIN_SEEDS:
-        parts.append(f"{len(profile.seeds)} seed{'s' if len(profile.seeds) > 1 else ''}")
-    return "; ".join(parts) or "nothing"
+        parts.append(f"{len(profile.seeds)} seed{'s' if len(profile.seeds) > 1 else ''} instead of {MIN_SEEDS}")
+    return ", ".join(parts) or "nothing"
 
 
 def _setting(value: object) -> object:
-    """Return a setting as it is said in a sentence: the side of a square, the kind of a gate."""
+    """Return a setting as it reads in a sentence: the side of a square, the kind of a gate."""
     if isinstance(value, tuple):
-        return value[0] if len(set(value)) == 1 else " ".join(map(str, value))
-    return getattr(value, "kind", value)
+        return value[0] if len(set(value)) == 1 else " and ".join(map(str, value))
+    return value.replace("_", " ") if isinstance(value, str) else getattr(value, "kind", value)
 
 
 def did_not_help(home: Path | None = None) -> pd.DataFrame:
-    """Return the record of what was tried in vain: ``tried measured_on value reference verdict``; empty without one."""
+    """Return the record of ideas that did not help: ``tried measured_on value reference verdict``; empty if absent."""
     path = (home or COMMITTED) / DID_NOT_HELP
     if not path.exists():
         return pd.DataFrame(columns=list(DID_NOT_HELP_COLUMNS))
@@ -351,7 +366,7 @@ def did_not_help(home: Path | None = None) -> pd.DataFrame:
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as text: ``x x_low x_high`` become one column, numbers are rounded, names are words."""
+    """Return a table as text: ``x x_low x_high`` become one column, numbers are rounded, names become words."""
     shown = pd.DataFrame(index=table.index)
     for name in table.columns:
         if name.removesuffix("_low").removesuffix("_high") != name and name.rpartition("_")[0] in table:
@@ -366,14 +381,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """Return a table of text as Markdown, as the front page takes it; markup in a cell is shown, not obeyed."""
+    """Return a table of text as Markdown for the front page; markup in cells is shown literally."""
     head, *rows = ([as_text(cell) for cell in line] for line in (table.columns, *table.astype(str).to_numpy()))
     lines = [head, ["---"] * table.shape[1], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def as_text(value: object) -> str:
-    """Return Markdown that shows ``value`` as it stands, in one line: no HTML, links, mathematics or table cells."""
+    """Return Markdown that shows ``value`` literally in one line: no HTML, links, mathematics or table cells."""
     line = " ".join(str(value).split())
     return MARKUP.sub(r"\\\g<0>", html.escape(line, quote=False))
 

@@ -1,4 +1,4 @@
-"""Settings: what a run is, which runs are the same, profiles, and where the project lies."""
+"""Settings: run configs, the identity of a run, profiles, and the location of the project."""
 
 from .edit import as_repeats, as_yaml, closest, describe, load_config, merged, read_mapping, with_changes
 from .identity import completed, fingerprint, identity

@@ -1,4 +1,4 @@
-"""Configs that people read and change without Python: files, single fields, commented YAML."""
+"""Reading and changing configs without Python: files, single fields, commented YAML."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def read_mapping(path: Path) -> dict:
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where}: neither JSON nor YAML ({problem}); compare with `mammo config`") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not the fields of a config; see `mammo config`")
+        raise InputError(f"{path}: contains a {type(content).__name__}, not the fields of a config; see `mammo config`")
     return content
 
 
 def as_repeats(configs: Iterable[RunConfig], repeats: int) -> list[RunConfig]:
-    """Return the configs as repeated cross-validation: every fold in its turn, one repeat per seed, 0 and up.
+    """Return the configs as repeated cross-validation over all folds: one repeat per seed, starting from 0.
 
-    The weights of the last epoch are kept, since choosing an epoch would look at the breasts that are held out.
+    The weights of the last epoch are kept, because choosing an epoch would use the held-out breasts.
 
     >>> [config.seed for config in as_repeats([RunConfig(seed=7)], 2)]
     [0, 1]
@@ -89,7 +89,7 @@ def with_changes(config: RunConfig, changes: Iterable[str]) -> RunConfig:
         try:
             value = yaml.load(text, _Loader)
         except (yaml.YAMLError, RecursionError, ValueError):
-            raise InputError(f"--set {name}: {text!r} is no value; put it into quotes") from None
+            raise InputError(f"--set {name}: {text!r} is not a valid value; put it into quotes") from None
         fields = merged(fields, _nested(name, value))
     try:
         return type(config).model_validate(fields)
@@ -111,12 +111,12 @@ def merged(fields: dict, overrides: dict) -> dict:
 
 
 def as_yaml(model: BaseModel) -> str:
-    """Return a config as YAML that can be read back, every field with its meaning as a comment."""
+    """Return a config as YAML that can be read back, with the meaning of each field as a comment."""
     return "\n".join(_yaml_lines(model, "")) + "\n"
 
 
 def describe(error: ValidationError, model: type[BaseModel] = RunConfig) -> str:
-    """Turn pydantic's report into one line: field, what is wrong, the value given, the name that was meant."""
+    """Turn pydantic's report into one line: field, problem, given value, and the name that was probably meant."""
     known, parts = list(_paths(model)), []
     for item in error.errors(include_url=False):
         location = [str(part) for part in item["loc"] if part not in ("none", "fixed", "random", "learned")]
@@ -129,7 +129,7 @@ def describe(error: ValidationError, model: type[BaseModel] = RunConfig) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean X?`` where a known name is near, else nothing."""
+    """Return ``; did you mean X?`` if a known name is similar, else an empty string."""
     known = list(known)
     leaf = name.rpartition(".")[2]
     found = difflib.get_close_matches(name, known, 1, 0.7) or [one for one in known if one.rpartition(".")[2] == leaf]
@@ -143,7 +143,7 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 

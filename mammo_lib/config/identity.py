@@ -1,9 +1,9 @@
-"""Which runs are the same: a fingerprint that survives new fields.
+"""The identity of a run: a fingerprint that does not change when fields are added.
 
-A run's identity holds only what differs from ``NEUTRAL``, in canonical form. The table is frozen: a new field enters it
-with the value under which older runs were made, so that no record is orphaned, whatever the field's default is; a
-record that lacks the field is read with that value. What cannot matter in a config (``fusion`` with one stream, the
-model of a baseline) is left out.
+A run's identity contains only the settings that differ from ``NEUTRAL``, in canonical form. The table is frozen. A new
+field is added with the value that older runs used, whatever its default is, so that no record is orphaned. A record
+without the field is read with that value. Settings that have no effect in a config (``fusion`` with one stream, the
+model of a baseline) are left out.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ SEEN_BY_BASELINES = ("model.streams", "model.views")
 
 
 def identity(config: RunConfig) -> dict[str, object]:
-    """Return what makes a run different from a neutral one: ``{"train.epochs": 14, ...}``."""
+    """Return the settings in which a run differs from a neutral one: ``{"train.epochs": 14, ...}``."""
     fields = flat(config.model_dump(mode="json"))
     without = set(_cannot_matter(config, fields))
     newer = flat(type(config)().model_dump(mode="json"))  # a field that is not in the table yet
@@ -85,7 +85,7 @@ def identity(config: RunConfig) -> dict[str, object]:
 
 
 def completed(fields: dict) -> dict:
-    """Return the settings of a record with the fields that are newer than it, as older runs had them."""
+    """Return the settings of a record, completed by newer fields with the values that older runs used."""
     added = {}
     for name, value in NEUTRAL.items():
         section, _, field = name.partition(".")

@@ -1,4 +1,4 @@
-"""Where the project lies, what it carries along, and which of a run's processes this is."""
+"""Location of the project and of its material, and the number of this process within a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 def find_root() -> Path:
     """Return the project folder: ``MAMMO_ROOT``, or the nearest parent with ``_config.yml`` and ``notebooks/``.
 
-    Notebooks are started from several folders (JupyterLab and nbmake use ``notebooks/``, papermill the folder it was
-    called in), so no path may be relative to the working folder. Outside a checkout (the installed wheel) it is the
-    working folder.
+    Notebooks are started from several folders (JupyterLab and nbmake use ``notebooks/``, papermill the folder in which
+    it was called), so no path may be relative to the working folder. Outside a checkout (the installed wheel), the
+    project folder is the working folder.
     """
     if os.environ.get("MAMMO_ROOT"):
         return Path(os.path.realpath(os.environ["MAMMO_ROOT"]))
@@ -28,7 +28,7 @@ def find_root() -> Path:
 
 
 def process_number(variable: str) -> int:
-    """Return the number that a launcher gave this process in an environment variable; 0 without a launcher."""
+    """Return the number that a launcher set for this process in an environment variable; 0 without a launcher."""
     text = os.environ.get(variable, "0")
     try:
         return int(text)
@@ -37,7 +37,7 @@ def process_number(variable: str) -> int:
 
 
 def find_material(root: Path) -> Path:
-    """Return the folder below which ``data_manifest/`` and ``book/`` lie: ``root``, the checkout or the wheel."""
+    """Return the folder that contains ``data_manifest/`` and ``book/``: ``root``, the checkout or the wheel."""
     for folder in (root, PACKAGE.parent):
         if (folder / "data_manifest").is_dir() and (folder / "book" / "protocol.md").is_file():
             return folder

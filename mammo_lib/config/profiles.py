@@ -1,4 +1,4 @@
-"""Profiles: sizes of reproduction, one YAML file each in ``book/profiles/``."""
+"""Profiles, which set the scale of a reproduction: one YAML file each in ``book/profiles/``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ALLOW_MISSING = "MAMMO_ALLOW_MISSING"  # 1: views that cannot be read are left o
 
 
 class Profile(Frozen):
-    """A size of reproduction: which data, which run, which seeds."""
+    """The scale of a reproduction: its data, run and seeds."""
 
     name: str
-    about: str = Field("", description="what the profile is for, in a line")
-    data_set: str = Field("cbis-ddsm", description="how the data are read: a name in mammo_lib.data.data_sets")
+    about: str = Field("", description="purpose of the profile, in one line")
+    data_set: str = Field("cbis-ddsm", description="data set reader: a name in mammo_lib.data.data_sets")
     phantom_breasts: int | None = Field(
-        None, ge=12, le=MOST_BREASTS, description="breasts of the generated phantom; none: your data"
+        None, ge=12, le=MOST_BREASTS, description="number of breasts of the generated phantom; none: real data"
     )
     phantom_seed: Seed = 0
-    experiments: str = Field("experiments.json", description="the list of its experiments, a file in book/")
+    experiments: str = Field("experiments.json", description="file in book/ with the list of experiments")
     run: RunConfig = RunConfig()
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
 
@@ -39,7 +39,7 @@ class Profile(Frozen):
 
 
 def profile_names() -> list[str]:
-    """Return the names of the profiles that come with the project: the quick one first, the paper's last."""
+    """Return the names of the project's profiles, from the quickest to the paper's."""
     order = {"smoke": 0, "mirror": 1, "mirror-cv": 2, "paper": 9}
     return sorted((path.stem for path in PROFILES.glob("*.yaml")), key=lambda name: (order.get(name, 5), name))
 
@@ -50,7 +50,7 @@ def get_profile(name: str | Path | None = None) -> Profile:
     Raises
     ------
     InputError
-        There is no such profile, or its file holds an unknown or invalid field.
+        There is no such profile, or its file contains an unknown or invalid field.
     """
     name = str(name or os.environ.get("MAMMO_PROFILE") or "smoke")
     path = Path(name) if name.endswith((".yaml", ".yml", ".json")) else PROFILES / f"{name}.yaml"

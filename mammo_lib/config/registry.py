@@ -1,6 +1,7 @@
-"""What settings may name: encoders and targets. A name that is registered here is valid in a config.
+"""Registries of encoders and targets. A registered name is valid in a config.
 
-Nothing here imports torch: what builds an encoder is named as ``module:function`` and imported when a network is built.
+This module does not import torch: the builder of an encoder is named as ``module:function`` and imported when a network
+is built.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ class Backbone:
     """An encoder that a run may choose.
 
     ``build`` maps a run config to a :class:`mammo_lib.models.ViewEncoder`. ``stem`` and ``stages12`` name the modules
-    that ``model.freeze`` means. ``has_weights``: it always starts from weights of its own. ``is_mambavision``: it has
-    MambaVision's switches (mixer, token blocks, gates, one-channel stem). Image sides are multiples of ``patch``.
+    that ``model.freeze`` refers to. ``has_weights``: the encoder always starts from pretrained weights of its own.
+    ``is_mambavision``: it has MambaVision's settings (mixer, token blocks, gates, one-channel stem). Image sides must
+    be multiples of ``patch``.
     """
 
     name: str
@@ -34,7 +36,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Target:
-    """What a head predicts of a breast: the cohort's ``column``, and the ``classes`` that its values index or name."""
+    """The target of a head: a ``column`` of the cohort, and the ``classes`` that its values index or name."""
 
     name: str
     column: str

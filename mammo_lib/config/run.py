@@ -1,7 +1,7 @@
-"""What one run is: frozen pydantic models, in JSON or YAML.
+"""The config of a run: frozen pydantic models, in JSON or YAML.
 
-Every number that a run depends on lives here and nowhere else. Where the paper is silent the default is our
-assumption, and the field's description says so; the book prints these descriptions.
+Every number that a run depends on is defined here. If the paper does not state a value, the default is our assumption,
+and the field's description says so. The book prints these descriptions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "a
 
 
 class Frozen(BaseModel):
-    """A config section: immutable, and a key it does not know is an error."""
+    """A config section: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -30,11 +30,12 @@ Side = Annotated[int, Field(ge=32, le=2048)]
 
 
 class DataConfig(Frozen):
-    """Which breasts, and how their pixels are prepared."""
+    """Selection of breasts and preparation of their pixels."""
 
     definition: Definition = Field("paper", description="cohort definition; 'paper' is a candidate found by arithmetic")
     image_size: tuple[Side, Side] = Field(
-        (224, 224), description="height and width of the network input, pixels; one number: a square (paper: 224)"
+        (224, 224),
+        description="height and width of the network input in pixels; one number means a square (paper: 224)",
     )
     mask_breast: bool = Field(True, description="blank everything outside the breast in whole views (our assumption)")
     orient: bool = Field(
@@ -42,24 +43,24 @@ class DataConfig(Frozen):
     )
     crop_context: float | None = Field(
         None, ge=1, le=4,
-        description="derived crops become a square around the lesion's box, this many times its longer side; none: the "
-        "box itself; official crops stay as they are (not in the paper)",
+        description="derived crops are squares around the lesion's box, this many times its longer side; none: the box "
+        "itself; official crops are unchanged (not in the paper)",
     )  # fmt: skip
     extra_training: Definition | None = Field(
         None,
-        description="a wider cohort whose breasts only train, and never validate or test (not in the paper)",
+        description="a wider cohort whose additional breasts are used for training only (not in the paper)",
     )
     allow_missing: bool = Field(
         False, description="leave out views whose files are missing or cannot be decoded, instead of refusing to start"
     )
     reader_words: ReaderWords = Field(
         "own_split",
-        description="whose words describe a breast: those of its own split's tables, or of all tables, where words of "
-        "calcification test tables reach training breasts (protocol 1)",
+        description="tables that provide the readers' descriptions of a breast: those of its own split, or all tables, "
+        "in which calcification test tables can describe training breasts (protocol 1)",
     )
     n_folds: int = Field(5, ge=2, le=20, description="patient-level folds of the training breasts (our assumption)")
     fold: Annotated[int, Field(ge=0)] | Literal["each"] = Field(
-        0, description="the fold that validates, or 'each': cross-validation, every fold in its turn (our assumption)"
+        0, description="the validation fold, or 'each': cross-validation over all folds (our assumption)"
     )
     fold_seed: int = Field(
         0, ge=0, le=LARGEST_SEED,
@@ -91,7 +92,7 @@ class NoGate(Frozen):
 
 
 class SetGate(Frozen):
-    """A control of the learned gate: always 0.5, or drawn at random in training."""
+    """A control for the learned gate: always 0.5, or drawn at random in training."""
 
     kind: Literal["fixed", "random"]
     stages: GatedStages = Field("3+4", description="stages whose blocks are gated (paper: 3 and 4)")
@@ -107,12 +108,13 @@ class LearnedGate(Frozen):
         "all", description="which blocks are gated: all, or those with a state-space mixer (our assumption)"
     )
     scope: Literal["image", "window", "token"] = Field(
-        "image", description="what one gate value is for (paper: a mean-pooled scalar, called spatial routing)"
+        "image",
+        description="the area that one gate value applies to (paper: a mean-pooled scalar, called spatial routing)",
     )
     bias: float = Field(2.0, description="initial bias of the gates; sigmoid(2) = 0.88 (our assumption)")
     binary: bool = Field(
         False,
-        description="round each gate to 0 or 1; the gradient passes as if it were not rounded (the paper also says "
+        description="round each gate to 0 or 1; the gradient ignores the rounding (the paper also says "
         "'learned binary gating')",
     )
 
@@ -121,12 +123,12 @@ Gate = Annotated[NoGate | SetGate | LearnedGate, Field(discriminator="kind")]
 
 
 class ModelConfig(Frozen):
-    """Mammo-Mamba's switches."""
+    """Settings of Mammo-Mamba."""
 
     backbone: str = Field(
         "L",
-        description="MambaVision variant (paper: L); 'lite' is ours, stages 3 and 4 on EfficientNet-Lite0's frozen "
-        "ImageNet stages; or a timm network",
+        description="MambaVision variant (paper: L), a timm network, or our 'lite': stages 3 and 4 on the frozen "
+        "ImageNet stages of EfficientNet-Lite0",
     )
     streams: tuple[Stream, ...] = Field(
         ("crop", "whole"), min_length=1, description="independent pipelines (paper: both)"
@@ -134,59 +136,62 @@ class ModelConfig(Frozen):
     views: tuple[View, ...] = Field(("CC", "MLO"), min_length=1, description="projections (paper: both)")
     mixer: Literal["selective", "gated_conv"] = Field(
         "selective",
-        description="the paper says both: an input-dependent scan, or a fixed kernel and a gate",
+        description="sequence mixer: an input-dependent scan, or a fixed kernel with a gate; the paper says both",
     )
     token_blocks: Literal["hybrid", "ssm", "attention", "none"] = Field(
         "hybrid",
-        description="what stages 3 and 4 mix tokens with; none: they hold no blocks (paper: state-space mixers, then "
+        description="how stages 3 and 4 mix tokens; none: they have no blocks (paper: state-space mixers, then "
         "attention)",
     )
     mlp_ratio: float = Field(
         4.0, gt=0, le=16,
-        description="hidden over own width of the perceptron in a token block; another value matches parameters",
+        description="ratio of hidden to input width of the perceptron in a token block; used to match parameter counts",
     )  # fmt: skip
     frozen_stride: Literal[8, 16, 32] = Field(
-        16, description="pixels per token of stage 3 with backbone 'lite': where its frozen ImageNet stages end"
+        16, description="stride at which the frozen ImageNet stages of 'lite' end: pixels per token of stage 3"
     )
     gate: Gate = Field(
         LearnedGate(),
-        description="SeqMoE's gates: learned, fixed, random, or none (plain MambaVision); a kind alone takes defaults",
+        description="SeqMoE's gates: learned, fixed, random, or none (plain MambaVision); a kind alone uses its "
+        "defaults",
     )
     weights: str | None = Field(
         None,
-        description="'official': the backbone's released checkpoint from the folder MAMMO_WEIGHTS (else weights/); a "
-        "path; none: new (paper: ImageNet, 1K or 21K not stated)",
+        description="'official': the backbone's released checkpoint, in the folder MAMMO_WEIGHTS (default weights/); "
+        "or a path; none: random weights (paper: ImageNet, 1K or 21K not stated)",
     )
     stem: Literal["repeat", "fold"] = Field(
-        "repeat", description="grey to three channels, or a one-channel stem with the normalisation folded in"
+        "repeat",
+        description="repeat grey images to three channels, or use a one-channel stem with the normalisation folded in",
     )
     freeze: Literal["auto", "none", "stages12", "stages12_and_stem"] = Field(
         "auto",
-        description="'auto': stages 1-2 of encoders that are not new, else nothing (paper: stages 1-2, stem tuned)",
+        description="frozen part; 'auto': stages 1-2 of pretrained encoders, else nothing (paper: stages 1-2, "
+        "stem tuned)",
     )
     targets: tuple[str, ...] = Field(
-        ("malignancy",), min_length=1, description="what heads predict: malignancy, then others (not in the paper)"
+        ("malignancy",), min_length=1, description="targets of the heads: malignancy, then others (not in the paper)"
     )
     view_fusion: Literal["concat", "mean"] = Field(
         "concat", description="how the views of a stream are joined before the projection (our assumption)"
     )
     fusion: Literal["gate", "scalar_gate", "concat", "mean"] = Field(
-        "gate", description="how streams are joined; the paper names a gate without a formula"
+        "gate", description="how streams are joined; the paper mentions a gate but gives no formula"
     )
 
     @property
     def encoder(self) -> Backbone:
-        """What is registered of the backbone."""
+        """The registry entry of the backbone."""
         return BACKBONES[self.backbone]
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether the encoders start from weights that were trained elsewhere."""
+        """Whether the encoders start from pretrained weights."""
         return self.weights is not None or self.encoder.has_weights
 
     @property
     def frozen_part(self) -> str:
-        """What ``freeze`` means here: ``auto`` resolved."""
+        """The part that is frozen, with ``auto`` resolved."""
         automatic = "stages12" if self.is_pretrained else "none"
         return automatic if self.freeze == "auto" else self.freeze
 
@@ -215,7 +220,7 @@ class ModelConfig(Frozen):
     @classmethod
     def _malignancy_first(cls, value):
         if unknown := [name for name in value if name not in TARGETS]:
-            raise ValueError(f"{unknown[0]!r} is no target: choose from {', '.join(TARGETS)}")
+            raise ValueError(f"{unknown[0]!r} is not a target: choose from {', '.join(TARGETS)}")
         if value[0] != "malignancy" or len(set(value)) != len(value):
             raise ValueError(f"must start with 'malignancy' and name each target once, got {list(value)}")
         return value
@@ -226,12 +231,12 @@ class ModelConfig(Frozen):
             raise ValueError(f"freeze={self.freeze!r} would freeze random weights: give weights, or freeze='none'")
         if self.encoder.has_weights and (self.weights or self.stem == "fold"):
             raise ValueError(
-                f"backbone {self.backbone!r} brings its weights and its stem: leave weights out, and stem='repeat'"
+                f"backbone {self.backbone!r} has its own weights and stem: leave out weights, and keep stem='repeat'"
             )
         if self.encoder.has_weights and self.freeze == "stages12_and_stem":
             raise ValueError(
                 f"freeze='stages12_and_stem' would freeze the new, random projection of backbone {self.backbone!r}: "
-                "take 'stages12' or 'auto'"
+                "use 'stages12' or 'auto'"
             )
         if not self.encoder.is_mambavision:
             own = {"mixer": "selective", "token_blocks": "hybrid", "mlp_ratio": 4.0, "stem": "repeat"}
@@ -239,12 +244,12 @@ class ModelConfig(Frozen):
             for field, value in (own | {"gate": "none"}).items():
                 if given[field] != value:
                     raise ValueError(
-                        f"{field}={given[field]!r} is a switch of MambaVision: with backbone={self.backbone!r} set "
+                        f"{field}={given[field]!r} is a setting of MambaVision: with backbone={self.backbone!r} set "
                         f"{field} to {value!r}"
                     )
         if self.frozen_stride != 16 and not self.encoder.has_weights:
             raise ValueError(
-                f"frozen_stride={self.frozen_stride} is a switch of 'lite': with {self.backbone!r} set it to 16"
+                f"frozen_stride={self.frozen_stride} is a setting of 'lite': with {self.backbone!r} set it to 16"
             )
         if self.gate.kind != "none" and self.token_blocks == "none":
             raise ValueError("token_blocks='none' leaves no block to gate: set gate='none'")
@@ -254,7 +259,7 @@ class ModelConfig(Frozen):
 
 
 class TrainConfig(Frozen):
-    """The optimisation. The paper gives AdamW, cosine decay, batch 8, label smoothing, and no numbers beyond these."""
+    """Optimisation. The paper states AdamW, cosine decay, batch size 8 and label smoothing, but no other numbers."""
 
     epochs: int = Field(30, ge=1, le=100_000, description="passes over the training breasts (our assumption)")
     batch_size: int = Field(8, ge=1, le=65_536, description="breasts per step (paper: 8)")
@@ -264,13 +269,14 @@ class TrainConfig(Frozen):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="cross-entropy label smoothing (value: our assumption)")
     reader_labels: float = Field(
         0.0, ge=0, le=1,
-        description="share of the target that is what the readers' words make of a training breast (not in the paper)",
+        description="share of the target that is predicted from the readers' descriptions of a training breast "
+        "(not in the paper)",
     )  # fmt: skip
     encoder_rate: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="learning rate of encoders that are not new, over that of the rest (our assumption)",
+        description="learning rate of pretrained encoders, relative to the rest of the network (our assumption)",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the view embeddings (not in the paper)")
     flip_averaging: bool = Field(
@@ -278,13 +284,18 @@ class TrainConfig(Frozen):
     )
     best_epoch: Literal["as_scored", "single_image"] = Field(
         "as_scored",
-        description="how validation is scored when the best epoch is chosen: as everywhere, or without averaging flips "
-        "(protocol 1)",
+        description="scoring of validation when the best epoch is chosen: as in all results, or without averaging "
+        "flips (protocol 1)",
     )
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate of the last block (our assumption)")
-    gradient_clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none (not in the paper)")
+    gradient_clip: float | None = Field(
+        None, gt=0, description="largest norm of the gradient; none: no clipping (not in the paper)"
+    )
     ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="decay of averaged weights, which are then validated and kept (not in the paper)"
+        None,
+        gt=0,
+        lt=1,
+        description="decay of averaged weights, which are then used for validation and kept (not in the paper)",
     )
     augment: float = Field(
         1.0, ge=0, le=3,
@@ -293,28 +304,30 @@ class TrainConfig(Frozen):
     )  # fmt: skip
     frozen_cache: int | None = Field(
         None, ge=1, le=64,
-        description="draw training views from this many augmented variants, of which the output of the frozen first "
-        "part is computed once and kept on disk; none: augment and compute afresh each time (not in the paper)",
+        description="number of augmented variants per training view; the output of the frozen first part is computed "
+        "once for each and kept on disk; none: augment and compute anew each time (not in the paper)",
     )  # fmt: skip
     keep: Literal["best", "last"] = Field(
         "best",
-        description="the weights that a run keeps: of the epoch with the best validation AUC, or of the last epoch, "
-        "which looks at no validation breast",
+        description="weights that a run keeps: those of the epoch with the best validation AUC, or those of the last "
+        "epoch, which use no validation breast",
     )
     patience: int = Field(
         10, ge=1, le=100_000,
-        description="epochs without a better validation AUC before stopping; not with keep='last' "
+        description="epochs without a better validation AUC before training stops; ignored with keep='last' "
         "(our assumption)",
     )  # fmt: skip
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="Lightning precision")
-    devices: int = Field(1, ge=1, le=1024, description="processes; each on a GPU of its own where there are GPUs")
+    devices: int = Field(1, ge=1, le=1024, description="number of processes; each has its own GPU if there are GPUs")
 
 
 class RunConfig(Frozen):
     """One run: one experiment, one seed."""
 
     experiment: str = Field("dual_stream", pattern=r"^[a-z0-9][a-z0-9_]*$", description="name of the experiment")
-    baseline: Baseline | None = Field(None, description="a baseline instead of the network; the model is then ignored")
+    baseline: Baseline | None = Field(
+        None, description="a baseline instead of the network; the model settings are then ignored"
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -331,7 +344,7 @@ class RunConfig(Frozen):
 
     @property
     def inputs(self) -> tuple[DataConfig, tuple[View, ...], tuple[Stream, ...]]:
-        """What the network reads of a breast: which pixels, which views, which streams."""
+        """The network's input from a breast: pixels, views and streams."""
         return self.data, self.model.views, self.model.streams
 
     @property

@@ -1,4 +1,4 @@
-"""From images and tables, as people really have them, to batches. Nothing here knows a model."""
+"""From images and tables to batches. These modules do not depend on any model."""
 
 import lazy_loader
 

@@ -1,6 +1,6 @@
-"""Where the lesion lies in a prepared whole view, so that a map over the view can be held against it.
+"""Position of the lesion in a prepared whole view, for comparison with maps over the view.
 
-The box is the one that the crop shows: the lesion's mask and 20 px a side at full resolution, cut out of the film.
+The box is that of the crop: the lesion's mask plus 20 px on each side at full resolution.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .views import Box, ImageSource, film_box
 def lesion_boxes(cohort: pd.DataFrame, source: ImageSource, data: DataConfig) -> dict[tuple[str, str], Box]:
     """Return ``{(sample_id, view): (x0, y0, x1, y1)}`` in pixels of the prepared whole view; the largest lesion's box.
 
-    A view whose lesion is not known in its film (no mask, no box, no file) is not in the dictionary.
+    A view without a known lesion position (no mask, no box, no file) is not in the dictionary.
     """
     located = source.locate(cohort)
     wholes = located[(located["stream"] == "whole") & (located["status"] == "found")]
@@ -50,7 +50,7 @@ def log_areas(cohort: pd.DataFrame, source: ImageSource, data: DataConfig) -> di
 
 
 def to_prepared(box: Box, shape: tuple[float, float], size: tuple[int, int], is_turned: bool) -> Box:
-    """Carry a box from a film of this (height, width) into the input that the network sees, also (height, width)."""
+    """Map a box from a film of this (height, width) to the network's input of this (height, width)."""
     x0, y0, x1, y1 = box
     if is_turned:
         x0, x1 = shape[1] - x1, shape[1] - x0

@@ -1,6 +1,6 @@
-"""From lesion rows to breasts: the cohort definitions, the funnel that leads to the paper's, and validation folds.
+"""From lesion rows to breasts: cohort definitions, the selection of the paper's cohort, and validation folds.
 
-A row of a cohort is one sample: a breast, or a lesion for the definition that says so.
+A row of a cohort is one sample: a breast or, for the definition ``lesion``, a lesion.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from .views import BREAST, SPLITS, VIEWS
 def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: str = "train") -> pd.DataFrame:
     """Group lesion rows into the breasts of an official split.
 
-    ``paper``: mass breasts with both views whose lesions carry one label (a candidate for the paper's test set, found
+    ``paper``: mass breasts with both views whose lesions have one label (a candidate for the paper's test set, found
     by arithmetic). ``official``: mass breasts with both views, malignant when any lesion is. ``lesion``: mass lesions
     seen in both views, one row each. ``any-view``: mass breasts with at least one view. ``mass+calc``: both lesion
     types, both views; training breasts of patients who are also in a test table are left out, so that the official
     test stays whole. ``lesion-id``: mass breasts with a lesion *id* seen in both views, malignant when any such lesion
-    is: as many test breasts as the paper has, two of them others.
+    is; it has as many test breasts as the paper, two of which differ from those of ``paper``.
 
     Returns
     -------
     DataFrame
         ``sample_id breast_id patient_id laterality split label lesion_type n_lesions density assessment subtlety``
-        (``sample_id`` is the breast's; for ``lesion`` the ``abnormality_id`` stands behind it), and per view
+        (``sample_id`` is the breast's; for ``lesion`` the ``abnormality_id`` is appended), and per view
         ``whole_<view>`` (the image's path in the table, NA without that view), ``crops_<view>`` and ``masks_<view>``
         (tuples with one path per lesion in that view).
     """
@@ -51,13 +51,13 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
 
 
 def with_extra(cohort: pd.DataFrame, wider: pd.DataFrame) -> pd.DataFrame:
-    """Return the cohort and, marked ``is_extra``, the breasts of a wider one that it lacks."""
+    """Return the cohort plus the additional breasts of a wider one, marked ``is_extra``."""
     extra = wider[~wider["breast_id"].isin(cohort["breast_id"])]
     return pd.concat([cohort.assign(is_extra=False), extra.assign(is_extra=True)], ignore_index=True)
 
 
 def patients_on_both_sides(table: pd.DataFrame) -> set[str]:
-    """Return the patients with rows in both official splits: some, once mass and calcification tables are pooled."""
+    """Return the patients with rows in both official splits; there are some if masses and calcifications are pooled."""
     train, test = (set(table.loc[table["split"] == split, "patient_id"]) for split in SPLITS)
     return train & test
 
@@ -90,7 +90,7 @@ def assign_folds(cohort: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
     Raises
     ------
     InputError
-        There are more folds than patients, or than patients of one label: a fold would hold none of them.
+        There are more folds than patients, or than patients of one label, so that a fold would have none.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -107,21 +107,21 @@ def assign_folds(cohort: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
 
 
 def rarest_label(cohort: pd.DataFrame) -> tuple[int, int]:
-    """Return the label that the fewest patients have, and how many have it."""
+    """Return the label with the fewest patients, and their number."""
     patients = cohort.groupby("label")["patient_id"].nunique()
     return patients.idxmin(), int(patients.min())
 
 
 def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the breasts of ``train`` and ``validation``: one fold of the training cohort validates.
+    """Return the breasts of ``train`` and ``validation``; one fold of the training cohort is used for validation.
 
-    Folds are those of the cohort proper: extra breasts move nobody, only train, and only where their patient does not
-    validate.
+    Folds are those of the cohort without extra breasts. Extra breasts are used for training only, and only if their
+    patient is not in the validation fold.
 
     Raises
     ------
     InputError
-        There are more folds than patients of a label, or one of the two parts holds one label only.
+        There are more folds than patients of a label, or one of the two parts has only one label.
     """
     if data.fold == "each":
         raise ValueError("data.fold='each' is a cross-validation: split the cohort of one of its folds")
@@ -132,8 +132,8 @@ def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFra
     for name, part in parts.items():
         if part["label"].nunique() < 2:
             raise InputError(
-                f"data.fold={data.fold} of data.n_folds={data.n_folds}: the {len(part)} {name} breasts have one label "
-                "only, so no AUC and no threshold exist; choose another data.fold, or lower data.n_folds"
+                f"data.fold={data.fold} of data.n_folds={data.n_folds}: the {len(part)} {name} breasts have only "
+                "one label, so AUC and threshold are undefined; choose another data.fold, or lower data.n_folds"
             )
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
 

@@ -1,4 +1,4 @@
-"""The data set at hand: its lesion table, its images, and the prepared pixels of a cohort."""
+"""A data set: its lesion table, its images, and the prepared pixels of a cohort."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Collection:
         return self.only is not None
 
     def cohort(self, data: DataConfig, split: str) -> pd.DataFrame:
-        """Return the breasts of an official split, one row each; breasts that only train are marked ``is_extra``."""
+        """Return the breasts of an official split, one row each; breasts for training only are marked ``is_extra``."""
         cohort = build_cohort(self.table, data.definition, split).assign(is_extra=False)
         if split == "train" and data.extra_training:
             return with_extra(cohort, build_cohort(self.table, data.extra_training, split))
@@ -48,7 +48,7 @@ class Collection:
     def prepare(
         self, split: str, data: DataConfig, views: Sequence[str] = VIEWS, streams: Sequence[str] = STREAMS, **where
     ) -> Prepared:
-        """Return the split's pixels as a network reads them, decoding what the cache lacks.
+        """Return the split's pixels as input of a network; images that are not in the cache are decoded.
 
         ``where`` is ``workers`` (processes) or ``cluster`` (the address of a Dask scheduler).
         """

@@ -1,9 +1,9 @@
-"""The data sets by name: how each is opened. Register your own to train and to score on it.
+"""Data sets by name, with the functions that open them. Register your own to train and score on it.
 
     register_data_set("mine", lambda root: Collection(root, read_my_table(root), MySource(root)))
 
 A profile names its data set (``data_set: mine``, or ``data_set: my_module:open_mine``, which needs no registration).
-Everything behind it, cohorts, preparation, training, evaluation, is used as it is.
+Cohorts, preparation, training and evaluation are used unchanged.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def open_collection(profile: Profile, data: str | Path | None = None, *, sample:
     Raises
     ------
     InputError
-        The profile needs real images and no folder was given, there is no such folder, or no data set of that name.
+        The profile needs real images and no folder was given, the folder does not exist, or the data set is unknown.
     """
     if ":" in profile.data_set:  # module:function, importable where mammo is called
         try:
@@ -100,7 +100,7 @@ def data_folder(data: str | Path | None, who: str = "") -> Path:
 
 
 def suited_profile(data: Path) -> str:
-    """Return the name of the profile that fits a folder: the phantom's, the 800-px films', else the paper's."""
+    """Return the name of the profile that suits a folder: that of phantoms, of 800-px films, else of the paper."""
     if (data / STAMP).is_file():
         return "smoke"
     return "mirror" if (data / "mass-800").is_dir() else "paper"

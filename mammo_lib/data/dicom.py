@@ -1,7 +1,7 @@
-"""DICOM as it comes: empty tags are absent ones, nothing is decoded before its size is known, any failure is one line.
+"""Reading DICOM files: empty tags count as absent, sizes are checked before decoding, and any failure is one line.
 
-The one place where files are read with pydicom. ``refusing`` turns whatever a reader or decoder raises into an
-:class:`InputError`; ``read_header`` gives tags, ``read_film`` pixels in [0, 1].
+Files are read with pydicom only here. ``refusing`` turns any exception of a reader or decoder into an
+:class:`InputError`; ``read_header`` returns tags, ``read_film`` pixels in [0, 1].
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ warnings.filterwarnings("ignore", module="pydicom")
 
 @contextmanager
 def refusing(path: Path, what: str = "cannot be decoded", way_out: str = "download the file again") -> Iterator[None]:
-    """Raise one :class:`InputError` for whatever the block raises: decoders in Rust raise what is no ``Exception``.
+    """Raise an :class:`InputError` for anything that the block raises; decoders in Rust do not raise ``Exception``.
 
-    A path that is no regular file is refused before anything is opened, since a pipe would never answer.
+    A path that is not a regular file is refused before it is opened, because reading a pipe would block.
     """
     try:
         mode = os.stat(path).st_mode
@@ -81,12 +81,12 @@ def refusing(path: Path, what: str = "cannot be decoded", way_out: str = "downlo
 
 
 def read_header(path: Path, tags: Sequence[str]) -> Dataset:
-    """Return these tags of a file, without those that are empty; functional groups of one frame stand among the others.
+    """Return these tags of a file, without empty ones; functional groups of a single frame are included.
 
     Raises
     ------
     InputError
-        The file is missing or no DICOM file, or its header cannot be read.
+        The file is missing or not a DICOM file, or its header cannot be read.
     """
     with refusing(path, "the header cannot be read"):
         wanted = [*tags, *GROUPS] if set(tags) & IN_GROUPS else list(tags)
@@ -106,13 +106,13 @@ def read_header(path: Path, tags: Sequence[str]) -> Dataset:
 def read_film(path: Path) -> np.ndarray:
     """Return the pixels of a DICOM file as float32 (height, width) in [0, 1], MONOCHROME1 inverted, padding black.
 
-    Rescale or modality LUT, then VOI LUT or window where the file has one, scaled from the range that these make
-    possible. Half of a rescale means the other half is 1 or 0.
+    The rescale or modality LUT is applied, then the VOI LUT or window if the file has one. The result is scaled from
+    the possible range of values. If one of slope and intercept is missing, it is 1 or 0.
 
     Raises
     ------
     InputError
-        The file is no single grey image of integers, declares more than a film can have, or cannot be decoded.
+        The file is not a single grey image of integers, declares more pixels than a film has, or cannot be decoded.
     """
     with refusing(path):
         if path.stat().st_size > MAX_BYTES:
@@ -130,7 +130,7 @@ def read_film(path: Path) -> np.ndarray:
 
 
 def why_unreadable(path: Path, error: BaseException) -> str:
-    """Say what a file is that is not what its name says, else what the decoder said, in one line."""
+    """Return the actual type of a file if it contradicts its name, else the decoder's message, in one line."""
     try:
         with open(path, "rb") as stream:
             start = stream.read(8)
@@ -192,14 +192,16 @@ def _check_inflated(path: Path) -> None:
         while not inflate.eof and (packed := inflate.unconsumed_tail or stream.read(CHUNK)):
             size += len(inflate.decompress(packed, CHUNK))
             if size > MAX_BYTES:
-                raise InputError(f"{path}: inflates to more than {MAX_BYTES:,} bytes, no image does; leave it out")
+                raise InputError(
+                    f"{path}: inflates to more than {MAX_BYTES:,} bytes, the limit for an image; leave it out"
+                )
 
 
 def _check_declared(path: Path, dataset: Dataset) -> None:
     """Refuse what is no single grey image of integers, or too large, by what the header says."""
     for tag in ("FloatPixelData", "DoubleFloatPixelData"):
         if tag in dataset:
-            raise InputError(f"{path}: {tag}, pixels that are no integers; give the image as stored by the device")
+            raise InputError(f"{path}: {tag}, pixels that are not integers; give the image as stored by the device")
     for tag in ("PixelData", "Rows", "Columns", "BitsAllocated"):
         if not _has(dataset, tag):
             raise InputError(f"{path}: cannot be decoded (no {tag}: not an image); download the file again")
@@ -216,12 +218,12 @@ def _check_declared(path: Path, dataset: Dataset) -> None:
     if not 1 <= int(dataset.BitsStored) <= int(dataset.BitsAllocated):
         raise InputError(
             f"{path}: BitsStored must lie in 1 to BitsAllocated ({dataset.BitsAllocated}), got {dataset.BitsStored}; "
-            "mend the tag"
+            "correct the tag"
         )
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Refuse an image that declares no pixel, or more than any film has."""
+    """Refuse an image that declares no pixels, or more pixels than any film."""
     if not 0 < width * height <= MAX_PIXELS:
         raise InputError(f"{path}: declares {width} x {height} pixels, a film has 1 to {MAX_PIXELS:,}; leave it out")
 
@@ -233,7 +235,7 @@ def _complete_numbers(path: Path, dataset: Dataset) -> None:
             value = dataset[tag].value
             value = value if isinstance(value, (float, int)) else next(v for v in value if str(v).strip())
             if not math.isfinite(value) or (tag == "RescaleSlope" and value == 0):
-                raise InputError(f"{path}: {tag} is {value}, not a number to scale by; mend or remove the tag")
+                raise InputError(f"{path}: {tag} is {value}, not a number to scale by; correct or remove the tag")
             dataset[tag].value = value
     if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
         dataset.RescaleSlope = dataset.get("RescaleSlope", 1)
@@ -251,8 +253,8 @@ def _decode(path: Path, dataset: Dataset) -> np.ndarray:
     stored = get_decoder(syntax).as_array(dataset, decoding_plugin=plugin)[0]
     if stored.ndim != 2:  # more pixels than are declared become frames
         raise InputError(
-            f"{path}: holds {len(stored)} frames of the {dataset.Columns} x {dataset.Rows} pixels that it declares; "
-            "mend Rows and Columns, or give a single 2-D view"
+            f"{path}: contains {len(stored)} frames of the {dataset.Columns} x {dataset.Rows} pixels that it declares; "
+            "correct Rows and Columns, or give a single 2-D view"
         )
     return stored
 
@@ -318,7 +320,9 @@ def _to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarr
         pixels /= np.float32(high - low)
     if not _fills_its_type(dataset):
         if not np.isfinite(pixels).all():
-            raise InputError(f"{path}: its rescale, window or table gives values that are no numbers; mend the tags")
+            raise InputError(
+                f"{path}: its rescale, window or table gives values that are not numbers; correct the tags"
+            )
         np.clip(pixels, 0, 1, out=pixels)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         pixels = 1 - pixels

@@ -1,4 +1,4 @@
-"""Finding image files below a folder, by what they hold."""
+"""Finding image files below a folder by their content."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def find_dicom(root: Path) -> list[Path]:
 
 
 def find_images(root: Path, *kinds: str) -> list[Path]:
-    """Return every file below ``root`` that is ``DICOM`` or ``picture`` by its content, or by its ending says so.
+    """Return every file below ``root`` that is ``DICOM`` or ``picture`` by its content or by its extension.
 
-    Links are followed, each folder entered once. A file that only says so is there to be refused by the one who reads
-    it. What macOS leaves beside a file (``._name``) and the archive's own list (``DICOMDIR``) are passed over.
+    Links are followed, and each folder is entered once. A file that matches only by its extension is refused later,
+    when it is read. Files of macOS (``._name``) and the archive's own list (``DICOMDIR``) are ignored.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def find_images(root: Path, *kinds: str) -> list[Path]:
 
 
 def kind_of(path: Path) -> str:
-    """Return ``DICOM`` or ``picture`` by a file's first bytes; empty for another, and for what cannot be read."""
+    """Return ``DICOM`` or ``picture`` by a file's first bytes; empty for other and for unreadable files."""
     try:
         if not path.is_file():  # a pipe would never answer
             return ""
@@ -65,5 +65,5 @@ def kind_of(path: Path) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is to be read as DICOM: by its content, and where that says nothing, by its ending."""
+    """Whether to read a file as DICOM: by its content or, if that is inconclusive, by its extension."""
     return (kind_of(path) or ("picture" if path.suffix.lower() in PICTURES else "DICOM")) == "DICOM"

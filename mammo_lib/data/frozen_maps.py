@@ -1,8 +1,8 @@
-"""What frozen parts of encoders made of prepared views, kept on disk: written once, read by every run that shares it.
+"""A cache on disk for the output of frozen encoder parts: written once, read by every run that shares it.
 
-One file per view, ``<key>.<part>.npy``, beside the prepared pixels: half-precision maps (variants, dim, rows, columns).
-``key`` stands for the pixels and their size; ``part`` for the frozen weights, the augmentation and the number of
-variants. Variant 0 is the image as it is, 1 the image upside down, the others are augmented.
+There is one file per view, ``<key>.<part>.npy``, next to the prepared pixels: half-precision maps (variants, dim, rows,
+columns). ``key`` identifies the pixels and their size, ``part`` the frozen weights, the augmentation and the number of
+variants. Variant 0 is the unchanged image, variant 1 the image upside down; the others are augmented.
 :mod:`mammo_lib.training.frozen` writes them.
 """
 
@@ -42,7 +42,7 @@ class FrozenMaps:
         Raises
         ------
         InputError
-            The file is gone or damaged.
+            The file is missing or damaged.
         """
         if key is None:
             return torch.zeros(self.shape)

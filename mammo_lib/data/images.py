@@ -1,4 +1,4 @@
-"""Pixels: decode a file, find the breast, face it left, cut, fit into a size. Arrays are float32 (height, width)."""
+"""Pixels: decode a file, segment the breast, orient it, crop and resize. Arrays are float32 (height, width)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ch
 def read_image(path: str | Path) -> np.ndarray:
     """Decode DICOM, PNG, JPEG or PGM to float32 (height, width) in [0, 1].
 
-    What a file is, its content says, not its name. No flip.
+    The format is recognised by content, not by name. Images are not flipped.
 
     Raises
     ------
@@ -41,10 +41,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def breast_mask(image: np.ndarray) -> np.ndarray:
-    """Return where the breast is, bool (height, width): the largest bright region of a blurred copy, holes filled.
+    """Return a mask of the breast, bool (height, width): the largest bright region of a blurred copy, holes filled.
 
-    Labels and markers are other regions; film edges lie in the outermost rows, which are left out, or are thin ones
-    that the opening removes.
+    Labels and markers are separate regions. Film edges lie in the outermost rows, which are left out, or are thin
+    regions that the opening removes.
     """
     step = max(1, image.shape[1] // MASK_WIDTH)
     small = ndimage.gaussian_filter(image[::step, ::step], 2)
@@ -78,7 +78,7 @@ def cut(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resample bilinearly, with antialiasing where it shrinks."""
+    """Resample bilinearly, with antialiasing when the image is reduced."""
     resized = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32)).resize(
         (width, height), Image.Resampling.BILINEAR
     )
@@ -86,7 +86,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def unstretch(image: np.ndarray, aspect: float) -> np.ndarray:
-    """Give an image whose pixels are ``aspect`` times as tall as wide square pixels, by adding rows (or columns)."""
+    """Resample an image with pixels ``aspect`` times as tall as wide to square pixels, adding rows or columns."""
     height, width = image.shape
     if aspect >= 1:
         return resize(image, max(1, round(height * aspect)), width)
@@ -94,7 +94,7 @@ def unstretch(image: np.ndarray, aspect: float) -> np.ndarray:
 
 
 def fit_into(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Scale an image to fit into (height, width), its shape kept, and pad with zeros at the right and the bottom."""
+    """Scale an image to fit into (height, width), keep its aspect ratio, and pad with zeros at the right and bottom."""
     scale = fit_scale(image.shape, size)
     height, width = (max(1, round(n * scale)) for n in image.shape)
     padded = np.zeros(size, np.float32)
@@ -111,7 +111,7 @@ def _read_picture(path: Path) -> np.ndarray:
     with Image.open(path, formats=FORMATS) as image:
         check_size(path, *image.size)
         if image.mode == "F":
-            raise InputError(f"{path}: floating-point pixels, whose range nobody knows; save it with 8 or 16 bits")
+            raise InputError(f"{path}: floating-point pixels of unknown range; save it with 8 or 16 bits")
         is_wide = image.mode.startswith("I")
         if not (is_wide or image.mode in ("L", "1")):
             _check_is_grey(path, image)

@@ -2,9 +2,9 @@
 
 A batch is ``{"images": {stream: float32 (batch, views, 1, height, width) in [0, 1]}, "present": {stream: bool
 (batch, views)}, "label": int64 (batch,), "targets": {name: int64 (batch,)}, "row": int64 (batch,)}``. ``row`` is the
-breast's position in its split's cohort; a target that is not known of a breast is ``UNKNOWN``. A view that a breast
-lacks is zeros with ``present`` False. With a cache of frozen parts ``images`` gives way to ``maps`` and, for scoring,
-``turned_maps``: {stream: float32 (batch, views, dim, rows, columns)} of the images and of the same upside down.
+breast's position in its split's cohort. An unknown target is ``UNKNOWN``. A missing view is zeros with ``present``
+False. With a cache of frozen parts, ``images`` is replaced by ``maps`` and, for scoring, ``turned_maps``: {stream:
+float32 (batch, views, dim, rows, columns)} of the images and of the upside-down images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNKNOWN = -1  # a target's class where the tables do not say it; no loss is take
 
 
 class BreastDataset(Dataset):
-    """Breasts of one cohort; with ``augment`` (strength) each item is changed at random, the same for the same seed."""
+    """Breasts of one cohort; with ``augment`` (strength), each item is augmented at random, reproducibly by seed."""
 
     def __init__(
         self, prepared: Prepared, cohort: pd.DataFrame, targets: Sequence[str] = ("malignancy",), *,
@@ -89,7 +89,7 @@ class BreastDataset(Dataset):
 
 
 def target_classes(cohort: pd.DataFrame, name: str) -> list[int]:
-    """Return the class of a target for every breast: its index in the target's classes, ``UNKNOWN`` where not known."""
+    """Return the class of a target for every breast: its index in the target's classes, or ``UNKNOWN``."""
     target = TARGETS[name]
     if target.column not in cohort:
         raise InputError(f"target {name!r}: the cohort has no column {target.column!r}; leave it out of model.targets")
@@ -103,8 +103,8 @@ def target_classes(cohort: pd.DataFrame, name: str) -> list[int]:
 def build_augmentation(strength: float):
     """Return the random transform of one view.
 
-    A flip upside down keeps a mammogram plausible once every breast faces the same way; shifts of 8 %, zooms of 10 %
-    and contrast of 20 % stay within what positioning and film vary by.
+    An upside-down flip keeps a mammogram plausible if all breasts face the same way. Shifts of 8 %, zooms of 10 % and
+    contrast changes of 20 % stay within the variation of positioning and film.
     """
     from torchvision.transforms import v2
 
@@ -119,7 +119,7 @@ def build_augmentation(strength: float):
 
 
 class SeededShuffle(Sampler):
-    """The same random order at every pass: a trainer may start a pass more than once, a resumed one fewer times."""
+    """A random order that is the same however often a pass is started; a resumed trainer starts it fewer times."""
 
     def __init__(self, n: int, seed: int):
         self.n, self.seed = n, seed
@@ -132,7 +132,7 @@ class SeededShuffle(Sampler):
 
 
 class MammogramData(lightning.LightningDataModule):
-    """Training and validation breasts of a run: patient-level folds of the training cohort. No test breast is here."""
+    """Training and validation breasts of a run: patient-level folds of the training cohort, without test breasts."""
 
     def __init__(
         self, prepared: Prepared, data: DataConfig, train: TrainConfig, targets: Sequence[str] = ("malignancy",),
@@ -149,7 +149,7 @@ class MammogramData(lightning.LightningDataModule):
         return self.cohorts[split]
 
     def train_dataloader(self) -> DataLoader:
-        """Return shuffled, augmented batches of the current epoch; order and noise depend on (seed, epoch) alone."""
+        """Return shuffled, augmented batches of the current epoch; order and noise depend only on (seed, epoch)."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
         dataset = BreastDataset(

@@ -1,11 +1,11 @@
-"""What was once learnt about a file, kept until the file is another one or was written to.
+"""A cache of facts about files, valid until a file is replaced or changed.
 
-Size and modification time do not tell: `cp -p`, `rsync -t` and `unzip` restore them, and films of one scanner are of
-one size. So the time of the last change counts, which no program can set; in the seconds after it, and for what is
-small, the content.
+Size and modification time are not sufficient: `cp -p`, `rsync -t` and `unzip` restore them, and films of one scanner
+have the same size. We use the time of the last status change, which no program can set, and the content for small files
+and in the seconds after a change.
 
-Hashing and opening thousands of large files takes minutes on a network drive; a small SQLite file remembers the
-answers. Where it cannot be written, everything is computed again.
+Hashing and opening thousands of large files takes minutes on a network drive; a small SQLite file stores the answers.
+If it cannot be written, everything is computed again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH = 64  # answers between two writes
 def remember(what: str, paths: Iterable[Path], compute: Callable[[Path], object]) -> dict[Path, object]:
     """Return ``{path: compute(path)}``, in threads. Answers are JSON values.
 
-    A file is asked once per ``what``. A killed call keeps the answers that it wrote; errors are not kept.
+    Each file is processed once per ``what``. A killed call keeps the answers that it wrote; errors are not kept.
     """
     paths = list(dict.fromkeys(paths))
     stamps = {path: f"{what}|{path}|{_stamp(path)}" for path in paths}

@@ -1,8 +1,8 @@
 """Decode each image once into a cache of network-sized pixels.
 
-One file per view and stream, named by a hash of the source files' content, the box and the settings, so that the
-cache can serve any cohort and never goes stale. Files appear whole or not at all; a killed preparation goes on where it
-was. The work is shared out by view, since a crop is turned the way its film says.
+There is one file per view and stream, named by a hash of the source files' content, the box and the settings, so the
+cache serves any cohort and never goes stale. Files are written atomically, and a killed preparation resumes. The work
+is divided by view, because a crop takes its orientation from its film.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ STALE_S = 600.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """The pixels of a cohort as the network sees them.
+    """The prepared pixels of a cohort.
 
     ``index`` has one row per existing view and stream: ``sample_id view stream key derived``; ``cohort`` one row per
     sample; ``problems`` the located rows whose files are missing or cannot be decoded (none unless they were allowed);
-    ``views`` and ``streams`` are what was asked for, ``size`` height and width.
+    ``views`` and ``streams`` are those requested, ``size`` is height and width.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over who is in the cohort, with which label, and what the pixels were made from."""
+        """SHA-256 of the cohort's breasts and labels and of the sources of the pixels."""
         samples = self.cohort[["sample_id", "label"]].astype(str).to_numpy().tolist()
         return fingerprint([samples, self.index[["sample_id", "view", "stream", "key"]].to_numpy().tolist()])
 
@@ -63,7 +63,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class ViewTask:
-    """What a worker needs to prepare one view: the located film and crop, and where their pixels go.
+    """The input of a worker for one view: the located film and crop, and the destination of their pixels.
 
     ``crop`` is None in collections without lesion boxes.
     """
@@ -99,13 +99,13 @@ def prepare(
     workers: int | None = None,
     cluster: str | None = None,
 ) -> Prepared:
-    """Decode what the cache lacks of a cohort's views.
+    """Decode the views of a cohort that are not in the cache.
 
     Raises
     ------
     InputError
         A file is missing or cannot be decoded and ``data.allow_missing`` is not set (all such files are listed in the
-        cache's ``problems.csv``), nothing is left, or the cache cannot be written. What was prepared stays there.
+        cache's ``problems.csv``), nothing is left, or the cache cannot be written. Prepared files are kept.
     """
     _make_folder(cache)
     located = source.locate(cohort)
@@ -118,7 +118,7 @@ def prepare(
 
 
 def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
-    """Return ``{stream: (height, width)}`` of one view; the crop, if any, is turned the way its film says."""
+    """Return ``{stream: (height, width)}`` of one view; the crop, if any, takes its orientation from the film."""
     image = read_image(whole.path)
     film = read_view(whole, image)
     mask = breast_mask(film) if data.mask_breast or data.orient else None
@@ -130,14 +130,14 @@ def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
 
 
 def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = None) -> np.ndarray:
-    """Return a whole film as the config wants it: everything beside the breast blanked, the chest wall on the left."""
+    """Return a whole film as the config requires: everything outside the breast blanked, the chest wall on the left."""
     if mask is None and (data.mask_breast or data.orient):
         mask = breast_mask(film)
     return _turn(np.where(mask, film, 0) if data.mask_breast else film, mask, data)
 
 
 def chest_walls(films: pd.DataFrame) -> pd.Series:
-    """Return for located whole films on which side the chest wall is, ``left`` or ``right``, as the pixels show it."""
+    """Return the side of the chest wall in located whole films, ``left`` or ``right``, from the pixels."""
     seen = remember("chest walls", [Path(path) for path in films["path"]], _chest_wall)
     return films["path"].map({str(path): side for path, side in seen.items()}).rename("chest_wall")
 
@@ -248,7 +248,7 @@ def _prepare_and_write(task: ViewTask) -> dict[str, str]:
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:
-    with writing_to(path.parent, "free some space there, then go on"):
+    with writing_to(path.parent, "free some space there, then run the command again"):
         write_array(path, np.round(pixels * FULL_SCALE).astype(np.uint16))
 
 
@@ -271,8 +271,8 @@ def _collect(cohort, located, views, streams, cache: Path, failures: dict[str, s
         one = problems.iloc[0]
         raise InputError(
             f"{one['path']}: {one['problem']} ({one['sample_id']} {one['view']} {one['stream']}; "
-            f"{len(problems)} of {len(located)} images in all, listed in {report}); complete the data folder, or go on "
-            "without them with --allow-missing"
+            f"{len(problems)} of {len(located)} images in all, listed in {report}); complete the data folder, or leave "
+            "them out with --allow-missing"
         )
     kept = cohort[cohort["sample_id"].isin(index["sample_id"])].reset_index(drop=True)
     if kept.empty:

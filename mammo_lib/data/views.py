@@ -1,4 +1,4 @@
-"""One view of a breast in one stream: which file, which box in it, is it there?
+"""One view of a breast in one stream: its file, the box in it, and whether the file exists.
 
 A located view is one row with ``sample_id breast_id view stream status problem path x0 y0 x1 y1 aspect derived``. The
 box is in pixels of the file (NaN: the whole file), ``aspect`` is the height of a pixel over its width, ``derived``
@@ -47,7 +47,7 @@ class Located:
 
 
 class ImageSource(Protocol):
-    """What every data set offers."""
+    """The interface of a data set's images."""
 
     kind: str
 
@@ -56,14 +56,14 @@ class ImageSource(Protocol):
         ...
 
     def boxes(self, cohort: pd.DataFrame) -> dict[tuple[str, str], Box]:
-        """Return ``{(sample_id, view): box}`` in pixels of the film, where the crop is a file of its own."""
+        """Return ``{(sample_id, view): box}`` in pixels of the film, for crops that are separate files."""
         ...
 
 
 def read_view(row, image: np.ndarray | None = None) -> np.ndarray:
     """Return the pixels of one located row, float32 (height, width) in [0, 1], with square pixels.
 
-    ``image`` spares the decoding where the file's pixels are at hand.
+    Pass ``image`` if the file's pixels are already decoded.
     """
     image = read_image(row.path) if image is None else image
     box = (row.x0, row.y0, row.x1, row.y1)
@@ -72,10 +72,10 @@ def read_view(row, image: np.ndarray | None = None) -> np.ndarray:
 
 
 def with_context(row, context: float | None):
-    """Return a located row whose box is a square ``context`` times as wide as the lesion's box is long, same centre.
+    """Return a located row with a square box, ``context`` times the longer side of the lesion's box, same centre.
 
-    Rows without a box (official crops, whole films) and ``context=None`` change nothing. What reaches beyond the film
-    is left out when the box is cut.
+    Rows without a box (official crops, whole films), and all rows with ``context=None``, are unchanged. Parts outside
+    the film are left out when the box is cut.
     """
     if context is None or math.isnan(row.x0):
         return row
@@ -86,7 +86,7 @@ def with_context(row, context: float | None):
 
 
 def film_box(row) -> Box | None:
-    """Return a located crop's box in pixels of the film as read; None where the crop is a file of its own."""
+    """Return a located crop's box in pixels of the film as read; None if the crop is a separate file."""
     if math.isnan(row.x0):
         return None
     wider, taller = max(1.0, 1 / row.aspect), max(1.0, row.aspect)
@@ -108,7 +108,7 @@ def as_frame(located) -> pd.DataFrame:
 
 
 def is_binary(path: Path) -> bool:
-    """Whether an image has two grey levels; a file that cannot be decoded is left to the one who reads it."""
+    """Whether an image has two grey levels; a file that cannot be decoded is reported later, when it is read."""
     try:
         pixels = read_image(path)
     except InputError:

@@ -1,7 +1,7 @@
-"""The book's figures: plain frames and arrays in, a matplotlib figure out, one visual language.
+"""The book's figures: functions that draw data frames and arrays in one visual style.
 
-Titles say the finding, computed from the numbers drawn; axes carry units; n and intervals are shown. Colours are
-the Okabe-Ito set, told apart by readers with colour-vision deficiency. Mammograms are never tinted.
+Titles state the finding, computed from the numbers drawn. Axes have units, and n and intervals are shown. Colours are
+the Okabe-Ito set, which readers with colour-vision deficiency can distinguish. Mammograms are never tinted.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Who is in the cohort, and what its images look like."""
+"""Figures of the cohort and of its images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .style import BLUE, FEW, LABEL_COLOURS, LABEL_NAMES, ORANGE, canvas, headli
 
 
 def funnel(counts: pd.DataFrame) -> Figure:
-    """Draw how table rows become the cohort: ``step rows breasts patients malignant``, one bar per step."""
+    """Draw the selection of the cohort from table rows: ``step rows breasts patients malignant``, one bar per step."""
     figure, axes = canvas(height=0.55 * len(counts) + 1.1)
     benign = counts["breasts"] - counts["malignant"]
     axes.barh(counts["step"], benign, color=BLUE, label="benign")
@@ -26,12 +26,12 @@ def funnel(counts: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     legend_below(figure, axes)
     first, last = counts.iloc[0], counts.iloc[-1]
-    axes.set_title(f"{first['rows']} rows become {last['breasts']} breasts, {last['malignant']} of them malignant")
+    axes.set_title(f"{first['rows']} rows give {last['breasts']} breasts, {last['malignant']} of them malignant")
     return figure
 
 
 def cohort_composition(cohort: pd.DataFrame, by: str, name: str) -> Figure:
-    """Draw how many breasts, benign and malignant, have each value of a column, per split."""
+    """Draw the number of benign and malignant breasts per value of a column and per split."""
     splits = list(dict.fromkeys(cohort["split"]))
     figure, axes = canvas(columns=len(splits), sharey=True, squeeze=False)
     for ax, split in zip(axes[0], splits, strict=True):
@@ -64,18 +64,18 @@ def malignant_shares(shares: pd.DataFrame) -> Figure:
     spans = shares[shares["n"] >= FEW].groupby("name", sort=False)["value"].agg(["min", "max"])
     widest = (spans["max"] - spans["min"]).idxmax()
     low, high = 100 * spans.loc[widest, "min"], 100 * spans.loc[widest, "max"]
-    headline(figure, f"From {low:.0f} to {high:.0f} % malignant across {widest} (levels with n of {FEW} or more)")
+    headline(figure, f"{low:.0f} to {high:.0f} % malignant, by {widest} (levels with at least {FEW} breasts)")
     return figure
 
 
 def crop_sizes(longest: np.ndarray, side: int) -> Figure:
-    """Draw the longest sides of crops, in pixels of their files, against the side of the network's input."""
+    """Draw the longest sides of crops, in pixels of their files, compared with the side of the network's input."""
     figure, axes = canvas(height=3.0)
     axes.hist(longest, bins=30, color=BLUE)
     axes.axvline(side, color="black", linestyle="--", label=f"network input, {side} px")
     axes.set(xlabel="longest side of the crop, pixels of the file", ylabel="crops")
     enlarged = np.mean(np.asarray(longest) < side)
-    half = f"Half of the crops are below {np.median(longest):.0f} px"
+    half = f"Half of the crops are smaller than {np.median(longest):.0f} px"
     axes.set_title(f"{half}; {enlarged:.0%} are enlarged for the network")
     legend_below(figure, axes)
     return figure

@@ -1,4 +1,4 @@
-"""How training went."""
+"""Training curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .style import GREY, PALETTE, canvas, legend_below
 def seed_bands(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     """Draw loss and validation AUC over epochs, one colour per experiment: the mean of its seeds and their range.
 
-    Seeds stop at epochs of their own: mean and range are over those still training, and the line ends with the last.
+    Seeds may stop at different epochs. Mean and range are over those still training; the line ends with the last.
     """
     figure, (left, right) = canvas(width=7, height=3.7, columns=2)
     for (name, seeds), colour in zip(histories.items(), cycle(PALETTE), strict=False):

@@ -1,4 +1,4 @@
-"""Experiments, subgroups and decisions side by side: forests with intervals, and net benefit."""
+"""Forest plots of experiments and subgroups with intervals, and curves of net benefit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def forest(
     rows: pd.DataFrame, names: Sequence[str], is_clear: np.ndarray, meaning: tuple[str, str], xlabel: str,
     finding: str, *, at: float = 0.0, row: float = ROW, rest: float = 1.5,
 ) -> tuple[Figure, Axes]:  # fmt: skip
-    """Draw ``value low high`` a row each, the first on top, in orange where ``is_clear``, and a dotted line.
+    """Draw one row per ``value low high``, the first on top, orange if ``is_clear``, with a dotted reference line.
 
-    ``meaning`` says what orange and blue mean; ``row`` and ``rest`` are inches of height.
+    ``meaning`` gives the legend of orange and blue; ``row`` and ``rest`` are inches of height.
     """
     figure, axes = canvas(7, row * len(rows) + rest)
     y = np.arange(len(rows))
@@ -36,26 +36,26 @@ def forest(
 
 
 def difference_forest(table: pd.DataFrame, reference: str, metric: str = "AUC") -> Figure:
-    """Draw each experiment's difference to a reference: ``experiment difference difference_low difference_high n``.
+    """Draw each experiment's difference from a reference: ``experiment difference difference_low difference_high n``.
 
-    Colour says whether the interval excludes 0, the dotted line.
+    The colour shows whether the interval excludes 0, the dotted line.
     """
     bars = table.rename(columns={"difference": "value", "difference_low": "low", "difference_high": "high"})
     excludes = ((bars["low"] > 0) | (bars["high"] < 0)).to_numpy()
     reference = reference.replace("_", " ")
     names = [f"{name.replace('_', ' ')}, n = {n}" for name, n in zip(table["experiment"], table["n"], strict=True)]
     found = f"{excludes.sum()} of {len(table)} differ{'s' if excludes.sum() == 1 else ''} from {reference} in {metric}"
-    none = f"None of {len(table)} can be told from {reference} by {metric}"
+    none = f"No difference in {metric} from {reference} was shown for any of {len(table)}"
     figure, axes = forest(
-        bars, names, excludes, ("interval excludes 0", "interval holds 0"),
-        f"difference in {metric} to {reference}, 95 % interval", found if excludes.any() else none,
+        bars, names, excludes, ("interval excludes 0", "interval includes 0"),
+        f"difference in {metric} from {reference}, 95 % interval", found if excludes.any() else none,
     )  # fmt: skip
     legend_below(figure, axes)
     return figure
 
 
 def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Figure:
-    """Draw each variant's AUC difference to a reference, with the band within which it counts as none.
+    """Draw each variant's AUC difference from a reference, with the band of equivalence.
 
     ``table``: ``experiment difference difference_low difference_high answer n`` of :mod:`mammo_lib.analysis.answers`.
     """
@@ -63,10 +63,10 @@ def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Fig
     differs = table["answer"].str.startswith("different").to_numpy()
     names = [f"{row.experiment.replace('_', ' ')}: {row.answer}" for row in table.itertuples()]
     words = table["answer"].value_counts()
-    finding = f"Against {reference.replace('_', ' ')}: {', '.join(f'{n} {word}' for word, n in words.items())}"
+    finding = f"Compared with {reference.replace('_', ' ')}: {', '.join(f'{n} {word}' for word, n in words.items())}"
     figure, axes = forest(
-        bars, names, differs, ("different", "not shown to differ"),
-        f"difference in AUC to {reference.replace('_', ' ')}, 95 % interval, n = {table['n'].iloc[0]}", finding,
+        bars, names, differs, ("different", "no difference shown"),
+        f"difference in AUC from {reference.replace('_', ' ')}, 95 % interval, n = {table['n'].iloc[0]}", finding,
     )  # fmt: skip
     axes.axvspan(-bound, bound, color=GREY, alpha=0.15, linewidth=0, zorder=0, label=f"within ±{bound:g}")
     legend_below(figure, axes)
@@ -74,37 +74,37 @@ def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Fig
 
 
 def subgroup_forest(rows: pd.DataFrame) -> Figure:
-    """Draw the AUC per subgroup, ``name level value low high n malignant``; the first row is all breasts, the line.
+    """Draw the AUC per subgroup: ``name level value low high n malignant``. The first row, all breasts, gives the line.
 
-    Levels without an interval (fewer than two breasts of a class) keep their row, and say so.
+    Levels without an interval (fewer than two breasts of a class) keep their row and are labelled.
     """
     is_drawn, overall = rows["low"].notna(), rows["value"].iloc[0]
     names = (rows["name"] + " " + rows["level"]).str.strip()
     sizes = zip(names, rows["malignant"], rows["n"], strict=True)
     figure, axes = forest(
         rows.where(is_drawn), [f"{name}   {some} of {n}" for name, some, n in sizes], np.zeros(len(rows), bool),
-        ("", "AUC"), "AUC, 95 % interval (dotted: all breasts)", _subgroup_finding(rows.iloc[1:], overall), at=overall,
-        rest=1.1,
+        ("", "AUC"), "AUC, 95 % interval (dotted line: all breasts)", _subgroup_finding(rows.iloc[1:], overall),
+        at=overall, rest=1.1,
     )  # fmt: skip
     axes.set(xlim=(0, 1.02), ylabel="subgroup, malignant of all breasts")
     for y in np.flatnonzero(~is_drawn):
-        axes.annotate("too few of a class", (0.02, y), va="center", color=GREY, fontsize=8)
+        axes.annotate("too few breasts of one class", (0.02, y), va="center", color=GREY, fontsize=8)
     return figure
 
 
 def _subgroup_finding(levels: pd.DataFrame, overall: float) -> str:
     large = levels[levels["low"].notna() & (levels["n"] >= FEW)]
     if large.empty:
-        return f"No subgroup has {FEW} breasts and two of each class"
+        return f"No subgroup has {FEW} breasts with two of each class"
     outside = int(((large["low"] > overall) | (large["high"] < overall)).sum())
-    spread = f"AUC {large['value'].min():.2f} to {large['value'].max():.2f} in subgroups of {FEW} and more"
+    spread = f"AUC {large['value'].min():.2f} to {large['value'].max():.2f} in subgroups of {FEW} or more"
     return f"{spread}; {outside or 'no'} interval{'s exclude' if outside > 1 else ' excludes'} {overall:.2f}"
 
 
 def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw net benefit over the threshold, one colour per score, as ``statistics.decision_curve`` gives it.
 
-    The first curve has its band; working up every breast and none are drawn in grey.
+    The first curve has an interval band. The two simple rules, work up every breast or none, are drawn in grey.
     """
     figure, axes = canvas(width=7, height=4.0)
     name, first = next(iter(curves.items()))
@@ -123,10 +123,10 @@ def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _decision_finding(curve: pd.DataFrame, name: str) -> str:
-    """Say between which thresholds the interval of the gain over both simple rules excludes 0."""
+    """Say for which thresholds the interval of the gain over both simple rules excludes 0."""
     better = curve[curve["gain_low"] > 0]["threshold"]
     if better.empty:
-        return f"At no threshold is {name} surely better than all or none"
+        return f"{name[0].upper()}{name[1:]}: net benefit clearly exceeds both simple rules at no threshold"
     low, high = 100 * better.min(), 100 * better.max()
-    span = f"{low:.0f}" if len(better) == 1 else f"{low:.0f} to {high:.0f}"
-    return f"{name[0].upper()}{name[1:]}: surely better than all or none at {span} %"
+    span = f"{low:.0f}" if len(better) == 1 else f"{low:.0f}-{high:.0f}"
+    return f"{name[0].upper()}{name[1:]}: net benefit exceeds both simple rules for thresholds of {span} %"

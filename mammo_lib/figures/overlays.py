@@ -1,4 +1,4 @@
-"""Maps over mammograms. The plain image always stands beside the one that is covered."""
+"""Maps over mammograms, always shown next to the plain image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTICE_COLOUR = "#8B0000"
 
 
 def draw_image(axes, image: np.ndarray, box=None) -> None:
-    """Draw an image in grey, and the lesion's box (x0, y0, x1, y1) where it is known."""
+    """Draw an image in grey, with the lesion's box (x0, y0, x1, y1) if it is known."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(image, 0.999))))
     axes.set_axis_off()
     if box is not None:
@@ -26,7 +26,7 @@ def draw_image(axes, image: np.ndarray, box=None) -> None:
 
 
 def draw_mammogram(axes, image: np.ndarray, box=None) -> None:
-    """Draw a mammogram as an image, without the black beside and below the breast; the aspect stays."""
+    """Draw a mammogram, cropped to the breast, with its aspect ratio."""
     draw_image(axes, image, box)
     rows, columns = (np.flatnonzero((image > 0).any(axis=axis)) for axis in (1, 0))
     if rows.size:
@@ -34,7 +34,7 @@ def draw_mammogram(axes, image: np.ndarray, box=None) -> None:
 
 
 def draw_map(axes, image: np.ndarray, values: np.ndarray, box=None, limits: tuple[float, float] | None = None):
-    """Lay a map (height, width) over its mammogram, within the breast; return what a colour bar needs."""
+    """Draw a map (height, width) over its mammogram, within the breast; return the image for a colour bar."""
     draw_mammogram(axes, image, box)
     # The background of a mammogram is black: a map has nothing to say there.
     inside = np.ma.masked_where((image <= 0) | ~np.isfinite(values), values)
@@ -46,7 +46,7 @@ def map_cases(
     images: Sequence[np.ndarray], maps: Sequence[Mapping[str, np.ndarray]], names: Sequence[str], title: str,
     boxes: Sequence | None = None,
 ) -> Figure:  # fmt: skip
-    """Draw one breast per row: its mammogram, then its maps; a kind of map has one column and its own scale."""
+    """Draw one breast per row: its mammogram, then its maps. Each kind of map has its own column and scale."""
     columns = 1 + len(maps[0])
     figure, axes = canvas(width=7, height=1.75 * len(images) + 0.5, rows=len(images), columns=columns, squeeze=False)
     for i, row in enumerate(axes):
@@ -84,9 +84,9 @@ def _span(values: np.ndarray) -> str:
 
 
 def lesion_shares(shares: Mapping[str, object]) -> Figure:
-    """Draw how far each map gathers in the lesion's box, against the same box elsewhere in the breast.
+    """Draw each map's mean in the lesion's box, compared with the same box at random places in the breast.
 
-    ``shares`` holds by name what :func:`mammo_lib.analysis.maps.lesion_share` returns. Orange: p below 0.05.
+    ``shares`` maps names to the results of :func:`mammo_lib.analysis.maps.lesion_share`. Orange: p below 0.05.
     """
     figure, axes = canvas(width=7, height=0.32 * len(shares) + 1.3)
     for y, one in enumerate(shares.values()):
@@ -100,7 +100,7 @@ def lesion_shares(shares: Mapping[str, object]) -> Figure:
     axes.invert_yaxis()
     axes.margins(y=0.35 / len(shares) + 0.1)
     axes.set_xlabel(
-        "mean in the lesion's box over mean in the breast; grey: the box anywhere in the breast, mean and 95 %"
+        "mean in the lesion's box over mean in the breast; grey: boxes at random places, mean and central 95 %"
     )
     axes.xaxis.label.set_size(8)
     axes.tick_params(labelsize=8)
@@ -116,8 +116,8 @@ def prediction_sheet(
 ) -> Figure:  # fmt: skip
     """Draw one breast's prediction on one page.
 
-    ``images`` and ``maps`` are (height, width) by (stream, view), None where an image is missing; ``gates`` holds by
-    input a value per block; ``lines`` stand at the top, ``notice`` at the foot.
+    ``images`` and ``maps`` are (height, width) by (stream, view), None if an image is missing. ``gates`` has one value
+    per block for each input. ``lines`` are printed at the top, ``notice`` at the bottom.
     """
     n = len(images)
     figure = Figure(figsize=(7, 7.6 if n > 2 else 8.2), layout="constrained")
@@ -130,7 +130,7 @@ def prediction_sheet(
         _plain_panel(plain, image, None, " ".join(key), "not given")
         if image is not None and key in maps:
             _mapped_panel(covered, image, maps[key])
-    middle.supxlabel(f"upper row: what the network sees; lower row: {map_name}", fontsize=8)
+    middle.supxlabel(f"upper row: input of the network; lower row: {map_name}", fontsize=8)
     left, right = bottom.subplots(1, 2, width_ratios=[1, 1.25])
     _probability_scale(left, probability, threshold)
     _gate_lines(right, gates)
@@ -175,13 +175,13 @@ def gate_view(
     image: np.ndarray | None, values: np.ndarray | None, map_name: str, box,
     gates: Mapping[str, Mapping[str, float]], shown: str, block: str, title: str,
 ) -> Figure:  # fmt: skip
-    """Draw one view of one breast, a map over it, and the gates of every input through the depth.
+    """Draw one view of one breast, a map over it, and the gates of every input over depth.
 
-    ``shown`` is the input on display, ``block`` the block whose map it is. None: no such view, no such map.
+    ``shown`` is the displayed input, ``block`` the block of the map. An image or map that is None is absent.
     """
     figure, (plain, covered, depth) = canvas(width=7, height=3.4, columns=3, width_ratios=[1, 1, 1.3])
     covered.set_axis_off()
-    _plain_panel(plain, image, box, shown, "this breast lacks it")
+    _plain_panel(plain, image, box, shown, "not available for this breast")
     if values is not None:
         _mapped_panel(covered, image, values, box, map_name)
     else:

@@ -1,4 +1,4 @@
-"""What gates did: over epochs, over breasts, in cases, and what happens when they are not a breast's own."""
+"""Gates over epochs, over breasts and in single cases, and the effects of interventions on them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .overlays import draw_mammogram
 from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, ORANGE, block_name, canvas, headline, legend_below, literal
 
 DEPTH_COLOURS = "cividis"  # early blocks dark, late blocks light, also in grey print
-DEVIATION_COLOURS = "PuOr"  # purple below, orange above; told apart under colour-vision deficiency
+DEVIATION_COLOURS = "PuOr"  # purple below, orange above; distinct under colour-vision deficiency
 BLOCK = ["stage", "block"]
 AFTER_HOLM = ("p below 0.05 after Holm", "p not below 0.05")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One breast of a figure: the views' pixels by name, a title, and its gates (``stream view stage block value``)."""
+    """One breast of a figure: pixels by view, a title, and gates (``stream view stage block value``)."""
 
     title: str
     images: dict[str, np.ndarray]
@@ -31,9 +31,9 @@ class Case:
 
 
 def gate_trajectories(history: pd.DataFrame, start: float) -> Figure:
-    """Draw each SeqMoE gate over the epochs, mean over views, with the range over validation breasts.
+    """Draw each SeqMoE gate over epochs, averaged over views, with the range over validation breasts.
 
-    ``history`` as ``Run.gate_history``; the dotted line is the initial gate.
+    ``history`` as in ``Run.gate_history``. The dotted line is the initial gate.
     """
     own = history[history["kind"] == "seqmoe"]
     streams, blocks = sorted(own["stream"].unique()), _blocks(own)
@@ -51,14 +51,14 @@ def gate_trajectories(history: pd.DataFrame, start: float) -> Figure:
     last = own[own["epoch"] == own["epoch"].max()]
     span = f"{last['mean'].min():.2f} to {last['mean'].max():.2f}"
     sd = last["sd"].max()
-    headline(figure, f"Gates end {span}, from a start at {start:.2f}; largest sd over breasts {sd:.3f}")
+    headline(figure, f"After a start at {start:.2f}, gates end at {span}; largest sd over breasts {sd:.3f}")
     return figure
 
 
 def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
-    """Draw depth against breasts, benign then malignant and each by score: the gate, and its deviation from the block.
+    """Draw gates by depth and breast, and their deviation from the block's mean; breasts are sorted by label and score.
 
-    One split's rows; views are averaged. A pattern along a row is what the breast adds.
+    ``gates`` are the rows of one split; views are averaged. A pattern along a row shows the influence of the breast.
     """
     own = gates[gates["kind"] == "seqmoe"]
     streams, blocks = sorted(own["stream"].unique()), _blocks(own)
@@ -80,21 +80,20 @@ def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
             ax.set_xticks([])
             ax.grid(visible=False)
         row[0].set_title(f"{stream}: gate", fontsize=9)
-        row[1].set_title(f"{stream}: minus the block's mean", fontsize=9)
+        row[1].set_title(f"{stream}: deviation from the block's mean", fontsize=9)
     n_benign, n_malignant = ((order["label"] == label).sum() for label in (0, 1))
     for ax in axes[-1]:
-        ax.set_xlabel(f"{n_benign} benign | {n_malignant} malignant, each by score", fontsize=8)
+        ax.set_xlabel(f"{n_benign} benign | {n_malignant} malignant, each sorted by score", fontsize=8)
     for ax_column, image in ((axes[:, 0], left), (axes[:, 1], right)):
         bar = figure.colorbar(image, ax=list(ax_column), location="bottom", shrink=0.8, pad=0.02, ticks=MaxNLocator(5))
         bar.ax.tick_params(labelsize=7)
     spread = np.mean([one.std(axis=1).mean() for one in tables.values()])
-    along = f"Along a row, over breasts, gates vary by {spread:.3f} (sd)"
-    headline(figure, f"{along}; down the blocks from {low:.2f} to {high:.2f}")
+    headline(figure, f"Over breasts, gates vary by {spread:.3f} (sd); over blocks, from {low:.2f} to {high:.2f}")
     return figure
 
 
 def gate_views(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
-    """Draw the mean gate of the CC view against that of the MLO view, a point per breast, a panel per stream."""
+    """Draw the mean gate of the MLO view over that of the CC view: a point per breast, a panel per stream."""
     own = gates[gates["kind"] == "seqmoe"].pivot_table("value", ["stream", "sample_id"], "view")
     streams = sorted(own.index.get_level_values("stream").unique())
     figure, axes = canvas(7, 3.7, columns=len(streams), squeeze=False)
@@ -119,7 +118,7 @@ def gate_views(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
 
 
 def gate_cases(cases: Sequence[Case], everybody: pd.DataFrame) -> Figure:
-    """Draw one breast per row: its views in grey, and its gates beside their mean over the breasts of ``everybody``."""
+    """Draw one breast per row: its views in grey, and its gates with their mean over the breasts of ``everybody``."""
     shown = [view for case in cases[:1] for view in case.images]
     figure, axes = canvas(
         7, 1.9 * len(cases) + 0.9, rows=len(cases), columns=len(shown) + 1, squeeze=False,
@@ -161,13 +160,13 @@ def _gate_bars(axes, own: pd.Series, average: pd.Series, title: str) -> None:
 
 
 def intervention_forest(table: pd.DataFrame) -> Figure:
-    """Draw the change of AUC that each intervention makes, as ``diagnostics.intervention_table`` returns it.
+    """Draw the change of AUC by each intervention, as ``diagnostics.intervention_table`` returns it.
 
-    Beside each row the AUC that is left, Holm's p value and the mean absolute change of the logit.
+    Each row also states the remaining AUC, Holm's p value and the mean absolute change of the logit.
     """
     differs = (table["p_holm"] < 0.05).to_numpy()
     found = f"{differs.sum()} of {len(table)} interventions change{'s' if differs.sum() == 1 else ''} the AUC"
-    none = f"None of {len(table)} interventions changes the AUC measurably"
+    none = f"None of {len(table)} interventions was shown to change the AUC"
     figure, axes = forest(
         table.rename(columns={"change": "value"}), table["what"], differs, AFTER_HOLM,
         f"change of AUC, 95 % interval (DeLong, n = {table['n'].iloc[0]})", found if differs.any() else none,
@@ -180,13 +179,13 @@ def intervention_forest(table: pd.DataFrame) -> Figure:
 
 
 def correlation_forest(table: pd.DataFrame) -> Figure:
-    """Draw rank correlations of gates with what is known of a breast, as ``diagnostics.gate_correlations`` has them."""
+    """Draw rank correlations of gates with properties of the breast, from ``diagnostics.gate_correlations``."""
     ordered = table.sort_values(["property", "stream", "stage"], ignore_index=True).rename(columns={"rho": "value"})
     survives = (ordered["p_holm"] < 0.05).to_numpy()
     verb = "survives" if survives.sum() == 1 else "survive"
     figure, axes = forest(
         ordered, [f"{row.property}: {row.stream}, stage {row.stage}" for row in ordered.itertuples()], survives,
-        AFTER_HOLM, f"Spearman's correlation, 95 % interval over patients (n = {ordered['n'].max()} and fewer)",
+        AFTER_HOLM, f"Spearman's correlation, 95 % interval over patients (n up to {ordered['n'].max()})",
         f"{survives.sum() or 'None'} of {len(table)} correlations {verb} Holm's correction", row=0.26, rest=1.4,
     )  # fmt: skip
     axes.tick_params(axis="y", labelsize=8)

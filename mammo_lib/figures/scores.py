@@ -1,4 +1,4 @@
-"""What a score is worth: discrimination, decisions, calibration."""
+"""Discrimination, decisions and calibration of scores."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .style import BLUE, GREY, LABEL_NAMES, PALETTE, canvas, legend_below
 
 
 def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
-    """Draw the AUC of several scores with their intervals, the best on top; guessing is marked."""
+    """Draw the AUC of several scores with their intervals, the best on top; chance level is marked."""
     ordered = dict(sorted(scores.items(), key=lambda item: -item[1].value))
     informative = sum(one.low > 0.5 or one.high < 0.5 for one in scores.values())
     figure, axes = forest(
         pd.DataFrame(map(vars, ordered.values())), [f"{name} (n = {one.n})" for name, one in ordered.items()],
-        np.zeros(len(ordered), bool), ("", "AUC"), "AUC, 95 % interval over patients; dotted: guessing",
-        f"{informative} of {len(scores)} scores differ from guessing", at=0.5, row=0.42, rest=1.1,
+        np.zeros(len(ordered), bool), ("", "AUC"), "AUC, 95 % interval over patients (dotted line: chance)",
+        f"{informative} of {len(scores)} scores differ from chance", at=0.5, row=0.42, rest=1.1,
     )  # fmt: skip
     axes.set(xlim=(0.3, 1.03), ylim=(len(ordered) - 0.5, -0.7))
     for y, one in enumerate(ordered.values()):
@@ -37,7 +37,7 @@ def roc_curve(label: np.ndarray, probability: np.ndarray, interval: Interval) ->
     figure, axes = canvas(width=4.6, height=4.4)
     fpr, tpr, _ = sk_roc_curve(label, probability, drop_intermediate=False)
     axes.plot(100 * fpr, 100 * tpr, color=BLUE)
-    axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="guessing")
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="chance")
     axes.set(xlabel="1 - specificity, % of benign breasts", ylabel="sensitivity, % of malignant breasts")
     axes.set_aspect("equal")
     span = f"{interval.low:.2f} to {interval.high:.2f}"
@@ -55,20 +55,20 @@ def confusion_matrix(counts: Confusion) -> Figure:
     sns.heatmap(table, **counted, cmap="Blues", cbar=False, vmin=0, xticklabels=names, yticklabels=names, ax=axes)
     axes.set(xlabel="decision", ylabel="pathology")
     found, called = f"{counts.tp} of {counts.tp + counts.fn}", f"{counts.fp} of {counts.tn + counts.fp}"
-    axes.set_title(f"{found} malignant found, {called} benign called")
+    axes.set_title(f"{found} malignant breasts found,\n{called} benign breasts called malignant")
     return figure
 
 
 def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw probability against the malignant share, a colour per curve; bins as ``statistics.reliability`` has them."""
+    """Draw the malignant share over the predicted probability; bins as in ``statistics.reliability``."""
     figure, axes = canvas(width=4.8, height=4.6)
-    axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="calibrated")
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="perfect calibration")
     for i, ((name, bins), colour) in enumerate(zip(curves.items(), cycle(PALETTE))):
         spread = 100 * np.clip([bins["value"] - bins["low"], bins["high"] - bins["value"]], 0, None)
         x, y = 100 * bins["mean"] + i, 100 * bins["value"]  # one percent aside, so that bars do not hide each other
         axes.errorbar(x, y, spread, fmt="os^"[i % 3], color=colour, capsize=2, label=name)
     axes.set(xlabel="mean predicted probability, %", ylabel="malignant breasts, %", xlim=(-2, 102), ylim=(-2, 102))
     gaps = [np.average((bins["mean"] - bins["value"]).abs(), weights=bins["n"]) for bins in curves.values()]
-    axes.set_title(f"Mean gap of {', then '.join(f'{100 * gap:.0f}' for gap in gaps)} percentage points")
+    axes.set_title(f"Mean calibration error: {', then '.join(f'{100 * gap:.0f}' for gap in gaps)} percentage points")
     legend_below(figure, axes)
     return figure

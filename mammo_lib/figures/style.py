@@ -1,4 +1,4 @@
-"""The one visual language: palette, canvas, and what several figures share."""
+"""The visual style of all figures: palette, canvas and shared elements."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def canvas(width: float = 6.4, height: float = 3.8, rows: int = 1, columns: int 
 
 
 def literal(text: object) -> str:
-    """Return text that matplotlib draws as it stands: ids and names are never read as mathematics."""
+    """Return text that matplotlib draws literally: ids and names are never read as mathematics."""
     shown = (one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in str(text))
     return "".join(shown).replace("$", r"\$")
 
 
 def headline(figure: Figure, text: str) -> None:
-    """Put the finding above the whole figure, at the left."""
+    """Put the finding above the whole figure, left-aligned."""
     figure.suptitle(literal(text), x=0.01, ha="left", fontsize=11)
 
 
 def legend_below(figure: Figure, axes, **options) -> None:
-    """Put the legend where it hides no data."""
+    """Put the legend below the axes, where it hides no data."""
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", **{"ncols": 3, **options})
 
 
 def block_name(stage: int, block: int) -> str:
-    """Return the name of a block, stage.block. Records count blocks from 0, what is read counts from 1.
+    """Return the name of a block, stage.block. Records count blocks from 0; names count from 1.
 
     >>> block_name(3, 0)
     '3.1'

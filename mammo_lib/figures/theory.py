@@ -1,4 +1,4 @@
-"""State-space kernels, their cost, and a gate by itself."""
+"""State-space kernels, their cost, and the opening of a single gate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .style import GREY, canvas
 
 
 def kernel_curves(kernels: Mapping[str, np.ndarray], title: str | None = None) -> Figure:
-    """Draw convolution kernels (or impulse responses) over lag; by default the title says how far each reaches."""
+    """Draw convolution kernels (or impulse responses) over lag; by default the title gives the reach of each."""
     figure, axes = canvas(height=3.2)
     halves = {}
     for name, kernel in kernels.items():
@@ -26,7 +26,7 @@ def kernel_curves(kernels: Mapping[str, np.ndarray], title: str | None = None) -
 
 
 def cost_curves(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw time against sequence length, both on logarithmic axes; the title gives each growth from end to end."""
+    """Draw time over sequence length on logarithmic axes; the title gives the growth from first to last length."""
     figure, axes = canvas()
     for name, times in seconds.items():
         axes.loglog(lengths, 1e3 * np.asarray(times), "o-", label=name)
@@ -41,7 +41,7 @@ def cost_curves(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) 
 
 
 def gate_opening(biases: np.ndarray, opening: np.ndarray, marked: float) -> Figure:
-    """Draw a gate's opening and its slope G (1 - G) over its bias, one bias marked."""
+    """Draw a gate's opening and its slope G (1 - G) over its bias, with one bias marked."""
     biases, opening = np.asarray(biases), np.asarray(opening)
     figure, axes = canvas(height=3.2)
     axes.plot(biases, opening, label="opening G")
@@ -50,6 +50,6 @@ def gate_opening(biases: np.ndarray, opening: np.ndarray, marked: float) -> Figu
     axes.axvline(marked, color=GREY, linestyle=":", label=f"start, b = {marked:g}")
     axes.set(xlabel="bias of the gate", ylabel="opening, slope")
     slope = opening[at] * (1 - opening[at])
-    axes.set_title(f"At b = {marked:g} a gate is {opening[at]:.0%} open and keeps a slope of {slope:.2f}")
+    axes.set_title(f"At b = {marked:g}, a gate is {opening[at]:.0%} open and has a slope of {slope:.2f}")
     axes.legend()
     return figure

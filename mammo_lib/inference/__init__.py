@@ -1,4 +1,4 @@
-"""Inference: a trained network on mammograms that somebody brings, as files or breast by breast in a viewer."""
+"""Inference: apply a trained network to new mammograms, from files or breast by breast in a viewer."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""Images that a user gives for a prediction: which breast, view and stream each one is, and whether it can be one.
+"""Input images for a prediction: their breast, view and stream, and whether they are usable.
 
-What a file is comes from its DICOM tags and from its name, ``<patient>_<LEFT|RIGHT>_<CC|MLO>[_crop].<ext>``. Where
-both say something they must agree. A file that says nothing is refused: nothing is guessed. Images become one breast
-only where a patient or an examination joins them, and no tag says that they are of two.
+A file is identified by its DICOM tags and its name, ``<patient>_<LEFT|RIGHT>_<CC|MLO>[_crop].<ext>``. If both are
+given, they must agree. A file that cannot be identified is refused; nothing is guessed. Images are joined into one
+breast only if they share a patient or an examination and no tag contradicts this.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ PADDED_ASPECT = (0.9, 3.5)  # where the user says how tall pixels are, a square 
 
 @dataclass(frozen=True)
 class GivenImage:
-    """A file and what it is: ``view`` CC or MLO, ``stream`` whole or crop; ``side`` is empty where nothing says it.
+    """An identified file: ``view`` CC or MLO, ``stream`` whole or crop; ``side`` is empty if unknown.
 
-    ``patient`` is empty where nobody says whose it is. ``owner`` is what images of one breast share: the patient, else
-    the examination, else nothing. ``says`` holds what the tags say of woman and examination.
+    ``patient`` is empty if unknown. ``owner`` is shared by the images of one breast: the patient, else the examination,
+    else empty. ``says`` contains the tags of patient and examination.
     """
 
     path: Path
@@ -99,16 +99,16 @@ class GivenBreast:
 
 
 def find_breasts(paths: Sequence[Path], refused: list[str]) -> list[GivenBreast]:
-    """Return the breasts that files and folders hold, ordered by name; masks of CBIS-DDSM are passed over.
+    """Return the breasts found in files and folders, ordered by name; masks of CBIS-DDSM are ignored.
 
-    A file that does not say which view of which breast it is, contradicts itself or is no standard view is left out,
-    with the reason appended to ``refused``. So are images that nothing joins or that are of several women or
-    examinations, breasts with two files for one view, and breasts whose predictions would go into one file.
+    A file that cannot be identified, contradicts itself or is not a standard view is left out, and the reason is
+    appended to ``refused``. The same holds for images that cannot be joined or that come from several patients or
+    examinations, breasts with two files for one view, and breasts whose predictions would share a file name.
 
     Raises
     ------
     InputError
-        A path is missing or holds no image.
+        A path is missing or contains no image.
     """
     held: dict[tuple[str, str], list[GivenImage]] = {}
     for path in _image_files(paths):
@@ -120,7 +120,7 @@ def find_breasts(paths: Sequence[Path], refused: list[str]) -> list[GivenBreast]
         if image is not None:
             held.setdefault((image.owner, image.side), []).append(image)
     if not held and not refused:
-        raise InputError(f"{paths[0]}: only lesion masks here, no mammogram; give whole films or crops")
+        raise InputError(f"{paths[0]}: only lesion masks here, no mammograms; give whole films or crops")
     breasts = []
     for _, images in sorted(held.items()):
         try:
@@ -142,7 +142,7 @@ def _joined(images: Sequence[GivenImage]) -> GivenBreast:
     name = f"{first.owner or printable(first.path.stem)}_{first.side}"
     if not first.owner and len(images) > 1:
         raise InputError(
-            f"{_listed(images)}: no PatientID and no examination, so nothing says that they are of one breast; call "
+            f"{_listed(images)}: no PatientID and no examination, so they cannot be joined into one breast; name "
             "them <patient>_<LEFT|RIGHT>_<CC|MLO>, or use --cc, --mlo, --crop-cc, --crop-mlo"
         )
     _refuse_strangers(images, (*WOMAN, *EXAMINATION))
@@ -223,8 +223,8 @@ def _told_apart(breasts: Sequence[GivenBreast], refused: list[str]) -> list[Give
         if len(alike) > 1:
             files = ", ".join(str(next(iter(breast.images.values()))) for breast in alike)
             error = InputError(
-                f"{files}: of {len(alike)} breasts whose predictions would be one file, {name}.json; give them one by "
-                "one, with an --out each"
+                f"{files}: of {len(alike)} breasts whose predictions would have the same file name, {name}.json; "
+                "give them one by one, with a separate --out"
             )
             refused.append(str(error))
     return [breast for breast in breasts if len(by_name[safe_name(breast.name).casefold()]) == 1]
@@ -247,12 +247,14 @@ def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box]
             raise InputError(f"--box-{option} and --crop-{option}: two crops of one view; give one of them")
     known = {key: identify(path, *key) for key, path in images.items()}
     if len(set(map(os.path.realpath, images.values()))) < len(images):
-        raise InputError(f"{', '.join(map(str, images.values()))}: one file for two images; give each its own")
+        raise InputError(
+            f"{', '.join(map(str, images.values()))}: one file for two images; give a separate file for each"
+        )
     for (stream, view), image in known.items():
         if image is None:
             raise InputError(f"{images[stream, view]}: a lesion mask, not a mammogram; give the {stream} image")
         if image.view and image.view != view:
-            raise InputError(f"{image.path}: given as {view}, but tags or name say {image.view}; mend what is wrong")
+            raise InputError(f"{image.path}: given as {view}, but tags or name say {image.view}; correct what is wrong")
     for what in ("side", "patient"):
         said = {getattr(image, what) for image in known.values()} - {""}
         if len(said) > 1:
@@ -269,12 +271,12 @@ def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box]
 
 
 def identify(path: Path, stream: str = "", view: str = "") -> GivenImage | None:
-    """Return what a file says that it is; None for a lesion mask of CBIS-DDSM.
+    """Identify a file from its tags and name; None for a lesion mask of CBIS-DDSM.
 
     Raises
     ------
     InputError
-        Tags and name contradict each other, the header cannot be read, or the image is no standard view.
+        Tags and name contradict each other, the header cannot be read, or the image is not a standard view.
     """
     tags = _read_tags(path) if is_dicom(path) else {}
     # CBIS-DDSM labels some crops as masks: the pixels decide.
@@ -313,7 +315,7 @@ def _agreed(path: Path, said: Mapping[str, str | None]) -> str:
     known = {source: value for source, value in said.items() if value}
     if len(set(known.values())) > 1:
         words = ", ".join(f"{value} by its {source}" for source, value in known.items())
-        raise InputError(f"{path}: {words}; mend the one that is wrong")
+        raise InputError(f"{path}: {words}; correct the one that is wrong")
     return next(iter(known.values()), "")
 
 
@@ -347,16 +349,16 @@ def _identified(path: Path) -> GivenImage | None:
         raise InputError(f"{path}: a view {image.view}; networks read {' and '.join(VIEWS)}: leave it out")
     if image is not None and not (image.side and image.view):
         raise InputError(
-            f"{path}: neither tags nor name say which breast and view this is; call it "
+            f"{path}: neither tags nor file name give breast and view; name it "
             f"<patient>_<LEFT|RIGHT>_<CC|MLO>[_crop]{path.suffix}, or use --cc, --mlo, --crop-cc, --crop-mlo"
         )
     return image
 
 
 def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.ndarray:
-    """Return the pixels of a file that can be a mammogram, float32 (height, width) in [0, 1].
+    """Return the pixels of a plausible mammogram, float32 (height, width) in [0, 1].
 
-    ``aspect`` is the height of a pixel over its width, None where nobody has said it.
+    ``aspect`` is the height of a pixel over its width, None if unknown.
 
     Raises
     ------
@@ -386,7 +388,7 @@ def _check_shape(path: Path, stream: str, ratio: float, aspect: float | None) ->
     if low <= shape <= high:
         return
     way_out = (
-        "turn it upright, or say with --aspect how tall its pixels are for their width (1: padded to a square)"
+        "turn it upright, or give the height of a pixel over its width with --aspect (1: padded to a square)"
         if stream == "whole"
         else "give the lesion's surroundings as one image"
     )
@@ -429,7 +431,7 @@ def _read_tags(path: Path) -> dict:
         raise InputError(f"{path}: {special}, no standard CC or MLO view; give the standard view")
     for what, tag in (("side", "laterality"), ("view", "view")):
         if "/" in tags[what]:
-            raise InputError(f"{path}: its tags name more than one {tag}, {tags[what]}; mend the one that is wrong")
+            raise InputError(f"{path}: its tags name more than one {tag}, {tags[what]}; correct the one that is wrong")
     return tags
 
 

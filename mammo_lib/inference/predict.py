@@ -1,8 +1,8 @@
-"""A trained network on the images of one breast, or of many: probability, gates and maps. Research use only.
+"""Predictions of a trained network for one or more breasts: probability, gates and maps. Research use only.
 
 Images are prepared as in training. Views and streams that are not given are masked, and the record says so. The
-probability is the network's own, the decision is taken at the run's threshold; the probability after the run's
-temperature stands beside it.
+probability is the network's own; the decision is made at the run's threshold. The probability after the run's
+temperature is given as well.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ LINE = 110  # characters that fit across the picture
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says about one breast: ``record`` as it goes into the JSON file, and what the picture shows.
+    """The prediction for one breast: ``record``, as written to the JSON file, and the content of the picture.
 
-    ``pixels`` and ``maps`` are (height, width) by (stream, view), for images that were given and are read.
+    ``pixels`` and ``maps`` are (height, width) by (stream, view), for the images that the network read.
     """
 
     record: dict
@@ -71,16 +71,16 @@ def trained_classifier(run: Run) -> Classifier:
 
 
 def with_weights(run: Run) -> Run:
-    """Return a network's run whose checkpoint is here: ``run``, or the one that was trained again from its record.
+    """Return a run with a checkpoint on this machine: ``run``, or the one that was retrained from its record.
 
     Raises
     ------
     InputError
-        The folder is no finished run, the run is a baseline, or its checkpoint is not there: records are committed
-        without it, and the message holds the command that makes it again.
+        The folder is not a finished run, the run is a baseline, or its checkpoint is missing. Records are committed
+        without checkpoints, and the message contains the command that recreates it.
     """
     if not run.is_finished:
-        raise InputError(f"{run.folder}: no finished run (metrics.json is missing); give a run's folder")
+        raise InputError(f"{run.folder}: not a finished run (metrics.json is missing); give a run's folder")
     if run.config.baseline:
         raise InputError(
             f"{run.folder}: a baseline ({run.config.baseline}), which has no network; give a network's run"
@@ -90,20 +90,19 @@ def with_weights(run: Run) -> Run:
         if one.is_finished and one.checkpoint.is_file():
             return one
     raise InputError(
-        f"{run.checkpoint}: not there, since records are kept without their weights; "
-        f"`{rebuild_command(run)}` makes it again"
+        f"{run.checkpoint}: missing, because records are kept without weights; `{rebuild_command(run)}` recreates it"
     )
 
 
 def rebuild_command(run: Run) -> str:
-    """Return the command that trains a committed run again, weights and all."""
+    """Return the command that retrains a committed run, including its weights."""
     profile = next((name for name in profile_names() if run.config in _configs_of(name, run.config)), "PROFILE")
     data = "" if profile == "smoke" else " --data DIR"
     return f"MAMMO_RETRAIN=1 mammo run {_from_root(run.folder / 'config.json')} --profile {profile}{data}"
 
 
 def run_command(config: RunConfig, profile: str) -> str:
-    """Return the command that makes a run; a config outside the profile's frozen list is written down for it."""
+    """Return the command that trains a run; a config outside the profile's frozen list is first written to a file."""
     options = f"--profile {profile}{'' if profile == 'smoke' else ' --data DIR'}"
     if config in _configs_of(profile, config):
         return f"mammo run --experiment {config.experiment} {options}"
@@ -130,13 +129,13 @@ def predict_breasts(
 ) -> Iterator[Prediction]:
     """Yield one prediction per breast, in order; breasts pass through the network in small batches.
 
-    ``aspect``: height over width of the pixels of whole images, where they are stretched. A breast with an image that
-    is refused is left out and the reason appended to ``refused``; without such a list it is an error.
+    ``aspect``: height over width of the pixels of whole images, if they are not square. A breast with a refused image
+    is left out, and the reason is appended to ``refused``; without such a list, it is an error.
 
     Raises
     ------
     InputError
-        The run has no weights here, or an image is refused.
+        The run has no weights on this machine, or an image is refused.
     """
     run = with_weights(run)
     classifier = load_best(run)
@@ -155,12 +154,12 @@ def predict_breasts(
 
 
 def prepare_breast(breast: GivenBreast, config: RunConfig, aspect: float | None = None) -> dict:
-    """Return the pixels that a network reads of a breast, float32 (height, width) by (stream, view), as in training.
+    """Return the network's input pixels of a breast, float32 (height, width) by (stream, view), as in training.
 
     Raises
     ------
     InputError
-        An image is refused, or none of them is of a view and stream that this network reads.
+        An image is refused, or the network reads none of the given views and streams.
     """
     model, pixels = config.model, {}
     for view in model.views:
@@ -210,7 +209,7 @@ def _crop_alone(crop: SimpleNamespace, side: str, data: DataConfig) -> np.ndarra
 
 
 def as_batch(prepared: Sequence[dict], config: RunConfig) -> dict:
-    """Return breasts' pixels as a batch that the network reads (its form: :mod:`mammo_lib.data.loader`)."""
+    """Return the pixels of breasts as a batch for the network (for its form see :mod:`mammo_lib.data.loader`)."""
     model, size = config.model, config.data.image_size
     images = {s: torch.zeros(len(prepared), len(model.views), 1, *size) for s in model.streams}
     present = {s: torch.zeros(len(prepared), len(model.views), dtype=torch.bool) for s in model.streams}
@@ -251,14 +250,14 @@ def shown_maps(classifier: Classifier, batch: dict) -> tuple[dict[tuple[str, str
     shown = {(other.stream, other.view): other for other in maps if other.block == one.block}
     meaning = {
         "gate": f"{KINDS['gate']}{one.place}, one value per {getattr(classifier.config.model.gate, 'scope', 'image')}",
-        "grad_cam": "Grad-CAM, what raises the probability (one value per 32 x 32 pixels)",
-        "integrated_gradients": "integrated gradients, what moves the probability in either direction",
+        "grad_cam": "Grad-CAM: features that raise the probability (one value per 32 x 32 pixels)",
+        "integrated_gradients": "integrated gradients: influence of pixels on the probability, in either direction",
     }
     return shown, meaning.get(one.kind, KINDS[one.kind])
 
 
 def gates_of(classifier: Classifier, output, i: int) -> dict[str, dict[str, float]]:
-    """Return breast ``i``'s SeqMoE gates, ``{"crop CC": {block: value}}``; spatial ones by their mean."""
+    """Return breast ``i``'s SeqMoE gates, ``{"crop CC": {block: value}}``; spatial gates by their mean."""
     views, found = classifier.config.model.views, {}
     for stream, blocks in output.gates.items():
         for j, view in enumerate(views):
@@ -337,7 +336,9 @@ def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, 
         notes.append(f"{', '.join(alone)}: given without its film, assumed to lie {how}")
     if config.data.crop_context and any(stream == "crop" for stream, _ in breast.images):
         square = f"squares {config.data.crop_context:g} times as wide as the lesion's box is long"
-        notes.append(f"this network learnt from {square} where there was no official crop: tighter ones are new to it")
+        notes.append(
+            f"this network was trained on {square} where there was no official crop; tighter crops are new to it"
+        )
     if "crop" in config.model.streams and not any(stream == "crop" for stream, _ in pixels):
         notes.append(f"no crop of the lesion: {facts['without_crops']}; give crops, or the lesion's box with --box-cc "
                      "and --box-mlo")  # fmt: skip
@@ -367,7 +368,7 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
     Raises
     ------
     InputError
-        The folder cannot be written, or holds another breast's prediction under this name.
+        The folder cannot be written, or contains another breast's prediction under this name.
     """
     record = prediction.record
     name = safe_name(record["breast"])

@@ -1,10 +1,10 @@
-"""Look into a trained network, breast by breast: controls in JupyterLab, a picture where nobody can turn them.
+"""A viewer of gates and maps, breast by breast: with controls in JupyterLab, as a static picture elsewhere.
 
     from mammo_lib.inference.viewer import explore
     explore(run, collection)
 
-Several runs whose gates differ in scope can be given at once. Where a notebook is executed without a person in front
-of it (papermill, the book, continuous integration) the same call leaves the first picture and makes no widget.
+Several runs whose gates differ in scope can be given at once. In a notebook that is executed without a user
+(papermill, the book, continuous integration), the same call returns the first picture without a widget.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LIVE = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set in kernels
 
 @dataclass(frozen=True)
 class Choice:
-    """What the controls are set to; ``block`` is empty for maps that belong to no block."""
+    """The state of the controls; ``block`` is empty for maps that belong to no block."""
 
     scope: str
     breast: str
@@ -51,7 +51,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Lens:
-    """One run and the breasts that it is looked at with: ``dataset`` holds their pixels, ``cohort`` who they are."""
+    """One run and the breasts to view: ``dataset`` contains their pixels, ``cohort`` their identities."""
 
     run: Run
     classifier: Classifier
@@ -72,11 +72,11 @@ class Lens:
         return found
 
     def shares(self) -> dict[str, LesionShare]:
-        """Test which maps over whole views gather in the lesions of these breasts."""
+        """Test which maps over whole views are brighter inside the lesions of these breasts."""
         return shares_in_lesions(self.classifier, self.dataset, self.cohort["sample_id"].tolist(), self.boxes)
 
     def breast(self, name: str) -> BreastView:
-        """Return what this network makes of one breast."""
+        """Return this network's view of one breast."""
         row = int(np.flatnonzero(self.cohort["sample_id"] == name)[0])
         item = default_collate([self.dataset[row]])
         with torch.inference_mode():
@@ -109,7 +109,7 @@ class BreastView:
 
 @dataclass(frozen=True)
 class Viewer:
-    """What a notebook shows: a picture, and in a live one the controls (``box``, else None) in its place."""
+    """The output in a notebook: controls (``box``) in a live notebook, otherwise a picture (``box`` is None)."""
 
     still: bytes = field(repr=False)
     box: object | None
@@ -128,12 +128,12 @@ def explore(
 ) -> Viewer:
     """Return a viewer of a run, or of runs of different gate scopes: breast, stream, view, map, stage and block.
 
-    ``is_live`` None finds out whether somebody is there to turn the controls. Breasts are ordered by probability.
+    With ``is_live`` None, a live notebook is detected automatically. Breasts are ordered by probability.
 
     Raises
     ------
     InputError
-        A run's weights are not here (the message says how to make them), or its test set has not been opened.
+        A run's weights are missing (the message says how to create them), or its test set has not been opened.
     """
     lenses = {}
     for run in [runs] if isinstance(runs, Run) else runs:
@@ -154,7 +154,7 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
     run = with_weights(run)
     classifier = load_best(run).cpu()
     if split == "test" and not run.is_evaluated:
-        raise InputError(f"{run.folder}: the test set has not been opened for this run; look at split='validation'")
+        raise InputError(f"{run.folder}: the test set has not been opened for this run; use split='validation'")
     prepared = collection.prepare("test" if split == "test" else "train", *run.config.inputs)
     known = part_of(run.predictions, split).set_index("sample_id")
     cohort = prepared.cohort[prepared.cohort["sample_id"].isin(known.index)].reset_index(drop=True)
@@ -168,12 +168,12 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
 
 
 def lens_of(config: RunConfig, collection: Collection, profile: str) -> tuple[Lens | None, str]:
-    """Return a run's network on its validation breasts; where there are no weights, None and how to make them."""
+    """Return a run's network with its validation breasts; without weights, None and how to create them."""
     run = find_run(config, collection.prepare("train", *config.inputs).fingerprint)
     if run is None:
         return (
             None,
-            f"{config.experiment}, seed {config.seed}: not trained here; `{run_command(config, profile)}` does it",
+            f"{config.experiment}, seed {config.seed}: not trained here; run `{run_command(config, profile)}`",
         )
     try:
         return open_lens(run, collection), ""
@@ -182,7 +182,7 @@ def lens_of(config: RunConfig, collection: Collection, profile: str) -> tuple[Le
 
 
 def first_choice(lenses: dict[str, Lens], seen: Callable) -> Choice:
-    """Return what the viewer opens with: the most suspicious breast, whole, with a gate that has a place if any has."""
+    """Return the first view: the breast with the highest probability, whole, with a spatial gate if there is one."""
     scope = next((name for name in lenses if name != "image"), next(iter(lenses)))
     lens = lenses[scope]
     breast, model = lens.cohort["sample_id"].iloc[0], lens.classifier.config.model
@@ -241,7 +241,7 @@ def _controls(lenses: dict[str, Lens], seen: Callable, draw: Callable):
     }
 
     def settle(wanted: Choice | None = None) -> None:
-        """Offer what the chosen breast and network have, keep what is still on offer, draw."""
+        """Update the options for the chosen breast and network, keep the selection if possible, and draw."""
         scope, breast = menus["scope"].value, menus["breast"].value
         own = [
             one

@@ -1,4 +1,4 @@
-"""Networks: the MambaVision backbone, SeqMoE's gates, and Mammo-Mamba. Nothing here knows where images come from."""
+"""Networks: the MambaVision backbone, SeqMoE's gates, and Mammo-Mamba. None of them depends on the data sets."""
 
 import lazy_loader
 

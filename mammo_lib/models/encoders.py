@@ -1,4 +1,4 @@
-"""Encoders of views: what each registered backbone (:mod:`mammo_lib.config.registry`) is built by."""
+"""Encoders of views, and the builders of all registered backbones (:mod:`mammo_lib.config.registry`)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ STRIDES = (4, 8, 16, 32)
 
 
 class ViewEncoder(nn.Module):
-    """One network for all views of a stream; only views that exist pass through it.
+    """One network for all views of a stream; only existing views pass through it.
 
-    ``frozen`` parts keep their weights, and their batch statistics stay as they are, also after ``.train()``.
-    ``n_frozen``: how many of the network's steps, from its front, hold no weight that learns.
-    ``strides``: pixels per position of the four stages' maps; the third is also that of the frozen part's output.
+    ``frozen`` parts keep their weights and batch statistics, also after ``.train()``. ``n_frozen`` is the number of
+    steps, from the front of the network, without trainable weights. ``strides``: pixels per position of the four
+    stages' maps; the third is also that of the frozen part's output.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ViewEncoder(nn.Module):
         return self.network.num_features
 
     def first_part(self, images: Float[Tensor, "n 1 height width"]) -> Float[Tensor, "n dim rows columns"]:
-        """Return what the frozen steps at the front make of grey images in [0, 1]."""
+        """Return the output of the frozen steps at the front for grey images in [0, 1]."""
         return self.network.first_steps(self._normalised(images), self.n_frozen)
 
     def train(self, mode: bool = True) -> ViewEncoder:
@@ -65,8 +65,8 @@ class ViewEncoder(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """Embed each view, (batch, views, features), and return its gates; ``overrides`` replaces gates, by block.
 
-        A missing view is zeros, whatever its pixels hold, and stays out of the batch statistics. ``are_maps``: the
-        images are what :meth:`first_part` made of them.
+        A missing view is zeros, whatever its pixels, and does not enter the batch statistics. ``are_maps``: the images
+        are outputs of :meth:`first_part`.
         """
         # BatchNorm cannot learn from an empty batch; in evaluation it passes, and the gates keep their shapes.
         if self.training and not present.any():
@@ -93,13 +93,13 @@ class ViewEncoder(nn.Module):
 
 
 def scatter(values: Tensor, present: Bool[Tensor, "batch views"], missing: float) -> Tensor:
-    """Put one row per present view where it belongs in (batch, views, ...)."""
+    """Scatter one row per present view into (batch, views, ...)."""
     return values.new_full((*present.shape, *values.shape[1:]), missing).index_put((present,), values)
 
 
 @contextmanager
 def held_statistics(module: nn.Module) -> Iterator[None]:
-    """Let the BatchNorms of a module normalise by their running statistics, as in evaluation."""
+    """Make the BatchNorms of a module use their running statistics, as in evaluation."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     for norm in norms:
         norm.eval()
@@ -146,7 +146,7 @@ def frozen_parts(config: RunConfig) -> tuple[str, ...]:
 
 
 def fitting_windows(backbone: str, image_size: tuple[int, int], strides: tuple[int, ...] = STRIDES) -> tuple[int, ...]:
-    """Return the variant's windows, no larger than a map's longer side: padding would be scanned and attended to.
+    """Return the variant's windows, limited to a map's longer side, so that padding is not scanned or attended to.
 
     The shorter side of a map may be padded; a window of its size would cut the longer side into narrow strips.
 

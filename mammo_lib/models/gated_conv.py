@@ -1,4 +1,4 @@
-"""The paper's equation taken literally: a convolution with a fixed kernel, then a gate.
+"""The literal reading of the paper's equation: a convolution with a fixed kernel, then a gate.
 
 | code | meaning | shape |
 |---|---|---|
@@ -27,7 +27,7 @@ DT_RANGE = (0.001, 0.1)
 
 
 class GatedConvMixer(nn.Module):
-    """A drop-in for the state-space mixer: same input, same output, about as many parameters."""
+    """A replacement for the state-space mixer: same input, same output, about as many parameters."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -57,7 +57,7 @@ class GatedConvMixer(nn.Module):
         return self.log_decay().exp(), self.log_dt.exp()[:, None] * self.B, self.C
 
     def log_decay(self) -> Float[Tensor, "dim state"]:
-        """Return log A = -dt exp(A_log), which stays finite where A underflows to 0."""
+        """Return log A = -dt exp(A_log), which stays finite when A underflows to 0."""
         return -self.log_dt.exp()[:, None] * self.A_log.exp()
 
     def kernel(self, length: int) -> Float[Tensor, "dim length"]:

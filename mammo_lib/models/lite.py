@@ -1,9 +1,9 @@
 """EfficientNet-Lite0's first stages, trained on ImageNet and frozen, under MambaVision's token stages.
 
 The paper freezes stages 1 and 2 of a MambaVision that was trained on ImageNet and puts SecMamba blocks into stages 3
-and 4. Its checkpoint has to be downloaded. A package carries EfficientNet-Lite0's weights (Apache-2.0), so ``lite``
-is the same arrangement on a machine without a network: convolutions that know ImageNet up to stride 16 (or 8, or 32),
-kept as they are, one linear map to the width of stage 3, then MambaVision's stages 3 and 4, new.
+and 4. Its checkpoint has to be downloaded. A Python package contains EfficientNet-Lite0's weights (Apache-2.0), so
+``lite`` is the same arrangement without a download: frozen convolutions trained on ImageNet up to stride 16 (or 8,
+or 32), one linear map to the width of stage 3, then new stages 3 and 4 of MambaVision.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ WIDTH = {8: 40, 16: 112, 32: 320}  # channels there
 
 
 def on_imagenet_stages(backbone: MambaVision, stride: int = 16) -> MambaVision:
-    """Put Lite0's stages, in place, where a network without blocks in stages 1 and 2 has its stem and these stages.
+    """Replace, in place, the stem and the empty stages 1 and 2 of a network by Lite0's stages.
 
-    One linear map per position takes the place of stage 2's downsample: from Lite0's width to that of stage 3.
+    One linear map per position replaces stage 2's downsample: from Lite0's width to that of stage 3.
     """
     width = backbone.levels[2].width
     backbone.patch_embed = imagenet_stages(load_lite0(), stride)
@@ -64,6 +64,6 @@ def imagenet_stages(lite0: nn.Module, stride: int = 16) -> nn.Sequential:
 
 
 def normalise(grey: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 3 height width"]:
-    """Repeat grey images in [0, 1] to three channels, normalised as ImageNet's are."""
+    """Repeat grey images in [0, 1] to three channels, with ImageNet's normalisation."""
     mean, std = (torch.tensor(v, device=grey.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (grey - mean) / std

@@ -34,7 +34,7 @@ DT_RANGE = (0.001, 0.1)  # Mamba's initial step sizes, log-uniform
 
 
 class Variant(NamedTuple):
-    """The numbers in which the released networks differ."""
+    """The hyper-parameters in which the released networks differ."""
 
     dim: int
     in_dim: int
@@ -67,7 +67,7 @@ def create_mambavision(
 ) -> MambaVision:  # fmt: skip
     """Build a released variant, or ``nano``, our own for demonstrations on a CPU.
 
-    ``window_sizes`` (4 numbers, of which the last two count) and ``drop_path`` default to the variant's.
+    ``window_sizes`` (4 numbers, of which the last two are used) and ``drop_path`` default to the variant's.
 
     >>> create_mambavision("nano", num_classes=2)(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 2])
@@ -207,7 +207,7 @@ class ConvBlock(nn.Module):
 
 
 def mixer_kinds(depth: int, mixer: str, token_blocks: str) -> list[str]:
-    """Return what mixes tokens in each block of a stage: ``mixer`` first, attention in the last floor(depth / 2).
+    """Return the kind of mixer in each block of a stage: ``mixer`` first, attention in the last floor(depth / 2).
 
     ``ssm`` and ``attention`` use one kind throughout, ``none`` leaves the stage without blocks; they are controls of
     the hybrid and not part of MambaVision.
@@ -269,7 +269,7 @@ class Attention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "windows tokens dim"]) -> Float[Tensor, "windows tokens dim"]:
-        """Let every token of a window look at every other."""
+        """Apply self-attention to the tokens of a window."""
         windows, tokens, width = x.shape
         q, k, v = self.qkv(x).reshape(windows, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v)
@@ -319,7 +319,7 @@ def to_windows(x: Float[Tensor, "batch dim height width"], w: int) -> Float[Tens
 def from_windows(
     tokens: Float[Tensor, "windows tokens dim"], w: int, shape: torch.Size
 ) -> Float[Tensor, "batch dim height width"]:
-    """Undo :func:`to_windows` for a map of this shape, dropping what was added."""
+    """Undo :func:`to_windows` for a map of this shape, dropping the padding."""
     batch, dim, height, width = shape
     rows, columns = math.ceil(height / w), math.ceil(width / w)
     x = tokens.reshape(batch, rows, columns, w, w, dim).permute(0, 5, 1, 3, 2, 4)

@@ -3,7 +3,7 @@
 | code | meaning | shape |
 |---|---|---|
 | images[s] | views of stream s, grey, [0, 1] | (batch, views, 1, height, width) |
-| maps[s] | in their place, if given: what the frozen first part made of them | (batch, views, dim, rows, columns) |
+| maps[s] | instead of images, if given: the output of the frozen first part | (batch, views, dim, rows, columns) |
 | present[s] | which views exist | (batch, views) |
 | z_s | embedding of stream s | (batch, d_model) |
 | g | stream gate | (batch, d_model) or (batch, 1) |
@@ -11,7 +11,7 @@
 Streams have independent weights; the views of a stream share one encoder, and their embeddings are concatenated and
 projected to z_s. The streams are fused by g = sigmoid(W [z_crop; z_whole] + b), z = g z_crop + (1 - g) z_whole.
 
-NOTE: the paper names a fusion gate without a formula; this is ours, and ``fusion`` offers the alternatives.
+NOTE: the paper mentions a fusion gate without a formula; this one is ours, and ``fusion`` offers alternatives.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Overrides = Mapping[str, Mapping[str, Tensor]]  # stream -> block -> gate values
 
 @dataclass(frozen=True)
 class MammoMambaOutput:
-    """Everything a forward pass has to say.
+    """The output of a forward pass.
 
     ``logits`` (batch, 2); ``embeddings`` {stream: (batch, views, features)}, zeros where a view is missing; ``gates``
     {stream: {block: (batch, views, ...)}}, NaN where a view is missing, the rest of the shape by gate scope (in
-    training a stream of which the whole batch holds nothing has none);
-    ``stream_gate``: the weight of the crop stream, (batch, d_model) or (batch, 1), None where nothing is gated;
-    ``target_logits`` {target: (batch, classes)}, malignancy's among them.
+    training, a stream that is absent from the whole batch has none);
+    ``stream_gate``: the weight of the crop stream, (batch, d_model) or (batch, 1), None without a gate;
+    ``target_logits`` {target: (batch, classes)}, including malignancy.
     """
 
     logits: Tensor
@@ -89,8 +89,8 @@ class MammoMamba(nn.Module):
     def forward(self, batch: dict, overrides: Overrides | None = None) -> MammoMambaOutput:
         """Classify the breasts of a batch (its form: :mod:`mammo_lib.data.loader`).
 
-        ``overrides`` puts given values in the place of gates: {stream: {block: (batch, views) or the form of
-        ``MammoMambaOutput.gates``}}; what it does not name stays as it is.
+        ``overrides`` replaces gates by given values: {stream: {block: (batch, views) or the form of
+        ``MammoMambaOutput.gates``}}; other gates are unchanged.
         """
         are_maps = "maps" in batch
         check_batch(batch, self.streams, self.n_views)
@@ -108,7 +108,7 @@ class MammoMamba(nn.Module):
     ) -> MammoMambaOutput:  # fmt: skip
         """Fuse and classify view embeddings, (batch, views, features) and (batch, views) by stream.
 
-        ``gates`` only travel along into the output.
+        ``gates`` are passed on to the output.
         """
         joined = {stream: self._join(embeddings[stream], present[stream]) for stream in self.streams}
         projected = [self.projections[stream](joined[stream]) for stream in self.streams]
@@ -125,7 +125,7 @@ class MammoMamba(nn.Module):
 
 
 def check_batch(batch: dict, streams: Sequence[str], n_views: int) -> None:
-    """Refuse a batch that the network cannot read, and say what is wrong with it.
+    """Refuse a batch that the network cannot read, and say why.
 
     Raises
     ------
@@ -178,7 +178,7 @@ class ConcatFusion(nn.Module):
 
 
 class MeanFusion(nn.Module):
-    """The mean over the streams that are there."""
+    """The mean over the streams that are present."""
 
     def forward(
         self, z: Float[Tensor, "batch streams dim"], present: Bool[Tensor, "batch streams"]
@@ -194,7 +194,7 @@ def build_head(width: int, hidden: int, classes: int) -> nn.Module:
 
 
 def build_fusion(name: str, d_model: int) -> nn.Module:
-    """Return the fusion of a name: gate, scalar_gate, concat or mean."""
+    """Return the fusion module with this name: gate, scalar_gate, concat or mean."""
     if name in ("gate", "scalar_gate"):
         return GateFusion(d_model, d_model if name == "gate" else 1)
     if name in ("concat", "mean"):

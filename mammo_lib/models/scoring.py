@@ -1,4 +1,4 @@
-"""One way of scoring: the logit of malignancy, averaged over an image and its upside-down copy where that is wanted."""
+"""Scoring: the logit of malignancy, on request averaged over an image and its upside-down copy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .mammo_mamba import MammoMamba, MammoMambaOutput, Overrides, log_odds
 def score(
     model: MammoMamba, batch: dict, *, flip_averaging: bool, overrides: Overrides | None = None
 ) -> tuple[Float[Tensor, " batch"], MammoMambaOutput]:
-    """Return a batch's logits of malignancy, in 32-bit floats, and the output for the images as they are.
+    """Return a batch's logits of malignancy, in 32-bit floats, and the output for the unchanged images.
 
     ``flip_averaging`` and ``overrides`` are those of :func:`score_passes`.
     """
@@ -24,10 +24,10 @@ def score(
 def score_passes(
     model: MammoMamba, batch: dict, *, flip_averaging: bool, overrides: Overrides | None = None
 ) -> list[MammoMambaOutput]:
-    """Return the output for the images as they are and, with ``flip_averaging``, for them upside down.
+    """Return the output for the unchanged images and, with ``flip_averaging``, for the upside-down images.
 
-    Gates that ``overrides`` puts in place turn with the image where they have a place, (batch, views, rows, columns).
-    Rows of windows turn as a whole; they cover the same pixels where windows divide the map.
+    Spatial gates in ``overrides``, (batch, views, rows, columns), are flipped with the image. Rows of windows are
+    flipped as a whole; they cover the same pixels if windows divide the map.
     """
     outputs = [model(batch, overrides)]
     if flip_averaging:
@@ -41,7 +41,7 @@ def score_passes(
 
 
 def upside_down(batch: dict) -> dict:
-    """Return a batch with its images turned, or with the maps that a cache holds of turned images."""
+    """Return a batch with upside-down images, or with the cached maps of upside-down images."""
     if "maps" in batch:
         return batch | {"maps": batch["turned_maps"]}
     return batch | {"images": {stream: images.flip(-2) for stream, images in batch["images"].items()}}

@@ -8,8 +8,8 @@
 
     X_{i+1} = G_i B_i(X_i) + (1 - G_i) X_i,    G_i = sigmoid(w . [mean(B_i(X_i)); mean(X_i)] + b)
 
-This is a gated residual: G B + (1 - G) x = x + G (B - x). With G = 1 it is MambaVision; with G = 0 the block changes
-nothing, though it is still computed, since the gate reads its output. The means run over the image (the paper's
+This is a gated residual: G B + (1 - G) x = x + G (B - x). With G = 1 it is MambaVision; with G = 0 the block has no
+effect, although it is still computed, because the gate reads its output. The means run over the image (the paper's
 mean-pooled scalar), over a window, or over nothing (``token``). NOTE: the paper calls the mean-pooled
 scalar "spatial routing"; a scalar per image cannot route in space, so ``scope`` offers both readings.
 """
@@ -34,7 +34,7 @@ FIXED_VALUE = 0.5
 
 @dataclass(frozen=True)
 class Grid:
-    """How a stage's map is cut: (batch, dim, height, width) into windows of side w."""
+    """How a stage's map, (batch, dim, height, width), is divided into windows of side w."""
 
     shape: torch.Size
     w: int
@@ -50,12 +50,12 @@ class Grid:
         return math.ceil(self.shape[3] / self.w)
 
     def per_window(self, values: Float[Tensor, " batch"]) -> Float[Tensor, "windows 1 1"]:
-        """Give every window of an image the image's value."""
+        """Repeat an image's value for each of its windows."""
         return values.repeat_interleave(self.rows * self.columns)[:, None, None]
 
 
 class Gate(nn.Module):
-    """How much of a block's output is used. ``learned`` is the equation; ``fixed`` and ``random`` are its controls.
+    """The share of a block's output that is used. ``learned`` is the equation; ``fixed`` and ``random`` are controls.
 
     ``random`` draws one value per image and call in training, uniform on [0, 1], and uses the mean, 0.5, in evaluation.
     ``binary`` rounds a learned gate to 0 or 1.
@@ -109,7 +109,7 @@ class Gate(nn.Module):
     def spread(self, values: Tensor, grid: Grid) -> Float[Tensor, "windows _ 1"]:
         """Undo :meth:`values`: give every window or token its value; one per image, (batch,), serves any scope.
 
-        Tokens that only pad the last windows are in no map; they get 1.
+        Tokens that only pad the last windows belong to no map; they get 1.
         """
         if values.ndim == 1:
             return grid.per_window(values)
@@ -153,7 +153,7 @@ class SeqMoE(nn.Module):
         return [self.backbone.patch_embed, *(part for level in levels for part in (level.blocks, level.downsample))]
 
     def first_steps(self, x: Float[Tensor, "batch 3 height width"], n: int) -> Float[Tensor, "batch dim rows columns"]:
-        """Return what the first ``n`` of ``steps`` make of images; no gate may be among them."""
+        """Return the output of the first ``n`` of ``steps``; no gate may be among them."""
         for number in range(n):
             x = self._step(number, x, {}, {})
         return x
@@ -164,8 +164,8 @@ class SeqMoE(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """Return the pooled features (batch, num_features) and every gate by its block's name, ``stage3_block0``...
 
-        ``overrides`` puts given values in the place of gates: by name, (batch,) or in the form that is returned.
-        ``x`` holds images or, with ``start``, what :meth:`first_steps` made of them.
+        ``overrides`` replaces gates by given values: by name, (batch,) or in the form that is returned. ``x`` contains
+        images or, with ``start``, the output of :meth:`first_steps`.
         """
         if unknown := set(overrides or {}) - set(self.gates):
             raise ValueError(f"overrides must name gates ({', '.join(self.gates) or 'there are none'}), got {unknown}")

@@ -1,7 +1,7 @@
-"""timm's encoders in MambaVision's place: the same streams, views, fusion and head around another backbone.
+"""timm's encoders instead of MambaVision: the same streams, views, fusion and head with another backbone.
 
-A difference between two runs that share all but the backbone is then one between the encoders. Gates, mixers and token
-blocks are MambaVision's; :class:`mammo_lib.config.ModelConfig` refuses them here.
+If two runs differ only in the backbone, a difference in their results is due to the encoders. Gates, mixers and token
+blocks belong to MambaVision; :class:`mammo_lib.config.ModelConfig` refuses them here.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class TimmEncoder(nn.Module):
 
     @property
     def mean(self) -> tuple[float, float, float]:
-        """Mean per channel that timm's own weights were trained with: ImageNet's, 0.5 for ViT-S."""
+        """Mean per channel used in training timm's weights: ImageNet's, 0.5 for ViT-S."""
         return self.backbone.pretrained_cfg["mean"]
 
     @property
     def std(self) -> tuple[float, float, float]:
-        """Deviation per channel that timm's own weights were trained with."""
+        """Standard deviation per channel used in training timm's weights."""
         return self.backbone.pretrained_cfg["std"]
 
     @property
     def steps(self) -> list[nn.Module]:
-        """The network's modules in order, stages one by one; none where it does more than call them (ViT)."""
+        """The network's modules in order, stages one by one; none if it does more than call them (ViT)."""
         for names in CHAINS:
             if all(hasattr(self.backbone, name) for name in names):
                 parts = [getattr(self.backbone, name) for name in names]
@@ -59,7 +59,7 @@ class TimmEncoder(nn.Module):
         return []
 
     def first_steps(self, x: Float[Tensor, "batch 3 height width"], n: int) -> Tensor:
-        """Return what the first ``n`` of ``steps`` make of images."""
+        """Return the output of the first ``n`` of ``steps``."""
         for step in self.steps[:n]:
             x = step(x)
         return x
@@ -67,7 +67,7 @@ class TimmEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch ..."], overrides: Mapping[str, Tensor] | None = None, *, start: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the pooled features (batch, num_features), and no gate.
+        """Return the pooled features (batch, num_features), and no gates.
 
         ``x`` holds images or, with ``start``, what :meth:`first_steps` made of them.
         """
@@ -96,9 +96,9 @@ def create_timm_encoder(
 
 
 def load_timm_checkpoint(backbone: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint (``.safetensors`` or ``.pth``) strictly but for its classifier, in place.
+    """Load a checkpoint (``.safetensors`` or ``.pth``) strictly except for its classifier, in place.
 
-    What was trained at another image size is resampled as timm does it: the position embedding of ViT, the tables of
+    Parameters that depend on the image size are resampled as in timm: the position embedding of ViT, the tables of
     relative positions of Swin.
 
     Raises

@@ -33,8 +33,8 @@ LICENCE_NOTICE = (
 def load_checkpoint(model: MambaVision, path: str | Path, *, new: Iterable[str] = ()) -> MambaVision:
     """Load an official checkpoint (``.pth.tar``, ``.pth`` or ``.safetensors``) strictly, in place.
 
-    A network without a head (``num_classes=0``) leaves the checkpoint's head out, and modules named in ``new`` stay as
-    they are; any other difference is an error.
+    A network without a head (``num_classes=0``) ignores the checkpoint's head, and modules named in ``new`` are
+    unchanged; any other difference is an error.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def load_checkpoint(model: MambaVision, path: str | Path, *, new: Iterable[str] 
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Return a checkpoint's tensors under the official names, whatever wrapper and prefix they came with."""
+    """Return a checkpoint's tensors under the official names, without wrappers and prefixes."""
     path = Path(path)
     try:
         held = load_file(path) if path.suffix == ".safetensors" else read_torch(path)
@@ -68,12 +68,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     held = next((held[name] for name in wrappers if isinstance(held.get(name), Mapping)), held)
     state = {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
-        raise InputError(one_line(f"{path}: not a readable checkpoint (it holds no named tensors)"))
+        raise InputError(one_line(f"{path}: not a readable checkpoint (it contains no named tensors)"))
     return _without_prefix(state)
 
 
 def read_torch(path: Path) -> object:
-    """Return what ``torch.save`` wrote: tensors and plain values. Anything else in the file raises, unexecuted."""
+    """Return the tensors and plain values that ``torch.save`` wrote; anything else raises and is not executed."""
     with warnings.catch_warnings(action="ignore"):  # of an unknown version of pickle, before the error
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -88,7 +88,7 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def list_differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    """Name the first missing, unexpected and mis-shaped keys, and say how many more there are."""
+    """List the first missing, unexpected and mis-shaped keys, and the number of further ones."""
     groups = {
         "missing": [key for key in wanted if key not in found],
         "unexpected": [key for key in found if key not in wanted],
@@ -107,7 +107,7 @@ def _listed(keys: list[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Return a text without control characters, which a file's keys and others' messages may hold.
+    r"""Return a text without control characters, which keys of a file and foreign messages may contain.
 
     >>> one_line("size\n\x1b[31mmismatch")
     'size [31mmismatch'
@@ -118,9 +118,9 @@ def one_line(text: str) -> str:
 def fold_grey_stem(model: MambaVision) -> MambaVision:
     """Return a copy that takes grey images in [0, 1], (batch, 1, height, width), normalisation folded in.
 
-    For grey x the first convolution of the normalised three channels is sum_c W_c (x - m_c) / s_c. The factor folds
-    into a one-channel kernel, the constant into the running mean of the BatchNorm behind it. Exact but for the border
-    of the image, where zero padding stands for the mean in one network and for black in the other.
+    For grey x the first convolution of the normalised three channels is sum_c W_c (x - m_c) / s_c. The factor is
+    folded into a one-channel kernel, the constant into the running mean of the next BatchNorm. This is exact except at
+    the border of the image, where zero padding means the mean in one network and black in the other.
 
     >>> from mammo_lib.models import create_mambavision
     >>> fold_grey_stem(create_mambavision("nano")).patch_embed(torch.zeros(1, 1, 64, 64)).shape
@@ -138,7 +138,7 @@ def fold_grey_stem(model: MambaVision) -> MambaVision:
 
 
 def find_checkpoint(backbone: str, weights: str) -> Path:
-    """Return the file that ``model.weights`` means for a backbone: a path as it stands, ``official`` looked up.
+    """Return the checkpoint file of ``model.weights`` for a backbone: the given path, or the ``official`` one.
 
     Official checkpoints keep their names (``mammo weights VARIANT`` fetches them); those of timm's networks are
     ``<name>.safetensors``.
@@ -188,9 +188,9 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
 
 
 def check_recorded(variant: str, path: Path) -> None:
-    """Compare a file with the checksum of its variant: the project's or, where it has none, that of the first download.
+    """Compare a file with the checksum of its variant: the project's or, if there is none, that of the first download.
 
-    The first download's is kept beside the file, ``<file>.sha256``.
+    The checksum of the first download is stored next to the file, in ``<file>.sha256``.
     """
     found, beside = file_hash(path), path.with_name(f"{path.name}.sha256")
     known = read_json(RECORD)[variant]["sha256"] or (read_text(beside).strip() if beside.is_file() else None)

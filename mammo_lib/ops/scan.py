@@ -47,9 +47,8 @@ def selective_scan(
     Tensors may have any strides. State and accumulation are float32, or float64 for a float64 ``u``. Differentiable in
     every tensor. With ``z`` the output is multiplied by SiLU(z). ``backend`` is ``reference`` (plain PyTorch, the
     specification), ``numba`` (CPU), ``triton`` or ``mamba_ssm`` (NVIDIA GPU), or ``auto``: the fastest that runs here,
-    on a GPU ``mamba_ssm``, then ``triton``; on a CPU ``numba``; else ``reference``. Second derivatives, forward-mode
-    derivatives and the transforms of ``torch.func`` are offered by ``reference`` alone; where ``auto`` sees one of the
-    last two, it takes ``reference``.
+    on a GPU ``mamba_ssm``, then ``triton``; on a CPU ``numba``; else ``reference``. Only ``reference`` offers second
+    derivatives, forward-mode derivatives and the transforms of ``torch.func``; ``auto`` uses it for the last two.
 
     Returns
     -------
@@ -115,7 +114,7 @@ def scan_reference(
 
 
 def choose_backend(u: Tensor) -> str:
-    """Return what ``auto`` means for a tensor: the fastest backend of its device that runs here."""
+    """Return the backend that ``auto`` selects for a tensor: the fastest one that runs on its device."""
     names = {"cpu": ("numba",), "cuda": ("mamba_ssm", "triton")}.get(u.device.type, ())
     # mamba_ssm has no float64.
     return _first_that_runs(*(name for name in names if name != "mamba_ssm" or u.dtype != torch.float64))
@@ -137,7 +136,7 @@ def _constant(function: Callable) -> Callable:
 
 @_constant
 def reason_against(name: str) -> str | None:
-    """Return why a backend cannot be used here, None where it can. Found out once, at first use."""
+    """Return why a backend cannot be used here, or None if it can. Determined once, at first use."""
     return _probe(name)
 
 

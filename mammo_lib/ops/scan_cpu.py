@@ -280,7 +280,7 @@ def _load_coefficients(A, D, d0, width, Al, Dl):
 def compile_kernel(name: str, dtype: torch.dtype):
     """Compile ``forward`` or ``backward`` for a type, for arrays of any strides.
 
-    Once per machine, then it is read from Numba's cache; where there can be none, once per process.
+    This happens once per machine, because Numba caches the result; without a cache, once per process.
     """
     scalar = types.float32 if dtype == torch.float32 else types.float64
 

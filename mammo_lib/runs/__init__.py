@@ -1,4 +1,4 @@
-"""Runs: their records on disk, the frozen list of experiments, many runs at once, and the opening of the test set."""
+"""Runs: records on disk, the frozen list of experiments, sweeps over many runs, and the opening of the test set."""
 
 import lazy_loader
 

@@ -1,9 +1,9 @@
 """Opening the test set: all runs of the frozen experiment list together, once, with a receipt.
 
 Threshold and temperature come from each run's validation predictions. A run whose test predictions
-exist is read, never scored again, so a committed record needs no checkpoint, and torch is imported only where something
-is to be trained or scored. A run of the ``paper`` cohort is scored on all three definitions of the test set: ``test``
-(its own), ``test_official`` and ``test_lesion``.
+exist is read and never scored again. A committed record therefore needs no checkpoint, and torch is imported
+only if a run has to be trained or scored. A run of the ``paper`` cohort is scored on all three definitions of the test
+set: ``test`` (its own), ``test_official`` and ``test_lesion``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ALSO = {"test_official": "official", "test_lesion": "lesion"}
 
 @dataclass(frozen=True)
 class Opened:
-    """A run whose test predictions exist, and whether they were made just now."""
+    """A run with test predictions, and whether they were made by this call."""
 
     run: Run
     is_new: bool
@@ -104,7 +104,7 @@ def evaluate_profile(
     Raises
     ------
     InputError
-        A run of the list is not finished: the test set is opened for all of them or for none.
+        A run of the list is not finished. The test set is opened for all runs or for none.
     """
     _refuse_cross_validation(profile)
     runs = [_finished(config, collection, profile) for config in experiment_configs(profile, "all")]
@@ -125,9 +125,9 @@ def _open(task: tuple) -> Opened:
 
 
 def open_test_set(run: Run, collection: Collection, opening: dict | None = None) -> Opened:
-    """Add the test rows to a finished run's predictions and metrics, and leave ``receipt.json``.
+    """Add test rows to a finished run's predictions and metrics, and write ``receipt.json``.
 
-    Without an ``opening``, that of a profile's list, the run is exploratory.
+    Without an ``opening`` (that of a profile's list), the run is exploratory.
     """
     with nullcontext() if run.is_evaluated else run.held():
         return Opened(run, is_new=False) if run.is_evaluated else _open_here(run, collection, opening)
@@ -149,9 +149,9 @@ def _open_here(run: Run, collection: Collection, opening: dict | None) -> Opened
 
 
 def opened_cohorts(config: RunConfig, collection: Collection) -> dict[str, Prepared]:
-    """Return the test breasts of a run: ``test``, its own definition, and of the ``paper`` cohort ``ALSO``.
+    """Return the test breasts of a run: ``test``, its own definition, and for the ``paper`` cohort also ``ALSO``.
 
-    Where a lesion's crop cannot be told from another's in the same film (on the 800-px set), ``test_lesion`` lacks it.
+    If boxes in a film cannot be matched to lesions (on the 800-px set), ``test_lesion`` leaves these lesions out.
     """
     data, *reads = config.inputs
     cohorts = {"test": collection.prepare("test", data, *reads)}
@@ -167,7 +167,7 @@ def opened_cohorts(config: RunConfig, collection: Collection) -> dict[str, Prepa
 def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
     """Return a trained run's predictions on another collection, at its own threshold and temperature.
 
-    Nothing is written: the run's record stays what its own test set said. A stream that the collection lacks is masked.
+    Nothing is written, so the run's record keeps the results of its own test set. An absent stream is masked.
     """
     from ..data.loader import test_loader
     from ..training.train import load_best, predict, with_choices

@@ -1,6 +1,6 @@
-"""Where independent work runs: in this process, in a pool of processes, or on a Dask cluster.
+"""Executors for independent tasks: this process, a pool of processes, or a Dask cluster.
 
-Every place is a ``concurrent.futures`` executor, so the work does not know where it runs.
+All have the interface of ``concurrent.futures``, so tasks do not depend on where they run.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def open_executor(workers: int | None = None, cluster: str | None = None) -> Ite
 
 
 def end_with(parent: int) -> None:
-    """End this process soon after ``parent``, which started it: whatever kills the parent, no worker stays behind."""
+    """End this process soon after its ``parent`` ends, so that no worker remains if the parent is killed."""
 
     def watch():
         while os.getppid() == parent:
@@ -102,7 +102,8 @@ def _result(future: Future):
         return future.result()
     except BrokenExecutor as error:
         raise InputError(
-            f"a worker process died ({type(error).__name__}), most often for lack of memory; lower --workers and go on"
+            f"a worker process died ({type(error).__name__}), most often because memory ran out; lower --workers and "
+            "run the command again"
         ) from None
 
 
@@ -114,4 +115,4 @@ def _dask_client(address: str):
     try:
         return Client(address, timeout=10)
     except (OSError, ValueError) as error:
-        raise InputError(f"--cluster {address}: no Dask scheduler answers there ({error})") from None
+        raise InputError(f"--cluster {address}: no Dask scheduler answers at this address ({error})") from None

@@ -1,4 +1,4 @@
-"""The frozen list of experiments: names, how each differs from its profile's run, and groups of names.
+"""The frozen list of experiments: their names, their differences from the profile's run, and groups.
 
 ``book/experiments.json`` holds ``experiments`` (name -> ``question``, ``overrides``, and ``profiles`` where not every
 profile runs it) and ``groups`` (name -> experiment names). A profile may name another file of this form.
@@ -52,7 +52,7 @@ def experiment_configs(profile: Profile, name: str, path: Path | None = None) ->
 
 
 def list_hash(profile: Profile) -> str:
-    """Return the SHA-256 of the runs that the frozen list means under a profile: what a receipt vouches for."""
+    """Return the SHA-256 of all runs of the frozen list under a profile, as recorded in a receipt."""
     return fingerprint([identity(config) for config in experiment_configs(profile, "all")])
 
 

@@ -1,8 +1,8 @@
-"""The manifest of a record: the SHA-256 of every file, so that a damaged record is never read as a whole one.
+"""The manifest of a record: the SHA-256 of every file, so that a damaged record is never read.
 
-Opening the test set changes some files of a finished record, one after the other. A manifest therefore also knows the
-metrics that stood before the opening, and a receipt that it does not list means that the opening was cut short: the
-files that an opening changes are then not held against it, and the opening can be done again.
+Opening the test set changes some files of a finished record, one after the other. A manifest therefore also contains
+the hash of the metrics before the opening. A receipt that the manifest does not list means that the opening was
+interrupted. The files that an opening changes are then not checked, and the opening can be repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WAY_OUT = "restore the record, or delete its folder and run it again"
 
 
 def write_manifest(folder: Path, metrics: Path) -> None:
-    """Write the hashes of a record's files; of its metrics, those that it has and those of the file to come."""
+    """Write the hashes of a record's files; for the metrics, those of the present and of the new file."""
     files = {name: file_hash(folder / name) for name in RECORD if (folder / name).is_file()}
     before, files["metrics.json"] = files.get("metrics.json"), file_hash(metrics)
     write_json(
@@ -35,7 +35,7 @@ def write_manifest(folder: Path, metrics: Path) -> None:
 
 
 def check_files(folder: Path) -> list[str]:
-    """Return what is wrong with a record's files, one line each; nothing for a record older than manifests."""
+    """Return the faults of a record's files, one line each; none for a record without a manifest."""
     known = (MANIFEST, *RECORD)
     stats = [(folder / name).stat() if (folder / name).is_file() else None for name in known]
     return list(_check(folder, tuple(one and (one.st_size, one.st_mtime_ns, one.st_ino) for one in stats)))
@@ -52,7 +52,7 @@ def _check(folder: Path, _state: tuple) -> tuple[str, ...]:
         return (str(error),)
     files, before = held.get("files"), held.get("metrics_before")
     if not isinstance(files, dict) or "metrics.json" not in files:
-        return (f"{folder / MANIFEST}: lists no files of a record; {WAY_OUT}",)
+        return (f"{folder / MANIFEST}: does not list the files of a record; {WAY_OUT}",)
     was_cut_short = "receipt.json" not in files and (folder / "receipt.json").is_file()
     names = [name for name in RECORD if not (was_cut_short and name in CHANGED_BY_OPENING)]
     found = {name: _fault(folder / name, files.get(name), before if name == "metrics.json" else None) for name in names}

@@ -1,4 +1,4 @@
-"""What there is to run, what is finished, and about how long the rest takes."""
+"""An overview of experiments: finished runs, and the time that the rest takes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .records import Run, runs_by_config
 def overview(profile: Profile) -> pd.DataFrame:
     """Return ``experiment question runs finished seconds`` of a profile's frozen list.
 
-    ``finished`` counts records of these configs, committed or of this machine, whatever data they were made on.
-    ``seconds`` estimates what is left from the epochs of finished runs, of the same experiment where there is one; NaN
-    where nothing is known.
+    ``finished`` counts records of these configs, committed or on this machine, whatever data they were made on.
+    ``seconds`` estimates the remaining time from the epochs of finished runs, if possible of the same experiment. NaN
+    if nothing is known.
     """
     known = runs_by_config()
     rows = []

@@ -8,23 +8,23 @@ from .records import Run
 
 
 def first_opening(runs: Iterable[Run]) -> dict | None:
-    """Return the earliest receipt among the runs of a list; None where the test set is closed for all of them."""
+    """Return the earliest receipt among the runs of a list; None if the test set has not been opened for any."""
     receipts = [run.receipt for run in runs]  # an opening that was cut short has shown scores, too
     return min((one for one in receipts if one), key=lambda receipt: receipt["opened_at"], default=None)
 
 
 def added_after(run: Run, first: dict | None) -> str | None:
-    """Return when the test set had been opened before this run was on the list; None for one of the first opening.
+    """Return the time of the first opening if this run was added later; None if it belongs to the first opening.
 
-    A run that an interrupted opening did not reach was on its list, and is not late.
+    A run that an interrupted opening did not reach was on its list, so it does not count as added later.
     """
     return None if first is None or run.name in first["runs"] else first["opened_at"]
 
 
 def is_exploratory(run: Run) -> bool:
-    """Whether a run's test scores were made outside of the first opening of its frozen list.
+    """Whether a run's test scores were made outside the first opening of its frozen list.
 
-    Whoever added it had seen the scores of the others.
+    When such a run was added, the scores of the others were known.
     """
     receipt = run.receipt
     return receipt is None or receipt["profile"] is None or receipt["added_after"] is not None

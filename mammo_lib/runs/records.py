@@ -1,13 +1,12 @@
 """Run folders: one config, one seed, one data set, executed once into one folder.
 
 A folder ``<experiment>/seed<seed>-<hash>`` holds ``config.json environment.json
-history.csv predictions.parquet metrics.json``, and what the gates did in ``gates.parquet
-gate_history.parquet interventions.parquet``; the metrics are written last, so a run
-with metrics is a finished run. ``manifest.json`` has the hashes of these files, against
-which every reading holds them. The hash in the name covers the config and the data, so equal
-work has an equal folder: a finished run is read, never redone, and an unfinished one
-is resumed. Committed records of real runs live in ``results/``, new ones in
-``_build/runs/``; both have the same form.
+history.csv predictions.parquet metrics.json``, and gates in ``gates.parquet gate_history.parquet
+interventions.parquet``. The metrics are written last, so a run with metrics is finished.
+``manifest.json`` contains the hashes of these files, which are verified whenever the record is
+read. The hash in the folder's name covers config and data, so equal runs have equal folders: a
+finished run is read, never repeated, and an unfinished run is resumed. Committed records of
+real runs are in ``results/``, new ones in ``_build/runs/``; both have the same form.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ RECORDED_PACKAGES = ("mammo-lib", "torch", "lightning", "timm", "numpy", "pandas
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and what can be read from it."""
+    """A run folder and its contents."""
 
     folder: Path
 
     @property
     def config(self) -> RunConfig:
-        """The config the run was made with."""
+        """The config of the run."""
         try:
             return RunConfig.model_validate(completed(self._json("config.json")))
         except ValidationError as error:
@@ -94,7 +93,7 @@ class Run:
 
     @property
     def choices(self) -> tuple[float, float]:
-        """What validation chose: the decision threshold and the temperature."""
+        """The decision threshold and the temperature, chosen on validation."""
         frame = self.predictions
         found = [frame[name].iloc[0] if name in frame and len(frame) else None for name in ("threshold", "temperature")]
         if None in found or not all(isinstance(one, float) and math.isfinite(one) for one in found) or found[1] <= 0:
@@ -106,7 +105,7 @@ class Run:
 
     @property
     def receipt(self) -> dict | None:
-        """What was known when the test set was opened for this run; None where it was not."""
+        """The receipt of the opening of the test set for this run; None if it has not been opened."""
         if self._optional("receipt.json") is None:
             return None
         receipt = self._json("receipt.json")
@@ -117,17 +116,17 @@ class Run:
 
     @property
     def name(self) -> str:
-        """``<experiment>/<folder>``, the same wherever the record lies."""
+        """``<experiment>/<folder>``, independent of the record's location."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
     def gates(self) -> pd.DataFrame | None:
-        """One row per breast, opened split and gate of the kept weights; None where the network has no gate."""
+        """One row per breast, opened split and gate of the kept weights; None if the network has no gates."""
         return self._optional_table("gates.parquet", ("split", "sample_id"))
 
     @property
     def gate_history(self) -> pd.DataFrame | None:
-        """One row per epoch and gate, over the validation breasts; None where the network has no gate."""
+        """One row per epoch and gate, over the validation breasts; None if the network has no gates."""
         return self._optional_table("gate_history.parquet", ("epoch",))
 
     @property
@@ -142,7 +141,7 @@ class Run:
         return released if released.is_file() else self.folder / CHECKPOINT
 
     def finish(self, predictions: pd.DataFrame, metrics: dict) -> None:
-        """Write the predictions, the manifest, and last the metrics whose presence marks the run as finished."""
+        """Write the predictions, the manifest and, last, the metrics, whose presence marks the run as finished."""
         write_parquet(self.folder / "predictions.parquet", predictions)
         coming = self.folder / ".metrics.json"
         write_json(coming, metrics)
@@ -151,7 +150,7 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run's lock, and remove what killed processes had half written."""
+        """Hold the run's lock, and remove incomplete files of killed processes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.folder / ".lock"):
             for name in (*RECORD, MANIFEST):
@@ -160,12 +159,12 @@ class Run:
             yield
 
     def refuse_damage(self) -> None:
-        """Raise an :class:`InputError` for a finished record that is not whole: then nothing of it is read."""
+        """Raise an :class:`InputError` for a finished record that is damaged; none of it is read."""
         if self.is_finished and (faults := check_files(self.folder)):
             raise InputError(faults[0])
 
     def faults(self) -> list[str]:
-        """Return what is wrong with the record, one line each: damaged, foreign, missing or unreadable files."""
+        """Return the faults of the record, one line each: damaged, foreign, missing or unreadable files."""
         if found := check_files(self.folder):
             return found
         readings = ("config", "environment", "metrics", "predictions", "receipt", "gates", "gate_history",
@@ -227,8 +226,8 @@ def find_run(config: RunConfig, data_hash: str) -> Run | None:
 
     A damaged record is an :class:`InputError`.
 
-    With ``MAMMO_RETRAIN=1`` (``mammo reproduce --retrain``) committed records do not count; this machine's own do, so
-    that a killed retraining resumes.
+    With ``MAMMO_RETRAIN=1`` (``mammo reproduce --retrain``) committed records are ignored. Records made on this machine
+    are not, so that a killed retraining resumes.
     """
     for home in (FRESH,) if os.environ.get(RETRAIN) == "1" else (COMMITTED, FRESH):
         run = Run(home / config.experiment / run_name(config, data_hash))
@@ -239,7 +238,7 @@ def find_run(config: RunConfig, data_hash: str) -> Run | None:
 
 
 def fresh_run(config: RunConfig, data_hash: str) -> Run:
-    """Return the run's place among this machine's runs, whether it has been started or not."""
+    """Return the run's folder on this machine, whether it has been started or not."""
     return Run(FRESH / config.experiment / run_name(config, data_hash))
 
 
@@ -266,17 +265,17 @@ def all_runs(home: Path) -> Iterator[Run]:
 
 
 def check_records(home: Path) -> tuple[int, list[str]]:
-    """Return how many finished records lie in or below a folder, and what is wrong with them, one line each.
+    """Return the number of finished records in or below a folder, and their faults, one line each.
 
     Raises
     ------
     InputError
-        The folder is missing or holds no record.
+        The folder is missing or contains no record.
     """
     folders = sorted({path.parent for name in ("config.json", "metrics.json") for path in home.rglob(name)})
     finished = [run for run in map(Run, folders) if run.is_finished or (run.folder / MANIFEST).is_file()]
     if not finished:
-        raise InputError(f"{home}: no record of a finished run in or below it; give a run's folder, or results/")
+        raise InputError(f"{home}: no record of a finished run here or below; give a run's folder, or results/")
     return len(finished), [fault for run in finished for fault in run.faults()]
 
 
@@ -294,7 +293,7 @@ def part_of(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def publish(run: Run) -> Path:
-    """Copy a finished run's record, without its checkpoints, to where records are committed."""
+    """Copy a finished run's record, without its checkpoints, to ``results/``, where records are committed."""
     target = COMMITTED / run.folder.parent.name / run.folder.name
     left_out = shutil.ignore_patterns("*.ckpt", "*.lock", ".*", "fold[0-9]*")  # what the folds say stands in the run
     shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=left_out)
@@ -302,7 +301,7 @@ def publish(run: Run) -> Path:
 
 
 def describe_environment(protocol: Path = PROTOCOL) -> dict:
-    """Say what a result depends on besides config and data."""
+    """Return what a result depends on besides config and data: commit, versions, machine, protocol."""
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if "ipykernel" not in sys.argv[0] else "notebook",
         "commit": _git("rev-parse", "HEAD"),

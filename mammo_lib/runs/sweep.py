@@ -1,6 +1,6 @@
 """Many runs: one after another, in a pool of processes with a GPU each, or on a Dask cluster.
 
-A finished run is read, an interrupted one goes on after its last whole epoch, and a run that fails does not stop the
+A finished run is read, an interrupted run resumes after its last complete epoch, and a run that fails does not stop the
 others. Every worker must see the project folder and the data under the same paths.
 """
 
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to make one run."""
+    """The input of a worker for one run."""
 
     config: RunConfig
     collection: Collection
@@ -70,11 +70,11 @@ def run_sweep(
     configs: Iterable[RunConfig], collection: Collection, *, workers: int | None = None, cluster: str | None = None,
     progress: bool = False,
 ) -> Iterator[RunOutcome]:  # fmt: skip
-    """Make every run of ``configs`` and yield how each ended: those that need no work first, the others as they end.
+    """Train every run of ``configs`` and yield the outcomes: finished runs first, the others as they end.
 
-    ``workers`` is the number of processes, by default one per GPU or, without GPUs, one; never more than GPUs or cores.
-    On a Dask ``cluster`` (an address) the workers' own set-up says which GPU is whose. Whatever ends a sweep, the same
-    call goes on where it was.
+    ``workers`` is the number of processes: by default one per GPU, or one without GPUs; never more than GPUs or cores.
+    On a Dask ``cluster`` (an address), the set-up of the workers assigns the GPUs. A sweep that was interrupted resumes
+    with the same call.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def run_sweep(
 
 
 def share_machine(configs: list[RunConfig], workers: int | None, cluster: str | None) -> Place:
-    """Return how many worker processes there are, and among which GPUs they choose."""
+    """Return the number of worker processes and the GPUs that they share."""
     own = max((config.train.devices for config in configs), default=1)
     if own > 1:
         if cluster or (workers or 1) > 1:
@@ -107,7 +107,7 @@ def share_machine(configs: list[RunConfig], workers: int | None, cluster: str | 
 
 
 def visible_devices() -> tuple[str, ...]:
-    """Return the names of the GPUs that this process may use; their driver is asked, none is started."""
+    """Return the names of the GPUs that this process may use, from the driver, without initialising one."""
     import torch
 
     n = torch.cuda.device_count()
@@ -146,7 +146,7 @@ def _run_all(jobs: list[Job], place: Place, cluster: str | None) -> Iterator[Run
                     deaths[job.folder] += 1
                     if deaths[job.folder] < DEATHS:
                         continue
-                    outcome = RunOutcome(job.config, error="its process died, most often for lack of memory")
+                    outcome = RunOutcome(job.config, error="its process died, most often because memory ran out")
                 left.pop(job.folder)
                 yield outcome
 
@@ -175,7 +175,7 @@ def _outcome(future: Future) -> RunOutcome | None:
 
 
 def attempt(job: Job) -> RunOutcome:
-    """Make one run in this process; an exception becomes an outcome, and its traceback a file in the run's folder."""
+    """Train one run in this process; an exception becomes an outcome, and its traceback a file in the run's folder."""
     started = time.perf_counter()
     if job.place.workers > 1:
         take_share(job.place)
@@ -220,10 +220,10 @@ def take_share(place: Place) -> None:
 
 @contextmanager
 def watch(jobs: list[Job]) -> Iterator:
-    """Show a bar per running run, in epochs, and one for all; yield what closes the bar of an outcome.
+    """Show a progress bar per active run, in epochs, and one for all; yield a function that closes an outcome's bar.
 
-    The bars follow the ``history.csv`` of the runs, so that they are the same wherever the runs are. There are none
-    where the output is no terminal.
+    The bars follow the ``history.csv`` of the runs, so they work wherever the runs are. There are no bars if the output
+    is not a terminal.
     """
     started, is_over, lock = time.time(), threading.Event(), threading.Lock()
     total = tqdm(total=len(jobs), desc="runs", unit="run", position=0, dynamic_ncols=True, disable=None)

@@ -1,4 +1,4 @@
-"""Numpy in, numbers with intervals out: discrimination, decisions, calibration, comparisons, the paper's arithmetic.
+"""Statistics with intervals, on numpy arrays: discrimination, decisions, calibration, comparisons, published numbers.
 
 Everywhere ``label`` is 0 (benign) or 1 (malignant), ``probability`` the predicted probability of
 malignancy, and a decision is malignant when ``probability >= threshold``. Intervals are two-sided

@@ -1,4 +1,4 @@
-"""What published numbers allow: test sizes, confusion matrices, power."""
+"""Inference from published numbers: possible test sizes, possible confusion matrices, power."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .metrics import DECISIONS, Confusion, known
 
 
 def matching_denominators(published: list[float], decimals: int, n_max: int) -> list[int]:
-    """Return every n below ``n_max`` for which each published proportion is some k / n, rounded to ``decimals``.
+    """Return every n below ``n_max`` for which each published proportion equals some k / n, rounded to ``decimals``.
 
     >>> matching_denominators([0.8322, 0.7517, 0.7383], decimals=4, n_max=400)
     [149, 298]
@@ -56,9 +56,9 @@ def _rounds_to(value: float, published: float, decimals: int) -> bool:
 
 
 def mcnemar_power(n: int, gain: float, discordant_share: float) -> float:
-    """Return the chance that McNemar's exact test sees an accuracy gain between two classifiers on ``n`` breasts.
+    """Return the power of McNemar's exact test to detect an accuracy gain between two classifiers on ``n`` breasts.
 
-    ``discordant_share`` is the expected share of breasts on which exactly one of the two is right; it cannot be less
+    ``discordant_share`` is the expected share of breasts on which exactly one of the two is correct; it cannot be less
     than ``gain``. Exact: summed over the number of discordant breasts and their division.
 
     >>> round(mcnemar_power(149, gain=5 / 149, discordant_share=15 / 149), 2)  # 10 breasts gained, 5 lost
@@ -77,7 +77,7 @@ def mcnemar_power(n: int, gain: float, discordant_share: float) -> float:
 
 
 def mcnemar_breasts(gain: float, discordant_share: float, power: float = 0.8) -> int:
-    """Return about how many breasts McNemar's test needs to see an accuracy gain with the given power (Connor 1987).
+    """Return the approximate number of breasts for which McNemar's test has the given power (Connor 1987).
 
     >>> mcnemar_breasts(gain=0.05, discordant_share=0.15)
     469

@@ -1,4 +1,4 @@
-"""What is chosen on validation: the threshold and the temperature."""
+"""The choices made on validation: the threshold and the temperature."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .intervals import checked
 
 
 def youden_threshold(label: np.ndarray, probability: np.ndarray) -> float:
-    """Return the threshold with the largest sensitivity + specificity; the highest of equals.
+    """Return the threshold with the largest sensitivity + specificity; the highest one in case of ties.
 
     Raises
     ------
     InputError
-        Only one class is present, or a label or score is none.
+        Only one class is present, or a label or score is missing.
 
     >>> youden_threshold([1, 1, 0, 0, 0], [0.9, 0.6, 0.7, 0.5, 0.1])  # finds both, at one false alarm of three
     0.6
@@ -45,13 +45,13 @@ def fit_temperature(label: np.ndarray, logit: np.ndarray) -> float:
 
 
 def scaled_probability(frame: pd.DataFrame) -> np.ndarray:
-    """Return sigmoid(logit / temperature), the probabilities after the temperature that validation chose."""
+    """Return sigmoid(logit / temperature), the probabilities after temperature scaling."""
     refuse_missing(frame, ["logit", "temperature"])
     return expit((frame["logit"] / frame["temperature"]).to_numpy())
 
 
 def refuse_missing(frame: pd.DataFrame, columns: list[str]) -> None:
-    """Raise an InputError where a column of predictions holds NaN."""
+    """Raise an InputError if a column of predictions contains NaN."""
     for name in columns:
         if missing := int(frame[name].isna().sum()):
             raise InputError(f"predictions: {name} is missing (NaN) in {missing} of {len(frame)} rows")

@@ -23,8 +23,8 @@ NO_SPREAD = 1e-12  # standard error that is rounding: a true one is at least 1 /
 def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
     """AUC with DeLong's interval, on the logit scale so that it stays within [0, 1] (DeLong et al. 1988).
 
-    NaN bounds with fewer than two breasts of a class. Where the classes are separated the estimated variance is zero,
-    which is no certainty: the open bound is then that of :func:`separated_bound`.
+    NaN bounds with fewer than two breasts of a class. If the classes are separated, the estimated variance is zero,
+    which does not mean certainty; the open bound is then that of :func:`separated_bound`.
 
     >>> print(delong_interval([1, 1, 0, 0], [0.8, 0.4, 0.6, 0.2]))
     0.750 (0.069 to 0.992, n = 4)
@@ -41,10 +41,10 @@ def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
 def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[Interval, float]:
     """Paired difference AUC(one) - AUC(other) on the same breasts, with DeLong's interval and two-sided p value.
 
-    Scores are (breasts,) or (draws, breasts); of draws the mean AUC counts, and the draws as given. NaN bounds and p
-    with fewer than two breasts of a class. Breasts count as independent.
+    Scores are (breasts,) or (draws, breasts); with draws, their mean AUC is compared, for the given draws. NaN bounds
+    and p with fewer than two breasts of a class. Breasts are treated as independent.
 
-    Where no breast varies the estimated variance is zero, which is no certainty: see ``_without_variance``.
+    If no breast varies, the estimated variance is zero, which does not mean certainty; see ``_without_variance``.
 
     >>> label, score = [1] * 6 + [0] * 6, list(range(12, 0, -1))
     >>> difference, p = delong_test(label, score, score[::-1])  # every pair in order, every pair out of order
@@ -107,13 +107,13 @@ def compare_predictions(one: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -
     -------
     DataFrame
         Per other: ``name n auc low high p p_holm`` of AUC(one) - AUC(other) by DeLong, and ``gained lost p_mcnemar
-        p_mcnemar_holm``: breasts on which only the one, and only the other, decides rightly at its own threshold.
+        p_mcnemar_holm``: breasts that only the one, or only the other, classifies correctly at its own threshold.
         Holm's correction (1979) is over the family, for each test.
 
     Raises
     ------
     InputError
-        A frame holds other breasts.
+        A frame contains other breasts.
     """
     label = one["label"].to_numpy()
     decisions = decide(one)

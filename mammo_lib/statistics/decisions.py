@@ -1,8 +1,8 @@
-"""What acting on a score is worth: net benefit over the thresholds a reader might hold (Vickers and Elkin 2006).
+"""Decision curves: net benefit over the thresholds that a reader might use (Vickers and Elkin 2006).
 
-At threshold t a reader would work up a breast whose probability of malignancy is at least t, so a needless work-up
-weighs t / (1 - t) of a missed cancer. Net benefit = TP / n - FP / n * t / (1 - t): cancers found per breast, less the
-needless work-ups in the same unit.
+At threshold t, a reader would work up a breast whose probability of malignancy is at least t. An unnecessary
+work-up therefore counts t / (1 - t) of a missed cancer. Net benefit = TP / n - FP / n * t / (1 - t):
+cancers found per breast, minus unnecessary work-ups in the same unit.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def decision_curve(
     label: np.ndarray, probability: np.ndarray, patients: np.ndarray, *,
     thresholds: np.ndarray = THRESHOLDS, n_resamples: int = N_RESAMPLES, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return ``threshold value low high treat_all gain_low n`` of net benefit, with its band over resampled patients.
+    """Return ``threshold value low high treat_all gain_low n`` of net benefit, with an interval over patients.
 
     ``treat_all`` is the net benefit of working up every breast; working up none has net benefit 0. ``gain_low`` is the
-    lower bound of what the score adds to the better of these two on the same patients.
+    lower bound of the gain over the better of these two rules on the same patients.
     """
     weights = patient_weights(patients, n_resamples, seed)
     label, probability = checked(label, probability, weights)

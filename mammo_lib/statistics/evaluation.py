@@ -27,14 +27,14 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
     Returns
     -------
     dict
-        ``{name: {value, low, high, n}}``; where the value is undefined it is None and a ``reason`` stands beside it.
+        ``{name: {value, low, high, n}}``; an undefined value is None and has a ``reason``.
         Accuracy, sensitivity and specificity have Wilson intervals, ``auc`` DeLong's, all others patient-cluster
         bootstrap intervals.
 
     Raises
     ------
     InputError
-        There is no row, a label other than 0 and 1, a probability outside [0, 1] or more than one threshold.
+        There are no rows, a label is not 0 or 1, a probability is outside [0, 1], or there is more than one threshold.
     """
     _check_predictions(frame)
     label, probability = frame["label"].to_numpy(), frame["probability"].to_numpy()

@@ -21,7 +21,7 @@ N_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval, and the number of breasts behind it."""
+    """An estimate with its confidence interval and number of breasts."""
 
     value: float
     low: float
@@ -43,7 +43,7 @@ def ones(label: np.ndarray) -> np.ndarray:
 def checked(
     label: np.ndarray, score: np.ndarray, weights: np.ndarray | None = None, *, needs_both: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and scores, (breasts,) or (draws, breasts), as arrays that can be compared.
+    """Return labels and scores, (breasts,) or (draws, breasts), as validated arrays.
 
     Raises
     ------
@@ -67,12 +67,12 @@ def checked(
 
 
 def unbounded(value: float, n: int) -> Interval:
-    """Return an estimate of which nothing is known beside its value, if that."""
+    """Return an estimate without bounds, or without a value."""
     return Interval(value, math.nan, math.nan, n)
 
 
 def percentiles(drawn: np.ndarray) -> tuple[float, float]:
-    """Return the bounds at ``LEVEL`` of resampled values; those on which the metric is undefined (NaN) are left out."""
+    """Return the bounds at ``LEVEL`` of resampled values; undefined ones (NaN) are left out."""
     drawn, tail = drawn[~np.isnan(drawn)], (1 - LEVEL) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (math.nan, math.nan)
     return float(low), float(high)
@@ -93,9 +93,9 @@ def wilson_interval(successes: float, n: int) -> Interval:
 
 
 def hanley_mcneil_interval(value: float, n_malignant: int, n_benign: int) -> Interval:
-    """Interval of a published AUC, from its value and the class sizes alone (Hanley and McNeil 1982).
+    """Interval of a published AUC, from its value and the class sizes only (Hanley and McNeil 1982).
 
-    On the logit scale; ``value`` lies strictly between 0 and 1. DeLong's interval is better where the scores are known.
+    On the logit scale; ``value`` lies strictly between 0 and 1. If the scores are known, DeLong's interval is better.
 
     >>> print(hanley_mcneil_interval(0.8, 3, 2))
     0.800 (0.217 to 0.983, n = 5)
@@ -132,14 +132,14 @@ def weighted_interval(metric: Metric, label: np.ndarray, probability: np.ndarray
 def separated_bound(pairs: int) -> float:
     """Return the smallest AUC that is not refuted when every malignant breast scores above every benign one.
 
-    Match the breasts into ``pairs`` disjoint pairs: all of them are in order with probability AUC^pairs, so an AUC
-    below (1 - LEVEL)/2 to the power 1/pairs would be in the tail. Conservative: the other pairs are not used.
+    Match the breasts into ``pairs`` disjoint pairs. All of them are correctly ordered with probability AUC^pairs, so an
+    AUC below ((1 - LEVEL)/2)^(1/pairs) is refuted. Conservative, because the other pairs are not used.
     """
     return ((1 - LEVEL) / 2) ** (1 / pairs)
 
 
 def patient_weights(patients: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Return how often each breast is in each bootstrap sample over patients, (resamples, breasts)."""
+    """Return the count of each breast in each bootstrap sample over patients, (resamples, breasts)."""
     patients = np.asarray(patients)
     if not len(patients) or pd.isna(patients).any():
         raise InputError(f"patients: an identifier per breast, got {len(patients)}, {pd.isna(patients).sum()} missing")

@@ -1,4 +1,4 @@
-"""What a score is worth on given breasts. A ``weighted_*`` metric takes bootstrap weights (resamples, breasts)."""
+"""Metrics of a score on given breasts. A ``weighted_*`` metric takes bootstrap weights (resamples, breasts)."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Confusion:
 
     @property
     def specificity(self) -> float:
-        """tn / (tn + fp), the share of benign breasts left alone."""
+        """tn / (tn + fp), the share of benign breasts classified as benign."""
         return ratio(self.tn, self.tn + self.fp)
 
     @property
     def ppv(self) -> float:
-        """tp / (tp + fp), the share of malignant decisions that are right."""
+        """tp / (tp + fp), the share of malignant decisions that are correct."""
         return ratio(self.tp, self.tp + self.fp)
 
     @property
@@ -73,7 +73,7 @@ class Confusion:
 
 
 def ratio(part, whole):
-    """Divide; NaN where the whole is zero. Works on counts and on arrays of counts."""
+    """Divide; NaN if the denominator is zero. Works on counts and on arrays of counts."""
     whole = np.asarray(whole, dtype=float)
     quotient = np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, math.nan), where=whole != 0)
     return quotient if quotient.ndim else float(quotient)
@@ -101,7 +101,7 @@ def auc(label: np.ndarray, probability: np.ndarray) -> float:
 
 
 def reliability(label: np.ndarray, probability: np.ndarray, n_bins: int = 10) -> pd.DataFrame:
-    """Return ``mean value low high n`` per equal bin that holds a breast: its mean probability, its malignant share."""
+    """Return ``mean value low high n`` per non-empty bin of equal width: mean probability and malignant share."""
     label, probability = checked(label, probability)
     bins = np.minimum((probability * n_bins).astype(int), n_bins - 1)
     shares = [wilson_interval(int(label[bins == k].sum()), (bins == k).sum()) for k in np.unique(bins)]
@@ -115,8 +115,8 @@ def auc_bootstrap_interval(
 ) -> Interval:
     """AUC with the percentile interval over resampled patients, all breasts of a patient together.
 
-    Resamples of one class only are left out. Where the classes are separated no resample disagrees, which is no
-    certainty: the open bound is then that of :func:`mammo_lib.statistics.intervals.separated_bound` for the patients of
+    Resamples with only one class are left out. If the classes are separated, all resamples agree, which does not mean
+    certainty; the open bound is then that of :func:`mammo_lib.statistics.intervals.separated_bound` for the patients of
     the smaller class.
     """
     weights, patients = patient_weights(patients, n_resamples, seed), np.asarray(patients)
@@ -210,7 +210,7 @@ DECISIONS = ("accuracy", "sensitivity", "specificity", "f1", "mcc", "ppv")
 
 
 def known(name: str, names: Iterable[str] = (*SCORES, *DECISIONS)) -> str:
-    """Return the name of a metric; raise an InputError where it is none of ``names``."""
+    """Return the name of a metric; raise an InputError if it is not one of ``names``."""
     if name not in names:
         raise InputError(f"unknown metric {name!r}: choose one of {', '.join(names)}")
     return name

@@ -1,17 +1,17 @@
-"""Repeated cross-validation: scores of breasts that their network did not train on, and paired differences with bounds.
+"""Repeated cross-validation: out-of-fold scores, and paired differences with equivalence tests.
 
 A *repeat* is one prediction frame with the columns of :mod:`mammo_lib.statistics.seeds` and ``fold``. Networks of
-different folds do not share a scale, so breasts are compared within their fold only.
+different folds do not share a scale, so breasts are compared only within their fold.
 
 | symbol | meaning |
 |---|---|
-| V_i | placement of breast i: the share of the other class in its fold that it is ordered rightly against |
+| V_i | placement of breast i: the share of the other class in its fold that is ordered correctly with respect to it |
 | AUC | sum over folds f of (n_f / n) AUC_f, AUC_f the mean V of either class in fold f |
 
 The variance of an AUC, or of a paired difference of two, is that of the placements, averaged over repeats and summed
-within patients (DeLong et al. 1988; Obuchowski 1997). The training sets of two folds overlap, which this variance does
-not see; ``benchmarks/coverage.py`` measures by simulation how often its intervals hold the truth. Beside it stands the
-corrected resampled t interval of Nadeau and Bengio (2003), which widens for that overlap.
+within patients (DeLong et al. 1988; Obuchowski 1997). The training sets of two folds overlap, which this variance
+ignores; ``benchmarks/coverage.py`` simulates the coverage of its intervals. The corrected resampled t interval of
+Nadeau and Bengio (2003), which is wider because of that overlap, is given as well.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def join_folds(frames: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
 def evaluate_out_of_fold(frame: pd.DataFrame) -> dict[str, dict]:
     """Compute every metric of one repeat, in the form of :func:`evaluate_predictions`.
 
-    ``auc`` compares breasts within their fold; ``auc_pooled`` compares all with all. Decisions are made at each fold's
-    own threshold, calibration is that of the probabilities.
+    ``auc`` compares breasts within their fold; ``auc_pooled`` compares all breasts. Decisions are made at each fold's
+    own threshold. Calibration uses the probabilities.
     """
     own = logit(frame["threshold"].to_numpy())
     shifted = frame.assign(probability=expit(frame["logit"] - own), threshold=0.5)
@@ -141,9 +141,9 @@ def compare_folds(
 
 
 def check_repeats(*experiments: Sequence[pd.DataFrame]) -> None:
-    """Raise an InputError unless the experiments' repeats hold the same breasts in the same folds, in the same order.
+    """Raise an InputError unless the experiments' repeats have the same breasts in the same folds, in the same order.
 
-    Repeats of one experiment hold the same breasts, in folds of their own.
+    Repeats of one experiment have the same breasts, in different folds.
     """
     if not all(len(repeats) for repeats in experiments):
         raise InputError("predictions: no repeat is given; give at least one frame")
@@ -154,11 +154,11 @@ def check_repeats(*experiments: Sequence[pd.DataFrame]) -> None:
     for number, frames in enumerate(zip(*experiments, strict=True)):
         for frame in frames:
             if frame["sample_id"].tolist() != first[0]["sample_id"].tolist():
-                raise InputError(f"predictions: repeat {number} holds other breasts; compare runs of one cohort")
+                raise InputError(f"predictions: repeat {number} has other breasts; compare runs of one cohort")
             if frame["fold"].tolist() != frames[0]["fold"].tolist():
-                raise InputError(f"predictions: repeat {number} is divided otherwise; compare runs of one division")
+                raise InputError(f"predictions: repeat {number} has other folds; compare runs with the same folds")
         if (counts := frames[0].groupby("fold")["label"].agg(["sum", "size"])).eval("sum == 0 or sum == size").any():
-            raise InputError(f"predictions: a fold of repeat {number} holds one class only: {counts['size'].to_dict()}")
+            raise InputError(f"predictions: a fold of repeat {number} has only one class: {counts['size'].to_dict()}")
 
 
 def _placements(frame: pd.DataFrame) -> np.ndarray:

@@ -3,9 +3,9 @@
 An experiment is a list of prediction frames, one per seed, each with ``sample_id patient_id split label logit
 probability threshold temperature`` and the same breasts.
 
-An interval *over patients and seeds* resamples both: patients, because other patients could have come; seeds, because
-another seed would have given another network. With one seed it is an interval over patients alone. Of S seeds a
-bootstrap counts only (S - 1) / S of the variance between them: with three, two thirds.
+An interval *over patients and seeds* resamples both: patients, because others could have been sampled; seeds, because
+another seed gives another network. With one seed, it is an interval over patients only. With S seeds, the bootstrap
+counts only (S - 1) / S of the variance between seeds: two thirds with three seeds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def over_seeds(frames: Sequence[pd.DataFrame], name: str, *, seed: int = 0) -> S
     Raises
     ------
     InputError
-        The frames do not hold the same breasts.
+        The frames do not have the same breasts.
     """
     check_same_breasts(frames)
     values = _per_seed(frames, name)[:, 0]
@@ -63,8 +63,8 @@ def difference_over_seeds(
 ) -> Interval:
     """Return mean(one) - mean(other) on the same breasts, with its interval over patients and seeds.
 
-    Both experiments are scored on the same resampled patients; their seeds are drawn independently, since two networks
-    of different shape have nothing in common but a number.
+    Both experiments are scored on the same resampled patients; their seeds are drawn independently, because equal
+    seeds of different networks are unrelated.
     """
     for frames in (one, other, [*one, *other]):
         check_same_breasts(frames)
@@ -74,7 +74,7 @@ def difference_over_seeds(
 
 
 def denominator(frame: pd.DataFrame, name: str) -> int:
-    """Return how many breasts a metric is a share of: the malignant ones, the benign ones or all."""
+    """Return the denominator of a metric: the number of malignant, of benign or of all breasts."""
     n_malignant = int((frame["label"] == 1).sum())
     if name.startswith("sensitivity"):
         return n_malignant
@@ -82,7 +82,7 @@ def denominator(frame: pd.DataFrame, name: str) -> int:
 
 
 def ensemble(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the predictions of the mean logit over seeds, every split, as one network's.
+    """Return the predictions of the mean logit over seeds for every split, in the form of one network's.
 
     Threshold and temperature are chosen on the ensemble's own validation rows.
     """

@@ -1,4 +1,4 @@
-"""How a score does on parts of the breasts: each level of a column, with its size and interval."""
+"""Performance in subgroups: each level of a column, with its size and interval."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ UNKNOWN = "unknown"
 def subgroups(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Return the AUC of all breasts and of each level of each column: ``name level value low high n malignant``.
 
-    ``frame`` holds predictions of one split; ``columns`` maps a column to the name it is shown under. A column that the
-    frame lacks, or that has one level, is left out. The value of a level with one class only is NaN, and so are the
-    bounds of one with fewer than two breasts of a class.
+    ``frame`` holds predictions of one split; ``columns`` maps a column to the name it is shown under. A column that is
+    missing or has only one level is left out. The value of a level with only one class is NaN, and so are the bounds of
+    a level with fewer than two breasts of a class.
     """
     rows = [_row("all breasts", "", frame)]
     for column, name in columns.items():

@@ -1,4 +1,4 @@
-"""Training: one run config and one collection in, one finished run folder out. Here data and models first meet."""
+"""Training: turns a run config and a collection into a finished run folder."""
 
 import lazy_loader
 

@@ -1,13 +1,13 @@
-"""Baselines that a network has to beat: what is known without it, fitted on the same training breasts.
+"""Baselines for comparison with a network, fitted on the same training breasts.
 
-| name | what it sees |
+| name | input |
 |---|---|
 | majority | nothing: the share of malignant training breasts |
 | birads | the readers' BI-RADS assessment |
-| metadata | assessment, subtlety, density, and the shape and margin words of the tables |
-| crop_geometry | height, width and area of the crops, and the place of the box where it is known |
-| frozen_features | the pixels of both streams, through an EfficientNet-Lite0 trained on ImageNet, kept as it is |
-| frozen_stages | the same through its first stages alone, those that the ``lite`` backbone stands on |
+| metadata | assessment, subtlety, density, and the descriptions of shape and margin in the tables |
+| crop_geometry | height, width and area of the crops, and the position of the box if it is known |
+| frozen_features | the pixels of both streams, through a frozen EfficientNet-Lite0 trained on ImageNet |
+| frozen_stages | the same, through its first stages only, which the ``lite`` backbone is built on |
 
 All but the first are logistic regressions on standardised features; the penalty is chosen by cross-validation over
 training patients. A baseline's run has no checkpoint: it is fitted again, in seconds, when the test set is opened.
@@ -43,7 +43,7 @@ def fit_baseline(
     seed: int,
     reader_words: ReaderWords = "own_split",
 ) -> Callable[[Prepared, pd.DataFrame], np.ndarray]:
-    """Fit a baseline on training breasts; return what turns prepared breasts into logits of malignancy."""
+    """Fit a baseline on training breasts; return a function from prepared breasts to logits of malignancy."""
     train = train.query("not is_extra")  # nearly all of those lack a view, and with it half of their features
     if name == "majority":
         share = train["label"].mean()
@@ -68,7 +68,7 @@ def readers(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame) -> pd
 def read_metadata(
     table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame, words: ReaderWords = "own_split"
 ) -> pd.DataFrame:
-    """Return readings and words of the tables (:func:`mammo_lib.training.readers.metadata`)."""
+    """Return readings and descriptions of the tables (:func:`mammo_lib.training.readers.metadata`)."""
     return metadata(table, cohort, words)
 
 
@@ -87,13 +87,13 @@ def crop_geometry(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame)
 
 
 def frozen_features(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return Lite0's 1,280 pooled features of every stream and view, side by side, missing ones zero."""
+    """Return Lite0's 1,280 pooled features of every stream and view, concatenated; missing views are zero."""
     values = _pooled_maps(prepared, cohort, "lite0", lambda lite0, x: lite0.extract_features(x))
     return pd.DataFrame(np.nan_to_num(values).reshape(len(cohort), -1))
 
 
 def frozen_stages(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return the 112 pooled features at stride 16 on which the ``lite`` backbone stands, averaged over views."""
+    """Return the 112 pooled features at stride 16 on which the ``lite`` backbone is built, averaged over views."""
     values = _pooled_maps(prepared, cohort, "lite0-stride16", lambda lite0, x: imagenet_stages(lite0)(x))
     return pd.DataFrame(np.nanmean(values, axis=2).reshape(len(cohort), -1))
 

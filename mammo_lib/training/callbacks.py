@@ -1,6 +1,6 @@
-"""What watches a training run: its history, a loss that is no number, and two ways to fail that look like success.
+"""Callbacks of a training run: its history, gates, a loss that is not finite, and failures that a good score can hide.
 
-Also what a killed run goes on from: :class:`KeepWholeEpochs` writes it, :func:`resume_point` finds it.
+:class:`KeepWholeEpochs` writes the checkpoint from which a killed run resumes; :func:`resume_point` finds it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATIENCE = 2  # epochs before the first warning: at the start every network does
 
 
 class History(Callback):
-    """Write one row per epoch to ``history.csv``; the rows travel in the checkpoint."""
+    """Write one row per epoch to ``history.csv``; the rows are part of the checkpoint."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -62,11 +62,11 @@ class History(Callback):
 
 
 class RecordGates(Callback):
-    """Write what the gates were on validation in every epoch; the rows travel in the checkpoint.
+    """Write the gates on validation breasts in every epoch; the rows are part of the checkpoint.
 
     ``gate_history.parquet`` has one row per epoch and gate (``kind stream view stage block`` as in
     :mod:`mammo_lib.analysis.gates`): ``mean sd low high`` over ``n`` breasts, and the mean ``spread`` within a view.
-    Per-breast values are kept for the weights that are kept, see :func:`mammo_lib.analysis.gates.examine`.
+    For the weights that are kept, per-breast values are written as well, see :func:`mammo_lib.analysis.gates.examine`.
     """
 
     def __init__(self, folder: Path, views: tuple[str, ...]):
@@ -78,7 +78,7 @@ class RecordGates(Callback):
         self.heard: TokenGates = {}
 
     def on_validation_epoch_start(self, trainer, module):
-        """Forget the epoch before and listen to the mixers."""
+        """Clear the previous epoch and register hooks on the mixers."""
         self.breasts, self.seen = [], []
         self.heard = self.hearing.enter_context(overheard_token_gates(module.model))
 
@@ -121,7 +121,7 @@ class RecordGates(Callback):
 
 
 class StopAtNaN(Callback):
-    """End a run whose loss is no number, and say where and why.
+    """Stop a run whose loss is not finite, and say where and why.
 
     Raises
     ------
@@ -133,7 +133,7 @@ class StopAtNaN(Callback):
         self.breasts, self.config = breasts, config
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
-        """Look at the loss of the batch."""
+        """Check the loss of the batch."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if torch.isfinite(loss):
             return
@@ -142,9 +142,9 @@ class StopAtNaN(Callback):
         broken = [stream for stream, values in inputs.items() if not torch.isfinite(values).all()]
         train = self.config.train
         if broken:
-            cause = f"pixels of the {' and '.join(broken)} stream are no numbers: prepare the data again"
+            cause = f"pixels of the {' and '.join(broken)} stream are not finite: prepare the data again"
         elif train.precision == "16-mixed":
-            cause = "16-bit floats overflow: take train.precision 'bf16-mixed' or '32-true'"
+            cause = "16-bit floats overflow: set train.precision to 'bf16-mixed' or '32-true'"
         else:
             clip = "" if train.gradient_clip else ", or set train.gradient_clip to 1"
             cause = f"steps too large: lower train.learning_rate ({train.learning_rate:g}){clip}"
@@ -155,9 +155,9 @@ class StopAtNaN(Callback):
 
 
 class WatchFailures(Callback):
-    """Warn once, with the number, where validation shows a failure of :mod:`mammo_lib.analysis.diagnostics`.
+    """Warn once, with the number, if validation shows a failure of :mod:`mammo_lib.analysis.diagnostics`.
 
-    ``recorder``, which comes first in the trainer's list, has the epoch's gates; ``gate_bias`` is their initial bias.
+    ``recorder``, which must precede this callback, has the epoch's gates; ``gate_bias`` is their initial bias.
     """
 
     def __init__(self, recorder: RecordGates | None = None, gate_bias: float = 0.0):
@@ -165,7 +165,7 @@ class WatchFailures(Callback):
         self.told: set[str] = set()
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module):
-        """Judge the validation breasts that the module has gathered in this epoch."""
+        """Judge the validation breasts that the module collected in this epoch."""
         if trainer.current_epoch < PATIENCE or not module.seen:
             return
         label, probability, crop_weight = (
@@ -184,27 +184,27 @@ class WatchFailures(Callback):
             warnings.warn(f"epoch {epoch}, validation: {finding.sentence}", RuntimeWarning, stacklevel=2)
 
     def state_dict(self):
-        """Return what was said, so that a resumed run does not say it again."""
+        """Return the warnings so far, so that a resumed run does not repeat them."""
         return {"told": sorted(self.told)}
 
     def load_state_dict(self, state):
-        """Take up what was said."""
+        """Restore the warnings so far."""
         self.told = set(state["told"])
 
 
 class KeepWholeEpochs(Checkpoint):
-    """Write ``last.ckpt`` after every whole epoch, and keep the one before it as ``previous.ckpt``.
+    """Write ``last.ckpt`` after every complete epoch, and keep the one before it as ``previous.ckpt``.
 
-    Lightning's own "last" checkpoint is written only after an epoch that was the best so far. The trainer calls
-    checkpoint callbacks after all others, so that every state in the file is that of the finished epoch. Weights,
-    optimiser, schedule, averaged weights and callbacks are Lightning's; every generator and an early stop are ours.
+    Lightning writes its own "last" checkpoint only after an epoch that was the best so far. The trainer calls
+    checkpoint callbacks after all others, so that every state in the file is that of the finished epoch. Lightning
+    stores weights, optimiser, schedule, averaged weights and callbacks; we add the generators and an early stop.
     """
 
     def __init__(self, folder: Path, run_name: str):
         self.folder, self.run_name = folder, run_name
 
     def on_train_epoch_end(self, trainer, module):
-        """Write the checkpoint beside the others and give it its name when it is whole."""
+        """Write the checkpoint under a temporary name and rename it when it is complete."""
         last, partial = self.folder / LAST, self.folder / ".partial" / LAST
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
@@ -217,7 +217,7 @@ class KeepWholeEpochs(Checkpoint):
         checkpoint |= {"run": self.run_name, "should_stop": trainer.should_stop, "generators": generator_states()}
 
     def on_load_checkpoint(self, trainer, module, checkpoint):
-        """Take up the generators, and an early stop that a kill kept from ending the run."""
+        """Restore the generators, and an early stop that a kill prevented."""
         trainer.should_stop = checkpoint["should_stop"]
         set_generator_states(checkpoint["generators"])
 
@@ -243,9 +243,9 @@ def set_generator_states(states: dict) -> None:
 
 
 def resume_point(folder: Path, run_name: str) -> Path | None:
-    """Return the checkpoint of the last whole epoch of a run; None before its first.
+    """Return the checkpoint of the last complete epoch of a run; None before the first.
 
-    A kill between the renaming of two checkpoints leaves ``previous.ckpt`` alone: then it is that one.
+    After a kill between the renaming of two checkpoints, only ``previous.ckpt`` exists and is returned.
 
     Raises
     ------
@@ -255,7 +255,7 @@ def resume_point(folder: Path, run_name: str) -> Path | None:
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     if not found:
         return None
-    way_out = f"delete it, and the run goes on {f'from {found[1].name}' if len(found) > 1 else 'from its start'}"
+    way_out = f"delete it, and the run resumes {f'from {found[1].name}' if len(found) > 1 else 'from its start'}"
     try:
         held = read_torch(found[0])
     except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch

@@ -1,9 +1,9 @@
-"""The output of frozen parts, computed once: what turns ``train.frozen_cache`` into files that training reads.
+"""The output of frozen parts, computed once: ``train.frozen_cache`` writes it to files that training reads.
 
-A run with frozen stages spends most of its time on computing, epoch after epoch, what no longer changes. Here every
-view is augmented K times, the frozen part at the encoder's front is run on each variant, and training draws from the
-K results. With K variants instead of fresh ones the network sees fewer different images; benchmarks/frozen.py measures
-what is gained in time and what it costs in AUC.
+A run with frozen stages spends most of its time on recomputing constant outputs. Here every view is augmented K times,
+the frozen part at the encoder's front is run on each variant, and training draws from the K results. With K variants
+instead of new ones in every epoch, the network sees fewer different images; benchmarks/frozen.py measures the gain in
+time and the cost in AUC.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH = 64  # images that pass at a time
 
 
 def freeze_maps(config: RunConfig, prepared: Prepared, model: MammoMamba, *, progress: bool) -> dict[str, FrozenMaps]:
-    """Compute what the cache lacks of a run's views; return where each stream's maps are.
+    """Compute the maps of a run's views that are not in the cache; return the maps of each stream.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def freeze_maps(config: RunConfig, prepared: Prepared, model: MammoMamba, *, pro
     ):
         cache = caches[stream]
         maps = _maps_of(model.encoders[stream], prepared, key, cache, augmentation)
-        with writing_to(cache.path(key), "make room there"):
+        with writing_to(cache.path(key), "free space there"):
             write_array(cache.path(key), maps)
     return caches
 
@@ -90,8 +90,8 @@ def _check_room(waiting: list, caches: dict[str, FrozenMaps], prepared: Prepared
     free = shutil.disk_usage(prepared.folder).free / 1e6
     if needed > free:
         raise InputError(
-            f"{prepared.folder}: the maps of the frozen part need {needed:,.0f} MB and {free:,.0f} MB are free; make "
-            "room there, or lower train.frozen_cache"
+            f"{prepared.folder}: the maps of the frozen part need {needed:,.0f} MB and {free:,.0f} MB are free; free "
+            "space there, or lower train.frozen_cache"
         )
     tqdm.write(f"frozen part: {len(waiting)} views, {needed:,.0f} MB in {prepared.folder}")
 

@@ -1,4 +1,4 @@
-"""What every training loop here shares: parameter groups, the schedule, and Lightning kept quiet and helpful."""
+"""Shared parts of training: parameter groups, the schedule, and helpers for Lightning's messages."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def cosine_schedule(total_steps: int, warmup_steps: int):
 
 @contextlib.contextmanager
 def checkpoints_beside(folder: Path):
-    """Let Lightning write its checkpoints below ``folder`` until they are whole and get their name.
+    """Make Lightning write its temporary checkpoints in ``folder`` until they are complete and renamed.
 
-    It writes them where the system keeps temporary files. From another file system a move is a copy, and a kill in the
-    middle of it would leave a checkpoint from which no run can go on. Of several processes the first one writes.
+    By default it writes them to the system's temporary folder. If that is on another file system, moving means copying,
+    and a kill in between would leave a damaged checkpoint. Of several processes, the first one writes.
     """
     if process_number("LOCAL_RANK") > 0:
         yield
@@ -65,7 +65,7 @@ def checkpoints_beside(folder: Path):
 
 @contextlib.contextmanager
 def memory_advice(config: RunConfig):
-    """Turn running out of memory into a line that says what to lower."""
+    """Turn an out-of-memory error into one line that says what to reduce."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
@@ -75,7 +75,7 @@ def memory_advice(config: RunConfig):
         advice = "" if "bf16" in train.precision else ", or set train.precision to 'bf16-mixed'"
         raise InputError(
             f"out of memory: lower train.batch_size ({train.batch_size}) or data.image_size "
-            f"({list(config.data.image_size)}){advice}; given again, the run goes on after its last whole epoch"
+            f"({list(config.data.image_size)}){advice}; run again, it resumes after its last complete epoch"
         ) from error
 
 

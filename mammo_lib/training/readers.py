@@ -1,4 +1,4 @@
-"""What the readers of the films wrote down, as features and as targets: assessment, subtlety, density, words."""
+"""The readers' assessment, subtlety, density and descriptions of the films, as features and as targets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FOLDS = 5
 
 
 def metadata(table: pd.DataFrame, cohort: pd.DataFrame, words: ReaderWords = "own_split") -> pd.DataFrame:
-    """Return the readings, and one column per shape or margin word: does any lesion of the breast have it?
+    """Return the readings, and one column per descriptive word: 1 if any lesion of the breast has it.
 
-    The columns are the words of the training tables, and a breast's words those of its own split's tables. The rule
-    ``all_tables`` pools the tables: a training breast then has the words of calcifications that only a test table
-    names. Records of protocol 1 were made by it.
+    The columns are the words of the training tables, and a breast's words are those of its own split's tables. The rule
+    ``all_tables`` pools the tables: a training breast then also has the words of calcifications that are described only
+    in a test table. Records of protocol 1 were made with it.
     """
     keys = ["breast_id", "split"] if words == "own_split" else ["breast_id"]
     said = table.assign(breast_id=table["patient_id"] + "_" + table["laterality"]).set_index(keys)
@@ -38,10 +38,10 @@ def metadata(table: pd.DataFrame, cohort: pd.DataFrame, words: ReaderWords = "ow
 def reader_probability(
     table: pd.DataFrame, cohort: pd.DataFrame, seed: int, words: ReaderWords = "own_split"
 ) -> np.ndarray:
-    """Return the probability of malignancy that the words of the tables give each training breast, out of fold.
+    """Return each training breast's probability of malignancy, predicted out of fold from the readers' descriptions.
 
-    Generalised distillation (Lopez-Paz et al. 2016): what is known in training alone teaches a network that will not
-    have it. Each breast is judged by a model that was fitted on other patients.
+    Generalised distillation (Lopez-Paz et al. 2016): information that is available only in training teaches a network
+    that will not have it. Each breast is scored by a model that was fitted on other patients.
     """
     n_folds = min(FOLDS, max(2, rarest_label(cohort)[1]))
     features, folds = metadata(table, cohort, words), assign_folds(cohort, n_folds, seed).to_numpy()
@@ -66,7 +66,7 @@ def fit_logistic(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> Call
     label, n_patients = rarest_label(train)
     if n_patients < 2 or train["label"].nunique() < 2:
         raise InputError(
-            f"label {label} has {n_patients} of the training patients; a penalty is chosen over patients and needs 2 "
+            f"label {label} has {n_patients} of the training patients; choosing a penalty over patients needs 2 "
             "of each label: add breasts, or choose other folds"
         )
     folds = StratifiedGroupKFold(min(FOLDS, n_patients), shuffle=True, random_state=seed)

@@ -1,9 +1,9 @@
-"""Training: one run config and one collection in, one finished run folder out.
+"""Training: turns a run config and a collection into a finished run folder.
 
-Lightning owns the loop, the checkpoints, the progress bar and the devices. What is
-ours: the parameter groups, the schedule, the reseeding that makes a resumed run equal
-to an uninterrupted one, and the record that is left behind. Only training breasts are
-read here; the test set is opened by :mod:`mammo_lib.runs.evaluate`.
+Lightning provides the loop, the checkpoints, the progress bar and the devices. This module
+adds the parameter groups, the schedule, the reseeding that makes a resumed run equal to an
+uninterrupted one, and the record. Only training breasts are read here;
+:mod:`mammo_lib.runs.evaluate` opens the test set.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from .readers import reader_probability
 
 
 class Classifier(lightning.LightningModule):
-    """Mammo-Mamba under the paper's loss and optimiser, with the options of the config."""
+    """Mammo-Mamba with the paper's loss and optimiser, and the options of the config."""
 
     def __init__(self, config: RunConfig, reader_probability: np.ndarray | None = None):
         super().__init__()
@@ -71,15 +71,15 @@ class Classifier(lightning.LightningModule):
         return self.model(batch)
 
     def passes(self, batch: dict, overrides=None) -> list[MammoMambaOutput]:
-        """Return the output for the images as they are and, where the config averages flips, upside down."""
+        """Return the output for the unchanged images and, if the config averages flips, for the upside-down images."""
         return score_passes(self.model, batch, flip_averaging=self.config.train.flip_averaging, overrides=overrides)
 
     def score(self, batch: dict, overrides=None) -> tuple[torch.Tensor, MammoMambaOutput]:
-        """Return a batch's logits of malignancy, (batch,), and the output for the images as they are."""
+        """Return a batch's logits of malignancy, (batch,), and the output for the unchanged images."""
         return score(self.model, batch, flip_averaging=self.config.train.flip_averaging, overrides=overrides)
 
     def target(self, batch: dict) -> torch.Tensor:
-        """Return the probabilities of benign and malignant to learn, (batch, 2): the label, mixed with the readers'."""
+        """Return the target probabilities of benign and malignant, (batch, 2): the label, mixed with the readers'."""
         malignant = batch["label"].float()
         if self.reader_probability is not None:
             share = self.config.train.reader_labels
@@ -87,7 +87,7 @@ class Classifier(lightning.LightningModule):
         return torch.stack([1 - malignant, malignant], dim=1)
 
     def on_train_epoch_start(self):
-        """Draw each epoch's noise from (seed, epoch, rank), so that it does not matter where a run was interrupted."""
+        """Seed each epoch's noise by (seed, epoch, rank), so that an interruption does not change it."""
         torch.manual_seed(
             np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0]
         )
@@ -96,7 +96,7 @@ class Classifier(lightning.LightningModule):
             torch.empty((), dtype=torch.int64).random_()
 
     def on_validation_epoch_start(self):
-        """Forget the validation of the epoch before."""
+        """Clear the validation of the previous epoch."""
         self.seen.clear()
 
     def training_step(self, batch: dict, _):
@@ -111,7 +111,7 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: dict, _) -> MammoMambaOutput:
-        """Accumulate the loss of the images as they are, and the AUC; return the output, which callbacks read."""
+        """Accumulate the loss of the unchanged images, and the AUC; return the output, which callbacks read."""
         train = self.config.train
         is_averaged = train.flip_averaging and train.best_epoch == "as_scored"
         passes = score_passes(self.model, batch, flip_averaging=is_averaged)
@@ -140,7 +140,7 @@ class Classifier(lightning.LightningModule):
 
 
 def train_run(config: RunConfig, collection: Collection, *, progress: bool = False) -> Run:
-    """Train one run, or return it if it is finished; an interrupted one goes on after its last whole epoch.
+    """Train one run, or return it if it is finished; an interrupted run resumes after its last complete epoch.
 
     The weights kept are those of the best validation AUC; the decision threshold is the Youden point of the validation
     predictions, and the temperature minimises their log loss.
@@ -148,7 +148,7 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
     Raises
     ------
     InputError
-        The loss became no number, or memory ran out: the message says which setting to change.
+        The loss is not finite, or memory ran out. The message says which setting to change.
     """
     prepared = collection.prepare("train", *config.inputs)
     finished = find_run(config, prepared.fingerprint)
@@ -167,7 +167,7 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
 
 
 def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
-    """Train a started run on its training folds, score the fold that validates, and finish the run."""
+    """Train a started run on its training folds, score the validation fold, and finish the run."""
     config = run.config
     if config.baseline:
         validation = split_cohort(config.data, prepared.cohort)["validation"]
@@ -193,11 +193,11 @@ def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress
 
 
 def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
-    """Train every fold's network in a folder of its own inside the run's, then join what they say of unseen breasts.
+    """Train every fold's network in a separate folder inside the run's, then join the out-of-fold predictions.
 
-    Finished folds are read, so that an interrupted cross-validation goes on where it was. Of a fold nothing is chosen
-    on the breasts that it holds out: threshold and temperature of its rows come from the other folds' predictions, and
-    ``train.keep="last"`` keeps the weights of the last epoch.
+    Finished folds are read, so an interrupted cross-validation resumes. Nothing is chosen on a fold's held-out breasts:
+    threshold and temperature of its rows come from the other folds' predictions, and ``train.keep="last"`` keeps the
+    weights of the last epoch.
     """
     folds = []
     for number in range(run.config.data.n_folds):
@@ -216,13 +216,13 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
 
 
 def fold_config(config: RunConfig, fold: int) -> RunConfig:
-    """Return what a cross-validation trains for one fold; the seed divides the patients and starts each network."""
+    """Return the config of one fold of a cross-validation; the seed divides the patients and starts each network."""
     data = config.data.model_copy(update={"fold": fold, "fold_seed": config.data.fold_seed + config.seed})
     return config.model_copy(update={"data": data, "seed": config.seed * config.data.n_folds + fold})
 
 
 def join_tables(run: Run, folds: list[Run]) -> None:
-    """Put the history, the gates and the interventions of all folds into the run's folder, with a column ``fold``."""
+    """Write the history, the gates and the interventions of all folds to the run's folder, with a column ``fold``."""
     numbered = list(enumerate(folds))
     if all((fold.folder / "history.csv").is_file() for fold in folds):
         write_csv(run.folder / "history.csv", pd.concat([one.history.assign(fold=n) for n, one in numbered]))
@@ -235,12 +235,12 @@ def join_tables(run: Run, folds: list[Run]) -> None:
 
 
 def data_of(config: RunConfig, prepared: Prepared, maps: Mapping[str, FrozenMaps] | None = None) -> MammogramData:
-    """Return the training and validation breasts of a run; with ``maps``, as the frozen part's output."""
+    """Return the training and validation breasts of a run; with ``maps``, as outputs of the frozen part."""
     return MammogramData(prepared, config.data, config.train, config.model.targets, config.seed, maps)
 
 
 def one_process_per_run(run: Run):
-    """Hold the run's lock: a notebook and a command never train the same run; the processes of one run share it."""
+    """Hold the run's lock, so that a notebook and a command never train the same run; a run's processes share it."""
     if any(process_number(name) > 0 for name in RANKS):
         end_with(os.getppid())
         return contextlib.nullcontext()
@@ -248,7 +248,7 @@ def one_process_per_run(run: Run):
 
 
 def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
-    """Run Lightning's loop, from the last whole epoch if there is one."""
+    """Run Lightning's loop, from the last complete epoch if there is one."""
     config = classifier.config
     has_choice = config.train.keep == "best"  # else the file holds the latest epoch
     best = ModelCheckpoint(
@@ -280,19 +280,19 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
 def averaged_weights(decay: float) -> WeightAveraging:
     """Return the callback that validates and keeps the exponential moving average of the weights.
 
-    In this form of the average a constant stays the same, bit by bit. In Lightning's own form, decay * a + (1 - decay)
-    * b, the constants of the input's normalisation drift by rounding, and a resumed run would start with them afresh.
+    This form of the average leaves constants unchanged, bit by bit. In Lightning's own form, decay * a + (1 - decay)
+    * b, the constants of the input normalisation drift by rounding, and a resumed run would start without the drift.
     """
     return WeightAveraging(avg_fn=lambda average, new, _: average + (1 - decay) * (new - average))
 
 
 def load_best(run: Run) -> Classifier:
-    """Return the run's network with the weights that were best on validation, in eval mode.
+    """Return the run's network with its best weights on validation, in eval mode.
 
     Raises
     ------
     InputError
-        The checkpoint is missing or damaged, belongs to another network, or holds weights that are no numbers.
+        The checkpoint is missing or damaged, belongs to another network, or contains weights that are not finite.
     """
     classifier = Classifier(without_weights(run.config))
     classifier.load_state_dict(read_weights(run.checkpoint, classifier.state_dict()))
@@ -309,7 +309,7 @@ def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch
             found = read_torch(path)["state_dict"]
         faults = list_differences(wanted, found) or [key for key, one in found.items() if not torch.isfinite(one).all()]
     except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
-        raise InputError(f"{path}: no readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None
+        raise InputError(f"{path}: not a readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None
     if faults:
         raise InputError(f"{path}: not the finite weights of this run's network: {faults[0]}; {WAY_OUT}")
     return found
@@ -317,7 +317,7 @@ def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch
 
 @torch.inference_mode()
 def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per breast of ``cohort``: who it is, its label, the logit and the probability of malignancy."""
+    """Return one row per breast of ``cohort``: identifiers, label, logit and probability of malignancy."""
     logits = np.full(len(cohort), np.nan)
     for batch in loader:
         batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
@@ -326,7 +326,7 @@ def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFram
 
 
 def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
-    """Put logits of malignancy beside who the breasts of a cohort are."""
+    """Add logits of malignancy to the identifiers of a cohort's breasts."""
     known = cohort[
         ["sample_id", "patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]
     ].reset_index(drop=True)
@@ -335,5 +335,5 @@ def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
 
 
 def with_choices(frame: pd.DataFrame, threshold: float, temperature: float) -> pd.DataFrame:
-    """Record what validation chose, the decision threshold and the temperature, beside every probability."""
+    """Add the decision threshold and the temperature, chosen on validation, to every row."""
     return frame.assign(threshold=float(threshold), temperature=float(temperature))

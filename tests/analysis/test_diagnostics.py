@@ -44,7 +44,7 @@ def gates(value) -> pd.DataFrame:
 def test_saturation_is_constancy_away_from_the_start(name, value, holds):
     finding = d.gate_saturation(d.over_breasts(gates(value)), gate_bias=2.0)
     assert finding.holds == holds, name
-    assert "left their start (0.88)" in finding.sentence
+    assert "moved from 0.88" in finding.sentence
 
 
 def test_saturation_names_the_shares():
@@ -53,7 +53,8 @@ def test_saturation_names_the_shares():
         d.over_breasts(gates(lambda i, s, v, block: d.initial_gate(2.0) if block else 0.3)), gate_bias=2.0
     )
     assert found.value == 0.5
-    assert "50% are the same because they have not left it" in found.sentence
+    assert "4 of 8 gates have moved from 0.88 and are stuck" in found.sentence
+    assert "4 of 8 have not moved" in found.sentence
 
 
 @pytest.mark.parametrize(("value", "explains"), [
@@ -83,7 +84,7 @@ def test_profile_by_hand():
 @pytest.mark.parametrize(("weight", "holds", "said"), [
     (0.99, True, "0.99: the whole stream is ignored"),
     (0.01, True, "0.01: the crop stream is ignored"),
-    (0.60, False, "both streams are heard"),
+    (0.60, False, "both streams are used"),
 ])  # fmt: skip
 def test_fusion_dominance(weight, holds, said):
     finding = d.fusion_dominance(np.full(8, weight))
@@ -116,7 +117,7 @@ def test_a_stream_that_says_nothing_is_found_by_exchange():
     crop, whole = d.stream_dominance(scores)
     assert (crop.holds, whole.holds) == (False, True)
     assert crop.value > 0.3
-    assert "the whole stream is not seen to be used" in whole.sentence
+    assert "no evidence that the whole stream is used" in whole.sentence
 
 
 def test_a_network_that_guesses_uses_no_stream_that_could_be_ignored():
@@ -156,9 +157,9 @@ def test_the_verdict_follows_the_interventions():
     facts = d.variance_shares(own), d.gate_correlations(own, WHO, "validation")
     unused = d.intervention_table(interventions(as_is=SIGNAL, frozen=SIGNAL, shuffled=np.stack([SIGNAL] * 3)))
     used = d.intervention_table(interventions(as_is=SIGNAL, frozen=NOISE[0], shuffled=NOISE))
-    assert "is not shown" in d.routing_verdict(*facts, unused)
-    assert "the score uses what the gates know of a breast" in d.routing_verdict(*facts, used)
-    assert "The breast explains 100% of the gates' variance, the block 0%; 4 of 8" in d.routing_verdict(*facts, used)
+    assert "no evidence" in d.routing_verdict(*facts, unused)
+    assert "correction, the score depends on breast-specific gate values" in d.routing_verdict(*facts, used)
+    assert "The breast explains 100% of the gates' variance, the block 0%. 4 of 8" in d.routing_verdict(*facts, used)
 
 
 def test_the_cases_are_the_most_confident_of_their_kind():
@@ -182,7 +183,7 @@ def test_interventions_that_are_scored_otherwise_than_the_headline_are_said():
     who = {"sample_id": list("abcd"), "label": [0, 1, 0, 1], "patient_id": list("abcd")}
     scores = pd.DataFrame({"intervention": "as_is", "draw": 0, "logit": [0.0, 1.0, 2.0, 3.0], **who})
     same = pd.DataFrame({**who, "logit": [0.0, 1.0, 2.0, 3.0]})
-    assert d.scoring_note(scores, same) == "Interventions are scored as the predictions are."
+    assert d.scoring_note(scores, same) == "Interventions are scored in the same way as the predictions."
     # As it is 3 of 4 pairs are in order; in the headline all of them.
     note = d.scoring_note(scores, same.assign(logit=[0.0, 2.5, 2.0, 3.0]))
-    assert "an AUC of 0.750 here and 1.000 in the headline" in note
+    assert "an AUC of 1.000 in the headline and 0.750 here" in note

@@ -140,7 +140,7 @@ def test_a_copy_with_gaps_tests_nothing(runs, monkeypatch):
     gaps = paper.model_copy(update={"run": paper.run.model_copy(update={"data": data})})
     table = results.beside_paper(published, runs, gaps)
     assert set(table["verdict"]) == {"not tested"}
-    assert table["why"].str.contains("allow_missing True").all()
+    assert table["why"].str.contains("unreadable views left out").all()
 
 
 def test_every_published_number_is_held_against_an_experiment_of_the_paper_profile():
@@ -165,9 +165,12 @@ def test_what_a_published_number_leaves_open():
 def test_what_differs_names_the_departures():
     assert results.what_differs(PAPER) == "nothing"
     assert "no ImageNet weights" in results.what_differs(SMOKE)
-    assert results.what_differs(SMOKE).startswith("synthetic phantom; image_size 64; n_folds 4; backbone nano")
+    assert results.what_differs(SMOKE).startswith(
+        "a synthetic phantom instead of mammograms, 64-px images instead of 224, 4 folds instead of 5, "
+        "the nano backbone instead of L"
+    )
     wider = PAPER.model_copy(update={"run": RunConfig(data=DataConfig(crop_context=1.5))})
-    assert "crop_context 1.5" in results.what_differs(wider)
+    assert "squares, 1.5 times the longer side of the lesion" in results.what_differs(wider)
 
 
 def test_the_record_of_what_did_not_help_is_checked(tmp_path):
@@ -197,12 +200,19 @@ def test_readable_merges_an_estimate_with_its_bounds():
 
 def test_whether_two_scores_can_be_told_apart_is_said_from_the_reference():
     table = pd.DataFrame(
-        {"experiment": ["worse", "open"], "difference": [-0.12, 0.01], "difference_low": [-0.2, -0.03],
-         "difference_high": [-0.03, 0.05]}
+        {"experiment": ["worse", "open", "behind"], "difference": [-0.12, 0.01, -0.01],
+         "difference_low": [-0.2, -0.03, -0.05], "difference_high": [-0.03, 0.05, 0.03], "n": 149}
     )  # fmt: skip
     # The reference minus the other is the table's difference with its sign and its bounds exchanged.
-    assert results.told_apart(table, "worse", "it") == "better than it, +0.120 (+0.030 to +0.200)"
-    assert results.told_apart(table, "open", "it") == "not told apart from it, -0.010 (-0.050 to +0.030)"
+    assert results.told_apart(table, "worse", "it") == (
+        "better than it (AUC difference +0.120, 95 % CI +0.030 to +0.200)"
+    )
+    assert results.told_apart(table, "open", "it") == (
+        "not shown to differ from it (AUC difference -0.010, 95 % CI -0.050 to +0.030)"
+    )
+    assert results.told_apart(table, "behind", "it") == (
+        "no better, as far as 149 breasts can show, than it (AUC difference +0.010, 95 % CI -0.030 to +0.050)"
+    )
 
 
 EVIL = "<img src=x onerror=alert(1)> $\\frac{1$ | `{role}` [a](b) {{ verdicts }} *b* _c_\n# d"

@@ -42,7 +42,7 @@ def test_changes_are_typed_and_validated():
         ("model.gate=nun", r"model\.gate: .*'none', 'fixed', 'random', 'learned'"),
         ("model.gate.scope=pixel", r"model\.gate\.scope: .*'image', 'window' or 'token'.*'pixel'"),
         ("model.backbone=XL", r"model\.backbone: must be one of nano, T,"),
-        ("train.epochs=[", "is no value"),
+        ("train.epochs=[", "is not a valid value"),
         ("train=3", r"train: "),
         ("train.epochs.more=3", r"train\.epochs"),
         ("seed=-1", "greater than or equal to 0"),
@@ -74,14 +74,14 @@ def test_a_config_in_the_encodings_that_editors_write(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds a NoneType"),
-        (b"[1, 2]", "holds a list"),
-        (b"seed: 1\nseed: 2\n", "stands twice"),
+        (b"", "contains a NoneType"),
+        (b"[1, 2]", "contains a list"),
+        (b"seed: 1\nseed: 2\n", "occurs twice"),
         (b"seed: [", "line 1: neither JSON nor YAML"),
         (b"\xff\xfe\x00", "not UTF-8|neither"),
         (b"caf\xe9: 1", "not UTF-8 text"),
         (b"seed: !!python/object:os.system x", "neither JSON nor YAML"),
-        (b"&a [*a, *a]", "neither|holds a list"),
+        (b"&a [*a, *a]", "neither|contains a list"),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, content, message):

@@ -156,10 +156,10 @@ def test_more_folds_than_a_class_has_patients():
 
 def test_a_fold_with_one_label_is_told_before_training():
     one_label = breasts([0] * 9).assign(is_extra=False, split="train")
-    with pytest.raises(InputError, match=r"data.fold=1 of data.n_folds=3: the 6 train breasts have one label only"):
+    with pytest.raises(InputError, match=r"data.fold=1 of data.n_folds=3: the 6 train breasts have only one label"):
         c.split_cohort(DataConfig(n_folds=3, fold=1), one_label)
     several = breasts([0, 0, 0, 1, 1, 1]).assign(is_extra=[False, False, False, True, True, True], split="train")
-    with pytest.raises(InputError, match=r"the 1 validation breasts have one label only"):
+    with pytest.raises(InputError, match=r"the 1 validation breasts have only one label"):
         c.split_cohort(DataConfig(n_folds=3), several)
 
 

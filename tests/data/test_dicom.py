@@ -105,7 +105,7 @@ def test_tables_of_either_sort_have_any_depth_and_are_looked_up_one_after_the_ot
         ({"WindowCenter": "100", "WindowWidth": "inf"}, "WindowWidth"),
         ({"WindowCenter": "100", "WindowWidth": "-5"}, "Window Width"),
         ({"WindowCenter": "100", "WindowWidth": "5", "VOILUTFunction": "CUBIC"}, "CUBIC"),
-        ({"RescaleSlope": "1e300"}, "no numbers"),
+        ({"RescaleSlope": "1e300"}, "not numbers"),
         ({"VOILUTSequence": [item(LUTDescriptor=[2, 0, 0], LUTData=b"\0\0\1\0")]}, "cannot be decoded"),
         ({"BitsStored": 0}, "BitsStored"),
         ({"BitsStored": 17}, "BitsStored"),

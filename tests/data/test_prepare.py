@@ -216,7 +216,7 @@ def test_an_address_without_a_scheduler(phantom_root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(distributed, "Client", lambda *a, **k: (_ for _ in ()).throw(OSError("timed out")))
     cohort = build_cohort(read_tables(phantom_root), "paper", "test")
-    with pytest.raises(InputError, match=r"--cluster tcp://nowhere:1: no Dask scheduler answers there"):
+    with pytest.raises(InputError, match=r"--cluster tcp://nowhere:1: no Dask scheduler answers at this address"):
         p.prepare(cohort, open_source(phantom_root), DATA, cache=tmp_path, cluster="tcp://nowhere:1")
 
 

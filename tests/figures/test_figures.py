@@ -55,16 +55,16 @@ CURVE = pd.DataFrame(
 )  # fmt: skip
 
 CASES = {
-    "funnel": (lambda: figures.funnel(FUNNEL), "20 rows become 4 breasts, 1 of them malignant"),
+    "funnel": (lambda: figures.funnel(FUNNEL), "20 rows give 4 breasts, 1 of them malignant"),
     "composition": (lambda: figures.cohort_composition(COHORT, "density", "density"), "train: 67% of 3 malignant"),
     "roc": (lambda: figures.roc_curve(LABEL, PROBABILITY, delong_interval(LABEL, PROBABILITY)), "AUC 0.89 .*n = 6"),
     "confusion": (
         lambda: figures.confusion_matrix(Confusion(2, 1, 3, 4)),
-        "2 of 3 malignant found, 4 of 7 benign called",
+        "2 of 3 malignant breasts found,\n4 of 7 benign breasts called",
     ),
     "published": (
         lambda: figures.published_forest(PUBLISHED, {"auc": Interval(0.7, 0.6, 0.8, 9)}),
-        "open by 0.10 to 0.20",
+        "0.10 to 0.20 wide",
     ),
     "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 "),
     "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens cost 4, 2"),
@@ -74,17 +74,17 @@ CASES = {
     ),
     "shares": (
         lambda: figures.malignant_shares(SHARES),
-        r"From 10 to 60 % malignant across BI-RADS \(levels with n of 10 or more\)",
+        r"10 to 60 % malignant, by BI-RADS \(levels with at least 10 breasts\)",
     ),
     "reliability": (
         lambda: figures.reliability_diagram(
             {"raw": reliability(LABEL, PROBABILITY), "scaled": reliability(LABEL, LABEL * 1.0)}
         ),
-        "Mean gap of 30, then 0 percentage points",
+        "Mean calibration error: 30, then 0 percentage points",
     ),
     "scores": (
         lambda: figures.auc_intervals({"age": Interval(0.5, 0.4, 0.6, 9), "size": Interval(0.8, 0.7, 0.9, 9)}),
-        "1 of 2 scores differ from guessing",
+        "1 of 2 scores differ from chance",
     ),
     "bands": (
         lambda: figures.seed_bands({"dual": [HISTORY, HISTORY.assign(validation_auc=[0.6, 0.5])], "crop": [HISTORY]}),
@@ -96,17 +96,17 @@ CASES = {
     ),
     "no differences": (
         lambda: figures.difference_forest(DIFFERENCES.iloc[:1], "dual_stream"),
-        "None of 1 can be told from dual stream",
+        "No difference in AUC from dual stream was shown for any of 1",
     ),
     "subgroups": (
         lambda: figures.subgroup_forest(SUBGROUPS),
-        "AUC 0.60 to 0.90 in subgroups of 10 and more; 1 interval excludes 0.80",
+        "AUC 0.60 to 0.90 in subgroups of 10 or more; 1 interval excludes 0.80",
     ),
     "decisions": (
         lambda: figures.decision_curves({"the network": CURVE, "readers": CURVE}),
-        "The network: surely better than all or none at 20 to 30 %",
+        "The network: net benefit exceeds both simple rules for thresholds of 20-30 %",
     ),
-    "crops": (lambda: figures.crop_sizes(np.array([10, 20, 300]), 64), "below 20 px; 67% are enlarged"),
+    "crops": (lambda: figures.crop_sizes(np.array([10, 20, 300]), 64), "smaller than 20 px; 67% are enlarged"),
     "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),
 }
 

@@ -83,7 +83,7 @@ def test_images_that_nothing_joins_are_breasts_of_their_own(tmp_path, first, sec
         (
             {"PatientID": None, "StudyInstanceUID": None},
             {"PatientID": "removed", "StudyInstanceUID": None},
-            "nothing says that they are of one breast",
+            "cannot be joined into one breast",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_breasts_whose_predictions_would_be_one_file_are_told(tmp_path):
     names, refused = found(tmp_path)
     assert names == {"other_LEFT": 1}
     assert ["12_345_left.json" in line for line in refused] == [True, False]
-    assert all("2 breasts whose predictions would be one file" in line for line in refused)
+    assert all("2 breasts whose predictions would have the same file name" in line for line in refused)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_pictures_are_joined_by_their_names(tmp_path):
     shutil.move(tmp_path / "0_L_MLO.png", tmp_path / "anonymous_L_MLO.png")
     names, [line] = found(tmp_path)
     assert not names
-    assert "nothing says that they are of one breast" in line
+    assert "cannot be joined into one breast" in line
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -63,7 +63,7 @@ def test_a_chapter_gets_a_sentence_where_there_are_no_weights(collection, run_ho
     lens, why_not = lens_of(config, collection, "smoke")
     assert lens is None
     command = "mammo run --experiment dual_stream --profile smoke"
-    assert why_not == f"dual_stream, seed 0: not trained here; `{command}` does it"
+    assert why_not == f"dual_stream, seed 0: not trained here; run `{command}`"
 
 
 def test_cases_are_the_most_certain_of_each_outcome(run, collection):

@@ -65,7 +65,7 @@ def test_parameters_are_counted_without_building():
 
 @pytest.mark.parametrize("wrong", [{"weights": "some.pth"}, {"stem": "fold"}])
 def test_what_it_brings_cannot_be_given(wrong):
-    with pytest.raises(ValueError, match="'lite' brings its weights and its stem"):
+    with pytest.raises(ValueError, match="'lite' has its own weights and stem"):
         ModelConfig(backbone="lite", **wrong)
 
 
@@ -97,5 +97,5 @@ def test_the_stride_sets_how_many_tokens_stage_3_has(stride, tokens):
 
 
 def test_other_backbones_have_no_such_stride():
-    with pytest.raises(ValueError, match="frozen_stride=8 is a switch of 'lite'"):
+    with pytest.raises(ValueError, match="frozen_stride=8 is a setting of 'lite'"):
         ModelConfig(backbone="nano", frozen_stride=8)

@@ -160,7 +160,7 @@ def test_a_backbone_that_is_registered_here_is_built(monkeypatch):
     )
     model = network(backbone="averages", gate="none")
     assert model(batch()).logits.shape == (3, 2)
-    with pytest.raises(ValidationError, match="is a switch of MambaVision"):
+    with pytest.raises(ValidationError, match="is a setting of MambaVision"):
         network(backbone="averages")
 
 

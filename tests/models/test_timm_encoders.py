@@ -116,8 +116,11 @@ def test_a_reason_of_timms_stays_one_line(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"gate": "learned"}, "gate='learned' is a switch of MambaVision: with backbone='resnet50' set gate to 'none'"),
-        ({"mixer": "gated_conv"}, "mixer='gated_conv' is a switch of MambaVision"),
+        (
+            {"gate": "learned"},
+            "gate='learned' is a setting of MambaVision: with backbone='resnet50' set gate to 'none'",
+        ),
+        ({"mixer": "gated_conv"}, "mixer='gated_conv' is a setting of MambaVision"),
         ({"token_blocks": "ssm"}, "set token_blocks to 'hybrid'"),
         ({"stem": "fold"}, "set stem to 'repeat'"),
     ],

@@ -203,7 +203,7 @@ def test_a_long_list_of_keys_is_cut_and_stays_one_line(tmp_path):
 @pytest.mark.parametrize("held", [[torch.zeros(1)], torch.zeros(1), {1: torch.zeros(1)}, {"state_dict": {}}])
 def test_a_file_without_named_weights_is_refused(tmp_path, held):
     torch.save(held, tmp_path / "a.pth")
-    with pytest.raises(InputError, match=r"a.pth: not a readable checkpoint \(it holds no named tensors\)"):
+    with pytest.raises(InputError, match=r"a.pth: not a readable checkpoint \(it contains no named tensors\)"):
         load_checkpoint(create_mambavision("nano"), tmp_path / "a.pth")
 
 

@@ -99,7 +99,7 @@ def test_a_dead_worker_costs_its_own_run_at_most(configs, collection, monkeypatc
     monkeypatch.setattr(sweep, "open_executor", mortal)
     monkeypatch.setattr(train, "fit", lambda *a, **k: (_ for _ in ()).throw(InputError("trained")))
     outcomes = {one.config: one.error for one in run_sweep(configs, collection)}
-    died = "its process died, most often for lack of memory"
+    died = "its process died, most often because memory ran out"
     assert outcomes == dict(zip(configs, ["trained" if n_deaths == 1 else died, "trained", "trained"], strict=True))
     assert len(pools) == n_deaths + 1
 
@@ -183,7 +183,7 @@ def test_two_processes_list_what_failed_and_make_the_same_runs_as_one(project, c
     n = len(SEEDS)
     _, *listed, last = complained[complained.index(f"mammo: {n} of {3 * n} runs failed:") :].splitlines()
     assert sorted(line.partition(": the loss is ")[0] for line in listed) == [f"  wild, seed {seed}" for seed in SEEDS]
-    assert last == "give the same command again: finished runs are read, the others go on"
+    assert last == "run the same command again: finished runs are read, the others resume"
     threads = torch.get_num_threads()  # sums run in another order with another number of threads
     torch.set_num_threads(max(1, os.cpu_count() // 2))  # what each of the two workers has
     ours = next(run_sweep([configs[0].model_copy(update={"experiment": "good"})], collection)).run
@@ -212,7 +212,7 @@ def test_interrupted_it_says_so_and_goes_on(project, configs, workers):
     process.send_signal(signal.SIGINT)
     _, complained = process.communicate(timeout=60)
     assert process.returncode == 130, complained
-    assert "interrupted; the same command goes on" in complained
+    assert "interrupted; the same command resumes" in complained
     assert len(list(all_runs(project.root / "_build" / "runs"))) < 2 * len(SEEDS)
 
     process = project.start("--experiment", "all", "--workers", workers)

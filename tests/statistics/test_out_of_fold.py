@@ -97,9 +97,9 @@ def test_fits_that_vary_widen_the_interval():
 @pytest.mark.parametrize(("one", "other", "message"), [
     ([], [], "no repeat is given"),
     ([simulated(0)], [simulated(0), simulated(1)], "1 and 2 repeats"),
-    ([simulated(0)], [simulated(0).iloc[::-1]], "repeat 0 holds other breasts"),
-    ([simulated(0)], [simulated(0, folds=4)], "repeat 0 is divided otherwise"),
-    ([simulated(0).assign(label=1)], [simulated(0).assign(label=1)], "a fold of repeat 0 holds one class only"),
+    ([simulated(0)], [simulated(0).iloc[::-1]], "repeat 0 has other breasts"),
+    ([simulated(0)], [simulated(0, folds=4)], "repeat 0 has other folds"),
+    ([simulated(0).assign(label=1)], [simulated(0).assign(label=1)], "a fold of repeat 0 has only one class"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_refused(one, other, message):
     with pytest.raises(InputError, match=message):

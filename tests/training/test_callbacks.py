@@ -28,8 +28,8 @@ TRAINER = SimpleNamespace(current_epoch=3, global_step=77)
     [
         ({}, 0.0, r"lower train.learning_rate \(0.5\), or set train.gradient_clip to 1"),
         ({"gradient_clip": 1.0}, 0.0, r"lower train.learning_rate \(0.5\)$"),
-        ({"precision": "16-mixed"}, 0.0, "take train.precision 'bf16-mixed'"),
-        ({}, float("nan"), "pixels of the crop stream are no numbers"),
+        ({"precision": "16-mixed"}, 0.0, "set train.precision to 'bf16-mixed'"),
+        ({}, float("nan"), "pixels of the crop stream are not finite"),
     ],
 )
 def test_a_loss_that_is_no_number_says_where_and_why(settings, pixel, cause):

@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(config, collection, monk
         torch.save(torch.load(last, weights_only=True) | {"run": "other/seed0"}, last)
     else:
         last.write_bytes(last.read_bytes()[:30000] if content == "cut" else content)
-    with pytest.raises(InputError, match=r"last\.ckpt: .*delete it, and the run goes on from previous\.ckpt"):
+    with pytest.raises(InputError, match=r"last\.ckpt: .*delete it, and the run resumes from previous\.ckpt"):
         train.train_run(config, collection)
     last.unlink()
     assert train.train_run(config, collection).is_finished

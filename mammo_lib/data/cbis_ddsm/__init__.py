@@ -1,4 +1,4 @@
-"""CBIS-DDSM as people really have it: tables, layouts of images, known defects, the audit, the download."""
+"""CBIS-DDSM: tables, layouts of images, known defects, audit and download."""
 
 import lazy_loader
 

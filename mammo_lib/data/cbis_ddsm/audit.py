@@ -1,7 +1,7 @@
-"""Hold a copy of CBIS-DDSM against what the data must be: ``data_manifest/`` says it, a phantom brings its own.
+"""Compare a copy of CBIS-DDSM with the manifest in ``data_manifest/``; a phantom has its own manifest.
 
-A contradiction is a mismatch. What a copy does not contain is absent, which is no fault. Raw-file hashes inform: a copy
-with other line ends is the same data, and the hash that counts is that of the canonical table.
+A contradiction is a mismatch. Content that a copy lacks is absent, which is not a fault. Raw-file hashes are only
+informative, because a copy with other line endings is the same data; the hash of the canonical table decides.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Check:
 
 
 class PhantomManifest(BaseModel):
-    """What a phantom says of itself: how many defects were planted, and how large each split of its cohort is."""
+    """The manifest of a phantom: the number of planted defects, and the size of each split of its cohort."""
 
     planted: dict[str, int]
     cohort: dict[Literal["train", "test"], dict[Literal["rows", "malignant"], int]]

@@ -1,4 +1,4 @@
-"""The known defects of CBIS-DDSM, counted in a copy at hand: what they are, how many, and one example each."""
+"""The known defects of CBIS-DDSM, counted in a copy, with one example each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEFECTS = (*IN_TABLES, *IN_FILES)
 
 
 def count_table_defects(table: pd.DataFrame) -> dict[str, tuple[int, str]]:
-    """Return ``{defect: (count, an example)}`` of what the tables alone show."""
+    """Return ``{defect: (count, an example)}`` of the defects in the tables."""
     repairs = table["repairs"]
     crop, mask = (table[column].map(Path) for column in ("crop_path", "mask_path"))
     names = pd.DataFrame({"crop": crop.map(lambda p: p.name), "mask": mask.map(lambda p: p.name)})
@@ -55,7 +55,7 @@ def count_table_defects(table: pd.DataFrame) -> dict[str, tuple[int, str]]:
 
 
 def count_file_defects(table: pd.DataFrame, source: SeriesSource) -> dict[str, tuple[int, str]]:
-    """Return ``{defect: (count, an example)}`` of what the files' headers show, for the rows whose files are there."""
+    """Return ``{defect: (count, an example)}`` of the defects in the files' headers, for rows with files."""
     found = dict.fromkeys((ONE_SERIES, OTHER_SIZE), (0, ""))
     for row in table.itertuples():
         films = source.series_of(row.image_path)
@@ -76,10 +76,10 @@ def count_file_defects(table: pd.DataFrame, source: SeriesSource) -> dict[str, t
 
 
 def swapped_lesions(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of breasts whose two lesions are described alike across views only when one view's ids change.
+    """Return the rows of breasts whose two lesions match across views only if the ids of one view are swapped.
 
-    A lesion is described in each view by itself; where lesion 1 of one view reads like lesion 2 of the other, and the
-    reverse, while equal ids disagree, the ids were swapped.
+    Each view describes its lesions separately. If lesion 1 of one view matches lesion 2 of the other and vice versa,
+    while equal ids do not match, the ids were swapped.
     """
     described = ["mass_shape", "mass_margins", "calc_type", "calc_distribution"]
     reading = table[[name for name in described if name in table]].astype("string").fillna("").agg("|".join, axis=1)

@@ -1,7 +1,7 @@
 """Download CBIS-DDSM from The Cancer Imaging Archive: the tables, and the series that a cohort needs.
 
-A series is moved into place when its images are complete, so a killed download goes on where it was, and the folder
-never holds half a series.
+A series is moved into place when its images are complete. A killed download therefore resumes, and the folder never
+contains an incomplete series.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def fetch_tables(folder: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The archive cannot be reached, or what came is not the published table.
+        The archive cannot be reached, or the download is not the published table.
     """
     manifest = read_json(MANIFEST)
     target = folder / "tables"
@@ -72,12 +72,12 @@ def fetch_series(series: pd.DataFrame, folder: Path) -> None:
     Raises
     ------
     InputError
-        The name of a series is no name of a folder, the extra ``data`` is not installed, the archive cannot be reached,
-        or some series came incomplete.
+        The name of a series is not a valid folder name, the extra ``data`` is not installed, the archive cannot be
+        reached, or some series are incomplete.
     """
     for uid in series["series"]:
         if safe_name(uid) != uid:
-            raise InputError(f"{uid!r} is no name of a series; download the description tables again")
+            raise InputError(f"{uid!r} is not the name of a series; download the description tables again")
     waiting = series[[not (folder / uid).is_dir() for uid in series["series"]]]
     nbia, partial = _nbia(), folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
@@ -90,13 +90,13 @@ def fetch_series(series: pd.DataFrame, folder: Path) -> None:
             failed += batch["series"][[not is_there for is_there in arrived]].tolist()
             if not any(arrived):
                 raise InputError(
-                    "The Cancer Imaging Archive cannot be reached, or it refused; look at the connection, then give "
+                    "The Cancer Imaging Archive cannot be reached, or it refused; check the connection, then run "
                     f"the same command again ({bar.n} of {len(series)} series are there)"
                 )
             bar.update(sum(arrived))
     shutil.rmtree(partial, ignore_errors=True)
     if failed:
-        raise InputError(f"{len(failed)} series came incomplete, {failed[0]} first; give the same command again")
+        raise InputError(f"{len(failed)} series are incomplete, the first is {failed[0]}; run the same command again")
 
 
 def _move_if_complete(row, partial: Path, folder: Path) -> bool:

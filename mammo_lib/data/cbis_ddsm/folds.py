@@ -1,4 +1,4 @@
-"""Validation folds as files, so that others can train on the very same ones."""
+"""Validation folds as files, so that others can train on the same folds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tables import table_fingerprint
 
 
 def write_folds(table: pd.DataFrame, definition: Definition, n_folds: int, seed: int, folder: Path) -> dict:
-    """Write ``<name>.csv`` (``sample_id patient_id label fold``) and ``<name>.json`` (what it is, its SHA-256).
+    """Write ``<name>.csv`` (``sample_id patient_id label fold``) and ``<name>.json`` (description and SHA-256).
 
     Returns the record. The folds keep patients together and balance labels; the same arguments give the same bytes.
     """

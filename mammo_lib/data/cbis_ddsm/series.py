@@ -1,8 +1,8 @@
-"""Which image files a copy of CBIS-DDSM holds, one row per file, whatever way they were downloaded.
+"""The image files in a copy of CBIS-DDSM, one row per file, whatever their layout.
 
 The archive's unit is the series. NBIA Data Retriever, the classic tree, flat folders and IDC differ in the names of
-folders and files, and in places the names contradict the tables, so DICOM files are asked for their SeriesInstanceUID.
-The Kaggle mirror has JPEG files and a table that keeps what the DICOM headers said.
+folders and files, and some names contradict the tables, so the SeriesInstanceUID is read from each DICOM file. The
+Kaggle mirror has JPEG files and a table with the content of the DICOM headers.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def index_kaggle(root: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The table cannot be read, lacks a column, or a size is no number of pixels.
+        The table cannot be read, lacks a column, or a size is not a number of pixels.
     """
     path = root / KAGGLE_TABLE
     table = read_table(path, KAGGLE_COLUMNS, "download the mirror again")

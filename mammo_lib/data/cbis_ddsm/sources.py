@@ -1,8 +1,8 @@
-"""Where the images of a cohort of CBIS-DDSM are; the layout is detected automatically.
+"""The images of a cohort of CBIS-DDSM; the layout is detected automatically.
 
-A source answers, for every sample, view and stream of a cohort, with a located view (:mod:`mammo_lib.data.views`). A
-crop without an official file is cut 20 px around its mask or box. With several lesions in a view the crop is of the
-largest one, a rule that does not look at the label.
+A source returns a located view (:mod:`mammo_lib.data.views`) for every sample, view and stream of a cohort. A crop
+without an official file is cut 20 px around its mask or box. With several lesions in a view, the crop shows the largest
+one, a rule that does not depend on the label.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def open_source(root: str | Path) -> ImageSource:
     Raises
     ------
     InputError
-        No known layout is there, or several that would answer differently.
+        There is no known layout, or there are several that would give different results.
     """
     root = Path(root)
     dicom = find_dicom(root)
@@ -55,7 +55,7 @@ def open_source(root: str | Path) -> ImageSource:
 
 
 class SeriesSource:
-    """Films, crops and masks as files of their own, joined on the SeriesInstanceUID."""
+    """Films, crops and masks as separate files, joined on the SeriesInstanceUID."""
 
     def __init__(self, root: Path, files: pd.DataFrame):
         self.root, self.files, self.kind = root, files, describe_layouts(files)
@@ -69,11 +69,11 @@ class SeriesSource:
         )
 
     def series_of(self, table_path: str) -> list:
-        """Return the files of the series that a table's path names; the path's file name is not to be trusted."""
+        """Return the files of the series that a table's path names; the path's file name is unreliable."""
         return self.series.get(Path(table_path).parent.name, [])
 
     def lesion_files(self, film, crop_path: str, mask_path: str) -> tuple[object | None, object | None]:
-        """Return (crop, mask) of a lesion; names and descriptions are swapped in places, so size and pixels decide."""
+        """Return (crop, mask) of a lesion; because some names and descriptions are swapped, size and pixels decide."""
         files = {file.path: file for path in (crop_path, mask_path) for file in self.series_of(path)}
         ordered = sorted(files.values(), key=lambda file: (file.rows * file.columns, file.path))
         masks = [file for file in ordered if self._is_mask(file, film, ordered)]
@@ -156,7 +156,7 @@ class Mirror800:
         return locate_each(cohort, self._locate)
 
     def boxes(self, cohort: pd.DataFrame) -> dict[tuple[str, str], Box]:
-        """Return none: every crop is cut out of its film, and has its box there."""
+        """Return an empty dictionary: every crop is cut out of its film, so its box is in its row."""
         return {}
 
     def film_shape(self, film: str) -> float | None:
@@ -191,7 +191,7 @@ class Mirror800:
         n_boxes = len(self.lesions[film])
         if row.sample_id != row.breast_id and n_boxes > 1:
             # The mirror does not say which box of a film is which lesion.
-            return Located(*names, "missing", str(path), f"{n_boxes} boxes in this film, which lesion is not known")
+            return Located(*names, "missing", str(path), f"{n_boxes} boxes in this film cannot be matched to lesions")
         return Located(*names, "found", str(path), "", box, aspect, derived=True)
 
 

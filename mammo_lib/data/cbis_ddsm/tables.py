@@ -1,7 +1,7 @@
-"""The published description tables: find, parse, repair, name every repair, check against a schema.
+"""The published description tables: find, parse, repair (and name every repair), and check against a schema.
 
 A row is one lesion in one view. Missing values are NA; a density of 0 is stored where the readers gave none, so it is
-NA too. No function here looks at pixels, and none changes a label.
+NA too. No function here reads pixels or changes a label.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def find_tables(root: Path) -> list[Path]:
     Raises
     ------
     InputError
-        There is none, a name is not a published one, or a lesion type has one of its two tables only.
+        There is none, a name is not a published one, or one of the two tables of a lesion type is missing.
     """
     for folder in (root, root / "tables", root / "csv"):
         found = [path for ending in ("", PACKED) for path in folder.glob(TABLE_PATTERN + ending)]
@@ -101,8 +101,8 @@ def read_tables(root: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        A table is missing, lacks a column, holds what another table should hold, or a cell is empty or outside its
-        vocabulary; rows contradict each other; a patient stands in both tables of a lesion type.
+        A table is missing, lacks a column, contains the rows of another table, or a cell is empty or outside its
+        vocabulary; rows contradict each other; a patient is in both tables of a lesion type.
     """
     paths = find_tables(Path(root))
     table = pd.concat([_read_table(path) for path in paths], ignore_index=True)
@@ -139,7 +139,9 @@ def _check_pairs(folder: Path, names: list[str]) -> None:
         if names.count(name) > 1:
             raise InputError(f"{folder / name}: there twice, plain and packed ({PACKED}); keep one of them")
         if name not in TABLES:
-            raise InputError(f"{folder / name}: none of the published tables {', '.join(TABLES)}; take it out of there")
+            raise InputError(
+                f"{folder / name}: not one of the published tables {', '.join(TABLES)}; remove it from the folder"
+            )
         partner = name.replace("_train_", "_test_") if "_train_" in name else name.replace("_test_", "_train_")
         if partner not in names:
             raise InputError(f"{folder / partner}: missing, while {name} is there; both official splits are needed")

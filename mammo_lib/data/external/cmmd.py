@@ -1,13 +1,13 @@
 """A collection that is not CBIS-DDSM: CMMD, as the example that other adapters follow.
 
-An adapter brings two things, and everything behind them (cohorts, preparation, batches, scores) is used as it is:
+An adapter provides two things; cohorts, preparation, batches and scores are used unchanged:
 
 1. a *table* in the form of :func:`mammo_lib.data.cbis_ddsm.tables.read_tables`, one row per lesion and view, every
-   row of the split ``test``, since nothing is trained on it, NA where the collection does not say;
-2. a *source* (:class:`mammo_lib.data.views.ImageSource`) that says where the image of each view is.
+   row of the split ``test``, because nothing is trained on it, NA for fields that the collection does not give;
+2. a *source* (:class:`mammo_lib.data.views.ImageSource`) that locates the image of each view.
 
 CMMD (Cui et al. 2021, doi 10.7937/tcia.eqde-4b16, CC BY 4.0): digital mammograms of Chinese patients, biopsy-proven.
-It marks no lesion, so there are no crops: the crop stream is absent, which networks take as a mask.
+It marks no lesions, so there are no crops: the crop stream is absent, and networks mask it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ TAGS = ("PatientID", "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeS
 class CmmdFolder:
     """The images of CMMD: whole views only.
 
-    ``unmatched`` has one row (``patient_id laterality reason``) per breast that the clinical table names without an
-    image, and per imaged breast that it does not name, which has no label and is in no cohort.
+    ``unmatched`` has one row (``patient_id laterality reason``) per breast of the clinical table without an image, and
+    per imaged breast that is not in the table; the latter has no label and is in no cohort.
     """
 
     root: Path
@@ -120,6 +120,6 @@ def _read_header(path: Path) -> list[str]:
     patient, side = str(header.get("PatientID", "")), str(header.get("ImageLaterality", header.get("Laterality", "")))
     codes = [str(code.get("CodeValue", "")) for code in header.get("ViewCodeSequence", ())]
     if side not in SIDES:
-        raise InputError(f"{path}: ImageLaterality must be L or R, got {side!r}; leave the file out or mend its tag")
+        raise InputError(f"{path}: ImageLaterality must be L or R, got {side!r}; leave the file out or correct its tag")
     named = [str(header.get("ViewPosition", "")), *(VIEW_CODES.get(code, "") for code in codes)]
     return [patient, SIDES[side], next((view for view in named if view in VIEWS), "")]

@@ -1,6 +1,6 @@
 """A synthetic copy of CBIS-DDSM: DICOM tree, description tables, and the original's defects planted in known numbers.
 
-It makes everything run without a download. Its numbers say that the software works, and nothing about patients.
+With it, everything runs without a download. Its numbers show that the software works, and say nothing about patients.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TAIL = ["assessment", "pathology", "subtlety", "image file path", "cropped image
 
 @dataclass(frozen=True)
 class Breast:
-    """One breast to draw: whose it is, what is in it, which views exist."""
+    """One breast to draw: its patient, its lesions and its views."""
 
     patient_id: str
     laterality: str
@@ -69,7 +69,7 @@ class Breast:
 
 @dataclass
 class Planted:
-    """The defects of a phantom, counted where they are made, and the size of its ``paper`` cohort."""
+    """The planted defects of a phantom, and the size of its ``paper`` cohort."""
 
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DEFECTS, 0))
     cohort: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -82,14 +82,13 @@ class Planted:
 def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = "classic") -> None:
     """Write a phantom of ``n_breasts`` two-view, one-label mass breasts (two thirds training), plus defective ones.
 
-    ``layout`` is one of ``classic nbia flat idc kaggle mirror-800``: the ways in which people have the original. The
-    same arguments give the same bytes. Nothing happens where that phantom is already; a killed call leaves nothing
-    under ``root``.
+    ``layout`` is one of ``classic nbia flat idc kaggle mirror-800``, the layouts of the original. The same arguments
+    give the same bytes. An existing phantom is left unchanged. A killed call leaves nothing in ``root``.
 
     Raises
     ------
     InputError
-        ``root`` holds something else or cannot be written, ``n_breasts`` is out of bounds, or the layout is unknown.
+        ``root`` contains something else or cannot be written, ``n_breasts`` is out of bounds, or the layout is unknown.
     """
     root = Path(root)
     wanted = {"n_breasts": n_breasts, "seed": seed, "layout": layout, "version": VERSION}
@@ -100,7 +99,7 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
     with writing_to(root):
         if root.exists() and any(root.iterdir()):
             if _stamp_of(root) != wanted:
-                raise InputError(f"{root}: holds something other than this phantom; give an empty or a new folder")
+                raise InputError(f"{root}: contains something other than this phantom; give an empty or a new folder")
             return
         _write_whole(root, wanted)
 
@@ -129,7 +128,7 @@ def _write_whole(root: Path, wanted: dict) -> None:
 
 
 def remove_abandoned(root: Path) -> None:
-    """Remove the hidden folders in which killed processes had begun to write ``root``; a living one holds its lock."""
+    """Remove the hidden folders of killed processes that were writing ``root``; a running process holds a lock."""
     found = root.parent.glob(f".{glob.escape(root.name)}.*")
     for partial in {path.with_suffix("") if path.suffix == ".lock" else path for path in found}:
         if not partial.suffix[1:].isdigit():

@@ -1,4 +1,4 @@
-"""How a phantom lies on disk: the layouts that people have CBIS-DDSM in, written from the same images."""
+"""The layouts of a phantom on disk: those of CBIS-DDSM, written from the same images."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def open_tree(root: Path, layout: str):
 
 
 class DicomTree:
-    """DICOM files, in the folders of one way of downloading."""
+    """DICOM files in one of the download layouts."""
 
     def __init__(self, root: Path, layout: str):
         self.root, self.layout, self.tables = root, layout, root
@@ -69,7 +69,7 @@ class DicomTree:
         _dicom(image).save_as(path, enforce_file_format=True)
 
     def finish(self) -> None:
-        """Write what stands beside the images: nothing."""
+        """Write nothing: this layout has no tables."""
 
     def _path(self, image: PhantomImage) -> str:
         if self.layout == "nbia":
@@ -83,7 +83,7 @@ class DicomTree:
 
 
 class KaggleTree:
-    """8-bit JPEG files in one folder per series, and a table of what the DICOM headers said."""
+    """8-bit JPEG files in one folder per series, and a table with the content of the DICOM headers."""
 
     renames = True
 
@@ -149,7 +149,7 @@ class MirrorTree:
 
 
 def write_rows(path: Path, header: list[str], lines: list[list]) -> None:
-    """Write a description table, newlines inside cells and all."""
+    """Write a description table, including newlines inside cells."""
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")

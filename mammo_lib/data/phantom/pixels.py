@@ -1,7 +1,7 @@
-"""How a synthetic mammogram is drawn: breast, tissue, pectoral muscle, film label, one or more masses.
+"""Drawing of synthetic mammograms: breast, tissue, pectoral muscle, film label, one or more masses.
 
-The chest wall is on the left. Lengths are pixels of the film, intensities lie in [0, 1]. Nothing but the masses
-depends on the label, and benign and malignant masses overlap in every property.
+The chest wall is on the left. Lengths are pixels of the film, intensities lie in [0, 1]. Only the masses depend on the
+label, and benign and malignant masses overlap in every property.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ POWER_LAW = 1.5  # amplitude ~ 1 / f^1.5: power-law exponent 3, as measured on m
 
 @dataclass(frozen=True)
 class Mass:
-    """One lesion: its size, how ragged and how spiculated it is, how much it stands out, and where it lies.
+    """One lesion: its size, margin irregularity, spiculation, contrast and position.
 
     ``from_nipple`` is the distance of its centre from the nipple, the same in both views; ``angle`` (radians, one per
-    view) says in which direction.
+    view) gives the direction.
     """
 
     radius: float

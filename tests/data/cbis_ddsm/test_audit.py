@@ -86,7 +86,7 @@ def test_lesion_ids_are_swapped_in_the_known_breast():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "a list where a mapping belongs; write the phantom again"),
+        ("[]", "a list instead of a mapping; write the phantom again"),
         ("", "not JSON"),
         ("{}", "planted: Field required"),
         ('{"planted": [], "cohort": {}}', "planted: Input should be a valid dictionary"),

@@ -73,7 +73,7 @@ def test_an_incomplete_series_is_not_moved_in(archive, tmp_path):
     series = fetch.series_of_cohort(fetch.fetch_tables(folder), "paper")
     uid = series["series"].iloc[0]
     next((archive.root / uid).iterdir()).unlink()
-    with pytest.raises(InputError, match=rf"1 series came incomplete, {uid} first; give the same command again"):
+    with pytest.raises(InputError, match=rf"1 series are incomplete, the first is {uid}; run the same command again"):
         fetch.fetch_series(series, folder)
     assert not (folder / uid).exists()
 
@@ -81,7 +81,7 @@ def test_an_incomplete_series_is_not_moved_in(archive, tmp_path):
 @pytest.mark.parametrize("name", ["..", "../evil", "/tmp/evil", "", "1.2\\3"])
 def test_the_name_of_a_series_stays_in_the_folder(archive, tmp_path, name):
     series = pd.DataFrame({"series": ["1.2.3", name], "images": 1})
-    with pytest.raises(InputError, match="is no name of a series"):
+    with pytest.raises(InputError, match="is not the name of a series"):
         fetch.fetch_series(series, tmp_path / "data")
     assert archive.asked == []
 

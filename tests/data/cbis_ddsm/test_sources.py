@@ -279,7 +279,7 @@ def test_lesions_as_samples(layouts):
     assert crops["sample_id"].is_unique
     mirrored = sources.open_source(layouts / "mirror-800").locate(several).query("stream == 'crop'")
     assert set(mirrored["status"]) == {"missing"}
-    assert mirrored["problem"].str.contains("2 boxes in this film, which lesion is not known").all()
+    assert mirrored["problem"].str.contains("2 boxes in this film cannot be matched to lesions").all()
 
 
 def test_two_kinds_of_copies_in_one_folder_are_refused(layouts, tmp_path):

@@ -71,7 +71,7 @@ def test_a_killed_call_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_refuses_a_folder_in_use_and_too_few_breasts(phantom_root, tmp_path):
-    with pytest.raises(InputError, match="holds something other than this phantom"):
+    with pytest.raises(InputError, match="contains something other than this phantom"):
         phantom.write_phantom(phantom_root, n_breasts=24, seed=1)
     with pytest.raises(InputError, match="12 to 10000 breasts, got 3"):
         phantom.write_phantom(tmp_path, n_breasts=3, seed=0)
