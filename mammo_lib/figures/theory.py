@@ -39,7 +39,7 @@ def memory_maps(kernels: Mapping[str, np.ndarray], side: int, row: int, column: 
 
     The weights are those of a kernel, relative to the token's own. The title gives the weight of the token above.
     """
-    figure, axes = canvas(width=7, height=3.0, columns=len(kernels), squeeze=False)
+    figure, axes = canvas(width=7, height=3.6, columns=len(kernels), squeeze=False, sharey=True)
     at, above = row * side + column, []
     for ax, (name, kernel) in zip(axes[0], kernels.items(), strict=True):
         weights = np.full(side * side, np.nan)
@@ -50,8 +50,9 @@ def memory_maps(kernels: Mapping[str, np.ndarray], side: int, row: int, column: 
         ax.set_facecolor("0.85")
         ax.grid(visible=False)
         ax.set(xlabel="column, tokens", title=name)
+        ax.locator_params(integer=True, nbins=5)
     axes[0, 0].set_ylabel("row, tokens")
-    figure.colorbar(shown, ax=axes, label="weight, own token = 1", shrink=0.8)
+    figure.colorbar(shown, ax=axes, label="weight, own token = 1", location="bottom", shrink=0.4, aspect=30)
     shares = ", ".join(f"{weight:.0%}" for weight in above)
     headline(figure, f"The token above is {side} steps back and weighs {shares} of the token itself")
     return figure
@@ -75,8 +76,8 @@ def scan_chunks(states: np.ndarray, chunk: int) -> Figure:
     bottom.set_yticks([0, 1], ["forward", "backward"])
     bottom.invert_yaxis()
     bottom.grid(visible=False)
-    bottom.set_xlabel("token (numbers: order in which the chunks are visited)")
-    top.set_ylabel(f"the {states.shape[1]} numbers of a state")
+    bottom.set_xlabel("order in which the chunks are visited")
+    top.set(xlabel="token", ylabel=f"the {states.shape[1]} numbers of a state")
     headline(
         figure,
         f"Of {length} states the forward keeps {len(starts)} (orange);\nthe backward recomputes a chunk at a time",
@@ -85,22 +86,23 @@ def scan_chunks(states: np.ndarray, chunk: int) -> Figure:
 
 
 def precision_curves(errors: Mapping[str, np.ndarray]) -> Figure:
-    """Draw relative errors over the tokens; a curve ends where its values are no longer finite, and the title says so.
+    """Draw the largest relative error so far, over the tokens; a curve ends at a cross where it is no longer finite.
 
-    An error of 0 is drawn at the lowest error that float64 can tell from it.
+    The title counts the tokens before each end. No error is drawn smaller than what float64 can tell from 0.
     """
-    figure, axes = canvas(height=3.4)
+    figure, axes = canvas(height=3.6)
     ends = []
     for name, error in errors.items():
-        error = np.asarray(error)
-        end = len(error) if np.isfinite(error).all() else int(np.argmin(np.isfinite(error)))
-        [line] = axes.semilogy(np.arange(end), np.maximum(error[:end], np.finfo(float).eps), label=name, linewidth=1)
-        if end < len(error):
-            axes.semilogy(end - 1, max(error[end - 1], np.finfo(float).eps), "X", color=line.get_color())
-        ends.append(f"{name} {f'fails after {end}' if end < len(error) else f'holds for all {end}'}")
-    axes.set(xlabel="token", ylabel="error, relative to the largest output")
-    axes.legend()
-    headline(figure, "Tokens before an overflow:\n" + ";\n".join(ends))
+        finite = np.isfinite(np.asarray(error))
+        end = len(finite) if finite.all() else int(np.argmin(finite))
+        largest = np.maximum.accumulate(np.maximum(np.asarray(error)[:end], np.finfo(float).eps))
+        [line] = axes.semilogy(np.arange(end), largest, label=name)
+        if end < len(finite):
+            axes.semilogy(end - 1, largest[-1], "X", markersize=9, color=line.get_color())
+            ends.append(f"{end} tokens ({name})")
+    axes.set(xlabel="token", ylabel="largest relative error so far")
+    legend_below(figure, axes, ncols=2)
+    axes.set_title(f"Overflow after {', '.join(ends)}" if ends else f"No overflow in {len(finite)} tokens")
     return figure
 
 
@@ -114,7 +116,7 @@ def kernel_curves(kernels: Mapping[str, np.ndarray], title: str | None = None) -
         halves[name] = int(np.argmax(np.cumsum(np.abs(values)) >= 0.5 * np.abs(values).sum()))
     axes.set(xlabel="lag, tokens", ylabel="weight, per unit of step")
     reach = ", ".join(f"{lag} at {name}" for name, lag in halves.items())
-    axes.set_title(title or f"Half of the kernel's weight lies within lag {reach}")
+    axes.set_title(title or f"Half of the kernel's weight lies\nwithin lag {reach}")
     axes.legend()
     return figure
 
@@ -155,7 +157,7 @@ def routing_plans(shares: np.ndarray, gates: Mapping[str, float]) -> Figure:
     shown = left.imshow(shares, cmap="PuOr", vmin=0, vmax=1)
     left.grid(visible=False)
     left.set(xlabel="column, tokens", ylabel="row, tokens", title="parallel: which expert")
-    figure.colorbar(shown, ax=left, label="share of expert 1", shrink=0.8)
+    figure.colorbar(shown, ax=left, label="share of expert 1", location="bottom", shrink=0.6)
     right.barh(list(gates), list(gates.values()), color=BLUE)
     right.invert_yaxis()
     right.set(xlim=(0, 1), xlabel="gate G", ylabel="block", title="SeqMoE: how much of each block")

@@ -72,6 +72,7 @@ CASES = {
         "open by 0.10 to 0.20",
     ),
     "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 "),
+    "no overflow": (lambda: figures.precision_curves({"b": np.zeros(4)}), "No overflow in 4 tokens"),
     "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens cost 4, 2"),
     "gate": (
         lambda: figures.gate_opening(np.array([0.0, 2.0]), np.array([0.5, 0.88]), 2.0),
@@ -86,7 +87,7 @@ CASES = {
     "chunks": (lambda: figures.scan_chunks(np.ones((70, 2)), 32), "Of 70 states the forward keeps 3"),
     "precision": (
         lambda: figures.precision_curves({"a": np.array([0.0, 1e-7, np.inf, np.nan]), "b": np.zeros(4)}),
-        "a fails after 2;\nb holds for all 4",
+        r"Overflow after 2 tokens \(a\)$",
     ),
     "plans": (
         lambda: figures.routing_plans(np.eye(3), {"3.1": 0.5, "3.2": 0.25}),
@@ -222,6 +223,12 @@ def test_a_map_of_memory_hides_what_comes_later():
     [shown] = figures.memory_maps({"dt": np.array([8.0, 4.0, 2.0, 1.0])}, 2, 1, 0).axes[0].images
     weights = np.ma.filled(shown.get_array(), np.nan)
     np.testing.assert_array_equal(weights, [[0.25, 0.5], [1.0, np.nan]])  # read row by row: 2 / 8, 4 / 8, 8 / 8
+
+
+def test_an_error_is_drawn_up_to_the_overflow():
+    curve, cross = figures.precision_curves({"a": np.array([1e-6, 1e-7, np.inf, 0.0])}).axes[0].lines
+    assert curve.get_xydata().tolist() == [[0, 1e-6], [1, 1e-6]]  # the largest so far
+    assert cross.get_xydata().tolist() == [[1, 1e-6]]
 
 
 def test_the_last_chunk_is_as_long_as_what_is_left():
