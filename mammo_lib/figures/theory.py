@@ -39,7 +39,7 @@ def memory_maps(kernels: Mapping[str, np.ndarray], side: int, row: int, column: 
 
     The weights are those of a kernel, relative to the token's own. The title gives the weight of the token above.
     """
-    figure, axes = canvas(width=7, height=3.6, columns=len(kernels), squeeze=False, sharey=True)
+    figure, axes = canvas(width=7, height=3.6, columns=len(kernels), squeeze=False)
     at, above = row * side + column, []
     for ax, (name, kernel) in zip(axes[0], kernels.items(), strict=True):
         weights = np.full(side * side, np.nan)
@@ -50,7 +50,7 @@ def memory_maps(kernels: Mapping[str, np.ndarray], side: int, row: int, column: 
         ax.set_facecolor("0.85")
         ax.grid(visible=False)
         ax.set(xlabel="column, tokens", title=name)
-        ax.locator_params(integer=True, nbins=5)
+        ax.locator_params(integer=True, nbins=4)
     axes[0, 0].set_ylabel("row, tokens")
     figure.colorbar(shown, ax=axes, label="weight, own token = 1", location="bottom", shrink=0.4, aspect=30)
     shares = ", ".join(f"{weight:.0%}" for weight in above)
@@ -154,6 +154,7 @@ def gate_opening(biases: np.ndarray, opening: np.ndarray, marked: float) -> Figu
 def routing_plans(shares: np.ndarray, gates: Mapping[str, float]) -> Figure:
     """Draw a router's share of the first of two experts by token, (rows, columns), beside one gate for each block."""
     figure, (left, right) = canvas(width=7, height=3.2, columns=2)
+    shares = np.asarray(shares)
     shown = left.imshow(shares, cmap="PuOr", vmin=0, vmax=1)
     left.grid(visible=False)
     left.set(xlabel="column, tokens", ylabel="row, tokens", title="parallel: which expert")
@@ -162,7 +163,7 @@ def routing_plans(shares: np.ndarray, gates: Mapping[str, float]) -> Figure:
     right.invert_yaxis()
     right.set(xlim=(0, 1), xlabel="gate G", ylabel="block", title="SeqMoE: how much of each block")
     headline(
-        figure, f"The router decides {shares.size} times, once per token; SeqMoE {len(gates)} times, once per block"
+        figure, f"The router decides {shares.size} times, once per token;\nSeqMoE {len(gates)} times, once per block"
     )
     return figure
 

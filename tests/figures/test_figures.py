@@ -91,7 +91,7 @@ CASES = {
     ),
     "plans": (
         lambda: figures.routing_plans(np.eye(3), {"3.1": 0.5, "3.2": 0.25}),
-        "decides 9 times, once per token; SeqMoE 2 times",
+        "decides 9 times, once per token;\nSeqMoE 2 times",
     ),
     "learning": (
         lambda: figures.gate_learning(
