@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "breasts": ["cohort_composition", "crop_sizes", "funnel", "malignant_shares", "mammogram_grid"],
     "curves": ["seed_bands"],
     "forests": ["decision_curves", "difference_forest", "equivalence_forest", "subgroup_forest"],
+    "listing": ["source_listing"],
     "overlays": ["gate_view", "lesion_shares", "map_cases", "prediction_sheet"],
     "paper": ["denominators", "published_forest"],
     "routing": [
@@ -18,5 +19,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     ],
     "scores": ["auc_intervals", "confusion_matrix", "reliability_diagram", "roc_curve"],
     "style": ["LABEL_NAMES", "use_style"],
-    "theory": ["cost_curves", "gate_opening", "kernel_curves"],
+    "theory": [
+        "cost_curves", "gate_learning", "gate_opening", "kernel_curves", "memory_maps", "precision_curves",
+        "routing_plans", "scan_chunks", "step_responses",
+    ],
 })  # fmt: skip

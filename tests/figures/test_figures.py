@@ -1,6 +1,8 @@
 """Figures: titles are computed from what is drawn, axes are named, nothing stays open."""
 
 import re
+import textwrap
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+import mammo_lib
 from mammo_lib import figures
+from mammo_lib.models import SeqMoE
+from mammo_lib.ops import selective_scan
 from mammo_lib.statistics import Confusion, Interval, delong_interval, reliability
 
 LABEL = np.array([0, 1, 0, 1, 1, 0])
@@ -67,10 +72,33 @@ CASES = {
         "0.10 to 0.20 wide",
     ),
     "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 "),
+    "no overflow": (lambda: figures.precision_curves({"b": np.zeros(4)}), "No overflow in 4 tokens"),
     "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens cost 4, 2"),
     "gate": (
         lambda: figures.gate_opening(np.array([0.0, 2.0]), np.array([0.5, 0.88]), 2.0),
         "88% open .* slope of 0.11",
+    ),
+    "steps": (
+        lambda: figures.step_responses({0.5: {"held": np.zeros(2), "Euler": np.array([0.5, 1.0])}}, np.zeros_like),
+        "error at dt = 0.5:\nheld 0.00; Euler 1.00",
+    ),
+    # Window of 2 x 2, token (1, 0): the token above it is two steps back and weighs 1/4 of it.
+    "memory": (lambda: figures.memory_maps({"dt": np.array([8.0, 4.0, 2.0, 1.0])}, 2, 1, 0), "2 steps back .* 25% of"),
+    "chunks": (lambda: figures.scan_chunks(np.ones((70, 2)), 32), "Of 70 states the forward keeps 3"),
+    "precision": (
+        lambda: figures.precision_curves({"a": np.array([0.0, 1e-7, np.inf, np.nan]), "b": np.zeros(4)}),
+        r"Overflow after 2 tokens \(a\)$",
+    ),
+    "plans": (
+        lambda: figures.routing_plans(np.eye(3), {"3.1": 0.5, "3.2": 0.25}),
+        "decides 9 times, once per token;\nSeqMoE 2 times",
+    ),
+    "learning": (
+        lambda: figures.gate_learning(
+            {"learned": np.array([[0.9, 0.9], [0.9, 0.1]]), "binary": np.array([[1.0, 1.0], [1.0, 1.0]])},
+            np.array([True, False]),
+        ),
+        r"After 2 steps the gate is right for 2 of 2 \(learned\), 1 of 2 \(binary\)",
     ),
     "shares": (
         lambda: figures.malignant_shares(SHARES),
@@ -189,3 +217,32 @@ def test_names_from_data_are_drawn_as_they_stand(draw):
     assert texts
     assert all(MATHEMATICS in text._preprocess_math(text.get_text())[0] for text in texts)
     assert not any(text._preprocess_math(text.get_text())[1] for text in texts)
+
+
+def test_a_map_of_memory_hides_what_comes_later():
+    [shown] = figures.memory_maps({"dt": np.array([8.0, 4.0, 2.0, 1.0])}, 2, 1, 0).axes[0].images
+    weights = np.ma.filled(shown.get_array(), np.nan)
+    np.testing.assert_array_equal(weights, [[0.25, 0.5], [1.0, np.nan]])  # read row by row: 2 / 8, 4 / 8, 8 / 8
+
+
+def test_an_error_is_drawn_up_to_the_overflow():
+    curve, cross = figures.precision_curves({"a": np.array([1e-6, 1e-7, np.inf, 0.0])}).axes[0].lines
+    assert curve.get_xydata().tolist() == [[0, 1e-6], [1, 1e-6]]  # the largest so far
+    assert cross.get_xydata().tolist() == [[1, 1e-6]]
+
+
+def test_the_last_chunk_is_as_long_as_what_is_left():
+    bars = figures.scan_chunks(np.ones((70, 2)), 32).axes[1].collections
+    spans = [tuple(bar.get_paths()[0].get_extents().intervalx) for bar in bars]
+    assert spans == [(0, 32), (32, 64), (64, 70), (64, 70), (32, 64), (0, 32)]  # there, and back
+
+
+def test_a_listing_is_what_stands_in_the_file():
+    text = figures.source_listing(selective_scan, SeqMoE.forward).data
+    parts = re.findall(r"# (mammo_lib/\S+), line (\d+)\n(.*?)(?=\n\n\n# mammo_lib|\n````$)", text, re.S)
+    assert [file for file, *_ in parts] == ["mammo_lib/ops/scan.py", "mammo_lib/models/seqmoe.py"]
+    for file, first, shown in parts:
+        lines = (Path(mammo_lib.__file__).parents[1] / file).read_text(encoding="utf-8").splitlines()
+        there = lines[int(first) - 1 :][: len(shown.splitlines())]
+        assert shown.splitlines() == textwrap.dedent("\n".join(there)).splitlines()
+        assert re.match(r"def (selective_scan|forward)\(", shown)
