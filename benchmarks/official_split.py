@@ -127,7 +127,7 @@ def with_chosen_penalty(features: pd.DataFrame, cohort: pd.DataFrame) -> split.F
 
 
 def divisions(breasts: Breasts, name: str, n: int) -> dict:
-    """Return the AUCs of one baseline in ``n`` random divisions and in the official one, making those that are missing."""
+    """Return the AUCs of one baseline in ``n`` random divisions, made where missing, and in the official one."""
     path, columns = HOME / f"{name}.csv", ("number", "test", "out_of_fold")
     done = with_numbers(path, read_table(path, columns), columns) if path.is_file() else pd.DataFrame(columns=columns)
     features, cohort = breasts.features(name), breasts.official
