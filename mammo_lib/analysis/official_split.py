@@ -28,7 +28,6 @@ from statsmodels.stats.multitest import multipletests
 
 from ..data.cohort import assign_folds
 from ..data.images import breast_mask, cut, read_image
-from ..data.views import read_view
 from ..errors import InputError
 from ..files import read_json
 from ..runs.records import COMMITTED, WAY_OUT
@@ -152,8 +151,8 @@ def measure_films(located: pd.DataFrame, sizes: Mapping[str, tuple[float, float]
     """Return the columns of ``FILM_MEASURES`` per ``sample_id``, means over its views.
 
     ``located`` are the rows of whole films and of crops cut out of them, ``sizes`` the rows and columns of the original
-    film by the stem of its file. Brightness is in [0, 1]; sharpness is the sd of the Laplacian over that of the pixels,
-    on the film as stored; boxes are in pixels of the original film and hold the crop's margin.
+    film by the stem of its file. Pixels are those of the film as stored, brightness in [0, 1]; sharpness is the sd of
+    the Laplacian over that of the pixels; boxes are in pixels of the original film and hold the crop's margin.
     """
     rows = []
     for (sample, _), pair in located.set_index("stream").groupby(["sample_id", "view"]):
@@ -163,9 +162,7 @@ def measure_films(located: pd.DataFrame, sizes: Mapping[str, tuple[float, float]
 
 def _measure(whole, crop, sizes: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     image = read_image(whole["path"])
-    film = read_view(whole, image)
-    mask = breast_mask(film)
-    inside = breast_mask(image)  # of the film as stored, whose pixels no resampling has smoothed
+    inside = breast_mask(image)
     box = tuple(crop[name] for name in ("x0", "y0", "x1", "y1"))
     lesion = cut(image, box)
     height, width = sizes[Path(whole["path"]).stem]
@@ -174,8 +171,8 @@ def _measure(whole, crop, sizes: Mapping[str, tuple[float, float]]) -> dict[str,
     return {
         "rows": height, "columns": width, "aspect": height / width,
         "box_height": tall * height, "box_width": wide * width, "box_share": tall * wide,
-        "breast_share": mask.mean(), "breast_mean": image[inside].mean(), "breast_sd": image[inside].std(),
-        "breast_detail": edges[inside].std() / image[inside].std(), "beside": film[~mask].sum() / film.sum(),
+        "breast_share": inside.mean(), "breast_mean": image[inside].mean(), "breast_sd": image[inside].std(),
+        "breast_detail": edges[inside].std() / image[inside].std(), "beside": image[~inside].sum() / image.sum(),
         "crop_mean": lesion.mean(), "crop_sd": lesion.std(),
         "crop_detail": cut(edges, box).std() / max(lesion.std(), 1e-6),
         "crop_ahead": lesion.mean() - image[inside].mean(),
