@@ -187,11 +187,7 @@ def kind_of_features(breasts: Breasts, kind: str) -> pd.DataFrame:
         return split.readings(breasts.cohort)
     both = breasts.features("frozen_features")
     half = both.shape[1] // 2  # streams in alphabetical order: crop, whole
-    return {
-        "features, both streams": both,
-        "features, films": both.iloc[:, half:],
-        "features, crops": both.iloc[:, :half],
-    }[kind]
+    return {KINDS[0]: both, KINDS[1]: both.iloc[:, half:], KINDS[2]: both.iloc[:, :half]}[kind]
 
 
 def tell_apart(breasts: Breasts, kind: str) -> list[dict]:

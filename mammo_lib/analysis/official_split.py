@@ -422,3 +422,66 @@ def place(value: float, drawn: np.ndarray) -> dict[str, float | bool]:
         "value": float(value), "share_below": below, "low": low, "high": high, "mean": float(drawn.mean()),
         "sd": float(drawn.std(ddof=1)), "is_usual": bool(low <= value <= high),
     }  # fmt: skip
+
+
+# ---- what the record answers ----------------------------------------------------------------------------------------
+
+
+def places(divisions: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Return where the official division lies among random ones: ``name what`` and the columns of :func:`place`.
+
+    ``what`` is the test AUC, or the difference of the out-of-fold AUC to it, where both were computed.
+    """
+    rows = []
+    for name, found in divisions.items():
+        test, inner, own = np.array(found["test"]), np.array(found["out_of_fold"]), found["official"]
+        rows.append({"name": name, "what": "test AUC"} | place(own["test"], test) | {"divisions": len(test)})
+        if len(inner):
+            gap = place(own["out_of_fold"] - own["test"], inner - test)
+            rows.append({"name": name, "what": "difference"} | gap | {"divisions": len(test)})
+    return pd.DataFrame(rows)
+
+
+def findings(record: Mapping) -> dict[str, bool]:
+    """Return which of the chapter's explanations hold, by the rules that were fixed beforehand.
+
+    ``chance``: not excluded. ``cases``: reweighting explains a part of the network's difference. ``films``: features of
+    the pixels tell the sides apart among breasts of one label, and better than the readings do.
+    """
+    network, mix = record["scores"][0], record["mixes"][0]
+    told = {row["name"]: row for row in record["told_apart"] if row["among"] == "breasts of one label"}
+    pixels, readers = told["features, both streams"], told["readings"]
+    return {
+        "chance": bool(
+            network["difference_low"] <= 0 <= network["difference_high"]
+            and places(record["divisions"])["is_usual"].all()
+        ),
+        "cases": mix["explained_low"] > 0,
+        "films": pixels["auc_low"] > 0.5 and pixels["auc"] > readers["auc"],
+    }
+
+
+def summary(record: Mapping) -> str:
+    """Say in two sentences how large the network's difference is, and which explanations hold."""
+    network, mix, found = record["scores"][0], record["mixes"][0], findings(record)
+    usual = places(record["divisions"])["is_usual"]
+    chance = "can be chance" if found["chance"] else "is not explained by chance alone"
+    cases = "harder cases explain" if found["cases"] else "harder cases are not shown to explain a part of it, at most"
+    films = "can" if found["films"] else "cannot"
+    return (
+        f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
+        f"out of fold, and of {network['test']:.3f} on the {network['n_test']} test breasts: a difference of "
+        f"{in_words(network, 'difference')}. "
+        f"That difference {chance} (in {usual.sum()} of {len(usual)} comparisons of baselines the official division is "
+        f"an ordinary one among random ones); {cases} {in_words(mix, 'explained')}; and the pixels {films} tell test "
+        "breasts from training breasts of the same label better than the readings can."
+    )
+
+
+def in_words(row: Mapping, name: str, sign: str = "+") -> str:
+    """Return an estimate with its interval.
+
+    >>> in_words({"auc": 0.8, "auc_low": 0.7, "auc_high": 0.9}, "auc", "")
+    '0.800 (0.700 to 0.900)'
+    """
+    return f"{row[name]:{sign}.3f} ({row[f'{name}_low']:{sign}.3f} to {row[f'{name}_high']:{sign}.3f})"

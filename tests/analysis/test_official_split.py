@@ -245,3 +245,49 @@ def test_the_record_is_read_and_its_absence_is_said(tmp_path):
     assert split.read_record(tmp_path) == {"case_mix": []}
     with pytest.raises(InputError):
         split.read_record(tmp_path / "nowhere")
+
+
+def made_record(**changes):
+    """A record in which the difference is chance, with the entries of one part changed."""
+    network = {"train": 0.85, "test": 0.79, "difference": 0.06, "difference_low": -0.02, "difference_high": 0.14}
+    parts = {
+        "scores": network | {"n_train": 506, "n_test": 149},
+        "mixes": {"explained": 0.01, "explained_low": -0.01, "explained_high": 0.03},
+        "pixels": {"auc": 0.55, "auc_low": 0.49, "auc_high": 0.6},
+        "official": {"test": 0.5, "out_of_fold": 0.5},
+    }  # fmt: skip
+    parts = {name: part | changes.get(name, {}) for name, part in parts.items()}
+    same = {"among": "breasts of one label"}
+    random = {"test": np.linspace(0.4, 0.6, 101).tolist(), "out_of_fold": [0.5] * 101, "official": parts["official"]}
+    return {
+        "scores": [parts["scores"]], "mixes": [parts["mixes"]], "divisions": {"readers": random},
+        "told_apart": [{"name": "features, both streams"} | same | parts["pixels"], {"name": "readings", "auc": 0.52} | same],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"chance": True, "cases": False, "films": False}),
+        ({"scores": {"difference_low": 0.01}}, {"chance": False, "cases": False, "films": False}),
+        ({"official": {"test": 0.3}}, {"chance": False, "cases": False, "films": False}),
+        ({"mixes": {"explained_low": 0.001}}, {"chance": True, "cases": True, "films": False}),
+        ({"pixels": {"auc": 0.7, "auc_low": 0.6}}, {"chance": True, "cases": False, "films": True}),
+        ({"pixels": {"auc": 0.51, "auc_low": 0.505}}, {"chance": True, "cases": False, "films": False}),
+    ],
+)
+def test_the_answer_follows_the_rules_that_were_fixed(changes, expected):
+    record = made_record(**changes)
+    assert split.findings(record) == expected
+    words = split.summary(record)
+    assert ("can be chance" in words) == expected["chance"]
+    assert ("harder cases explain" in words) == expected["cases"]
+    assert ("pixels can tell" in words) == expected["films"]
+    assert words.count(". ") == 1 and words.endswith(".")
+
+
+def test_the_difference_of_the_official_division_is_placed_too():
+    table = split.places(made_record()["divisions"]).set_index("what")
+    assert table.loc["test AUC", "share_below"] == pytest.approx(0.5)
+    assert table.loc["difference", "value"] == 0
+    assert table.loc["difference", ["low", "high"]].tolist() == pytest.approx([-0.095, 0.095])
