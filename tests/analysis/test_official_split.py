@@ -258,10 +258,11 @@ def made_record(**changes):
     }  # fmt: skip
     parts = {name: part | changes.get(name, {}) for name, part in parts.items()}
     same = {"among": "breasts of one label"}
+    pixels = {"name": "features, both streams"} | same | parts["pixels"]
     random = {"test": np.linspace(0.4, 0.6, 101).tolist(), "out_of_fold": [0.5] * 101, "official": parts["official"]}
     return {
         "scores": [parts["scores"]], "mixes": [parts["mixes"]], "divisions": {"readers": random},
-        "told_apart": [{"name": "features, both streams"} | same | parts["pixels"], {"name": "readings", "auc": 0.52} | same],
+        "told_apart": [pixels, {"name": "readings", "auc": 0.52} | same],
     }  # fmt: skip
 
 
