@@ -33,8 +33,8 @@ TORCH_FREE = [
     "statistics",
     "figures", "data", "data.cohort", "data.prepare", "data.collection", "data.data_sets", "data.cbis_ddsm",
     "data.cbis_ddsm.tables", "data.cbis_ddsm.sources", "data.phantom", "analysis", "analysis.diagnostics",
-    "analysis.tables", "inference", "inference.inputs", "training", "training.readers", "models", "ops", "reproduce",
-    "cli",
+    "analysis.official_split", "analysis.tables", "inference", "inference.inputs", "training", "training.readers",
+    "models", "ops", "reproduce", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "torchvision"}
 

@@ -138,6 +138,20 @@ CASES = {
     "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),
 }
 
+IMBALANCES = pd.DataFrame({
+    "name": ["density", "density", "BI-RADS", "BI-RADS"], "level": ["", "", "", "4"], "p_holm": [0.5, 0.01, 0.2, None],
+    "group": ["all", "benign", "all", "all"], "difference": [0.1, -0.4, 0.05, 0.3],
+})  # fmt: skip
+SIDES = pd.DataFrame({
+    "name": ["network", "readers"], "train": [0.9, 0.8], "train_low": [0.85, 0.75], "train_high": [0.95, 0.85],
+    "test": [0.8, np.nan], "test_low": [0.7, np.nan], "test_high": [0.9, np.nan],
+})  # fmt: skip
+CASES |= {
+    "imbalances": (lambda: figures.imbalances(IMBALANCES, 0.1), "1 of 3 comparisons differs after Holm"),
+    "sides": (lambda: figures.side_by_side(SIDES, {"train": "training", "test": "test"}, "AUC", "lower"), "lower"),
+    "divisions": (lambda: figures.drawn_divisions({"BI-RADS": (LABEL * 1.0, 0.5)}, "AUC", "usual"), "usual"),
+}
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_title_says_the_finding_and_axes_are_named(name):
@@ -159,6 +173,21 @@ def test_published_and_ours_stand_on_their_own_rows():
     assert published.tolist() == [[0.9, -0.12], [0.8, 0.88]]
     assert ours.tolist() == [[0.7, 1.12]]  # f1 is the second row
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["auc, n = 100", "f1, n = 40"]
+
+
+def test_imbalances_are_drawn_by_size_and_filled_where_they_are_clear():
+    axes = figures.imbalances(IMBALANCES, 0.1).axes[0]
+    points = {dots.get_label(): dots for dots in axes.collections}
+    assert points["benign"].get_offsets()[0].tolist() == [0.4, 0.0]  # the size, in the row of density
+    assert len(points["all"].get_offsets()) == 2  # the row of one level is left out
+    assert points["all"].get_facecolors()[0].tolist() == [1, 1, 1, 1] != points["benign"].get_facecolors()[0].tolist()
+
+
+def test_a_division_is_drawn_with_its_place():
+    axes = figures.drawn_divisions({"a": (np.arange(10.0), 3.0)}, "AUC", "usual").axes[0]
+    assert axes.get_yticklabels()[0].get_text() == "a\n30% of 10 below"
+    official = next(dots for dots in axes.collections if dots.get_label() == "official division")
+    assert official.get_offsets().tolist() == [[3.0, 0.0]]
 
 
 def test_mammograms_are_grey_and_boxed():

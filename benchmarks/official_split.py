@@ -1,0 +1,330 @@
+"""Why do the official test breasts score lower than the training breasts? Chapter 05a shows the record.
+
+    python benchmarks/official_split.py --data DIR [--divisions 200]
+
+No network is trained, and none scores a test breast: networks speak through their committed records. Baselines without
+a network are fitted anew, also on random divisions of all breasts by patient; these fits see test labels. Every part is
+kept as it is made, in ``_build/official_split/``, so that a killed computation goes on; remove that folder to begin
+anew. ``--part NAME`` makes one part and stops, so that processes may share the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.decomposition import KernelPCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from statsmodels.stats.multitest import multipletests
+from tqdm import tqdm
+
+from mammo_lib.analysis import official_split as split
+from mammo_lib.config import BUILD, get_profile
+from mammo_lib.data import open_collection
+from mammo_lib.data.cbis_ddsm.sources import Mirror800
+from mammo_lib.data.collection import Collection
+from mammo_lib.errors import InputError
+from mammo_lib.files import read_json, read_table, with_numbers, write_csv, write_json, write_parquet
+from mammo_lib.runs.experiments import experiment_configs
+from mammo_lib.runs.records import COMMITTED, PROTOCOL_2, all_runs, describe_environment, part_of
+from mammo_lib.statistics import stratified_auc
+from mammo_lib.training.baselines import FEATURES
+from mammo_lib.training.readers import PENALTIES, fit_logistic, metadata
+
+HOME = BUILD / "official_split"
+READERS = "readers' BI-RADS"
+SCORED = {"frozen_stages": "frozen stages", "birads": READERS, "metadata": "metadata", "frozen_features": "features"}
+SLOW = {"frozen_features"}  # 5,120 features: random divisions without the five folds inside
+NETWORK = "crop network"
+SAME_FITS = ("crop_only", "dual_stream")
+REPEATS = (0, 1)
+KINDS = ("features, both streams", "features, films", "features, crops", "film measurements", "readings")
+PUBLISHED = {
+    "source": "arXiv 2110.01606, abstract", "network": "two-view EfficientNet, CBIS-DDSM",
+    "five_folds": 0.9344, "official_split": 0.8483,
+}  # fmt: skip
+NUMBERS = {
+    "label": "malignant", "subtlety": "subtlety", "density": "density", "n_lesions": "lesions",
+    "log_share": "log share of the film", "without_callback": "benign without callback",
+}  # fmt: skip
+WORDS = {"level": "BI-RADS", "shape": "shape", "margins": "margins"}
+RARE = 0.05  # share of breasts below which a word counts among "other"
+
+
+class Breasts:
+    """Both official sides: one row per breast, with the features of each baseline and the measurements of the films."""
+
+    def __init__(self, data: Path):
+        self.collection: Collection = open_collection(get_profile("mirror"), data)
+        if not isinstance(self.collection.source, Mirror800):
+            raise InputError(f"{data}: the record is made on the 800-px films; expected mass-800/ in it")
+        config = experiment_configs(get_profile("mirror"), "baseline_frozen_stages")[0]
+        self.prepared = {side: self.collection.prepare(side, *config.inputs) for side in ("train", "test")}
+        proper = [one.cohort[~one.cohort["is_extra"]] for one in self.prepared.values()]
+        self.official = pd.concat(proper, ignore_index=True)
+
+    @cached_property
+    def films(self) -> pd.DataFrame:
+        """The measurements of the films, in the cohort's order."""
+        path = HOME / "measured.parquet"
+        if not path.is_file():
+            found = split.measure_films(self.collection.source.locate(self.official), self._sizes())
+            HOME.mkdir(parents=True, exist_ok=True)
+            write_parquet(path, found.loc[self.official["sample_id"]].reset_index(drop=True))
+        return pd.read_parquet(path)
+
+    @cached_property
+    def cohort(self) -> pd.DataFrame:
+        """The breasts with their words and the size of their lesions."""
+        share = self.films["box_share"]
+        return self._with_words(self.official.assign(box_share=share, log_share=np.log(share)))
+
+    def features(self, name: str) -> pd.DataFrame:
+        """Return a baseline's features of all breasts, in the cohort's order."""
+        table, parts = self.collection.table, []
+        for side, prepared in self.prepared.items():
+            own = self.official[self.official["split"] == side]
+            parts.append(metadata(table, own) if name == "metadata" else FEATURES[name](table, prepared, own))
+        return pd.concat(parts, ignore_index=True)
+
+    def _sizes(self) -> dict[str, tuple[float, float]]:
+        path = self.collection.source.folder / "original_size_estimate.csv"
+        table = with_numbers(path, read_table(path, ("image", "rows", "cols_est")), ["rows", "cols_est"])
+        return {row.image: (row.rows, row.cols_est) for row in table.itertuples()}
+
+    def _with_words(self, cohort: pd.DataFrame) -> pd.DataFrame:
+        """Add the words of a breast's masses, the level of its assessment, and benign masses without callback."""
+        mass = self.collection.table.query("lesion_type == 'mass'")
+        mass = mass.assign(breast_id=mass["patient_id"] + "_" + mass["laterality"]).groupby("breast_id")
+        for column, name in (("mass_shape", "shape"), ("mass_margins", "margins")):
+            said = mass[column].agg(lambda words: " + ".join(sorted(set(words.dropna()))) or "none")
+            said = cohort["breast_id"].map(said)
+            common = said.value_counts(normalize=True)
+            cohort[name] = said.where(said.map(common) >= RARE, "OTHER").astype(object)
+        spared = mass["pathology"].agg(lambda found: set(found) == {"BENIGN_WITHOUT_CALLBACK"})
+        spared = cohort["breast_id"].map(spared).astype(float)
+        levels = cohort["assessment"].map(split.LEVELS).astype(object)
+        return cohort.assign(level=levels, without_callback=spared.where(cohort["label"] == 0))
+
+
+def rows_of(table: pd.DataFrame) -> list[dict]:
+    """Return a table as JSON rows: NaN is None, numbers have six digits."""
+    return [
+        {key: None if pd.isna(one) else round(float(one), 6) if isinstance(one, float) else one
+         for key, one in row.items()}
+        for row in table.astype(object).to_dict("records")
+    ]  # fmt: skip
+
+
+def fit_wide(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> Pipeline:
+    """Fit the regression of ``fit_logistic`` to more features than breasts, several times as fast.
+
+    The standardised features are rotated into as many as there are breasts, which changes no ridge-penalised solution;
+    they are standardised once, and not anew in each of the folds that choose the penalty.
+    """
+    folds = StratifiedGroupKFold(split.FOLDS, shuffle=True, random_state=seed)
+    division = list(folds.split(features, train["label"], train["patient_id"]))
+    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": PENALTIES}, scoring="roc_auc", cv=division)
+    wide = make_pipeline(StandardScaler(), KernelPCA(kernel="linear"), search)
+    return wide.fit(features.to_numpy(float), train["label"].to_numpy())
+
+
+def fit_of(features: pd.DataFrame) -> split.Fit:
+    """Return how a regression on these features is fitted."""
+    return fit_wide if features.shape[1] > len(features) else fit_logistic
+
+
+def with_chosen_penalty(features: pd.DataFrame, cohort: pd.DataFrame) -> split.Fit:
+    """Return a fit whose penalty is the one that cross-validation of the official training breasts chooses."""
+    train = (cohort["split"] == "train").to_numpy()
+    chosen = fit_of(features)(features[train], cohort[train], 0)
+    if isinstance(chosen, Pipeline):
+        chosen = make_pipeline(*(one for _, one in chosen.steps[:-1]), chosen[-1].best_estimator_)
+    else:
+        chosen = chosen.best_estimator_
+
+    def fit(own: pd.DataFrame, breasts: pd.DataFrame, seed: int):
+        return clone(chosen).fit(own.to_numpy(float), breasts["label"].to_numpy())
+
+    return fit
+
+
+def divisions(breasts: Breasts, name: str, n: int) -> dict:
+    """Return the AUCs of one baseline in ``n`` random divisions, made where missing, and in the official one."""
+    path, columns = HOME / f"{name}.csv", ("number", "test", "out_of_fold")
+    done = with_numbers(path, read_table(path, columns), columns) if path.is_file() else pd.DataFrame(columns=columns)
+    features, cohort = breasts.features(name), breasts.official
+    fit = None if name == "birads" else with_chosen_penalty(features, cohort)
+    for number in tqdm(range(len(done), n), desc=f"divisions, {name}", unit="division", dynamic_ncols=True):
+        found = split.score_division(features, cohort, split.divide(cohort, number), fit, inner=name not in SLOW)
+        row = pd.DataFrame([{"number": number} | found])
+        done = pd.concat([done, row], ignore_index=True) if len(done) else row
+        HOME.mkdir(parents=True, exist_ok=True)
+        write_csv(path, done)
+    drawn = done.iloc[:n].round(4)
+    official = split.score_division(features, cohort, (cohort["split"] == "test").to_numpy(), fit)
+    inner = [] if name in SLOW else drawn["out_of_fold"].tolist()
+    return {"test": drawn["test"].tolist(), "out_of_fold": inner,
+            "official": {key: round(value, 4) for key, value in official.items()}}  # fmt: skip
+
+
+def baseline_scores(breasts: Breasts, name: str) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    """Return a baseline's out-of-fold predictions of the training breasts, and those of the test breasts."""
+    is_test = (breasts.cohort["split"] == "test").to_numpy()
+    features, train, test = breasts.features(name), breasts.cohort[~is_test], breasts.cohort[is_test]
+    if name == "birads":
+        scored = breasts.cohort.assign(logit=features.to_numpy(float))
+        return [scored[~is_test]], [scored[is_test]]
+    fit = fit_of(features)
+    scored = test.assign(logit=fit(features[~is_test], train, 0).decision_function(features[is_test].to_numpy(float)))
+    return [split.out_of_fold(features[~is_test], train, fit, seed) for seed in REPEATS], [scored]
+
+
+def committed(breasts: Breasts, experiment: str, part: str) -> list[pd.DataFrame]:
+    """Return the committed predictions of an experiment's runs in one part, with the cohort's columns."""
+    known = breasts.cohort.set_index("sample_id")
+    found = []
+    for run in all_runs(COMMITTED):
+        frame = part_of(run.predictions, part)
+        if run.config.experiment == experiment and len(frame):
+            kept = [name for name in ("sample_id", "logit", "fold") if name in frame]
+            found.append(frame[kept].join(known, on="sample_id"))
+    return found
+
+
+def in_order(frames: list[pd.DataFrame], cohort: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return frames in the order of a cohort, whose weights they share."""
+    return [frame.set_index("sample_id").loc[cohort["sample_id"]].reset_index() for frame in frames]
+
+
+def kind_of_features(breasts: Breasts, kind: str) -> pd.DataFrame:
+    """Return what a classifier may tell the two sides by."""
+    if kind == "film measurements":
+        return breasts.films
+    if kind == "readings":
+        return split.readings(breasts.cohort)
+    both = breasts.features("frozen_features")
+    half = both.shape[1] // 2  # streams in alphabetical order: crop, whole
+    return {KINDS[0]: both, KINDS[1]: both.iloc[:, half:], KINDS[2]: both.iloc[:, :half]}[kind]
+
+
+def tell_apart(breasts: Breasts, kind: str) -> list[dict]:
+    """Return the AUC of test against training breasts by one kind of features, over all and among equal labels."""
+    features, rows = kind_of_features(breasts, kind), []
+    frames = [split.tell_apart(features, breasts.official, fit_of(features), seed) for seed in REPEATS]
+    equal = [split.among_equals(frame) for frame in frames]
+    for among, chosen in (("all breasts", frames), ("breasts of one label", equal)):
+        one = stratified_auc(chosen)
+        found = {"auc": one.value, "auc_low": one.low, "auc_high": one.high, "n": one.n}
+        rows.append({"name": kind, "among": among} | found)
+    return rows_of(pd.DataFrame(rows))
+
+
+def compare(breasts: Breasts) -> dict[str, list[dict]]:
+    """Return what each score reaches on both sides, on the other side's mix, and within bands of the assessment."""
+    train, test = (breasts.cohort[breasts.cohort["split"] == side].reset_index(drop=True) for side in ("train", "test"))
+    draws = {form: split.resample(train, test, form) for form in tqdm(split.FORMS, desc="weights", dynamic_ncols=True)}
+    plain = draws[split.FORMS[0]]
+    network_test = committed(breasts, "crop_only", "test")
+    scores = {NETWORK: (committed(breasts, "crop", "out_of_fold"), network_test)}
+    scores |= {SCORED[name]: baseline_scores(breasts, name) for name in SCORED}
+    scores = {name: (in_order(one, train), in_order(other, test)) for name, (one, other) in scores.items()}
+    sides = [
+        {"name": name, "kind": "out of fold"} | split.both_sides(*both, plain.train, plain.test)
+        for name, both in scores.items()
+    ]
+    for row, p in zip(sides, multipletests([row["p"] for row in sides], method="holm")[1], strict=True):
+        row["p_holm"] = float(p)
+    for name in SAME_FITS:
+        sides += [{"name": name, "kind": "validation, same fits"} | same_fits(breasts, name, test, plain)]
+    mixes, bands = [], []
+    for name, both in scores.items():
+        mixes += [{"name": name, "form": form} | split.on_the_other_mix(*both, one) for form, one in draws.items()]
+        own = [{"name": name} | row for row in split.within_assessment(*both, plain)]
+        tested = [row for row in own if "p" in row]
+        for row, p in zip(tested, multipletests([row["p"] for row in tested], method="holm")[1], strict=True):
+            row["p_holm"] = float(p)
+        bands += own
+    return {key: rows_of(pd.DataFrame(rows)) for key, rows in (("scores", sides), ("mixes", mixes), ("bands", bands))}
+
+
+def same_fits(breasts: Breasts, name: str, test: pd.DataFrame, plain: split.Resamples) -> dict:
+    """Compare validation and test breasts of the same fits (protocol 1)."""
+    held_out = committed(breasts, name, "validation")
+    own = breasts.cohort[breasts.cohort["sample_id"].isin(held_out[0]["sample_id"])].reset_index(drop=True)
+    draws = split.resample(own, test, split.FORMS[2])
+    return split.both_sides(
+        in_order(held_out, own), in_order(committed(breasts, name, "test"), test), draws.train, plain.test
+    )
+
+
+def sizes(breasts: Breasts) -> list[dict]:
+    """Return breasts, patients and malignant breasts by side."""
+    counted = breasts.official.groupby("split", sort=False).agg(
+        breasts=("label", "size"), patients=("patient_id", "nunique"), malignant=("label", "sum")
+    )
+    return counted.reset_index().to_dict("records")
+
+
+def measurements(breasts: Breasts) -> list[dict]:
+    """Return the comparison of the films."""
+    measured = breasts.cohort[["patient_id", "split", "label"]].join(breasts.films)
+    return rows_of(split.balance(measured, split.FILM_MEASURES))
+
+
+def parts(n: int) -> dict[str, Callable[[Breasts], object]]:
+    """Return what makes each part of the record, by name."""
+    return {
+        "breasts": sizes,
+        "case_mix": lambda breasts: rows_of(split.balance(breasts.cohort, NUMBERS | WORDS)),
+        "films": measurements,
+        "compared": compare,
+        **{f"divisions_{name}": partial(divisions, name=name, n=n) for name in SCORED},
+        **{f"told_apart_{number}": partial(tell_apart, kind=kind) for number, kind in enumerate(KINDS)},
+    }
+
+
+def main() -> None:
+    """Compute what is missing of every part, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("MAMMO_DATA"))
+    parser.add_argument("--divisions", type=int, default=200)
+    parser.add_argument("--part", choices=parts(0), action="append")
+    arguments = parser.parse_args()
+    if arguments.data is None:
+        parser.error("give the folder of CBIS-DDSM with --data, or set MAMMO_DATA")
+    breasts, made = Breasts(Path(arguments.data)), {}
+    for name, make in parts(arguments.divisions).items():
+        path = HOME / f"{name}.json"
+        if arguments.part and name not in arguments.part:
+            continue
+        if not path.is_file():
+            HOME.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"made": make(breasts), "commit": describe_environment(PROTOCOL_2)["commit"]})
+        made[name] = read_json(path)["made"]
+    if arguments.part:
+        return
+    record = {
+        "command": f"python benchmarks/official_split.py --data DIR --divisions {arguments.divisions}",
+        "environment": describe_environment(PROTOCOL_2),
+        "data_hash": {side: one.fingerprint for side, one in breasts.prepared.items()},
+        **{name: made[name] for name in ("breasts", "case_mix", "films")},
+        "told_apart": [row for number in range(len(KINDS)) for row in made[f"told_apart_{number}"]],
+        **made["compared"],
+        "divisions": {shown: made[f"divisions_{name}"] for name, shown in SCORED.items()},
+        "published": PUBLISHED,
+    }
+    write_json(COMMITTED / split.RECORD, record)
+
+
+if __name__ == "__main__":
+    main()
