@@ -23,6 +23,7 @@ from sphinx.util import logging
 from mammo_lib.analysis.tables import as_text
 
 logger = logging.getLogger(__name__)
+FRONT_PAGE = ("headline", "answers", "harder", "untested")
 NOTE = {
     "cell_type": "markdown",
     "id": "not-executed",
@@ -56,7 +57,7 @@ def _is_executed(page: Path) -> bool:
 
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
-    values = {"headline": "*Nothing has been run in this copy yet: `make reproduce` fills this in.*"}
+    values = dict.fromkeys(FRONT_PAGE, "*Not executed in this copy yet: `make reproduce` fills this in.*")
     values["verdicts"] = published_alone(book / "published.csv")
     for page in sorted((book / "notebooks").glob("*.ipynb")):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:

@@ -304,25 +304,29 @@ def is_phantom(run: Run) -> bool:
 
 def trained_on(run: Run) -> str:
     """Say what a run's network was trained on, and how it scored on breasts that it was not trained on."""
-    config, said = run.config, run.environment.get("data_set")
+    config, said, auc = run.config, run.environment.get("data_set"), _auc_of(run)
     source = said or (PHANTOM if is_phantom(run) else "a data set that its record does not name")
     height, width = config.data.image_size
-    auc = next(iter(run.metrics.values()))["auc"]
-    return (
-        f"{source}, {width} x {height} px, backbone {config.model.backbone}; AUC {auc['value']:.2f} "
-        f"({auc['low']:.2f} to {auc['high']:.2f}) on {auc['n']} breasts that it was not trained on"
-    )
+    score = f"; {_in_words(auc)} on breasts that it was not trained on" if auc else ""
+    return f"{source}, {width} x {height} px, backbone {config.model.backbone}{score}"
 
 
 def cost_of_crops(run: Run) -> str:
     """Say what missing crops cost this network in AUC, from its record, or that nobody measured it."""
-    whole, given = run.metrics.get(WITHOUT["crop"], {}).get("auc"), next(iter(run.metrics.values()))["auc"]
-    if whole is None:
+    given, without = _auc_of(run), _auc_of(run, WITHOUT["crop"])
+    if given is None or without is None:
         return "what that costs was not measured for this network"
-    return (
-        f"without crops its AUC falls from {given['value']:.2f} to {whole['value']:.2f} "
-        f"({whole['low']:.2f} to {whole['high']:.2f}, {whole['n']} breasts)"
-    )
+    return f"without crops its AUC falls from {given['value']:.2f} to {_in_words(without).removeprefix('AUC ')}"
+
+
+def _auc_of(run: Run, split: str | None = None) -> dict | None:
+    """Return the AUC of a split of a record, by default of the first; None where the record has none."""
+    metrics = run.metrics
+    return metrics.get(split or next(iter(metrics)), {}).get("auc")
+
+
+def _in_words(auc: dict) -> str:
+    return f"AUC {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f}, n = {auc['n']})"
 
 
 def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, facts: dict) -> dict:
