@@ -18,7 +18,7 @@ from mammo_lib.config import get_profile
 from mammo_lib.data import open_collection
 from mammo_lib.data.cbis_ddsm import find_tables
 from mammo_lib.data.cohort import split_cohort
-from mammo_lib.data.films import measure_films
+from mammo_lib.data.films import measure_surroundings
 from mammo_lib.files import file_hash, write_csv
 
 SAMPLE = Path(__file__).parent
@@ -52,7 +52,7 @@ def write_sample(root: Path) -> None:
     sizes[sizes["image"].isin(films)].to_csv(target / "original_size_estimate.csv", index=False)
 
     test = collection.cohort(data, "test")
-    write_csv(SAMPLE / "films.csv", measure_films(collection.source.locate(test)).round(6))
+    write_csv(SAMPLE / "films.csv", measure_surroundings(collection.source.locate(test)).round(6))
     copied = sorted(path for folder in ("tables", "mass-800") for path in (SAMPLE / folder).rglob("*.*"))
     files = [SAMPLE / "films.csv", *copied]
     hashes = {path.relative_to(SAMPLE).as_posix(): file_hash(path) for path in files}

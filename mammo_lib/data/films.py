@@ -13,7 +13,7 @@ from .views import read_view
 COLUMNS = ("sample_id", "view", "chest_wall", "beside", "height", "width")
 
 
-def measure_films(located: pd.DataFrame) -> pd.DataFrame:
+def measure_surroundings(located: pd.DataFrame) -> pd.DataFrame:
     """Return ``sample_id view chest_wall beside height width`` of every view whose film and crop were found.
 
     ``chest_wall`` is left or right, as the pixels show it. ``beside`` is the share of the film's brightness that lies
@@ -28,7 +28,7 @@ def measure_films(located: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_films(path: Path) -> pd.DataFrame:
-    """Return the measurements of films that a file holds, as :func:`measure_films` makes them."""
+    """Return the measurements of films that a file holds, as :func:`measure_surroundings` makes them."""
     return with_numbers(path, read_table(path, COLUMNS), ("beside", "height", "width"))
 
 

@@ -159,7 +159,7 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
     known = part_of(run.predictions, split).set_index("sample_id")
     cohort = prepared.cohort[prepared.cohort["sample_id"].isin(known.index)].reset_index(drop=True)
     cohort = cohort.assign(
-        probability=cohort["sample_id"].map(known["probability"]), threshold=known["threshold"].iloc[0]
+        split=split, probability=cohort["sample_id"].map(known["probability"]), threshold=known["threshold"].iloc[0]
     ).sort_values("probability", ascending=False, ignore_index=True)
     # Sources find files by the official split; a fold calls its breasts validation.
     official = prepared.cohort[prepared.cohort["sample_id"].isin(cohort["sample_id"])]

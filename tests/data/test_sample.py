@@ -8,7 +8,7 @@ from mammo_lib.config import PROFILES
 from mammo_lib.data import open_collection, sample
 from mammo_lib.data.cbis_ddsm.audit import audit_copy
 from mammo_lib.data.cohort import split_cohort
-from mammo_lib.data.films import COLUMNS, measure_films, read_films
+from mammo_lib.data.films import COLUMNS, measure_surroundings, read_films
 from mammo_lib.errors import InputError
 from mammo_lib.runs.evaluate import finished_runs, run_and_evaluate
 
@@ -74,7 +74,7 @@ def test_a_missing_record_is_named(opened, run_homes):
 
 def test_films_are_measured_as_the_committed_measurements_were(opened):
     located = opened.source.locate(opened.cohort(MIRROR.run.data, "train"))
-    measured = measure_films(located)
+    measured = measure_surroundings(located)
     assert tuple(measured) == COLUMNS
     assert len(measured) == 16
     assert measured["beside"].between(0, 1).all()

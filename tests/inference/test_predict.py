@@ -121,11 +121,20 @@ def test_the_record_says_what_it_rests_on(run, breasts, tmp_path):
         ({"gate": "none"}, "Grad-CAM"),
     ],
 )
-def test_the_picture_shows_gates_that_have_a_place_else_grad_cam(untrained_run, breasts, tmp_path, model, name):
+def test_the_picture_shows_gates_that_have_a_place_else_grad_cam(
+    untrained_run, breasts, tmp_path, model, name, monkeypatch
+):
+    monkeypatch.setattr(predict, "MIN_GRID", 1)
     (found,) = predict.predict_breasts(untrained_run(**model), breasts[:1])
     assert found.map_name.startswith(name)
     assert all(found.maps[key].shape == image.shape for key, image in found.pixels.items())
     assert predict.write_prediction(found, tmp_path)[1].is_file()
+
+
+def test_maps_of_few_cells_are_passed_over(untrained_run, breasts):
+    # At 32 px stage 3 has 2 x 2 tokens, and Grad-CAM one cell.
+    (found,) = predict.predict_breasts(untrained_run(gate={"scope": "token"}), breasts[:1])
+    assert found.map_name.startswith("integrated gradients")
 
 
 def test_a_network_of_one_stream_says_what_it_reads(untrained_run, breasts):
