@@ -149,7 +149,7 @@ def test_a_record_without_weights_says_how_to_make_them(run, tmp_path):
     shutil.copytree(run.folder, tmp_path / "record", ignore=shutil.ignore_patterns("*.ckpt"))
     record = type(run)(tmp_path / "record")
     config = tmp_path / "record" / "config.json"
-    with pytest.raises(InputError, match=r"best\.ckpt: not there.*MAMMO_RETRAIN=1 mammo run") as caught:
+    with pytest.raises(InputError, match=r"best\.ckpt: missing.*MAMMO_RETRAIN=1 mammo run") as caught:
         predict.trained_classifier(record)
     assert str(config) in str(caught.value)
     assert load_config(config) == run.config  # the file that the command names is what `mammo run` reads
@@ -289,7 +289,8 @@ def test_the_command_takes_a_folder_and_names_what_it_refuses(run, breasts, tmp_
     done = CliRunner().invoke(app, ["predict", str(given), "--run", str(run.folder), "--out", str(tmp_path / "out")])
     lines = done.stdout.splitlines()
     assert lines[0] == predict.NOTICE
-    assert lines[1].startswith(f"{breasts[0].name}: probability 0.")
+    assert lines[1].startswith("trained on ")
+    assert lines[2].startswith(f"{breasts[0].name}: probability 0.")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{breasts[0].name}.json",
         f"{breasts[0].name}.png",
