@@ -59,10 +59,7 @@ def test_few_tasks_are_in_flight(monkeypatch):
 
 
 def test_no_scheduler(monkeypatch):
-    with (
-        pytest.raises(InputError, match="no Dask scheduler answers at this address"),
-        open_executor(cluster="not an address"),
-    ):
+    with pytest.raises(InputError, match="no Dask scheduler answers at"), open_executor(cluster="not an address"):
         pass
 
 
