@@ -17,7 +17,7 @@ from mammo_lib.runs.experiments import FROZEN, experiment_configs, read_experime
 from mammo_lib.statistics import evaluate_predictions
 from mammo_lib.training import train
 
-pytestmark = pytest.mark.usefixtures("run_homes")
+pytestmark = [pytest.mark.usefixtures("run_homes"), pytest.mark.xdist_group("opening")]
 
 
 @pytest.fixture(scope="module")
