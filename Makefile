@@ -27,6 +27,10 @@ ifneq ($(strip $(DATA)),)
 export MAMMO_DATA := $(DATA)
 endif
 
+# Container images often forbid Python to keep what it has compiled. Every test process and kernel would then compile
+# its libraries anew: 30 s instead of 11 s. Below .venv and in __pycache__, which git ignores, it is kept.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help reproduce test test-slow book lab clean
 help:
 	@sed -n 's/^# make /make /p' Makefile

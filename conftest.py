@@ -1,7 +1,9 @@
-"""What all tests share: one worker for the notebooks (they share run folders), Triton without a GPU, GPU marks."""
+"""What all tests share: the scan, compiled once; one worker for the notebooks (they share run folders); GPU marks."""
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,26 @@ if shutil.which("nvidia-smi") is None:
 # Two workers with two OpenMP threads each fight over two cores (measured: six times slower).
 if os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+COMPILE = """
+import torch
+from mammo_lib.ops.scan_cpu import compile_kernel
+for dtype in (torch.float32, torch.float64):
+    for name in ("forward", "backward"):
+        compile_kernel(name, dtype)
+"""
+
+
+def pytest_configure(config):
+    """Compile the scan once, while the workers start: each of them would, and with coverage half as long again."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        config.compiler = subprocess.Popen([sys.executable, "-c", COMPILE])
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "compiler"):
+        config.compiler.wait()
 
 
 def pytest_itemcollected(item):

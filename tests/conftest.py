@@ -1,5 +1,8 @@
 """Fixtures shared by the tests that train: a small phantom and a config that finishes in seconds."""
 
+import os
+
+import filelock
 import pytest
 
 from mammo_lib.config import DataConfig, ModelConfig, Profile, RunConfig, TrainConfig, merged
@@ -7,13 +10,27 @@ from mammo_lib.runs import records as runs
 
 
 @pytest.fixture(scope="session")
-def phantom_root(tmp_path_factory):
-    """A phantom of 24 breasts, written once per session."""
+def phantom_of(tmp_path_factory):
+    """Return the phantom of a layout, written once for all workers of a session; a test that changes it copies it."""
     from mammo_lib.data.phantom.exams import write_phantom
 
-    root = tmp_path_factory.mktemp("phantom") / "cbis"
-    write_phantom(root, n_breasts=24, seed=0)
-    return root
+    own = tmp_path_factory.getbasetemp()
+    home = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "phantoms"
+    home.mkdir(exist_ok=True)
+
+    def written(layout="classic", n_breasts=12):
+        root = home / f"{layout}-{n_breasts}"
+        with filelock.FileLock(f"{root}.lock"):
+            write_phantom(root, n_breasts=n_breasts, seed=0, layout=layout)
+        return root
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def phantom_root(phantom_of):
+    """A phantom of 24 breasts."""
+    return phantom_of(n_breasts=24)
 
 
 @pytest.fixture(scope="session")

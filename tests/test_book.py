@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.xdist_group("book")  # one worker builds it
+
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "00_the_paper_and_its_numbers"
 NOT_SOURCES = (".git", ".venv", "_build", "results", "tests", "__pycache__", ".*_cache", "*.egg-info")

@@ -6,10 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from mammo_lib.cli import main
 from mammo_lib.config import load_config
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
@@ -18,10 +22,29 @@ from mammo_lib.runs.records import COMMITTED
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def mammo(*arguments, **environment):
-    env = {key: value for key, value in os.environ.items() if not key.startswith("MAMMO_")} | environment
+def mammo(*arguments, **environment) -> subprocess.CompletedProcess:
+    """Give a command line in this process, which has imported the libraries already."""
+    command, stdout, stderr = ["mammo", *map(str, arguments)], StringIO(), StringIO()
+    with (
+        mock.patch.dict(os.environ, environment_of(environment), clear=True),
+        mock.patch.object(sys, "argv", command),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+        pytest.raises(SystemExit) as exit,
+    ):
+        main()
+    return subprocess.CompletedProcess(command, exit.value.code, stdout.getvalue(), stderr.getvalue())
+
+
+def fresh_mammo(*arguments, **environment) -> subprocess.CompletedProcess:
+    """Give a command line in a process of its own, for what is read when a process starts."""
     command = [sys.executable, "-m", "mammo_lib.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment_of(environment))
+
+
+def environment_of(changes: dict) -> dict[str, str]:
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("MAMMO_")}
+    return outside | {key: str(value) for key, value in changes.items()}
 
 
 @pytest.fixture
@@ -50,7 +73,7 @@ def test_a_parameter_that_makes_no_sense(given, says):
 
 
 def test_reproduction_outside_a_checkout(tmp_path):
-    assert "no notebooks; run this in a checkout" in one_line(mammo("reproduce", MAMMO_ROOT=tmp_path))
+    assert "no notebooks; run this in a checkout" in one_line(fresh_mammo("reproduce", MAMMO_ROOT=tmp_path))
 
 
 def test_real_profile_without_data():
@@ -86,7 +109,7 @@ def test_truncated_image(damaged, command):
     film.write_bytes(film.read_bytes()[:-9999])
     (damaged.parent / "notebooks").mkdir()
     (damaged.parent / "notebooks" / "00_none.ipynb").touch()
-    line = one_line(mammo(*command, "--profile", "mirror", "--data", damaged, MAMMO_ROOT=damaged.parent))
+    line = one_line(fresh_mammo(*command, "--profile", "mirror", "--data", damaged, MAMMO_ROOT=damaged.parent))
     assert f"{film}: cannot be decoded" in line
     assert not list(damaged.parent.rglob("_build/cache/.*"))
 
@@ -158,7 +181,7 @@ def test_a_damaged_record_is_told_in_one_line(tmp_path):
 
 def test_the_root_must_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    assert f"MAMMO_ROOT={tmp_path / 'file'}: a file" in one_line(mammo("list", MAMMO_ROOT=tmp_path / "file"))
+    assert f"MAMMO_ROOT={tmp_path / 'file'}: a file" in one_line(fresh_mammo("list", MAMMO_ROOT=tmp_path / "file"))
 
 
 @pytest.mark.parametrize("value", ["[1", "{b: *x}", "'", "\t", "2026-13-45"])
@@ -222,14 +245,16 @@ def test_folds_that_cannot_be_written_or_made(tmp_path, phantom_root):
 
 def test_a_project_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "_build").write_text("")
-    assert "_build" in one_line(mammo("run", "--set", "train.epochs=1", MAMMO_ROOT=tmp_path))
+    assert "_build" in one_line(fresh_mammo("run", "--set", "train.epochs=1", MAMMO_ROOT=tmp_path))
 
 
 def test_a_rank_that_is_no_number(tmp_path, phantom_root):
-    line = one_line(mammo("run", "--set", "train.epochs=1", MAMMO_ROOT=tmp_path, LOCAL_RANK="words"))
+    line = one_line(fresh_mammo("run", "--set", "train.epochs=1", MAMMO_ROOT=tmp_path, LOCAL_RANK="words"))
     assert "LOCAL_RANK=words: not the number of a process" in line
 
 
 def test_a_terminal_without_letters_is_no_fault():
-    done = mammo("list", LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii:strict")
+    done = fresh_mammo(
+        "list", LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii:strict"
+    )
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,8 @@ from mammo_lib.models.gated_conv import GatedConvMixer
 from mammo_lib.runs import records as runs
 from mammo_lib.training import train
 
+pytestmark = pytest.mark.xdist_group("gates")
+
 
 def seqmoe(scope="image"):
     torch.manual_seed(0)

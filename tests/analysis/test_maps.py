@@ -12,7 +12,6 @@ from mammo_lib.analysis import maps
 from mammo_lib.config import RunConfig, merged
 from mammo_lib.data.boxes import lesion_boxes, to_prepared
 from mammo_lib.data.cbis_ddsm.sources import open_source
-from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.models import log_odds
 from mammo_lib.models.mambavision import Attention
 from mammo_lib.training.train import Classifier
@@ -232,12 +231,11 @@ def test_a_box_is_turned_and_scaled_with_its_film():
     assert to_prepared((10, 40, 30, 80), (200, 100), (50, 50), is_turned=True) == (17.5, 10, 22.5, 20)
 
 
-def test_masks_and_boxes_of_the_mirror_give_the_same_place(collection, tiny_profile, tmp_path):
-    write_phantom(tmp_path / "mirror", n_breasts=24, seed=0, layout="mirror-800")
+def test_masks_and_boxes_of_the_mirror_give_the_same_place(collection, tiny_profile, phantom_of):
     data = tiny_profile.run.data.model_copy(update={"image_size": (224, 224)})
     cohort = collection.cohort(tiny_profile.run.data, "test")
     by_mask = lesion_boxes(cohort, collection.source, data)
-    by_box = lesion_boxes(cohort, open_source(tmp_path / "mirror"), data)
+    by_box = lesion_boxes(cohort, open_source(phantom_of("mirror-800", n_breasts=24)), data)
     assert len(by_mask) == 2 * len(cohort)
     assert by_mask.keys() == by_box.keys()
     for key, box in by_mask.items():

@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from mammo_lib.config import ROOT, RunConfig, as_yaml
-from mammo_lib.data.phantom import write_phantom
 from mammo_lib.runs.records import COMMITTED, all_runs
 
 from .counts import PATIENCE_S, Counts, judge, state_of
@@ -55,13 +54,13 @@ class Line:
 class Home:
     """A folder with one of everything that commands read, and with places that they may write to."""
 
-    def __init__(self, home: Path, run: Path, seed: int):
+    def __init__(self, home: Path, data: Path, run: Path, seed: int):
         self.draw = random.Random(seed)
         self.path = home
         for name in ("project/_build", "elsewhere", "said"):
             (home / name).mkdir(parents=True)
         self.data, self.out, self.given, self.config = (home / name for name in ("data", "out", "given", "config.yaml"))
-        write_phantom(self.data, n_breasts=12, seed=0)
+        shutil.copytree(data, self.data)
         trained = next(run.folder for run in all_runs(COMMITTED) if (run.folder / "history.csv").is_file())
         self.record = shutil.copytree(trained, home / "record")
         self.run = shutil.copytree(run, home / "run")
@@ -388,9 +387,12 @@ def came_of(line: Line, said: dict | None, before: dict[str, str]) -> tuple[str,
     return ("read as before" if said["stdout"] == before.get(line.command) else "read otherwise"), ""
 
 
-def fuzz(home: Path, run: Path, n: int, seed: int) -> Counts:
-    """Give ``n`` command lines, as many of each kind; return what came of them. ``run`` is a folder with weights."""
-    folder, counts = Home(home, run, seed), Counts()
+def fuzz(home: Path, data: Path, run: Path, n: int, seed: int) -> Counts:
+    """Give ``n`` command lines, as many of each kind; return what came of them.
+
+    ``data`` is a phantom, ``run`` a folder with weights; both are copied.
+    """
+    folder, counts = Home(home, data, run, seed), Counts()
     mammo = Mammo(folder)
     try:
         right = (
@@ -414,10 +416,10 @@ def fuzz(home: Path, run: Path, n: int, seed: int) -> Counts:
     return counts
 
 
-def test_wrong_command_lines_are_refused_in_one_line(tmp_path, untrained_run, record_property):
-    judge(fuzz(tmp_path / "home", untrained_run().folder, len(KINDS), seed=0), record_property)
+def test_wrong_command_lines_are_refused_in_one_line(tmp_path, phantom_of, untrained_run, record_property):
+    judge(fuzz(tmp_path / "home", phantom_of(), untrained_run().folder, len(KINDS), seed=0), record_property)
 
 
 @pytest.mark.slow
-def test_many_wrong_command_lines_are_refused_in_one_line(tmp_path, untrained_run, record_property):
-    judge(fuzz(tmp_path / "home", untrained_run().folder, 10 * len(KINDS), seed=1), record_property)
+def test_many_wrong_command_lines_are_refused_in_one_line(tmp_path, phantom_of, untrained_run, record_property):
+    judge(fuzz(tmp_path / "home", phantom_of(), untrained_run().folder, 10 * len(KINDS), seed=1), record_property)

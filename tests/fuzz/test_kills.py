@@ -45,7 +45,7 @@ def files_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_hash(path) for path in paths}
 
 
-def phantom_of(root: Path) -> dict[str, str]:
+def phantom_in(root: Path) -> dict[str, str]:
     assert list(root.glob(".phantom*")) == []
     return files_of(root / "phantom")
 
@@ -77,12 +77,13 @@ def chapter_of(root: Path) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Work:
-    """A command, and what it must leave behind; ``needs`` was run in its folder before."""
+    """A command, and what it must leave behind; before it, its folder holds a phantom, and ``needs`` was run there."""
 
     name: str
     command: tuple[str, ...]
     results: Callable[[Path], dict]
     needs: tuple[tuple[str, ...], ...] = ()
+    reads_phantom: bool = False
 
 
 PHANTOM = ("data", "phantom", "phantom", "--breasts", "12")
@@ -90,10 +91,10 @@ REAL = ("--profile", "profile.json", "--data", "phantom")
 PREPARE = ("data", "prepare", *REAL, "--workers", "2")
 TRAIN = ("run", "--experiment", "all", *REAL)
 WORKS = {
-    "phantom": Work("phantom", PHANTOM, phantom_of),
-    "prepare": Work("prepare, 2 workers", PREPARE, pixels_of, (PHANTOM,)),
-    "run": Work("run", ("run", "--experiment", "dual_stream", *REAL), records_of, (PHANTOM, PREPARE)),
-    "evaluate": Work("evaluate", ("evaluate", *REAL), records_of, (PHANTOM, PREPARE, TRAIN)),
+    "phantom": Work("phantom", PHANTOM, phantom_in),
+    "prepare": Work("prepare, 2 workers", PREPARE, pixels_of, reads_phantom=True),
+    "run": Work("run", ("run", "--experiment", "dual_stream", *REAL), records_of, reads_phantom=True),
+    "evaluate": Work("evaluate", ("evaluate", *REAL), records_of, (PREPARE, TRAIN), True),
     "reproduce": Work(
         "reproduce, 1 chapter", ("reproduce", "--only", "00", "--profile", "smoke", "--jobs", "1"), chapter_of
     ),
@@ -182,12 +183,14 @@ def is_marked(environ: Path, mark: str) -> bool:
         ],
     ],
 )
-def test_kills_change_nothing_and_leave_nothing(name, kills, project, table, tmp_path):
+def test_kills_change_nothing_and_leave_nothing(name, kills, project, phantom_of, table, tmp_path):
     work, rng, mark = WORKS[name], np.random.default_rng([kills, len(name)]), uuid.uuid4().hex
     if name == "evaluate":
         (project / "book" / "experiments.json").write_text(json.dumps({"experiments": EXPERIMENTS}))
     before, undisturbed, root = tmp_path / "before", tmp_path / "undisturbed", tmp_path / "killed"
     shutil.copytree(project, before)
+    if work.reads_phantom:
+        shutil.copytree(phantom_of(), before / "phantom")
     for command in work.needs:
         finish(command, before)
     shutil.copytree(before, undisturbed)

@@ -19,7 +19,6 @@ from mammo_lib.data.cbis_ddsm.sources import open_source
 from mammo_lib.data.cbis_ddsm.tables import TABLES, read_tables, table_fingerprint
 from mammo_lib.data.cohort import build_cohort, patients_on_both_sides
 from mammo_lib.data.external.cmmd import read_clinical_table
-from mammo_lib.data.phantom import write_phantom
 from mammo_lib.runs.records import COMMITTED, Run, all_runs
 
 from .counts import Counts, came_of, judge, state_of
@@ -42,11 +41,10 @@ def cohorts(root: Path) -> list:
     return [table_fingerprint(table), *(one.map(lambda x: sorted(x) if isinstance(x, tuple) else x) for one in found)]
 
 
-def inputs(home: Path) -> list[Given]:
-    """Write one of each file below ``home``."""
-    phantoms = {layout: home / layout for layout in ("classic", "kaggle", "mirror-800")}
-    for layout, root in phantoms.items():
-        write_phantom(root, n_breasts=12, seed=0, layout=layout)
+def inputs(home: Path, phantom_of: Callable) -> list[Given]:
+    """Write one of each file below ``home``; ``phantom_of`` returns the phantom of a layout."""
+    layouts = ("classic", "kaggle", "mirror-800")
+    phantoms = {layout: shutil.copytree(phantom_of(layout), home / layout) for layout in layouts}
     tables = home / "tables"
     tables.mkdir()
     for name in TABLES:
@@ -217,10 +215,10 @@ def same(found, before) -> bool:
     return repr(found) == repr(before)
 
 
-def fuzz(home: Path, n: int, seed: int) -> Counts:
+def fuzz(home: Path, phantom_of: Callable, n: int, seed: int) -> Counts:
     """Give ``n`` damaged files, as many of each; return what came of them: harmless changes must change nothing."""
     draw, counts = random.Random(seed), Counts()
-    given_files = inputs(home)
+    given_files = inputs(home, phantom_of)
     before = {given.name: given.read() for given in given_files}
     for number in range(n):
         given = given_files[number % len(given_files)]
@@ -247,8 +245,8 @@ def fuzz(home: Path, n: int, seed: int) -> Counts:
     return counts
 
 
-def test_damaged_tables_are_read_or_refused(tmp_path, record_property):
-    counts = fuzz(tmp_path, 65, seed=0)
+def test_damaged_tables_are_read_or_refused(tmp_path, phantom_of, record_property):
+    counts = fuzz(tmp_path, phantom_of, 65, seed=0)
     judge(counts, record_property)
     assert counts.table["inputs"].sum() == 65
     assert counts.table["refused in one line"].sum() > 20
@@ -256,5 +254,5 @@ def test_damaged_tables_are_read_or_refused(tmp_path, record_property):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_many_damaged_tables_are_read_or_refused(tmp_path, record_property, seed):
-    judge(fuzz(tmp_path, 1000, seed), record_property)
+def test_many_damaged_tables_are_read_or_refused(tmp_path, phantom_of, record_property, seed):
+    judge(fuzz(tmp_path, phantom_of, 1000, seed), record_property)

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from mammo_lib.cli import app
 from mammo_lib.config import PROFILES, load_config
-from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.errors import InputError
 from mammo_lib.inference import predict
 from mammo_lib.inference.inputs import GivenBreast, find_breasts, identify, name_breast, read_checked
@@ -265,12 +264,10 @@ def test_a_stretched_film_is_made_square_again(run, tmp_path):
         predict.prepare_breast(GivenBreast("x", "LEFT", {("whole", "CC"): square}), run.config)
 
 
-def test_a_folder_in_the_form_of_the_archive(tmp_path):
+def test_a_folder_in_the_form_of_the_archive(phantom_of):
     # Crops that are labelled as masks are crops; masks are passed over; two lesions in one view are not chosen between.
-    root = tmp_path / "cbis"
-    write_phantom(root, n_breasts=12, seed=3)
     refused = []
-    found = {one.name: one for one in find_breasts([root], refused)}
+    found = {one.name: one for one in find_breasts([phantom_of()], refused)}
     assert len(found) > 10
     assert all(set(one.images) <= {(s, v) for s in ("crop", "whole") for v in ("CC", "MLO")} for one in found.values())
     complete = [one for one in found.values() if len(one.images) == 4]

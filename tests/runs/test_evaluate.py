@@ -10,7 +10,6 @@ from mammo_lib.data.cbis_ddsm.sources import open_source
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.collection import Collection
-from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.errors import InputError
 from mammo_lib.runs import evaluate
 from mammo_lib.runs import records as runs
@@ -18,7 +17,7 @@ from mammo_lib.runs.experiments import FROZEN, experiment_configs, read_experime
 from mammo_lib.statistics import evaluate_predictions
 from mammo_lib.training import train
 
-pytestmark = pytest.mark.usefixtures("run_homes")
+pytestmark = [pytest.mark.usefixtures("run_homes"), pytest.mark.xdist_group("opening")]
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +78,10 @@ def test_all_three_definitions_are_scored_by_the_same_network(tiny_profile, coll
     assert official[own.index].tolist() == own.tolist()
 
 
-def test_lesions_without_a_crop_of_their_own_are_left_out(tmp_path, tiny_profile):
+def test_lesions_without_a_crop_of_their_own_are_left_out(phantom_of, tiny_profile):
     """The 800-px set does not say which box of a film is which lesion: such lesions are no half-blind samples."""
-    write_phantom(tmp_path, n_breasts=24, seed=0, layout="mirror-800")
-    mirror = Collection(tmp_path, read_tables(tmp_path), open_source(tmp_path))
+    root = phantom_of("mirror-800", n_breasts=24)
+    mirror = Collection(root, read_tables(root), open_source(root))
     config = tiny_profile.run
     lesions = build_cohort(mirror.table, "lesion", "test")
     films = {row.sample_id: [film_of(row, view) for view in ("CC", "MLO")] for row in lesions.itertuples()}

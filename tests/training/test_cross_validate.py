@@ -14,10 +14,10 @@ from mammo_lib.runs.evaluate import evaluate_profile
 from mammo_lib.statistics import fit_temperature, youden_threshold
 from mammo_lib.training import train
 
-pytestmark = pytest.mark.usefixtures("run_homes")
+pytestmark = [pytest.mark.usefixtures("run_homes"), pytest.mark.xdist_group("cross-validation")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(tiny_profile):
     """One repeat of a small crop stream in three folds, one epoch."""
     run = tiny_profile.run
@@ -29,10 +29,20 @@ def config(tiny_profile):
     return as_repeats([run.model_copy(update=fields)], 1)[0]
 
 
+@pytest.fixture(scope="module")
+def trained(config, collection, tmp_path_factory):
+    """The finished cross-validation, trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "FRESH", tmp_path_factory.mktemp("fresh"))
+        patch.setattr(records, "COMMITTED", tmp_path_factory.mktemp("committed"))
+        return train.train_run(config, collection)
+
+
 @pytest.fixture
-def run(config, collection):
-    """The finished cross-validation."""
-    return train.train_run(config, collection)
+def run(trained, run_homes):
+    """A copy of the finished cross-validation where a test's own runs lie."""
+    folder = trained.folder
+    return records.Run(shutil.copytree(folder, records.FRESH / folder.parent.name / folder.name))
 
 
 def test_every_breast_is_scored_once_by_a_stranger(run, config, collection):

@@ -1,5 +1,7 @@
 """The cache of frozen parts: the same network, computed once."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from mammo_lib.errors import InputError
 from mammo_lib.models import create_mambavision, score
 from mammo_lib.training import frozen, train
 
+pytestmark = pytest.mark.xdist_group("frozen")
+
 
 def changed(config: RunConfig, **fields) -> RunConfig:
     """Return a config with fields changed, each named section__field."""
@@ -21,10 +25,10 @@ def changed(config: RunConfig, **fields) -> RunConfig:
     return RunConfig.model_validate(content)
 
 
-@pytest.fixture
-def cached(tiny_profile, tmp_path):
+@pytest.fixture(scope="module")
+def cached(tiny_profile, tmp_path_factory):
     """A MambaVision whose stem and stages 1-2 are frozen, and a cache of two variants."""
-    path = tmp_path / "nano.pth"
+    path = tmp_path_factory.mktemp("weights") / "nano.pth"
     torch.manual_seed(3)
     torch.save(create_mambavision("nano").state_dict(), path)
     return changed(
@@ -34,14 +38,28 @@ def cached(tiny_profile, tmp_path):
     )  # fmt: skip
 
 
-@pytest.fixture
-def made(cached, collection, tmp_path, monkeypatch):
-    """The config, its prepared pixels in a folder of their own, its network and its cache."""
-    monkeypatch.setattr("mammo_lib.data.collection.CACHE", tmp_path / "cache")
-    prepared = collection.prepare("train", *cached.inputs)
+def frozen_in(folder, config, collection):
+    """The config, its prepared pixels in a folder, its network and its cache; what is there is not made again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mammo_lib.data.collection.CACHE", folder)
+        prepared = collection.prepare("train", *config.inputs)
     torch.manual_seed(0)
-    classifier = train.Classifier(cached).eval()
-    return cached, prepared, classifier, frozen.freeze_maps(cached, prepared, classifier.model, progress=False)
+    classifier = train.Classifier(config).eval()
+    return config, prepared, classifier, frozen.freeze_maps(config, prepared, classifier.model, progress=False)
+
+
+@pytest.fixture(scope="module")
+def kept(cached, collection, tmp_path_factory):
+    """A folder of pixels and maps, made once."""
+    folder = tmp_path_factory.mktemp("kept")
+    frozen_in(folder, cached, collection)
+    return folder
+
+
+@pytest.fixture
+def made(cached, kept, collection, tmp_path):
+    """The config, a copy of its prepared pixels and of its cache, and its network."""
+    return frozen_in(shutil.copytree(kept, tmp_path / "cache"), cached, collection)
 
 
 def batches(dataset, n=4):

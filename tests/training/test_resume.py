@@ -80,7 +80,7 @@ def finished_epochs(root) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("chain", "extras"),
     [
-        (2, {"ema_decay": 0.9}),
+        (1, {"ema_decay": 0.9}),
         pytest.param(5, {}, marks=pytest.mark.slow),
         pytest.param(5, {"ema_decay": 0.9}, marks=pytest.mark.slow),
     ],

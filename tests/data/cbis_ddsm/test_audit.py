@@ -10,7 +10,6 @@ from mammo_lib.data.cbis_ddsm import audit as a
 from mammo_lib.data.cbis_ddsm import defects
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
-from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.data.phantom.layouts import LAYOUTS
 from mammo_lib.errors import InputError
 
@@ -23,11 +22,10 @@ def found(checks, what):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_phantom_holds_exactly_what_was_planted(tmp_path, layout):
-    write_phantom(tmp_path / "data", n_breasts=24, seed=1, layout=layout)
-    checks = a.audit_copy(tmp_path / "data")
+def test_a_phantom_holds_exactly_what_was_planted(phantom_of, layout):
+    checks = a.audit_copy(phantom_of(layout))
     assert [check for check in checks if check.verdict in ("mismatch", "absent")] == []
-    planted = json.loads((tmp_path / "data" / "phantom.json").read_text())["planted"]
+    planted = json.loads((phantom_of(layout) / "phantom.json").read_text())["planted"]
     names = defects.IN_TABLES if layout == "mirror-800" else defects.DEFECTS
     assert {name: found(checks, name)[0].found for name in names} == {name: planted[name] for name in names}
     assert all(planted[name] for name in defects.IN_TABLES)  # every defect of the tables is in a phantom

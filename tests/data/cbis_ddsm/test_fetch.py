@@ -12,15 +12,13 @@ from mammo_lib.data.cbis_ddsm import fetch
 from mammo_lib.data.cbis_ddsm.sources import open_source
 from mammo_lib.data.cbis_ddsm.tables import read_tables, table_fingerprint
 from mammo_lib.data.cohort import build_cohort
-from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.errors import InputError
 
 
 @pytest.fixture
-def archive(tmp_path, monkeypatch):
+def archive(phantom_of, tmp_path, monkeypatch):
     """A phantom in flat folders, with a manifest and a list of series of its own; the archive hands out copies."""
-    root = tmp_path / "archive"
-    write_phantom(root, n_breasts=12, seed=0, layout="flat")
+    root = shutil.copytree(phantom_of("flat"), tmp_path / "archive")
     urls = {path.name: path.as_uri() for path in root.glob("*.csv")}
     manifest = {"table_urls": urls, "canonical_sha256": table_fingerprint(read_tables(root))}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))

@@ -13,7 +13,6 @@ from mammo_lib.data.cbis_ddsm import sources
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.images import breast_mask, faces_right, read_image, resize
-from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.data.phantom.layouts import LAYOUTS
 from mammo_lib.errors import InputError
 
@@ -142,12 +141,10 @@ def test_a_repeated_box_and_widths_that_are_all_unknown_are_refused(mirror):
         sources.open_source(mirror)
 
 
-@pytest.fixture(scope="module")
-def kaggle(tmp_path_factory):
+@pytest.fixture
+def kaggle(phantom_of):
     """A phantom in the Kaggle mirror's form."""
-    root = tmp_path_factory.mktemp("kaggle") / "mirror"
-    write_phantom(root, n_breasts=12, seed=0, layout="kaggle")
-    return root
+    return phantom_of("kaggle")
 
 
 @pytest.mark.parametrize("change", ["backslashes", "every row twice", "floats", "semicolons"])
@@ -247,19 +244,10 @@ def test_without_crop_and_mask_a_view_is_missing(phantom_root, tmp_path):
     assert one(sources.open_source(root).locate(cohort), "CC", "crop").status == "missing"
 
 
-@pytest.fixture(scope="module")
-def layouts(tmp_path_factory):
-    """The same phantom in every layout."""
-    home = tmp_path_factory.mktemp("layouts")
-    for layout in LAYOUTS:
-        write_phantom(home / layout, n_breasts=12, seed=3, layout=layout)
-    return home
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_is_recognised_and_gives_the_same_pictures(layouts, layout):
-    cohort = build_cohort(read_tables(layouts / layout), "paper", "test")
-    source, classic = (sources.open_source(layouts / name) for name in (layout, "classic"))
+def test_every_layout_is_recognised_and_gives_the_same_pictures(phantom_of, layout):
+    cohort = build_cohort(read_tables(phantom_of(layout)), "paper", "test")
+    source, classic = (sources.open_source(phantom_of(name)) for name in (layout, "classic"))
     assert source.kind == layout
     located, reference = source.locate(cohort), classic.locate(cohort)
     assert set(located["status"]) == {"found"}
@@ -269,41 +257,41 @@ def test_every_layout_is_recognised_and_gives_the_same_pictures(layouts, layout)
         assert np.abs(a - b).mean() <= tolerance, (row.stream, row.view)
 
 
-def test_lesions_as_samples(layouts):
+def test_lesions_as_samples(phantom_of):
     """Each lesion has its own crop; the 800-px mirror does not know which box of several is which."""
-    cohort = build_cohort(read_tables(layouts / "classic"), "lesion", "train")
+    cohort = build_cohort(read_tables(phantom_of("classic")), "lesion", "train")
     several = cohort[cohort["breast_id"].duplicated(keep=False)]
     assert len(several) > 1
-    crops = sources.open_source(layouts / "classic").locate(several).query("stream == 'crop' and view == 'CC'")
+    crops = sources.open_source(phantom_of("classic")).locate(several).query("stream == 'crop' and view == 'CC'")
     assert crops["path"].is_unique
     assert crops["sample_id"].is_unique
-    mirrored = sources.open_source(layouts / "mirror-800").locate(several).query("stream == 'crop'")
+    mirrored = sources.open_source(phantom_of("mirror-800")).locate(several).query("stream == 'crop'")
     assert set(mirrored["status"]) == {"missing"}
     assert mirrored["problem"].str.contains("2 boxes in this film cannot be matched to lesions").all()
 
 
-def test_two_kinds_of_copies_in_one_folder_are_refused(layouts, tmp_path):
-    shutil.copytree(layouts / "classic", tmp_path / "data")
-    shutil.copytree(layouts / "kaggle", tmp_path / "data", dirs_exist_ok=True)
+def test_two_kinds_of_copies_in_one_folder_are_refused(phantom_of, tmp_path):
+    shutil.copytree(phantom_of("classic"), tmp_path / "data")
+    shutil.copytree(phantom_of("kaggle"), tmp_path / "data", dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"images in 2 layouts \(kaggle, DICOM\); give the folder of the one to use"):
         sources.open_source(tmp_path / "data")
 
 
-def test_one_dicom_copy_in_two_layouts_is_one_copy(layouts, tmp_path):
+def test_one_dicom_copy_in_two_layouts_is_one_copy(phantom_of, tmp_path):
     """Half of the films were downloaded again in another way: repeated files are named, none is used twice."""
     root = tmp_path / "data"
-    shutil.copytree(layouts / "classic", root / "old")
-    shutil.copytree(layouts / "flat", root / "new")
+    shutil.copytree(phantom_of("classic"), root / "old")
+    shutil.copytree(phantom_of("flat"), root / "new")
     source = sources.open_source(root)
     assert sorted(source.kind.split("+")) == ["classic", "flat"]
     n_files = len(list((root / "old").rglob("*.dcm")))
     assert source.files["problem"].str.startswith("duplicate of").sum() == n_files
-    cohort = build_cohort(read_tables(layouts / "classic"), "paper", "test")
+    cohort = build_cohort(read_tables(phantom_of("classic")), "paper", "test")
     assert set(source.locate(cohort)["status"]) == {"found"}
 
 
-def test_a_header_that_cannot_be_read_is_undecodable_before_training(layouts, tmp_path):
-    root = shutil.copytree(layouts / "classic", tmp_path / "data")
+def test_a_header_that_cannot_be_read_is_undecodable_before_training(phantom_of, tmp_path):
+    root = shutil.copytree(phantom_of("classic"), tmp_path / "data")
     cohort = build_cohort(read_tables(root), "paper", "test").head(1)
     film = root / cohort["whole_CC"].iloc[0]
     for content, why in ((b"\xff\xd8\xff\xe0" + b"0" * 200, "a JPEG file under a DICOM name"), (b"", "an empty file")):
@@ -313,17 +301,17 @@ def test_a_header_that_cannot_be_read_is_undecodable_before_training(layouts, tm
         assert why in row.problem
 
 
-def test_links_are_followed_once(layouts, tmp_path):
+def test_links_are_followed_once(phantom_of, tmp_path):
     root = tmp_path / "données"  # and names beyond ASCII are names
     root.mkdir()
-    (root / "bilder").symlink_to(layouts / "classic")
+    (root / "bilder").symlink_to(phantom_of("classic"))
     (root / "loop").symlink_to(root)
     source = sources.open_source(root)
-    assert len(source.files) == len(list((layouts / "classic").rglob("*.dcm")))
+    assert len(source.files) == len(list(phantom_of("classic").rglob("*.dcm")))
 
 
-def test_a_folder_without_permission_is_named(layouts, tmp_path, monkeypatch):
-    root = shutil.copytree(layouts / "flat", tmp_path / "data")
+def test_a_folder_without_permission_is_named(phantom_of, tmp_path, monkeypatch):
+    root = shutil.copytree(phantom_of("flat"), tmp_path / "data")
     closed = next(path for path in root.iterdir() if path.is_dir())
     scan = os.scandir
 
