@@ -61,7 +61,7 @@ def draw(views: dict, rows: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(rows)), rows["name"], fontsize=10)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.legend(loc="lower left", fontsize=10)
+    axes.legend(loc="center left", fontsize=10)
     axes.set_xlabel(f"AUC on {rows['n'].max()} test breasts, 95 % interval", fontsize=10)
     axes.set_title("The readers' category is hard to beat", fontsize=11)
     return figure

@@ -6,12 +6,11 @@ checkout nothing is there, so the source notebook, without outputs, stands in.
 
 Figures of notebooks get a text for those who cannot see them: the section that they stand in.
 Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}. Until then the front
-page lists what the paper published, beside no numbers of ours.
+page says that they are missing.
 """
 
 from __future__ import annotations
 
-import csv
 import html
 import json
 import subprocess
@@ -19,8 +18,6 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.util import logging
-
-from mammo_lib.analysis.tables import as_text
 
 logger = logging.getLogger(__name__)
 FRONT_PAGE = ("headline", "answers", "harder", "untested")
@@ -58,7 +55,7 @@ def _is_executed(page: Path) -> bool:
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
     values = dict.fromkeys(FRONT_PAGE, "*Not executed in this copy yet: `make reproduce` fills this in.*")
-    values["verdicts"] = published_alone(book / "published.csv")
+    values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     for page in sorted((book / "notebooks").glob("*.ipynb")):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):
@@ -68,15 +65,11 @@ def glued_values(book: Path) -> dict[str, str]:
     return values
 
 
-def published_alone(path: Path) -> str:
-    """Return the published values as a Markdown table without ours."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [
-            (as_text(row["experiment"].replace("_", " ")), as_text(row["name"]), as_text(row["value"]))
-            for row in csv.DictReader(file)
-        ]
-    head = "| of | number | published | ours | verdict |\n|---|---|---|---|---|\n"
-    return head + "\n".join(f"| {of} | {name} | {value} | | not tested |" for of, name, value in rows)
+def released_values(path: Path) -> dict[str, str]:
+    """Return what pages say of the released network's AUC, from its record."""
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    found = {"released_auc": metrics["out_of_fold"]["auc"], "released_without_crops": metrics["without_crops"]["auc"]}
+    return {name: f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})" for name, one in found.items()}
 
 
 def provenance(book: Path) -> str:

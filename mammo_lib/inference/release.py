@@ -1,7 +1,7 @@
 """A trained network in a few megabytes: a run's record with its weights in half precision, ready for ``mammo predict``.
 
 Matrices and kernels are stored in 16 bits. Vectors (biases, scales, running statistics) keep 32 bits: they are few,
-and small variances would be lost.
+and small variances would be lost. Frozen parts are left out: they come with the package that they were taken from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..files import write_bytes, write_json, write_parquet
 from ..runs.manifest import RELEASED, write_manifest
 from ..runs.records import Run
 from ..statistics import evaluate_predictions
-from ..training.train import load_best, predict, with_choices
+from ..training.train import frozen_prefixes, load_best, predict, with_choices
 
 COPIED = ("config.json", "history.csv", "gates.parquet", "gate_history.parquet")
 WITHOUT = {"crop": "without_crops", "whole": "without_whole_films"}  # metrics of the network with a stream hidden
@@ -56,9 +56,14 @@ def write_release(run: Run, folder: Path, collection: Collection, predictions: p
     """
     if folder.exists():
         raise InputError(f"{folder}: exists; give a new folder, or remove this one")
-    state = load_best(run).cpu().state_dict()
+    network = load_best(run).cpu()
+    frozen, state = frozen_prefixes(network), network.state_dict()
     folder.mkdir(parents=True)
-    halved = {key: one.half() if one.is_floating_point() and one.ndim > 1 else one for key, one in state.items()}
+    halved = {
+        key: one.half() if one.is_floating_point() and one.ndim > 1 else one
+        for key, one in state.items()
+        if not key.startswith(frozen)
+    }
     write_bytes(folder / RELEASED, save({key: one.contiguous() for key, one in halved.items()}))
     for name in COPIED:
         if (run.folder / name).is_file():

@@ -295,9 +295,23 @@ def load_best(run: Run) -> Classifier:
         The checkpoint is missing or damaged, belongs to another network, or contains weights that are not finite.
     """
     classifier = Classifier(without_weights(run.config))
-    classifier.load_state_dict(read_weights(run.checkpoint, classifier.state_dict()))
+    own = classifier.state_dict()
+    frozen = frozen_prefixes(classifier) if run.checkpoint.suffix == ".safetensors" else ()  # of a release: left out
+    kept = {key: one for key, one in own.items() if key.startswith(frozen)} if frozen else {}
+    found = read_weights(run.checkpoint, {key: one for key, one in own.items() if key not in kept})
+    classifier.load_state_dict(found | kept)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return classifier.eval().to(device)
+
+
+def frozen_prefixes(classifier: Classifier) -> tuple[str, ...]:
+    """Return how the names of weights begin that belong to frozen ImageNet stages, which are built with a network."""
+    return tuple(
+        f"model.encoders.{stream}.network.{name}."
+        for stream, encoder in classifier.model.encoders.items()
+        if classifier.config.model.backbone == "lite"
+        for name in encoder.frozen
+    )
 
 
 def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
