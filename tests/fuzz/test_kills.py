@@ -131,7 +131,7 @@ def table(request):
 def project(tmp_path_factory):
     """A project of its own, whose book is one chapter."""
     root = tmp_path_factory.mktemp("project")
-    for name in ("book", "data_manifest", "notebooks"):
+    for name in ("book", "data_manifest", "notebooks", "released", "sample"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("_build", ".*"))
     shutil.rmtree(root / "book" / "notebooks", ignore_errors=True)
     shutil.copy(ROOT / "_config.yml", root)
