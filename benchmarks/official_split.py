@@ -85,7 +85,9 @@ class Breasts:
     @cached_property
     def cohort(self) -> pd.DataFrame:
         """The breasts with their words and the size of their lesions."""
-        share = self.films["box_share"]
+        located = self.collection.source.locate(self.official).query("stream == 'crop'")
+        area = (located["x1"] - located["x0"]) * (located["y1"] - located["y0"]) / Mirror800.side**2
+        share = area.groupby(located["sample_id"]).mean().loc[self.official["sample_id"]].to_numpy()
         return self._with_words(self.official.assign(box_share=share, log_share=np.log(share)))
 
     def features(self, name: str) -> pd.DataFrame:
