@@ -22,7 +22,7 @@ from sklearn.base import clone
 from sklearn.decomposition import KernelPCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from statsmodels.stats.multitest import multipletests
 from tqdm import tqdm
@@ -43,10 +43,11 @@ from mammo_lib.training.readers import PENALTIES, fit_logistic, metadata
 HOME = BUILD / "official_split"
 READERS = "readers' BI-RADS"
 SCORED = {"frozen_stages": "frozen stages", "birads": READERS, "metadata": "metadata", "frozen_features": "features"}
-SLOW = {"frozen_features"}  # 5,120 features: random divisions without the five folds inside
+WIDE = {"frozen_features"}  # more features than breasts
 NETWORK = "crop network"
 SAME_FITS = ("crop_only", "dual_stream")
 REPEATS = (0, 1)
+ROTATED = "rotated"
 KINDS = ("features, both streams", "features, films", "features, crops", "film measurements", "readings")
 PUBLISHED = {
     "source": "arXiv 2110.01606, abstract", "network": "two-view EfficientNet, CBIS-DDSM",
@@ -90,13 +91,14 @@ class Breasts:
         share = area.groupby(located["sample_id"]).mean().loc[self.official["sample_id"]].to_numpy()
         return self._with_words(self.official.assign(box_share=share, log_share=np.log(share)))
 
-    def features(self, name: str) -> pd.DataFrame:
-        """Return a baseline's features of all breasts, in the cohort's order."""
+    def features(self, name: str, *, as_they_are: bool = False) -> pd.DataFrame:
+        """Return a baseline's features of all breasts, in the cohort's order, wide ones rotated unless as they are."""
         table, parts = self.collection.table, []
         for side, prepared in self.prepared.items():
             own = self.official[self.official["split"] == side]
             parts.append(metadata(table, own) if name == "metadata" else FEATURES[name](table, prepared, own))
-        return pd.concat(parts, ignore_index=True)
+        found = pd.concat(parts, ignore_index=True)
+        return rotate(found) if name in WIDE and not as_they_are else found
 
     def _sizes(self) -> dict[str, tuple[float, float]]:
         path = self.collection.source.folder / "original_size_estimate.csv"
@@ -127,32 +129,31 @@ def rows_of(table: pd.DataFrame) -> list[dict]:
     ]  # fmt: skip
 
 
-def fit_wide(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> Pipeline:
-    """Fit the regression of ``fit_logistic`` to more features than breasts, several times as fast.
+def rotate(features: pd.DataFrame) -> pd.DataFrame:
+    """Return standardised features rotated into fewer columns than breasts: no ridge-penalised solution changes.
 
-    The standardised features are rotated into as many as there are breasts, which changes no ridge-penalised solution;
-    they are standardised once, and not anew in each of the folds that choose the penalty.
+    They are standardised once over all breasts, and not anew in every fit; this looks at no label.
     """
+    rotated = make_pipeline(StandardScaler(), KernelPCA(kernel="linear")).fit_transform(features.to_numpy(float))
+    return pd.DataFrame(rotated).add_prefix(ROTATED)
+
+
+def fit_rotated(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> GridSearchCV:
+    """Fit the regression of ``fit_logistic`` to features of :func:`rotate`, which keep their scale."""
     folds = StratifiedGroupKFold(split.FOLDS, shuffle=True, random_state=seed)
-    division = list(folds.split(features, train["label"], train["patient_id"]))
-    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": PENALTIES}, scoring="roc_auc", cv=division)
-    wide = make_pipeline(StandardScaler(), KernelPCA(kernel="linear"), search)
-    return wide.fit(features.to_numpy(float), train["label"].to_numpy())
+    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": PENALTIES}, scoring="roc_auc", cv=folds)
+    return search.fit(features.to_numpy(float), train["label"].to_numpy(), groups=train["patient_id"].to_numpy())
 
 
 def fit_of(features: pd.DataFrame) -> split.Fit:
     """Return how a regression on these features is fitted."""
-    return fit_wide if features.shape[1] > len(features) else fit_logistic
+    return fit_rotated if str(features.columns[0]).startswith(ROTATED) else fit_logistic
 
 
 def with_chosen_penalty(features: pd.DataFrame, cohort: pd.DataFrame) -> split.Fit:
     """Return a fit whose penalty is the one that cross-validation of the official training breasts chooses."""
     train = (cohort["split"] == "train").to_numpy()
-    chosen = fit_of(features)(features[train], cohort[train], 0)
-    if isinstance(chosen, Pipeline):
-        chosen = make_pipeline(*(one for _, one in chosen.steps[:-1]), chosen[-1].best_estimator_)
-    else:
-        chosen = chosen.best_estimator_
+    chosen = fit_of(features)(features[train], cohort[train], 0).best_estimator_
 
     def fit(own: pd.DataFrame, breasts: pd.DataFrame, seed: int):
         return clone(chosen).fit(own.to_numpy(float), breasts["label"].to_numpy())
@@ -167,15 +168,14 @@ def divisions(breasts: Breasts, name: str, n: int) -> dict:
     features, cohort = breasts.features(name), breasts.official
     fit = None if name == "birads" else with_chosen_penalty(features, cohort)
     for number in tqdm(range(len(done), n), desc=f"divisions, {name}", unit="division", dynamic_ncols=True):
-        found = split.score_division(features, cohort, split.divide(cohort, number), fit, inner=name not in SLOW)
+        found = split.score_division(features, cohort, split.divide(cohort, number), fit)
         row = pd.DataFrame([{"number": number} | found])
         done = pd.concat([done, row], ignore_index=True) if len(done) else row
         HOME.mkdir(parents=True, exist_ok=True)
         write_csv(path, done)
     drawn = done.iloc[:n].round(4)
     official = split.score_division(features, cohort, (cohort["split"] == "test").to_numpy(), fit)
-    inner = [] if name in SLOW else drawn["out_of_fold"].tolist()
-    return {"test": drawn["test"].tolist(), "out_of_fold": inner,
+    return {"test": drawn["test"].tolist(), "out_of_fold": drawn["out_of_fold"].tolist(),
             "official": {key: round(value, 4) for key, value in official.items()}}  # fmt: skip
 
 
@@ -214,9 +214,9 @@ def kind_of_features(breasts: Breasts, kind: str) -> pd.DataFrame:
         return breasts.films
     if kind == "readings":
         return split.readings(breasts.cohort)
-    both = breasts.features("frozen_features")
+    both = breasts.features("frozen_features", as_they_are=True)
     half = both.shape[1] // 2  # streams in alphabetical order: crop, whole
-    return {KINDS[0]: both, KINDS[1]: both.iloc[:, half:], KINDS[2]: both.iloc[:, :half]}[kind]
+    return rotate({KINDS[0]: both, KINDS[1]: both.iloc[:, half:], KINDS[2]: both.iloc[:, :half]}[kind])
 
 
 def tell_apart(breasts: Breasts, kind: str) -> list[dict]:

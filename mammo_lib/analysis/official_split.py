@@ -251,7 +251,7 @@ def _odds(own: np.ndarray, other: np.ndarray, count: np.ndarray, other_count: np
     from sklearn.linear_model import LogisticRegression
 
     side = np.repeat([0, 1], [len(own), len(other)])
-    model = LogisticRegression(C=np.inf, max_iter=500)
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky")
     model.fit(np.vstack([own, other]), side, sample_weight=np.concatenate([count, other_count]))
     return np.exp(np.clip(model.decision_function(own), -20, 20))
 
@@ -387,11 +387,11 @@ def divide(cohort: pd.DataFrame, number: int) -> np.ndarray:
 
 
 def score_division(
-    features: pd.DataFrame, cohort: pd.DataFrame, is_test: np.ndarray, fit: Fit | None, *, inner: bool = True
+    features: pd.DataFrame, cohort: pd.DataFrame, is_test: np.ndarray, fit: Fit | None
 ) -> dict[str, float]:
     """Return the AUC ``test`` of a baseline that was fitted on the other breasts, and ``out_of_fold`` among those.
 
-    Without ``fit`` the only feature is the score itself. NaN out of fold without ``inner``.
+    Without ``fit`` the only feature is the score itself.
     """
     train, test = cohort[~is_test], cohort[is_test]
     if fit is None:
@@ -399,7 +399,7 @@ def score_division(
         return {"test": _plain_auc(scored[is_test]), "out_of_fold": _plain_auc(scored[~is_test])}
     model = fit(features[~is_test], train, 0)
     scored = test.assign(logit=model.decision_function(features[is_test].to_numpy(float)))
-    own = _plain_auc(out_of_fold(features[~is_test], train, fit, 0)) if inner else math.nan
+    own = _plain_auc(out_of_fold(features[~is_test], train, fit, 0))
     return {"test": _plain_auc(scored), "out_of_fold": own}
 
 
@@ -430,15 +430,14 @@ def place(value: float, drawn: np.ndarray) -> dict[str, float | bool]:
 def places(divisions: Mapping[str, Mapping]) -> pd.DataFrame:
     """Return where the official division lies among random ones: ``name what`` and the columns of :func:`place`.
 
-    ``what`` is the test AUC, or the difference of the out-of-fold AUC to it, where both were computed.
+    ``what`` is the test AUC, or the difference of the out-of-fold AUC to it.
     """
     rows = []
     for name, found in divisions.items():
         test, inner, own = np.array(found["test"]), np.array(found["out_of_fold"]), found["official"]
+        gap = place(own["out_of_fold"] - own["test"], inner - test)
         rows.append({"name": name, "what": "test AUC"} | place(own["test"], test) | {"divisions": len(test)})
-        if len(inner):
-            gap = place(own["out_of_fold"] - own["test"], inner - test)
-            rows.append({"name": name, "what": "difference"} | gap | {"divisions": len(test)})
+        rows.append({"name": name, "what": "difference"} | gap | {"divisions": len(test)})
     return pd.DataFrame(rows)
 
 
