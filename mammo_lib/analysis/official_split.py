@@ -45,6 +45,10 @@ FORMS = ("readings within label", "readings alone", "strata of assessment and la
 FOLDS = 5
 FEW = 10  # breasts of a class below which no AUC is given
 
+NO_PENALTY = 1e3  # nearly: a level that one side lacks keeps its coefficient finite
+
+# How often each breast counts, on the own side and on the other, in; weights of the own side out.
+Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Features and training breasts in, a fitted classifier with ``decision_function`` out.
 Fit = Callable[[pd.DataFrame, pd.DataFrame, int], object]
 
@@ -229,40 +233,50 @@ def readings(cohort: pd.DataFrame) -> pd.DataFrame:
     return levels.fillna(0.0).join(numbers.fillna(numbers.median()))
 
 
-def odds_weights(
-    own: pd.DataFrame, other: pd.DataFrame, count: np.ndarray, other_count: np.ndarray, *, by_label: bool = True
-) -> np.ndarray:
-    """Return ``count`` times the odds that a breast of ``own`` with its readings lies in ``other``, (breasts,).
+def odds_weights(own: pd.DataFrame, other: pd.DataFrame, *, by_label: bool = True) -> Weigh:
+    """Return what weighs breasts of ``own`` by the odds that a breast with their readings lies in ``other``.
 
-    Logistic regression without a penalty; within each label, or over both. Within a label the weights add up to its
-    breasts, as many as ``count`` holds.
+    Logistic regression, within each label or over both. Within a label the weights add up to its breasts.
     """
     x, y = readings(own).to_numpy(), readings(other).to_numpy()
     centre, spread = x.mean(axis=0), np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
-    x, y = (x - centre) / spread, (y - centre) / spread
-    weight = np.zeros(len(own))
-    for labels in ((0,), (1,)) if by_label else ((0, 1),):
-        mine, theirs = own["label"].isin(labels).to_numpy(), other["label"].isin(labels).to_numpy()
-        weight[mine] = count[mine] * _odds(x[mine], y[theirs], count[mine], other_count[theirs])
-    return _scaled(weight, own["label"].to_numpy(), count) if by_label else weight
+    x, y, label = (x - centre) / spread, (y - centre) / spread, own["label"].to_numpy()
+    parts = [
+        (own["label"].isin(labels).to_numpy(), other["label"].isin(labels).to_numpy())
+        for labels in ((0,), (1,))
+    ] if by_label else [(np.ones(len(own), bool), np.ones(len(other), bool))]  # fmt: skip
+
+    def weigh(count: np.ndarray, other_count: np.ndarray) -> np.ndarray:
+        weight = np.zeros(len(own))
+        for mine, theirs in parts:
+            weight[mine] = count[mine] * _odds(x[mine], y[theirs], count[mine], other_count[theirs])
+        return _scaled(weight, label, count) if by_label else weight
+
+    return weigh
 
 
 def _odds(own: np.ndarray, other: np.ndarray, count: np.ndarray, other_count: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
 
     side = np.repeat([0, 1], [len(own), len(other)])
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky")
+    model = LogisticRegression(C=NO_PENALTY, max_iter=500)
     model.fit(np.vstack([own, other]), side, sample_weight=np.concatenate([count, other_count]))
-    return np.exp(np.clip(model.decision_function(own), -20, 20))
+    return np.exp(model.decision_function(own))
 
 
-def stratum_weights(own: pd.DataFrame, other: pd.DataFrame, count: np.ndarray, other_count: np.ndarray) -> np.ndarray:
-    """Return ``count`` times the ratio of shares, within the label, that a breast's assessment has on the two sides."""
+def stratum_weights(own: pd.DataFrame, other: pd.DataFrame) -> Weigh:
+    """Return what weighs breasts of ``own`` by the ratio of shares that their assessment has, within their label."""
     strata = [frame["label"].astype(str) + " " + frame["assessment"].map(LEVELS) for frame in (own, other)]
-    totals = [pd.Series(n).groupby(s.to_numpy()).sum() for n, s in zip((count, other_count), strata, strict=True)]
-    ratio = (totals[1].reindex(totals[0].index, fill_value=0.0) / totals[0].where(totals[0] > 0)).fillna(0.0)
-    weight = count * strata[0].map(ratio).to_numpy(float)
-    return _scaled(weight, own["label"].to_numpy(), count)
+    names = sorted(set(strata[0]) | set(strata[1]))
+    mine, theirs = (pd.Categorical(one, names).codes for one in strata)
+    label = own["label"].to_numpy()
+
+    def weigh(count: np.ndarray, other_count: np.ndarray) -> np.ndarray:
+        here, there = (np.bincount(*one, len(names)) for one in ((mine, count), (theirs, other_count)))
+        ratio = np.divide(there, here, out=np.zeros(len(names)), where=here > 0)
+        return _scaled(count * ratio[mine], label, count)
+
+    return weigh
 
 
 def _scaled(weight: np.ndarray, label: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -280,13 +294,20 @@ def resample(train: pd.DataFrame, test: pd.DataFrame, form: str, *, seed: int = 
         np.vstack([np.ones(len(side)), patient_weights(side["patient_id"].to_numpy(), n, seed + number)])
         for number, side in enumerate((train, test))
     ]
-    weigh = {
-        FORMS[0]: odds_weights, FORMS[1]: lambda *four: odds_weights(*four, by_label=False), FORMS[2]: stratum_weights,
-    }[form]  # fmt: skip
     pairs = list(zip(*counts, strict=True))
-    there = np.array([weigh(train, test, own, other) for own, other in pairs])
-    back = np.array([weigh(test, train, other, own) for own, other in pairs])
-    return Resamples(*counts, there, back)
+    there, back = weigher(form, train, test), weigher(form, test, train)
+    return Resamples(
+        *counts,
+        np.array([there(own, other) for own, other in pairs]),
+        np.array([back(other, own) for own, other in pairs]),
+    )
+
+
+def weigher(form: str, own: pd.DataFrame, other: pd.DataFrame) -> Weigh:
+    """Return what weighs ``own`` to the mix of ``other``, in one of ``FORMS``."""
+    if form not in FORMS:
+        raise InputError(f"unknown form of weights {form!r}: choose one of {', '.join(FORMS)}")
+    return stratum_weights(own, other) if form == FORMS[2] else odds_weights(own, other, by_label=form == FORMS[0])
 
 
 def effective_size(weights: np.ndarray) -> float:

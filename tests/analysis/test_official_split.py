@@ -94,7 +94,7 @@ def test_strata_weights_are_ratios_of_shares():
     train = breasts(4, label=0, assessment=[3, 3, 3, 4])
     test = breasts(4, label=0, assessment=[3, 4, 4, 4])
     # share of 3: 3/4 against 1/4, weight 1/3; of 4: 1/4 against 3/4, weight 3
-    weights = split.stratum_weights(train, test, np.ones(4), np.ones(4))
+    weights = split.stratum_weights(train, test)(np.ones(4), np.ones(4))
     assert weights == pytest.approx([1 / 3, 1 / 3, 1 / 3, 3])
 
 
@@ -105,9 +105,14 @@ def test_weighted_readings_have_the_other_sides_means(by_label):
     harder = cohort["split"].eq("test") & (np.random.default_rng(2).random(4000) < 0.5)
     cohort.loc[harder, "subtlety"] = 1
     train, test = sides(cohort)
-    weights = split.odds_weights(train, test, np.ones(len(train)), np.ones(len(test)), by_label=by_label)
+    weights = split.odds_weights(train, test, by_label=by_label)(np.ones(len(train)), np.ones(len(test)))
     assert abs(train["subtlety"].mean() - test["subtlety"].mean()) > 0.5
     assert np.average(train["subtlety"], weights=weights) == pytest.approx(test["subtlety"].mean(), abs=0.1)
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(InputError, match="choose one of readings within label"):
+        split.weigher("by eye", *sides(breasts()))
 
 
 def test_effective_size():
