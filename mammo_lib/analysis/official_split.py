@@ -129,7 +129,7 @@ def _compared_sides(values: pd.Series, sides: np.ndarray) -> Iterator[dict]:
 
 
 def _mean(sides: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return sides @ value / sides.sum(axis=1)
+    return sides @ value / np.maximum(sides.sum(axis=1), 1)  # a small group may lie on one side when exchanged
 
 
 def _tested(train: pd.Series, test: pd.Series, seen: np.ndarray) -> dict[str, float]:
