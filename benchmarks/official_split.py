@@ -48,6 +48,7 @@ NETWORK = "crop network"
 SAME_FITS = ("crop_only", "dual_stream")
 REPEATS = (0, 1)
 ROTATED = "rotated"
+WITH_WORDS = "readings and words within label (exploratory)"
 KINDS = ("features, both streams", "features, films", "features, crops", "film measurements", "readings")
 PUBLISHED = {
     "source": "arXiv 2110.01606, abstract", "network": "two-view EfficientNet, CBIS-DDSM",
@@ -259,6 +260,25 @@ def compare(breasts: Breasts) -> dict[str, list[dict]]:
     return {key: rows_of(pd.DataFrame(rows)) for key, rows in (("scores", sides), ("mixes", mixes), ("bands", bands))}
 
 
+def with_words(breasts: Breasts) -> list[dict]:
+    """Return the mixes of scores from pixels when weights also hold what the readers' words sound like.
+
+    ``suspicion`` is the logit of the metadata baseline, out of fold on the training side.
+    """
+    cohort = breasts.cohort
+    train, test = (cohort[cohort["split"] == side].reset_index(drop=True) for side in ("train", "test"))
+    said = [
+        in_order(frames, side) for frames, side in zip(baseline_scores(breasts, "metadata"), (train, test), strict=True)
+    ]
+    sounds = [np.mean([frame["logit"] for frame in frames], axis=0) for frames in said]
+    draws = split.resample(train.assign(suspicion=sounds[0]), test.assign(suspicion=sounds[1]), split.FORMS[0])
+    scores = {NETWORK: (committed(breasts, "crop", "out_of_fold"), committed(breasts, "crop_only", "test"))}
+    scores |= {SCORED[name]: baseline_scores(breasts, name) for name in ("frozen_stages", "frozen_features")}
+    ordered = {name: (in_order(one, train), in_order(other, test)) for name, (one, other) in scores.items()}
+    rows = [{"name": name, "form": WITH_WORDS} | split.on_the_other_mix(*both, draws) for name, both in ordered.items()]
+    return rows_of(pd.DataFrame(rows))
+
+
 def same_fits(breasts: Breasts, name: str, test: pd.DataFrame, plain: split.Resamples) -> dict:
     """Compare validation and test breasts of the same fits (protocol 1)."""
     held_out = committed(breasts, name, "validation")
@@ -290,6 +310,7 @@ def parts(n: int) -> dict[str, Callable[[Breasts], object]]:
         "case_mix": lambda breasts: rows_of(split.balance(breasts.cohort, NUMBERS | WORDS)),
         "films": measurements,
         "compared": compare,
+        "with_words": with_words,
         **{f"divisions_{name}": partial(divisions, name=name, n=n) for name in SCORED},
         **{f"told_apart_{number}": partial(tell_apart, kind=kind) for number, kind in enumerate(KINDS)},
     }
@@ -304,7 +325,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("give the folder of CBIS-DDSM with --data, or set MAMMO_DATA")
-    breasts, made = Breasts(Path(arguments.data)), {}
+    breasts, made, commits = Breasts(Path(arguments.data)), {}, {}
     for name, make in parts(arguments.divisions).items():
         path = HOME / f"{name}.json"
         if arguments.part and name not in arguments.part:
@@ -312,16 +333,19 @@ def main() -> None:
         if not path.is_file():
             HOME.mkdir(parents=True, exist_ok=True)
             write_json(path, {"made": make(breasts), "commit": describe_environment(PROTOCOL_2)["commit"]})
-        made[name] = read_json(path)["made"]
+        kept = read_json(path)
+        made[name], commits[name] = kept["made"], kept["commit"]
     if arguments.part:
         return
     record = {
         "command": f"python benchmarks/official_split.py --data DIR --divisions {arguments.divisions}",
         "environment": describe_environment(PROTOCOL_2),
+        "commits": commits,
         "data_hash": {side: one.fingerprint for side, one in breasts.prepared.items()},
         **{name: made[name] for name in ("breasts", "case_mix", "films")},
         "told_apart": [row for number in range(len(KINDS)) for row in made[f"told_apart_{number}"]],
         **made["compared"],
+        "mixes_with_words": made["with_words"],
         "divisions": {shown: made[f"divisions_{name}"] for name, shown in SCORED.items()},
         "published": PUBLISHED,
     }

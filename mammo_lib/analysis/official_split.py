@@ -227,9 +227,13 @@ class Resamples:
 
 
 def readings(cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return what weights are made of: assessment in four levels, subtlety, density and the log share of the box."""
+    """Return what weights are made of: assessment in four levels, subtlety, density and the log share of the box.
+
+    Where there is a column ``suspicion``, how malignant the readers' words sound, it is one more.
+    """
     levels = pd.get_dummies(cohort["assessment"].map(LEVELS), dtype=float).reindex(columns=["0 to 2", "3", "5"])
-    numbers = cohort[["subtlety", "density"]].astype(float).assign(log_share=np.log(cohort["box_share"]))
+    names = ["subtlety", "density", *(["suspicion"] if "suspicion" in cohort else [])]
+    numbers = cohort[names].astype(float).assign(log_share=np.log(cohort["box_share"]))
     return levels.fillna(0.0).join(numbers.fillna(numbers.median()))
 
 
@@ -349,7 +353,8 @@ def both_sides(
     """
     one, other = mean_auc(train, train_draws), mean_auc(test, test_draws)
     gap = one - other
-    p = 2 * stats.norm.sf(abs(gap[0]) / np.nanstd(gap[1:], ddof=1))
+    spread = np.nanstd(gap[1:], ddof=1)
+    p = 2 * stats.norm.sf(abs(gap[0]) / spread) if spread > 0 else 1.0
     return (
         with_interval("train", one) | with_interval("test", other) | with_interval("difference", gap)
         | {"p": float(p), "n_train": len(train[0]), "n_test": len(test[0])}
@@ -484,17 +489,21 @@ def findings(record: Mapping) -> dict[str, bool]:
 def summary(record: Mapping) -> str:
     """Say in two sentences how large the network's difference is, and which explanations hold."""
     network, mix, found = record["scores"][0], record["mixes"][0], findings(record)
-    usual = places(record["divisions"])["is_usual"]
-    chance = "can be chance" if found["chance"] else "is not explained by chance alone"
-    cases = "harder cases explain" if found["cases"] else "harder cases are not shown to explain a part of it, at most"
-    films = "can" if found["films"] else "cannot"
+    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
+    usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
+    unusual = ", ".join(usual[~usual].index)
+    band = next(row for row in record["bands"] if row["band"] == "4")
+    told = next(row for row in record["told_apart"] if row["among"] == "breasts of one label")
     return (
         f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
-        f"out of fold, and of {network['test']:.3f} on the {network['n_test']} test breasts: a difference of "
-        f"{in_words(network, 'difference')}. "
-        f"That difference {chance} (in {usual.sum()} of {len(usual)} comparisons of baselines the official division is "
-        f"an ordinary one among random ones); {cases} {in_words(mix, 'explained')}; and the pixels {films} tell test "
-        "breasts from training breasts of the same label better than the readings can."
+        f"out of fold, and of {network['test']:.3f} on the {network['n_test']} test breasts, a difference of "
+        f"{in_words(network, 'difference')} that {'can' if holds_zero else 'cannot'} be chance by its interval: among "
+        f"random divisions the official one is ordinary for {usual.sum()} of {len(usual)} baselines"
+        f"{' and unusual for ' + unusual if unusual else ''}. "
+        f"The test films {'look different' if found['films'] else 'do not look different'} (AUC of telling them apart "
+        f"{in_words(told, 'auc', '')}), the mix of the readings {'explains' if found['cases'] else 'is not shown to explain'} "
+        f"a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
+        f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')}."
     )
 
 

@@ -152,6 +152,24 @@ def test_a_score_that_is_worse_within_every_assessment_is_not_explained_by_the_m
     assert found["left_low"] > 0.1
 
 
+def test_what_the_words_say_is_one_more_reading():
+    """Test breasts sound more suspicious; weighted by that, training breasts do, too."""
+    cohort = breasts(2000)
+    sound = np.random.default_rng(9).normal(size=2000) + 0.8 * (cohort["split"] == "test")
+    train, test = sides(cohort.assign(suspicion=sound))
+    one = np.ones(len(train)), np.ones(len(test))
+    weights = split.odds_weights(train, test)(*one)
+    assert np.average(train["suspicion"], weights=weights) == pytest.approx(test["suspicion"].mean(), abs=0.1)
+    plain = split.odds_weights(train.drop(columns="suspicion"), test.drop(columns="suspicion"))(*one)
+    assert np.average(train["suspicion"], weights=plain) < test["suspicion"].mean() - 0.5
+
+
+def test_a_score_that_never_varies_has_no_difference():
+    train, test = sides(breasts().assign(logit=0.0))
+    draws = split.resample(train, test, split.FORMS[2], n=20)
+    assert split.both_sides([train], [test], draws.train, draws.test)["p"] == 1.0
+
+
 def test_the_mean_auc_stays_within_folds():
     frame = pd.DataFrame({"label": [1, 0, 1, 0], "logit": [5.0, 4.0, 1.0, 0.0], "fold": [0, 0, 1, 1]})
     assert split.mean_auc([frame], np.ones((1, 4))) == 1.0
@@ -263,6 +281,7 @@ def made_record(**changes):
     random = {"test": np.linspace(0.4, 0.6, 101).tolist(), "out_of_fold": [0.5] * 101, "official": parts["official"]}
     return {
         "scores": [parts["scores"]], "mixes": [parts["mixes"]], "divisions": {"readers": random},
+        "bands": [{"band": "4", "train": 0.8, "test": 0.6} | {f"{k}_{e}": 0.5 for k in ("train", "test") for e in ("low", "high")}],
         "told_apart": [pixels, {"name": "readings", "auc": 0.52} | same],
     }  # fmt: skip
 
@@ -282,9 +301,9 @@ def test_the_answer_follows_the_rules_that_were_fixed(changes, expected):
     record = made_record(**changes)
     assert split.findings(record) == expected
     words = split.summary(record)
-    assert ("can be chance" in words) == expected["chance"]
-    assert ("harder cases explain" in words) == expected["cases"]
-    assert ("pixels can tell" in words) == expected["films"]
+    assert ("can be chance" in words and "unusual" not in words) == expected["chance"]
+    assert ("readings explains" in words) == expected["cases"]
+    assert ("films look different" in words) == expected["films"]
     assert words.count(". ") == 1 and words.endswith(".")
 
 
