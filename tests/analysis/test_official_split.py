@@ -278,10 +278,12 @@ def made_record(**changes):
     parts = {name: part | changes.get(name, {}) for name, part in parts.items()}
     same = {"among": "breasts of one label"}
     pixels = {"name": "features, both streams"} | same | parts["pixels"]
+    band = {"band": "4", "train": 0.8, "test": 0.6}
+    band |= {f"{side}_{end}": 0.5 for side in ("train", "test") for end in ("low", "high")}
     random = {"test": np.linspace(0.4, 0.6, 101).tolist(), "out_of_fold": [0.5] * 101, "official": parts["official"]}
     return {
         "scores": [parts["scores"]], "mixes": [parts["mixes"]], "divisions": {"readers": random},
-        "bands": [{"band": "4", "train": 0.8, "test": 0.6} | {f"{k}_{e}": 0.5 for k in ("train", "test") for e in ("low", "high")}],
+        "bands": [band],
         "told_apart": [pixels, {"name": "readings", "auc": 0.52} | same],
     }  # fmt: skip
 
