@@ -502,8 +502,8 @@ def summary(record: Mapping) -> str:
         f"{in_words(network, 'difference')} that {'can' if holds_zero else 'cannot'} be chance by its interval: among "
         f"random divisions the official one is ordinary for {usual.sum()} of {len(usual)} baselines"
         f"{' and unusual for ' + unusual if unusual else ''}. "
-        f"The test films {look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings {explains} "
-        f"a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
+        f"The test films {look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
+        f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
         f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')}."
     )
 
