@@ -22,7 +22,7 @@ from sklearn.base import clone
 from sklearn.decomposition import KernelPCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from statsmodels.stats.multitest import multipletests
 from tqdm import tqdm
@@ -43,10 +43,12 @@ from mammo_lib.training.readers import PENALTIES, fit_logistic, metadata
 HOME = BUILD / "official_split"
 READERS = "readers' BI-RADS"
 SCORED = {"frozen_stages": "frozen stages", "birads": READERS, "metadata": "metadata", "frozen_features": "features"}
-SLOW = {"frozen_features"}  # 5,120 features: random divisions without the five folds inside
+WIDE = {"frozen_features"}  # more features than breasts
 NETWORK = "crop network"
 SAME_FITS = ("crop_only", "dual_stream")
 REPEATS = (0, 1)
+ROTATED = "rotated"
+WITH_WORDS = "readings and words within label (exploratory)"
 KINDS = ("features, both streams", "features, films", "features, crops", "film measurements", "readings")
 PUBLISHED = {
     "source": "arXiv 2110.01606, abstract", "network": "two-view EfficientNet, CBIS-DDSM",
@@ -85,16 +87,19 @@ class Breasts:
     @cached_property
     def cohort(self) -> pd.DataFrame:
         """The breasts with their words and the size of their lesions."""
-        share = self.films["box_share"]
+        located = self.collection.source.locate(self.official).query("stream == 'crop'")
+        area = (located["x1"] - located["x0"]) * (located["y1"] - located["y0"]) / Mirror800.side**2
+        share = area.groupby(located["sample_id"]).mean().loc[self.official["sample_id"]].to_numpy()
         return self._with_words(self.official.assign(box_share=share, log_share=np.log(share)))
 
-    def features(self, name: str) -> pd.DataFrame:
-        """Return a baseline's features of all breasts, in the cohort's order."""
+    def features(self, name: str, *, as_they_are: bool = False) -> pd.DataFrame:
+        """Return a baseline's features of all breasts, in the cohort's order, wide ones rotated unless as they are."""
         table, parts = self.collection.table, []
         for side, prepared in self.prepared.items():
             own = self.official[self.official["split"] == side]
             parts.append(metadata(table, own) if name == "metadata" else FEATURES[name](table, prepared, own))
-        return pd.concat(parts, ignore_index=True)
+        found = pd.concat(parts, ignore_index=True)
+        return rotate(found) if name in WIDE and not as_they_are else found
 
     def _sizes(self) -> dict[str, tuple[float, float]]:
         path = self.collection.source.folder / "original_size_estimate.csv"
@@ -125,32 +130,31 @@ def rows_of(table: pd.DataFrame) -> list[dict]:
     ]  # fmt: skip
 
 
-def fit_wide(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> Pipeline:
-    """Fit the regression of ``fit_logistic`` to more features than breasts, several times as fast.
+def rotate(features: pd.DataFrame) -> pd.DataFrame:
+    """Return standardised features rotated into fewer columns than breasts: no ridge-penalised solution changes.
 
-    The standardised features are rotated into as many as there are breasts, which changes no ridge-penalised solution;
-    they are standardised once, and not anew in each of the folds that choose the penalty.
+    They are standardised once over all breasts, and not anew in every fit; this looks at no label.
     """
+    rotated = make_pipeline(StandardScaler(), KernelPCA(kernel="linear")).fit_transform(features.to_numpy(float))
+    return pd.DataFrame(rotated).add_prefix(ROTATED)
+
+
+def fit_rotated(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> GridSearchCV:
+    """Fit the regression of ``fit_logistic`` to features of :func:`rotate`, which keep their scale."""
     folds = StratifiedGroupKFold(split.FOLDS, shuffle=True, random_state=seed)
-    division = list(folds.split(features, train["label"], train["patient_id"]))
-    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": PENALTIES}, scoring="roc_auc", cv=division)
-    wide = make_pipeline(StandardScaler(), KernelPCA(kernel="linear"), search)
-    return wide.fit(features.to_numpy(float), train["label"].to_numpy())
+    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": PENALTIES}, scoring="roc_auc", cv=folds)
+    return search.fit(features.to_numpy(float), train["label"].to_numpy(), groups=train["patient_id"].to_numpy())
 
 
 def fit_of(features: pd.DataFrame) -> split.Fit:
     """Return how a regression on these features is fitted."""
-    return fit_wide if features.shape[1] > len(features) else fit_logistic
+    return fit_rotated if str(features.columns[0]).startswith(ROTATED) else fit_logistic
 
 
 def with_chosen_penalty(features: pd.DataFrame, cohort: pd.DataFrame) -> split.Fit:
     """Return a fit whose penalty is the one that cross-validation of the official training breasts chooses."""
     train = (cohort["split"] == "train").to_numpy()
-    chosen = fit_of(features)(features[train], cohort[train], 0)
-    if isinstance(chosen, Pipeline):
-        chosen = make_pipeline(*(one for _, one in chosen.steps[:-1]), chosen[-1].best_estimator_)
-    else:
-        chosen = chosen.best_estimator_
+    chosen = fit_of(features)(features[train], cohort[train], 0).best_estimator_
 
     def fit(own: pd.DataFrame, breasts: pd.DataFrame, seed: int):
         return clone(chosen).fit(own.to_numpy(float), breasts["label"].to_numpy())
@@ -165,15 +169,14 @@ def divisions(breasts: Breasts, name: str, n: int) -> dict:
     features, cohort = breasts.features(name), breasts.official
     fit = None if name == "birads" else with_chosen_penalty(features, cohort)
     for number in tqdm(range(len(done), n), desc=f"divisions, {name}", unit="division", dynamic_ncols=True):
-        found = split.score_division(features, cohort, split.divide(cohort, number), fit, inner=name not in SLOW)
+        found = split.score_division(features, cohort, split.divide(cohort, number), fit)
         row = pd.DataFrame([{"number": number} | found])
         done = pd.concat([done, row], ignore_index=True) if len(done) else row
         HOME.mkdir(parents=True, exist_ok=True)
         write_csv(path, done)
     drawn = done.iloc[:n].round(4)
     official = split.score_division(features, cohort, (cohort["split"] == "test").to_numpy(), fit)
-    inner = [] if name in SLOW else drawn["out_of_fold"].tolist()
-    return {"test": drawn["test"].tolist(), "out_of_fold": inner,
+    return {"test": drawn["test"].tolist(), "out_of_fold": drawn["out_of_fold"].tolist(),
             "official": {key: round(value, 4) for key, value in official.items()}}  # fmt: skip
 
 
@@ -212,9 +215,9 @@ def kind_of_features(breasts: Breasts, kind: str) -> pd.DataFrame:
         return breasts.films
     if kind == "readings":
         return split.readings(breasts.cohort)
-    both = breasts.features("frozen_features")
+    both = breasts.features("frozen_features", as_they_are=True)
     half = both.shape[1] // 2  # streams in alphabetical order: crop, whole
-    return {KINDS[0]: both, KINDS[1]: both.iloc[:, half:], KINDS[2]: both.iloc[:, :half]}[kind]
+    return rotate({KINDS[0]: both, KINDS[1]: both.iloc[:, half:], KINDS[2]: both.iloc[:, :half]}[kind])
 
 
 def tell_apart(breasts: Breasts, kind: str) -> list[dict]:
@@ -257,6 +260,25 @@ def compare(breasts: Breasts) -> dict[str, list[dict]]:
     return {key: rows_of(pd.DataFrame(rows)) for key, rows in (("scores", sides), ("mixes", mixes), ("bands", bands))}
 
 
+def with_words(breasts: Breasts) -> list[dict]:
+    """Return the mixes of scores from pixels when weights also hold what the readers' words sound like.
+
+    ``suspicion`` is the logit of the metadata baseline, out of fold on the training side.
+    """
+    cohort = breasts.cohort
+    train, test = (cohort[cohort["split"] == side].reset_index(drop=True) for side in ("train", "test"))
+    said = [
+        in_order(frames, side) for frames, side in zip(baseline_scores(breasts, "metadata"), (train, test), strict=True)
+    ]
+    sounds = [np.mean([frame["logit"] for frame in frames], axis=0) for frames in said]
+    draws = split.resample(train.assign(suspicion=sounds[0]), test.assign(suspicion=sounds[1]), split.FORMS[0])
+    scores = {NETWORK: (committed(breasts, "crop", "out_of_fold"), committed(breasts, "crop_only", "test"))}
+    scores |= {SCORED[name]: baseline_scores(breasts, name) for name in ("frozen_stages", "frozen_features")}
+    ordered = {name: (in_order(one, train), in_order(other, test)) for name, (one, other) in scores.items()}
+    rows = [{"name": name, "form": WITH_WORDS} | split.on_the_other_mix(*both, draws) for name, both in ordered.items()]
+    return rows_of(pd.DataFrame(rows))
+
+
 def same_fits(breasts: Breasts, name: str, test: pd.DataFrame, plain: split.Resamples) -> dict:
     """Compare validation and test breasts of the same fits (protocol 1)."""
     held_out = committed(breasts, name, "validation")
@@ -288,6 +310,7 @@ def parts(n: int) -> dict[str, Callable[[Breasts], object]]:
         "case_mix": lambda breasts: rows_of(split.balance(breasts.cohort, NUMBERS | WORDS)),
         "films": measurements,
         "compared": compare,
+        "with_words": with_words,
         **{f"divisions_{name}": partial(divisions, name=name, n=n) for name in SCORED},
         **{f"told_apart_{number}": partial(tell_apart, kind=kind) for number, kind in enumerate(KINDS)},
     }
@@ -302,7 +325,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("give the folder of CBIS-DDSM with --data, or set MAMMO_DATA")
-    breasts, made = Breasts(Path(arguments.data)), {}
+    breasts, made, commits = Breasts(Path(arguments.data)), {}, {}
     for name, make in parts(arguments.divisions).items():
         path = HOME / f"{name}.json"
         if arguments.part and name not in arguments.part:
@@ -310,16 +333,19 @@ def main() -> None:
         if not path.is_file():
             HOME.mkdir(parents=True, exist_ok=True)
             write_json(path, {"made": make(breasts), "commit": describe_environment(PROTOCOL_2)["commit"]})
-        made[name] = read_json(path)["made"]
+        kept = read_json(path)
+        made[name], commits[name] = kept["made"], kept["commit"]
     if arguments.part:
         return
     record = {
         "command": f"python benchmarks/official_split.py --data DIR --divisions {arguments.divisions}",
         "environment": describe_environment(PROTOCOL_2),
+        "commits": commits,
         "data_hash": {side: one.fingerprint for side, one in breasts.prepared.items()},
         **{name: made[name] for name in ("breasts", "case_mix", "films")},
         "told_apart": [row for number in range(len(KINDS)) for row in made[f"told_apart_{number}"]],
         **made["compared"],
+        "mixes_with_words": made["with_words"],
         "divisions": {shown: made[f"divisions_{name}"] for name, shown in SCORED.items()},
         "published": PUBLISHED,
     }

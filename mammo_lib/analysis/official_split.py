@@ -45,6 +45,10 @@ FORMS = ("readings within label", "readings alone", "strata of assessment and la
 FOLDS = 5
 FEW = 10  # breasts of a class below which no AUC is given
 
+NO_PENALTY = 1e3  # nearly: a level that one side lacks keeps its coefficient finite
+
+# How often each breast counts, on the own side and on the other, in; weights of the own side out.
+Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Features and training breasts in, a fitted classifier with ``decision_function`` out.
 Fit = Callable[[pd.DataFrame, pd.DataFrame, int], object]
 
@@ -125,7 +129,7 @@ def _compared_sides(values: pd.Series, sides: np.ndarray) -> Iterator[dict]:
 
 
 def _mean(sides: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return sides @ value / sides.sum(axis=1)
+    return sides @ value / np.maximum(sides.sum(axis=1), 1)  # a small group may lie on one side when exchanged
 
 
 def _tested(train: pd.Series, test: pd.Series, seen: np.ndarray) -> dict[str, float]:
@@ -223,46 +227,60 @@ class Resamples:
 
 
 def readings(cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return what weights are made of: assessment in four levels, subtlety, density and the log share of the box."""
+    """Return what weights are made of: assessment in four levels, subtlety, density and the log share of the box.
+
+    Where there is a column ``suspicion``, how malignant the readers' words sound, it is one more.
+    """
     levels = pd.get_dummies(cohort["assessment"].map(LEVELS), dtype=float).reindex(columns=["0 to 2", "3", "5"])
-    numbers = cohort[["subtlety", "density"]].astype(float).assign(log_share=np.log(cohort["box_share"]))
+    names = ["subtlety", "density", *(["suspicion"] if "suspicion" in cohort else [])]
+    numbers = cohort[names].astype(float).assign(log_share=np.log(cohort["box_share"]))
     return levels.fillna(0.0).join(numbers.fillna(numbers.median()))
 
 
-def odds_weights(
-    own: pd.DataFrame, other: pd.DataFrame, count: np.ndarray, other_count: np.ndarray, *, by_label: bool = True
-) -> np.ndarray:
-    """Return ``count`` times the odds that a breast of ``own`` with its readings lies in ``other``, (breasts,).
+def odds_weights(own: pd.DataFrame, other: pd.DataFrame, *, by_label: bool = True) -> Weigh:
+    """Return what weighs breasts of ``own`` by the odds that a breast with their readings lies in ``other``.
 
-    Logistic regression without a penalty; within each label, or over both. Within a label the weights add up to its
-    breasts, as many as ``count`` holds.
+    Logistic regression, within each label or over both. Within a label the weights add up to its breasts.
     """
     x, y = readings(own).to_numpy(), readings(other).to_numpy()
     centre, spread = x.mean(axis=0), np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
-    x, y = (x - centre) / spread, (y - centre) / spread
-    weight = np.zeros(len(own))
-    for labels in ((0,), (1,)) if by_label else ((0, 1),):
-        mine, theirs = own["label"].isin(labels).to_numpy(), other["label"].isin(labels).to_numpy()
-        weight[mine] = count[mine] * _odds(x[mine], y[theirs], count[mine], other_count[theirs])
-    return _scaled(weight, own["label"].to_numpy(), count) if by_label else weight
+    x, y, label = (x - centre) / spread, (y - centre) / spread, own["label"].to_numpy()
+    parts = [
+        (own["label"].isin(labels).to_numpy(), other["label"].isin(labels).to_numpy())
+        for labels in ((0,), (1,))
+    ] if by_label else [(np.ones(len(own), bool), np.ones(len(other), bool))]  # fmt: skip
+
+    def weigh(count: np.ndarray, other_count: np.ndarray) -> np.ndarray:
+        weight = np.zeros(len(own))
+        for mine, theirs in parts:
+            weight[mine] = count[mine] * _odds(x[mine], y[theirs], count[mine], other_count[theirs])
+        return _scaled(weight, label, count) if by_label else weight
+
+    return weigh
 
 
 def _odds(own: np.ndarray, other: np.ndarray, count: np.ndarray, other_count: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
 
     side = np.repeat([0, 1], [len(own), len(other)])
-    model = LogisticRegression(C=np.inf, max_iter=500)
+    model = LogisticRegression(C=NO_PENALTY, max_iter=500)
     model.fit(np.vstack([own, other]), side, sample_weight=np.concatenate([count, other_count]))
-    return np.exp(np.clip(model.decision_function(own), -20, 20))
+    return np.exp(model.decision_function(own))
 
 
-def stratum_weights(own: pd.DataFrame, other: pd.DataFrame, count: np.ndarray, other_count: np.ndarray) -> np.ndarray:
-    """Return ``count`` times the ratio of shares, within the label, that a breast's assessment has on the two sides."""
+def stratum_weights(own: pd.DataFrame, other: pd.DataFrame) -> Weigh:
+    """Return what weighs breasts of ``own`` by the ratio of shares that their assessment has, within their label."""
     strata = [frame["label"].astype(str) + " " + frame["assessment"].map(LEVELS) for frame in (own, other)]
-    totals = [pd.Series(n).groupby(s.to_numpy()).sum() for n, s in zip((count, other_count), strata, strict=True)]
-    ratio = (totals[1].reindex(totals[0].index, fill_value=0.0) / totals[0].where(totals[0] > 0)).fillna(0.0)
-    weight = count * strata[0].map(ratio).to_numpy(float)
-    return _scaled(weight, own["label"].to_numpy(), count)
+    names = sorted(set(strata[0]) | set(strata[1]))
+    mine, theirs = (pd.Categorical(one, names).codes for one in strata)
+    label = own["label"].to_numpy()
+
+    def weigh(count: np.ndarray, other_count: np.ndarray) -> np.ndarray:
+        here, there = (np.bincount(*one, len(names)) for one in ((mine, count), (theirs, other_count)))
+        ratio = np.divide(there, here, out=np.zeros(len(names)), where=here > 0)
+        return _scaled(count * ratio[mine], label, count)
+
+    return weigh
 
 
 def _scaled(weight: np.ndarray, label: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -280,13 +298,20 @@ def resample(train: pd.DataFrame, test: pd.DataFrame, form: str, *, seed: int = 
         np.vstack([np.ones(len(side)), patient_weights(side["patient_id"].to_numpy(), n, seed + number)])
         for number, side in enumerate((train, test))
     ]
-    weigh = {
-        FORMS[0]: odds_weights, FORMS[1]: lambda *four: odds_weights(*four, by_label=False), FORMS[2]: stratum_weights,
-    }[form]  # fmt: skip
     pairs = list(zip(*counts, strict=True))
-    there = np.array([weigh(train, test, own, other) for own, other in pairs])
-    back = np.array([weigh(test, train, other, own) for own, other in pairs])
-    return Resamples(*counts, there, back)
+    there, back = weigher(form, train, test), weigher(form, test, train)
+    return Resamples(
+        *counts,
+        np.array([there(own, other) for own, other in pairs]),
+        np.array([back(other, own) for own, other in pairs]),
+    )
+
+
+def weigher(form: str, own: pd.DataFrame, other: pd.DataFrame) -> Weigh:
+    """Return what weighs ``own`` to the mix of ``other``, in one of ``FORMS``."""
+    if form not in FORMS:
+        raise InputError(f"unknown form of weights {form!r}: choose one of {', '.join(FORMS)}")
+    return stratum_weights(own, other) if form == FORMS[2] else odds_weights(own, other, by_label=form == FORMS[0])
 
 
 def effective_size(weights: np.ndarray) -> float:
@@ -328,7 +353,8 @@ def both_sides(
     """
     one, other = mean_auc(train, train_draws), mean_auc(test, test_draws)
     gap = one - other
-    p = 2 * stats.norm.sf(abs(gap[0]) / np.nanstd(gap[1:], ddof=1))
+    spread = np.nanstd(gap[1:], ddof=1)
+    p = 2 * stats.norm.sf(abs(gap[0]) / spread) if spread > 0 else 1.0
     return (
         with_interval("train", one) | with_interval("test", other) | with_interval("difference", gap)
         | {"p": float(p), "n_train": len(train[0]), "n_test": len(test[0])}
@@ -387,11 +413,11 @@ def divide(cohort: pd.DataFrame, number: int) -> np.ndarray:
 
 
 def score_division(
-    features: pd.DataFrame, cohort: pd.DataFrame, is_test: np.ndarray, fit: Fit | None, *, inner: bool = True
+    features: pd.DataFrame, cohort: pd.DataFrame, is_test: np.ndarray, fit: Fit | None
 ) -> dict[str, float]:
     """Return the AUC ``test`` of a baseline that was fitted on the other breasts, and ``out_of_fold`` among those.
 
-    Without ``fit`` the only feature is the score itself. NaN out of fold without ``inner``.
+    Without ``fit`` the only feature is the score itself.
     """
     train, test = cohort[~is_test], cohort[is_test]
     if fit is None:
@@ -399,7 +425,7 @@ def score_division(
         return {"test": _plain_auc(scored[is_test]), "out_of_fold": _plain_auc(scored[~is_test])}
     model = fit(features[~is_test], train, 0)
     scored = test.assign(logit=model.decision_function(features[is_test].to_numpy(float)))
-    own = _plain_auc(out_of_fold(features[~is_test], train, fit, 0)) if inner else math.nan
+    own = _plain_auc(out_of_fold(features[~is_test], train, fit, 0))
     return {"test": _plain_auc(scored), "out_of_fold": own}
 
 
@@ -430,15 +456,14 @@ def place(value: float, drawn: np.ndarray) -> dict[str, float | bool]:
 def places(divisions: Mapping[str, Mapping]) -> pd.DataFrame:
     """Return where the official division lies among random ones: ``name what`` and the columns of :func:`place`.
 
-    ``what`` is the test AUC, or the difference of the out-of-fold AUC to it, where both were computed.
+    ``what`` is the test AUC, or the difference of the out-of-fold AUC to it.
     """
     rows = []
     for name, found in divisions.items():
         test, inner, own = np.array(found["test"]), np.array(found["out_of_fold"]), found["official"]
+        gap = place(own["out_of_fold"] - own["test"], inner - test)
         rows.append({"name": name, "what": "test AUC"} | place(own["test"], test) | {"divisions": len(test)})
-        if len(inner):
-            gap = place(own["out_of_fold"] - own["test"], inner - test)
-            rows.append({"name": name, "what": "difference"} | gap | {"divisions": len(test)})
+        rows.append({"name": name, "what": "difference"} | gap | {"divisions": len(test)})
     return pd.DataFrame(rows)
 
 
@@ -464,17 +489,22 @@ def findings(record: Mapping) -> dict[str, bool]:
 def summary(record: Mapping) -> str:
     """Say in two sentences how large the network's difference is, and which explanations hold."""
     network, mix, found = record["scores"][0], record["mixes"][0], findings(record)
-    usual = places(record["divisions"])["is_usual"]
-    chance = "can be chance" if found["chance"] else "is not explained by chance alone"
-    cases = "harder cases explain" if found["cases"] else "harder cases are not shown to explain a part of it, at most"
-    films = "can" if found["films"] else "cannot"
+    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
+    usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
+    unusual = ", ".join(usual[~usual].index)
+    band = next(row for row in record["bands"] if row["band"] == "4")
+    told = next(row for row in record["told_apart"] if row["among"] == "breasts of one label")
+    look = "look different" if found["films"] else "do not look different"
+    explains = "explains" if found["cases"] else "is not shown to explain"
     return (
         f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
-        f"out of fold, and of {network['test']:.3f} on the {network['n_test']} test breasts: a difference of "
-        f"{in_words(network, 'difference')}. "
-        f"That difference {chance} (in {usual.sum()} of {len(usual)} comparisons of baselines the official division is "
-        f"an ordinary one among random ones); {cases} {in_words(mix, 'explained')}; and the pixels {films} tell test "
-        "breasts from training breasts of the same label better than the readings can."
+        f"out of fold, and of {network['test']:.3f} on the {network['n_test']} test breasts, a difference of "
+        f"{in_words(network, 'difference')} that {'can' if holds_zero else 'cannot'} be chance by its interval: among "
+        f"random divisions the official one is ordinary for {usual.sum()} of {len(usual)} baselines"
+        f"{' and unusual for ' + unusual if unusual else ''}. "
+        f"The test films {look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
+        f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
+        f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')}."
     )
 
 
