@@ -107,6 +107,7 @@ def reproduce(
     typer.echo("building the book")
     book = reproduction.build_book()
     reproduction.write_summary(head, steps, outcomes, book)
+    typer.echo(f"where it comes from, as an RO-Crate: {reproduction.describe_as_crate(chosen, steps, book)}")
     typer.echo(f"the report: {book}")
 
 
@@ -237,6 +238,20 @@ def check(
     if faults:
         raise typer.Exit(2)
     typer.echo(f"{n} records, all of them whole")
+
+
+@results_app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    home: Annotated[Path | None, typer.Option("--records", help="the folder of records (default: results/)")] = None,
+) -> None:
+    """Write the records as CSV tables with a data package (Frictionless), beside copies and an RO-Crate."""
+    from .runs import records
+    from .runs.export import export_records
+
+    with writing_to(folder):
+        n = export_records(home or records.COMMITTED, folder)
+    typer.echo(f"{n} records: {folder}")
 
 
 @app.command()
