@@ -137,9 +137,12 @@ def compare_metrics(recorded: dict, found: dict) -> float | None:
     """Return the largest difference of a recorded number; None where one is missing. Newer metrics do not count."""
     left, right = flat(recorded), flat(found)
     pairs = [(value, right.get(name)) for name, value in left.items()]
-    if any((one is None) != (other is None) for one, other in pairs):
+    numbers = [pair for pair in pairs if all(isinstance(one, int | float) for one in pair)]
+    if any(
+        one != other for one, other in pairs if (one, other) not in numbers
+    ):  # a reason in words, an absent interval
         return None
-    return max((abs(one - other) for one, other in pairs if one is not None), default=0.0)
+    return max((abs(one - other) for one, other in numbers), default=0.0)
 
 
 def what_has_changed(before: dict, now: dict) -> tuple[str, ...]:

@@ -95,12 +95,14 @@ def test_a_tampered_record_is_found(small, collection, tmp_path, scratch, change
         ({"value": 0.5 + 1e-9}, "within rounding"),
         ({"n": None}, "different"),
         ({"newer": 1.0}, "different"),
+        ({"why": "one class"}, "bitwise"),
+        ({"why": "no reason"}, "different"),
     ],
 )
 def test_metrics_are_compared(change, verdict, tmp_path):
     frame = pd.DataFrame({"split": ["validation"], "sample_id": ["a"], "label": [1], "probability": [0.5]})
     one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
-    for run, values in ((one, {"value": 0.5, "n": 1} | change), (two, {"value": 0.5, "n": 1, "later": 0.0})):
+    for run, values in ((one, {"value": 0.5, "n": 1} | change), (two, {"value": 0.5, "n": 1, "why": "one class"})):
         run.folder.mkdir()
         run.finish(frame, {"validation": {"auc": values}})
     assert verify.compare(one, two, 1e-6)["verdict"] == verdict
