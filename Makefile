@@ -60,4 +60,4 @@ lab: $(READY)
 	$(BIN)/jupyter lab notebooks/
 
 clean:
-	rm -rf _build book/notebooks/*.ipynb
+	rm -rf _build book/notebooks/*.ipynb ro-crate-metadata.json

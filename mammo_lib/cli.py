@@ -14,6 +14,7 @@ import typer
 
 from .config import (
     ALLOW_MISSING,
+    BUILD,
     LARGEST_SEED,
     MOST_BREASTS,
     RANKS,
@@ -117,6 +118,7 @@ def reproduce(
     typer.echo("building the book")
     book = reproduction.build_book()
     reproduction.write_summary(head, steps, outcomes, book)
+    typer.echo(f"where it comes from, as an RO-Crate: {reproduction.describe_as_crate(chosen, steps, book)}")
     typer.echo(f"the report: {book}")
 
 
@@ -251,6 +253,55 @@ def check(
     typer.echo(f"{n} records, all intact")
 
 
+@results_app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    home: Annotated[Path | None, typer.Option("--records", help="the folder of records (default: results/)")] = None,
+) -> None:
+    """Write the records as CSV tables with a data package (Frictionless), beside copies and an RO-Crate."""
+    from .runs import records
+    from .runs.export import export_records
+
+    with writing_to(folder):
+        n = export_records(home or records.COMMITTED, folder)
+    typer.echo(f"{n} records: {folder}")
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECORD]...", help="experiments, or EXPERIMENT/RUN (default: all)")
+    ] = None,
+    home: Annotated[Path | None, typer.Option("--records", help="the folder of records (default: results/)")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="largest difference that counts as rounding")] = 1e-6,
+    out: Annotated[Path, typer.Option("--json", help="outcomes by record, added to")] = BUILD / "verified.json",
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """Train records again, and compare predictions and metrics with the recorded ones; exit code 1 where they differ.
+
+    Sums depend on the number of threads: OMP_NUM_THREADS=1 repeats a record made with one.
+    """
+    from .runs import records
+    from .runs import verify as verification
+
+    chosen = verification.choose_records(home or records.COMMITTED, names or [])
+    profile_used = _profile(profile, data, allow_missing)
+    from .data.data_sets import open_collection
+
+    collection, outcomes = open_collection(profile_used, data), []
+    for number, record in enumerate(chosen, start=1):
+        typer.echo(f"[{number}/{len(chosen)}] {record.name}", err=True)
+        outcomes.append(verification.verify(record, collection, tolerance, progress=sys.stderr.isatty()))
+        with writing_to(out):
+            verification.write_outcome(out, outcomes[-1], tolerance)
+    _print_outcomes(outcomes)
+    typer.echo(f"{sum(one.is_reproduced for one in outcomes)} of {len(outcomes)} records reproduced; outcomes: {out}")
+    if not all(one.is_reproduced for one in outcomes):
+        raise typer.Exit(1)
+
+
 @app.command()
 def predict(
     paths: Annotated[
@@ -365,7 +416,6 @@ def audit(
     from rich.console import Console
     from rich.table import Table
 
-    from .config import BUILD
     from .data.cbis_ddsm.audit import audit_copy, write_report
     from .data.data_sets import data_folder
 
@@ -507,6 +557,20 @@ def _echo_outcome(outcome, number: int, total: int) -> None:
     took = "finished before" if outcome.was_finished else f"{outcome.seconds:.0f} s"
     split, metrics = next(iter(outcome.run.metrics.items()))
     tqdm.write(f"{name}: {split.replace('_', '-')} auc {metrics['auc']['value']:.3f}, {took}", file=sys.stdout)
+
+
+def _print_outcomes(outcomes: list) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("record", "verdict", "rows", "largest difference", "of a metric", "columns that differ", box=None)
+    for one in outcomes:
+        differences = ["" if value is None else f"{value:.2g}" for value in (one.probability, one.metric)]
+        shown.add_row(one.record, one.verdict, str(one.rows or ""), *differences, ", ".join(one.columns))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+    for causes in dict.fromkeys(one.causes for one in outcomes if one.causes):
+        records = ", ".join(one.record for one in outcomes if one.causes == causes)
+        typer.echo(f"{records}: {'; '.join(causes)}")
 
 
 def _echo_failures(failures: list, total: int) -> None:

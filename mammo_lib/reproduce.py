@@ -23,6 +23,9 @@ from typing import Literal
 from .config import BUILD, RETRAIN, ROOT, Profile
 from .errors import InputError
 from .files import read_json, write_json
+from .runs import records
+from .runs.crate import add_reproduction, add_run, new_crate, write_crate
+from .runs.experiments import experiment_configs
 from .runs.records import describe_environment
 
 SOURCE = ROOT / "notebooks"
@@ -237,6 +240,7 @@ def start_summary(profile: Profile, data_hash: dict, parameters: dict) -> dict:
     """Return the head of the machine-readable summary: profile, data, versions and machine."""
     environment = describe_environment()
     return {
+        "command": environment["command"],
         "profile": profile.name,
         "parameters": parameters,
         "retrain": os.environ.get(RETRAIN) == "1",
@@ -246,6 +250,7 @@ def start_summary(profile: Profile, data_hash: dict, parameters: dict) -> dict:
         "protocol_hash": environment["protocol_hash"],
         "versions": environment["packages"] | {"python": environment["python"]},
         "system": environment["system"],
+        "device": environment["device"],
         "cpu_count": environment["cpu_count"],
         "started_at": _now(),
     }
@@ -258,6 +263,25 @@ def write_summary(head: dict, steps: list[Step], outcomes: list[StepOutcome], bo
     SUMMARY.parent.mkdir(parents=True, exist_ok=True)
     shown = book.relative_to(ROOT).as_posix() if book else None
     write_json(SUMMARY, head | {"updated_at": _now(), "notebooks": notebooks, "book": shown})
+
+
+def describe_as_crate(profile: Profile, steps: list[Step], book: Path) -> Path:
+    """Write an RO-Crate of a finished reproduction, and of this machine's runs of its profile; return its path."""
+    crate = new_crate(
+        "Mammo-Mamba, reproduced: a reproduction", "The notebooks, executed, the book and the runs behind them."
+    )
+    add_reproduction(
+        crate,
+        read_json(SUMMARY),
+        [step.source for step in steps],
+        [*(step.output for step in steps), SUMMARY, book],
+        ROOT,
+    )
+    wanted = {config.fingerprint for config in experiment_configs(profile, "all")}
+    for run in records.all_runs(records.FRESH):
+        if run.config.fingerprint in wanted:
+            add_run(crate, run, ROOT)
+    return write_crate(crate, ROOT)
 
 
 def build_book(*, strict: bool = False) -> Path:

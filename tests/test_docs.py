@@ -199,6 +199,25 @@ def test_what_it_withstands_is_what_was_counted():
     assert table_of_kills() in page
 
 
+def load_stage():
+    spec = importlib.util.spec_from_file_location("stage_notebooks", ROOT / "book" / "_ext" / "stage_notebooks.py")
+    stage = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stage)
+    return stage
+
+
+def test_the_page_of_verified_records_shows_the_outcome_and_each_record_is_still_there(tmp_path):
+    found = json.loads((ROOT / "results" / "verified.json").read_text())
+    shown = load_stage().verified_records(ROOT / "results" / "verified.json")
+    assert "{{ verified }}" in (ROOT / "book" / "verified.md").read_text(encoding="utf-8")
+    assert len(found) >= 3
+    for name, one in found.items():
+        assert f"| {name} | {one['verdict']} | {one['rows']} |" in shown
+        assert (ROOT / "results" / name / "metrics.json").is_file(), name
+        assert not one["is_dirty"] and one["commit"]
+    assert "No record has been made again" in load_stage().verified_records(tmp_path / "none.json")
+
+
 def test_every_fault_that_was_counted_is_mended():
     found = json.loads((ROOT / "benchmarks" / "withstands.json").read_text())["summary"]
     assert found["inputs"] >= 500

@@ -20,7 +20,7 @@ STREET = [
     {"data", "ops", "models"},
     {"analysis"},
     {"training"},
-    {"runs.sweep", "runs.evaluate"},
+    {"runs.sweep", "runs.evaluate", "runs.verify"},
     {"inference"},
     {"reproduce"},
     {"cli"},
@@ -30,7 +30,7 @@ DATA_SETS = {"data.cbis_ddsm", "data.phantom", "data.external"}
 KNOWS_DATA_SETS = {"data.data_sets", "data", *DATA_SETS}
 TORCH_FREE = [
     "config", "files", "runs", "runs.records", "runs.experiments", "runs.overview", "runs.sweep", "runs.evaluate",
-    "statistics",
+    "runs.verify", "statistics",
     "figures", "data", "data.cohort", "data.prepare", "data.collection", "data.data_sets", "data.cbis_ddsm",
     "data.cbis_ddsm.tables", "data.cbis_ddsm.sources", "data.phantom", "analysis", "analysis.diagnostics",
     "analysis.official_split", "analysis.tables", "inference", "inference.inputs", "training", "training.readers",

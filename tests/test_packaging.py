@@ -238,6 +238,7 @@ def test_the_sdist_is_a_whole_checkout(distributions):
     [sdist] = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"uv.lock", "Dockerfile", "codemeta.json", ".zenodo.json", "paper.md", "CITATION.cff"} <= names
     assert {"Makefile", "constraints.txt", "_config.yml", "book/_toc.yml", "data_manifest/cbis_ddsm.json"} <= names
     assert {f"notebooks/{path.name}" for path in NOTEBOOKS} <= names
     assert not [name for name in names if name.startswith(("_build/", ".venv/")) or "__pycache__" in name]
@@ -255,7 +256,7 @@ def installed_files(python) -> dict[str, str]:
 @pytest.mark.slow
 def test_the_wheel_works_outside_a_checkout(clean_python, tmp_path):
     mammo, before = partial(call, Path(clean_python).with_name("mammo"), cwd=tmp_path), installed_files(clean_python)
-    for command in ([], ["data"], ["run"], ["evaluate"], ["reproduce"], ["results"]):
+    for command in ([], ["data"], ["run"], ["evaluate"], ["reproduce"], ["results"], ["verify"]):
         assert mammo(*command, "--help").returncode == 0
     shown, listed = mammo("config", "--profile", "paper"), mammo("list", "--profile", "paper")
     assert (shown.returncode, listed.returncode) == (0, 0), shown.stderr + listed.stderr
@@ -274,6 +275,10 @@ def test_the_wheel_works_outside_a_checkout(clean_python, tmp_path):
     assert run.returncode == 0, run.stderr
     [record] = (tmp_path / "_build/runs/wheel").glob("*/environment.json")
     assert json.loads(record.read_text())["protocol_hash"] == file_hash(ROOT / "book/protocol.md")
+    verified = mammo("verify", "--records", "_build/runs", "--profile", "paper", "--data", "data")
+    assert (verified.returncode, "bitwise" in verified.stdout) == (0, True), verified.stdout + verified.stderr
+    exported = mammo("results", "export", "out", "--records", "_build/runs")
+    assert (exported.returncode, exported.stdout) == (0, "1 records: out\n"), exported.stderr
     closed = mammo("evaluate", "--profile", "paper", "--data", "data")
     assert (closed.returncode, "the test set stays closed" in closed.stderr) == (2, True), closed.stderr
     assert "no notebooks; run this in a checkout" in mammo("reproduce").stderr

@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from mammo_lib import reproduce
 from mammo_lib.config import PROFILES
 from mammo_lib.errors import InputError
+from mammo_lib.runs import records
 from mammo_lib.runs.executor import InProcess
+from mammo_lib.runs.experiments import experiment_configs
 
 SMOKE = PROFILES["smoke"]
 
@@ -167,6 +170,35 @@ def test_the_summary_says_what_became_of_each_notebook(project):
     assert second["error"]["message"] == "05_second.ipynb, cell 2: ValueError: no"
     assert (summary["profile"], summary["data_hash"], summary["book"]) == ("smoke", {"train": "a"}, None)
     assert {"commit", "versions", "is_dirty", "started_at", "updated_at"} <= set(summary)
+
+
+def test_a_finished_reproduction_is_an_ro_crate(project, run_homes, collection, monkeypatch):
+    from rocrate.rocrate import ROCrate
+
+    monkeypatch.setattr(records, "FRESH", project / "_build" / "runs")
+    config = next(one for one in experiment_configs(SMOKE, "all") if one.baseline == "birads")
+    runs = [records.start_run(one, "d") for one in (config, config.model_copy(update={"experiment": "of_nobody"}))]
+    for run in runs:
+        frame = pd.DataFrame({"split": ["validation"], "label": [1], "probability": [0.5]})
+        run.finish(frame, {"validation": {"auc": {"value": 0.5}}})
+    steps = reproduce.plan(SMOKE)
+    outcomes = [reproduce.StepOutcome(step, "done", reproduce.execute(step, SMOKE)) for step in steps]
+    book = project / "_build" / "html" / "index.html"
+    book.parent.mkdir()
+    book.write_text("<p>the book")
+    head = reproduce.start_summary(SMOKE, {"train": "a", "test": "b"}, {})
+    reproduce.write_summary(head, steps, outcomes, book)
+    assert reproduce.describe_as_crate(SMOKE, steps, book) == project / "ro-crate-metadata.json"
+    crate = ROCrate(project)  # refuses a crate whose files are missing
+    made, trained = (crate.get(name) for name in ("#reproduction", f"#{runs[0].name}"))
+    assert crate.get(f"#{runs[1].name}") is None
+    names = ("00_first.ipynb", "05_second.ipynb")
+    assert [one.id for one in made["object"]] == [*(f"notebooks/{name}" for name in names), "#data-b", "#data-a"]
+    written = [*(f"book/notebooks/{name}" for name in names), "_build/summary.json", "_build/html/index.html"]
+    assert [one.id for one in made["result"]] == written
+    assert (made["description"], made["startTime"]) == (head["command"], head["started_at"])
+    assert trained["instrument"] == made["instrument"]
+    assert head["commit"] is None or head["commit"] in made["instrument"]["softwareVersion"]
 
 
 def test_retraining_makes_every_page_stale(project, monkeypatch):

@@ -56,6 +56,7 @@ def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
     values = dict.fromkeys(FRONT_PAGE, "*Not executed in this copy yet: `make reproduce` fills this in.*")
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
+    values["verified"] = verified_records(book.parent / "results" / "verified.json")
     for page in sorted((book / "notebooks").glob("*.ipynb")):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):
@@ -70,6 +71,23 @@ def released_values(path: Path) -> dict[str, str]:
     metrics = json.loads(path.read_text(encoding="utf-8"))
     found = {"released_auc": metrics["out_of_fold"]["auc"], "released_without_crops": metrics["without_crops"]["auc"]}
     return {name: f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})" for name, one in found.items()}
+
+
+def verified_records(path: Path) -> str:
+    """Return what `mammo verify` found as a Markdown table: one row per record, what differs besides below it."""
+    if not path.is_file():
+        return "*No record has been made again in this copy: `mammo verify` does it.*"
+    rows, others = [], {}
+    for name, one in sorted(json.loads(path.read_text(encoding="utf-8")).items()):
+        differences = ["" if one[key] is None else f"{one[key]:.1g}" for key in ("probability", "metric")]
+        rows.append([name, one["verdict"], str(one["rows"]), *differences, ", ".join(one["columns"])])
+        others.setdefault("; ".join(one["causes"]) or "nothing", []).append(name)
+    head = ["record", "verdict", "rows", "largest difference of a probability", "of a metric", "columns that differ"]
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    besides = [f"- {cause}: {len(names)} of {len(rows)} records" for cause, names in others.items()]
+    return "\n".join(
+        [*lines, "", "What differs between the machine of the record and the one that made it again:", "", *besides]
+    )
 
 
 def provenance(book: Path) -> str:

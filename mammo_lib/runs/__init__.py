@@ -9,6 +9,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "experiments": ["experiment_configs", "read_experiments", "read_groups"],
         "executor": ["open_executor"],
         "sweep": ["run_sweep"],
+        "export": ["export_records"],
+        "verify": ["Verification", "choose_records"],
         "evaluate": ["evaluate_profile", "run_and_evaluate", "score_elsewhere"],
     },
 )

@@ -310,6 +310,7 @@ def describe_environment(protocol: Path = PROTOCOL) -> dict:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
+        "threads": _threads(),
         "device": _device(),
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
     }
@@ -323,6 +324,12 @@ def _device() -> str:
     from llvmlite import binding  # numba's: knows the processor's family on every system
 
     return binding.get_host_cpu_name()
+
+
+def _threads() -> int | None:
+    """Return how many threads torch computes with, on which the order of its sums depends; None without torch."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,0 +1,166 @@
+"""Do the records hold? A record is trained again from nothing, and its numbers are compared with the recorded ones.
+
+| verdict | means |
+|---|---|
+| bitwise | every value of the predictions and every metric is equal to the last bit |
+| within rounding | no probability and no metric differs by more than the tolerance |
+| different | one of them does |
+| other data | the data at hand are not those of the record, so that nothing was trained |
+| failed | the run could not be made again |
+
+The test rows of a record whose test set was opened are compared too. A test set that is closed stays closed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..config import BUILD, closest
+from ..config.identity import flat
+from ..data.collection import Collection
+from ..data.prepare import Prepared
+from ..errors import InputError
+from ..files import read_json, write_json
+from .records import Run, all_runs, describe_environment, start_run
+
+SCRATCH = BUILD / "verify"  # holds the runs that came out otherwise
+TOLERANCE = 1e-6
+KEYS = ["split", "sample_id"]
+REPRODUCED = ("bitwise", "within rounding")
+CAUSES = {"system": "system", "python": "Python", "device": "processor", "threads": "threads"}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What became of one record: columns of its predictions that differ, and by how much probabilities and metrics do.
+
+    A difference is None where rows or metrics of the record are missing; ``causes`` says in words what else differs.
+    """
+
+    record: str
+    verdict: str
+    rows: int = 0
+    columns: tuple[str, ...] = ()
+    probability: float | None = None
+    metric: float | None = None
+    causes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def is_reproduced(self) -> bool:
+        """Whether the record holds, to the last bit or within the tolerance."""
+        return self.verdict in REPRODUCED
+
+
+def choose_records(home: Path, names: list[str]) -> list[Run]:
+    """Return the records below a folder that are meant: experiments, or ``experiment/run``; without names, all.
+
+    Raises
+    ------
+    InputError
+        The folder holds no record, or none of that name.
+    """
+    runs = list(all_runs(home))
+    if not runs:
+        raise InputError(f"{home}: no record of a finished run below it; give a folder like results/")
+    known = [*dict.fromkeys(run.folder.parent.name for run in runs), *(run.name for run in runs)]
+    for name in names:
+        if name not in known:
+            raise InputError(f"{home}: no record {name!r}{closest(name, known)}; `mammo list` names the experiments")
+    return [run for run in runs if not names or {run.name, run.folder.parent.name} & set(names)]
+
+
+def verify(
+    record: Run, collection: Collection, tolerance: float = TOLERANCE, *, progress: bool = False
+) -> Verification:
+    """Train a record again in a folder of its own and compare; see the module for the verdicts."""
+    started = time.perf_counter()
+    try:
+        prepared = collection.prepare("train", *record.config.inputs)
+        if prepared.fingerprint != record.environment["data_hash"]:
+            cause = f"data {record.environment['data_hash'][:12]}, here {prepared.fingerprint[:12]}"
+            return Verification(record.name, "other data", causes=(cause,))
+        again = retrain(record, collection, prepared, progress=progress)
+    except InputError as error:
+        return Verification(record.name, "failed", causes=(str(error),), seconds=time.perf_counter() - started)
+    found = compare(record, again, tolerance)
+    if found["verdict"] == "bitwise":
+        shutil.rmtree(again.folder)
+    else:
+        found["causes"] = what_has_changed(record.environment, again.environment)
+    return Verification(record.name, **found, seconds=time.perf_counter() - started)
+
+
+def retrain(record: Run, collection: Collection, prepared: Prepared, *, progress: bool = False) -> Run:
+    """Make a record's run again; nothing of an earlier try is used, except prepared pixels and frozen features."""
+    from ..training.train import cross_validate, train_fold
+    from .evaluate import open_test_set
+
+    folder = SCRATCH / record.name
+    shutil.rmtree(folder, ignore_errors=True)
+    run = start_run(record.config, prepared.fingerprint, folder=folder)
+    make = cross_validate if run.config.data.fold == "each" else train_fold
+    make(run, collection, prepared, progress=progress)
+    if record.is_evaluated:
+        open_test_set(run, collection, {"opened_again": record.receipt["opened_at"]})
+    return run
+
+
+def compare(record: Run, again: Run, tolerance: float) -> dict:
+    """Return ``verdict rows columns probability metric`` of a record and the same run made again."""
+    columns, probability = compare_scores(record.predictions, again.predictions)
+    metric = compare_metrics(record.metrics, again.metrics)
+    largest = max(np.inf if one is None else one for one in (probability, metric))
+    verdict = "different" if largest > tolerance else "within rounding" if columns or largest else "bitwise"
+    rows = len(record.predictions)
+    return {"verdict": verdict, "rows": rows, "columns": columns, "probability": probability, "metric": metric}
+
+
+def compare_scores(recorded: pd.DataFrame, found: pd.DataFrame) -> tuple[tuple[str, ...], float | None]:
+    """Return the columns that differ, and the largest difference of a probability; None where the rows are others."""
+    left, right = (frame.set_index(KEYS).sort_index() for frame in (recorded, found))
+    if not left.index.equals(right.index):
+        return tuple(KEYS), None
+    right = right.reindex(columns=left.columns)
+    columns = tuple(name for name in left if not left[name].equals(right[name]))
+    return columns, float((left["probability"] - right["probability"]).abs().max())
+
+
+def compare_metrics(recorded: dict, found: dict) -> float | None:
+    """Return the largest difference of a recorded number; None where one is missing. Newer metrics do not count."""
+    left, right = flat(recorded), flat(found)
+    pairs = [(value, right.get(name)) for name, value in left.items()]
+    numbers = [pair for pair in pairs if all(isinstance(one, int | float) for one in pair)]
+    if any(
+        one != other for one, other in pairs if (one, other) not in numbers
+    ):  # a reason in words, an absent interval
+        return None
+    return max((abs(one - other) for one, other in numbers), default=0.0)
+
+
+def what_has_changed(before: dict, now: dict) -> tuple[str, ...]:
+    """Return in words what differs between the environment of a record and this one, and what it does not say."""
+    pairs = [(CAUSES[name], before.get(name), now.get(name)) for name in CAUSES]
+    packages = before.get("packages", {}), now.get("packages", {})
+    pairs += [(name, *(one.get(name) for one in packages)) for name in sorted({*packages[0], *packages[1]})]
+    pairs += [("code", *(f"{one.get('commit')!s:.7}" for one in (before, now)))]
+    return tuple(f"{name} {was or 'not recorded'}, here {here}" for name, was, here in pairs if was != here)
+
+
+def write_outcome(path: Path, one: Verification, tolerance: float) -> None:
+    """Put a verification into a file of outcomes by record; those of other records stay."""
+    known = read_json(path) if path.is_file() else {}
+    here = describe_environment()
+    entry = {name: value for name, value in asdict(one).items() if name != "record"}
+    entry |= {"tolerance": tolerance, "seconds": round(one.seconds, 1)}
+    entry |= {name: here[name] for name in ("commit", "is_dirty", "device", "threads", "system", "python")}
+    entry["verified_at"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, known | {one.record: entry})

@@ -1,0 +1,173 @@
+"""Records made again: equal to the last bit here, and every way in which they can be otherwise is told."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from mammo_lib.cli import app
+from mammo_lib.config import as_repeats
+from mammo_lib.errors import InputError
+from mammo_lib.runs import records, verify
+from mammo_lib.runs.evaluate import open_test_set
+from mammo_lib.runs.records import Run
+from mammo_lib.training import train
+
+pytestmark = pytest.mark.usefixtures("run_homes")
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "SCRATCH", tmp_path / "scratch")
+    return tmp_path / "scratch"
+
+
+@pytest.fixture
+def small(tiny_profile):
+    """A network of one stream and one view, one epoch."""
+    run = tiny_profile.run
+    model = run.model.model_copy(update={"streams": ("crop",), "views": ("CC",)})
+    return run.model_copy(update={"model": model, "train": run.train.model_copy(update={"epochs": 1})})
+
+
+def tampered(run: Run, folder, change) -> Run:
+    """Copy a record, change its predictions, and give it the manifest of an honest one."""
+    copy = Run(shutil.copytree(run.folder, folder / run.folder.parent.name / run.folder.name))
+    copy.finish(change(copy.predictions), copy.metrics)
+    assert copy.faults() == []
+    return copy
+
+
+def moved(by: float):
+    return lambda frame: frame.assign(probability=frame["probability"] + by * (frame.index == 0))
+
+
+def test_a_network_is_made_again_bit_by_bit_and_its_opened_test_rows_too(small, collection, scratch):
+    run = train.train_run(small, collection)
+    open_test_set(run, collection)
+    found = verify.verify(run, collection)
+    assert (found.verdict, found.columns, found.probability, found.metric) == ("bitwise", (), 0.0, 0.0)
+    assert found.is_reproduced and found.causes == ()
+    assert found.rows == len(run.predictions) > (run.predictions["split"] == "validation").sum()
+    assert not list(scratch.rglob("*.json"))
+
+
+def test_a_closed_test_set_stays_closed(small, collection, monkeypatch):
+    run = train.train_run(small, collection)
+    original, asked = type(collection).prepare, []
+    monkeypatch.setattr(
+        type(collection), "prepare", lambda self, *a, **k: asked.append(a[0]) or original(self, *a, **k)
+    )
+    assert verify.verify(run, collection).verdict == "bitwise"
+    assert set(asked) == {"train"}
+
+
+def test_a_cross_validation_is_made_again(small, collection):
+    [config] = as_repeats([small.model_copy(update={"baseline": "birads"})], 1)
+    found = verify.verify(train.train_run(config, collection), collection)
+    assert (found.verdict, found.rows) == ("bitwise", len(collection.prepare("train", *config.inputs).cohort))
+
+
+@pytest.mark.parametrize(
+    "change, verdict, columns",
+    [
+        (moved(1e-9), "within rounding", ("probability",)),
+        (moved(1e-3), "different", ("probability",)),
+        (lambda frame: frame.assign(threshold=0.123), "within rounding", ("threshold",)),
+        (lambda frame: frame.iloc[1:], "different", ("split", "sample_id")),
+    ],
+)
+def test_a_tampered_record_is_found(small, collection, tmp_path, scratch, change, verdict, columns):
+    run = train.train_run(small.model_copy(update={"baseline": "birads"}), collection)
+    found = verify.verify(tampered(run, tmp_path / "tampered", change), collection)
+    assert (found.verdict, found.columns) == (verdict, columns)
+    assert list(scratch.rglob("predictions.parquet")), "what came out otherwise is kept"
+
+
+@pytest.mark.parametrize(
+    "change, verdict",
+    [
+        ({}, "bitwise"),
+        ({"value": 0.51}, "different"),
+        ({"value": 0.5 + 1e-9}, "within rounding"),
+        ({"n": None}, "different"),
+        ({"newer": 1.0}, "different"),
+        ({"why": "one class"}, "bitwise"),
+        ({"why": "no reason"}, "different"),
+    ],
+)
+def test_metrics_are_compared(change, verdict, tmp_path):
+    frame = pd.DataFrame({"split": ["validation"], "sample_id": ["a"], "label": [1], "probability": [0.5]})
+    one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
+    for run, values in ((one, {"value": 0.5, "n": 1} | change), (two, {"value": 0.5, "n": 1, "why": "one class"})):
+        run.folder.mkdir()
+        run.finish(frame, {"validation": {"auc": values}})
+    assert verify.compare(one, two, 1e-6)["verdict"] == verdict
+
+
+def test_other_data_are_told_before_anything_is_trained(small, collection, tmp_path, monkeypatch):
+    run = train.train_run(small.model_copy(update={"baseline": "birads"}), collection)
+    environment = run.environment | {"data_hash": "0" * 64}
+    records.write_json(run.folder / "environment.json", environment)
+    (run.folder / "manifest.json").unlink()
+    monkeypatch.setattr(train, "train_fold", lambda *a, **k: pytest.fail("trained"))
+    found = verify.verify(run, collection)
+    assert found.verdict == "other data" and not found.is_reproduced
+    assert found.causes[0].startswith("data 000000000000, here ")
+
+
+def test_causes_are_named():
+    before = {"device": "znver3", "python": "3.11.7", "packages": {"torch": "2.12", "numba": "1"}, "commit": "a" * 40}
+    now = {"device": "zen5", "python": "3.11.7", "threads": 2, "packages": {"torch": "2.13", "numba": "1"}}
+    assert verify.what_has_changed(before, now | {"commit": "b" * 40}) == (
+        "processor znver3, here zen5", "threads not recorded, here 2", "torch 2.12, here 2.13",
+        "code aaaaaaa, here bbbbbbb",
+    )  # fmt: skip
+    assert verify.what_has_changed(before, before) == ()
+
+
+def test_threads_stand_in_the_record(small, collection):
+    import torch
+
+    assert train.train_run(small, collection).environment["threads"] == torch.get_num_threads()
+
+
+def test_records_are_chosen_by_name(small, collection):
+    run = train.train_run(small.model_copy(update={"baseline": "birads"}), collection)
+    home = run.folder.parents[1]
+    for names in ([], ["dual_stream"], [run.name]):
+        assert verify.choose_records(home, names) == [run]
+    with pytest.raises(InputError, match=r"no record 'dual_steam'; did you mean dual_stream\?"):
+        verify.choose_records(home, ["dual_steam"])
+
+
+def test_the_command_prints_a_table_adds_to_its_outcomes_and_fails_where_a_record_does_not_hold(
+    small, collection, tmp_path
+):
+    from typer.testing import CliRunner
+
+    run = train.train_run(small.model_copy(update={"baseline": "birads"}), collection)
+    tampered(run, tmp_path / "tampered", moved(1e-3))
+    outcomes = tmp_path / "new" / "verified.json"
+    call = ["verify", "--data", str(collection.root), "--json", str(outcomes), "--records"]
+    good = CliRunner().invoke(app, [*call, str(run.folder.parents[1])])
+    assert good.exit_code == 0, good.output
+    assert "bitwise" in good.output and "1 of 1 records reproduced" in good.output
+    known = {"other/seed0": {"verdict": "bitwise"}}
+    outcomes.write_text(json.dumps(known))
+    bad = CliRunner().invoke(app, [*call, str(tmp_path / "tampered")])
+    assert bad.exit_code == 1 and "0 of 1 records reproduced" in bad.output
+    found = json.loads(outcomes.read_text())
+    assert found["other/seed0"] == known["other/seed0"]
+    entry = found[run.name]
+    assert (entry["verdict"], entry["columns"], entry["tolerance"]) == ("different", ["probability"], 1e-6)
+    assert {"commit", "device", "threads", "verified_at"} <= set(entry)
+
+
+def test_a_folder_without_records_is_refused(tmp_path):
+    command = [sys.executable, "-m", "mammo_lib.cli", "verify", "--records", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "no record of a finished run below it" in done.stderr
