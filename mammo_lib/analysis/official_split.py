@@ -486,7 +486,7 @@ def findings(record: Mapping) -> dict[str, bool]:
     }
 
 
-def summary(record: Mapping) -> str:
+def short_answer(record: Mapping) -> str:
     """Say in two sentences how large the network's difference is, and which explanations hold."""
     network, mix, found = record["scores"][0], record["mixes"][0], findings(record)
     holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
