@@ -42,7 +42,12 @@ from mammo_lib.training.readers import PENALTIES, fit_logistic, metadata
 
 HOME = BUILD / "official_split"
 READERS = "readers' BI-RADS"
-SCORED = {"frozen_stages": "frozen stages", "birads": READERS, "metadata": "metadata", "frozen_features": "features"}
+SCORED = {
+    "frozen_stages": "frozen stages",
+    "birads": READERS,
+    "metadata": "metadata",
+    "frozen_features": "frozen features",
+}
 WIDE = {"frozen_features"}  # more features than breasts
 NETWORK = "crop network"
 SAME_FITS = ("crop_only", "dual_stream")
@@ -55,7 +60,7 @@ PUBLISHED = {
     "five_folds": 0.9344, "official_split": 0.8483,
 }  # fmt: skip
 NUMBERS = {
-    "label": "malignant", "subtlety": "subtlety", "density": "density", "n_lesions": "lesions",
+    "label": "malignant", "subtlety": "subtlety", "density": "density", "n_lesions": "number of lesions",
     "log_share": "log share of the film", "without_callback": "benign without callback",
 }  # fmt: skip
 WORDS = {"level": "BI-RADS", "shape": "shape", "margins": "margins"}

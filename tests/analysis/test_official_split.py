@@ -302,7 +302,7 @@ def made_record(**changes):
 def test_the_answer_follows_the_rules_that_were_fixed(changes, expected):
     record = made_record(**changes)
     assert split.findings(record) == expected
-    words = split.summary(record)
+    words = split.short_answer(record)
     assert ("can be chance" in words and "unusual" not in words) == expected["chance"]
     assert ("readings explains" in words) == expected["cases"]
     assert ("films look different" in words) == expected["films"]
