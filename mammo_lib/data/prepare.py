@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from ..config import DataConfig, fingerprint
 from ..errors import InputError, writing_to
 from ..files import file_hash, write_array
-from ..runs.executor import as_done, open_executor
+from ..runs.executor import CRASHED, IN_FLIGHT, WorkerDied, as_done, in_child, open_executor
 from .dicom import refusing
 from .images import breast_mask, faces_right, fit_into, read_image
 from .memo import remember
@@ -227,11 +228,32 @@ def _decode(tasks: list[ViewTask], workers: int | None, cluster: str | None) -> 
             bar.update()
         seconds_left = bar.format_dict["elapsed"] / PROBE * len(tasks)
         # Processes take seconds to start: a short list is done here before they have.
-        with open_executor(1 if is_free and seconds_left < POOL_START_S else workers, cluster) as (executor, n):
-            for failed in as_done(executor, n, _prepare_and_write, tasks[len(first) :]):
-                failures |= failed
-                bar.update()
+        workers = 1 if is_free and seconds_left < POOL_START_S else workers
+        for failed in _in_pool(tasks[len(first) :], workers, cluster):
+            failures |= failed
+            bar.update()
     return failures
+
+
+def _in_pool(tasks: list[ViewTask], workers: int | None, cluster: str | None) -> Iterator[dict[str, str]]:
+    """Yield what came of each view. Where a worker dies, the views that it may have died of are tried one by one."""
+    while tasks:
+        try:
+            with open_executor(workers, cluster) as (executor, n):
+                yield from as_done(executor, n, _prepare_and_write, tasks)
+            return
+        except WorkerDied:
+            waiting = [task for task in tasks if not all(task.target(s).is_file() for s in task.streams)]
+            suspects, tasks = waiting[: IN_FLIGHT * n], waiting[IN_FLIGHT * n :]
+            yield from map(_alone, suspects)
+
+
+def _alone(task: ViewTask) -> dict[str, str]:
+    """Prepare a view in a process of its own, which a decoder may end."""
+    try:
+        return in_child(_prepare_and_write, task)
+    except WorkerDied:
+        return {task.whole.path: CRASHED}
 
 
 def _prepare_and_write(task: ViewTask) -> dict[str, str]:

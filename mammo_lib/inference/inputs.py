@@ -26,6 +26,7 @@ from ..data.images import read_image
 from ..data.views import CROP_MARGIN, VIEWS, Box, is_binary
 from ..errors import InputError, printable
 from ..files import safe_name
+from ..runs.executor import CRASHED, WorkerDied, in_child
 
 NAMES = (
     re.compile(r"(?P<patient>.+?)_(?P<side>LEFT|RIGHT|L|R)_(?P<view>CC|MLO)(?P<crop>_crop|_\d+)?$", re.IGNORECASE),
@@ -369,6 +370,11 @@ def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.nda
         raise InputError(f"{path}: no such image; give a DICOM, PNG, JPEG or PGM file")
     if is_dicom(path):
         _check_tags(path)
+        # The decoders of compressed DICOM are foreign code that can end the process: it tries them, not this one.
+        try:
+            in_child(_decode_only, path)
+        except WorkerDied:
+            raise InputError(f"{path}: {CRASHED}") from None
     pixels = read_image(path)
     height, width = pixels.shape
     if min(height, width) < MIN_SIDE[stream]:
@@ -380,6 +386,11 @@ def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.nda
     if pixels.max() - pixels.min() < 1e-6:
         raise InputError(f"{path}: empty, every pixel is {pixels.max():.3g}; give an image of a breast")
     return pixels
+
+
+def _decode_only(path: Path) -> None:
+    """Decode an image and forget it: pixels need not travel between processes."""
+    read_image(path)
 
 
 def _check_shape(path: Path, stream: str, ratio: float, aspect: float | None) -> None:

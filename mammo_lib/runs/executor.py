@@ -17,7 +17,13 @@ from ..errors import InputError
 
 MOST_WORKERS = 64
 POLL_S = 0.5
+CRASHED = "its decoder crashed; convert the file to uncompressed DICOM or to PNG"
+IDLE_S = 60  # after which a process that waits for the next call ends
 IN_FLIGHT = 4  # tasks handed out per worker: enough that none waits, few enough that memory does not grow with the list
+
+
+class WorkerDied(InputError):  # noqa: N818  (an event, reported as one)
+    """A worker process ended in the middle of a task."""
 
 
 class InProcess(Executor):
@@ -77,12 +83,26 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def in_child(function: Callable, *arguments):
+    """Return the result of a function that is run in a process of its own, which is kept for the next call.
+
+    Raises
+    ------
+    WorkerDied
+        The function ended its process: foreign code crashed, or memory ran out.
+    """
+    from loky import get_reusable_executor
+
+    pool = get_reusable_executor(1, timeout=IDLE_S, initializer=end_with, initargs=(os.getpid(),))
+    return _result(pool.submit(function, *arguments))
+
+
 def as_done(executor: Executor, workers: int, function: Callable, tasks: Iterable) -> Iterator:
     """Yield the result of ``function(task)`` of each task, in the order in which they finish.
 
     Raises
     ------
-    InputError
+    WorkerDied
         A worker process died.
     """
     tasks, pending = iter(tasks), set()
@@ -101,7 +121,7 @@ def _result(future: Future):
     try:
         return future.result()
     except BrokenExecutor as error:
-        raise InputError(
+        raise WorkerDied(
             f"a worker process died ({type(error).__name__}), most often because memory ran out; lower --workers and "
             "run the command again"
         ) from None

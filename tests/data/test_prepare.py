@@ -1,5 +1,6 @@
 """The cache: each image once, whole or not at all, keyed by what it was made from."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from mammo_lib.data.cbis_ddsm.sources import open_source
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.errors import InputError
+from mammo_lib.runs.executor import CRASHED
 
 DATA = DataConfig(image_size=32)
 VIEWS, STREAMS = ("CC", "MLO"), ("crop", "whole")
@@ -251,3 +253,31 @@ def test_a_film_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(p, "file_hash", refuse)
     with pytest.raises(InputError, match=r"a\.jpg: cannot be read \(.*Permission denied.*\); give this user access"):
         p._content_hash(tmp_path / "a.jpg")
+
+
+class Crashes:
+    """A located film whose decoder ends the process that reads it, unless that is the test's own."""
+
+    def __init__(self, row):
+        self.row, self.owner = row, os.getpid()
+
+    def __getattr__(self, name):
+        if name in ("row", "owner"):
+            raise AttributeError(name)
+        if name == "path" and os.getpid() != self.owner:
+            os._exit(11)
+        return getattr(self.row, name)
+
+
+def test_a_decoder_that_crashes_takes_nothing_along(phantom_root, tmp_path):
+    cohort, source = build_cohort(read_tables(phantom_root), "paper", "test"), open_source(phantom_root)
+    located = p._with_keys(source.locate(cohort.head(6)), DATA)
+    tasks = p._tasks(located[located["status"] == "found"], DATA, tmp_path)
+    victim = tasks[3]
+    tasks[3] = p.ViewTask(Crashes(victim.whole), victim.crop, victim.data, victim.folder)
+    problems = {}
+    for failed in p._in_pool(tasks, 2, None):
+        problems |= failed
+    assert problems == {victim.whole.path: CRASHED}
+    written = [task for task in tasks if all(task.target(stream).is_file() for stream in task.streams)]
+    assert len(written) == len(tasks) - 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mammo_lib.errors import InputError
-from mammo_lib.runs.executor import as_done, open_executor
+from mammo_lib.runs.executor import WorkerDied, as_done, in_child, open_executor
 
 
 def square(x):
@@ -98,3 +98,12 @@ def is_alive(pid: int) -> bool:
 def test_too_many_workers_are_refused():
     with pytest.raises(InputError, match="100000 worker processes: at most"), open_executor(100_000):
         pass
+
+
+def test_a_child_that_dies_is_told_and_the_next_one_works():
+    assert in_child(square, 3) == 9
+    with pytest.raises(WorkerDied, match="a worker process died"):
+        in_child(die, 1)
+    assert in_child(square, 4) == 16
+    with pytest.raises(InputError, match="7: cannot be read"):
+        in_child(fail, 7)
