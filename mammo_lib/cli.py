@@ -88,6 +88,7 @@ def reproduce(
 
     from . import reproduce as reproduction
     from .data.data_sets import open_collection
+    from .runs.evaluate import finished_runs
     from .runs.executor import open_executor
 
     if retrain:
@@ -101,6 +102,7 @@ def reproduce(
     splits = ("train",) if collection.is_sample else ("train", "test")
     data_hash = {split: collection.prepare(split, *chosen.run.inputs).fingerprint for split in splits}
     if collection.is_sample:
+        finished_runs(chosen, "all", collection)  # an error where a chapter would lack a record
         typer.echo("no images given: chapters show committed records and the sample of eight breasts")
     elif chosen.phantom_breasts is None:
         os.environ["MAMMO_DATA"] = str(collection.root)

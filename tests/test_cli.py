@@ -77,8 +77,10 @@ def test_reproduction_outside_a_checkout(tmp_path):
 
 
 def test_real_profile_without_data():
-    line = one_line(mammo("reproduce", "--profile", "mirror"))
+    line = one_line(mammo("run", "--experiment", "dual_stream", "--profile", "mirror"))
     assert "profile 'mirror' needs real images: give the folder of CBIS-DDSM with --data DIR" in line
+    line = one_line(mammo("reproduce", "--profile", "paper"))  # of it no record is committed that chapters could show
+    assert "no record with test scores, and no images to make one from; give the folder of CBIS-DDSM" in line
 
 
 def test_folder_that_is_not_there(tmp_path):

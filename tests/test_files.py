@@ -117,7 +117,7 @@ def test_unknown_cells_are_na_and_a_row_keeps_its_number(tmp_path):
         (b"a,b\n1," + b"2" * 200_000, "not a readable CSV"),
         (b"a,b\n1,2,3\n", "row 2: 3 cells under 2 names"),
         (b"a,b\n1\n", "row 2: 1 cells under 2 names"),
-        (b"a,b,a\n1,2,3\n", "column 'a' stands there 2 times"),
+        (b"a,b,a\n1,2,3\n", "column 'a' occurs 2 times"),
         (b"a,c\n1,2\n", r"column 'b' is missing \(found: a, c\)"),
         ("a,b\n1,2\n".encode("utf-16"), "UTF-16; save it as CSV in UTF-8"),
         ("a,b\n1,2\n".encode("utf-16-le"), "a NUL at character 1"),

@@ -27,9 +27,9 @@ STAMP = "phantom.json"
 
 def open_cbis_ddsm(root: Path) -> Collection:
     """Open a copy of CBIS-DDSM, or a phantom of it, in any layout."""
-    source = open_source(root)
+    table, source = read_tables(root), open_source(root)
     name = PHANTOM if (root / STAMP).is_file() else f"CBIS-DDSM, layout {source.kind}"
-    return Collection(root, read_tables(root), source, name=name)
+    return Collection(root, table, source, name=name)
 
 
 DATA_SETS: dict[str, Callable[[Path], Collection]] = {
