@@ -12,10 +12,6 @@ from ..errors import InputError
 from ..files import file_hash, read_json
 
 SAMPLE = MATERIAL / "sample"
-ATTRIBUTION = (
-    "Images: CBIS-DDSM, Sawyer-Lee R, Gimenez F, Hoogi A, Rubin D (2016), The Cancer Imaging Archive, "
-    "doi 10.7937/K9/TCIA.2016.7O02S9CY, CC BY 3.0; Lee RS et al. (2017); Clark K et al. (2013)."
-)
 
 
 def sample_folder() -> Path:

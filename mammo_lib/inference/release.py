@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader
 from ..config import MATERIAL
 from ..data.collection import Collection
 from ..data.loader import BreastDataset
+from ..data.prepare import Prepared
 from ..errors import InputError
-from ..files import write_bytes, write_json, write_parquet
-from ..runs.manifest import RELEASED, write_manifest
+from ..files import write_bytes, write_json
+from ..runs.manifest import RELEASED
 from ..runs.records import Run
 from ..statistics import evaluate_predictions
-from ..training.train import frozen_prefixes, load_best, predict, with_choices
+from ..training.train import Classifier, frozen_prefixes, load_best, predict, with_choices
 
 COPIED = ("config.json", "history.csv", "gates.parquet", "gate_history.parquet")
 WITHOUT = {"crop": "without_crops", "whole": "without_whole_films"}  # metrics of the network with a stream hidden
@@ -45,8 +46,8 @@ def released_run() -> Run:
 def write_release(run: Run, folder: Path, collection: Collection, predictions: pd.DataFrame | None = None) -> Run:
     """Write a finished run with its weights to a new folder, and return it.
 
-    The breasts of its predictions are scored again with the weights as stored, with all images and with each stream
-    hidden. ``predictions`` replace the run's own: for one fold of a cross-validation those of the joined record, whose
+    The breasts of its predictions are scored again with the weights as stored and each stream hidden. ``predictions``
+    replace the run's own: for one fold of a cross-validation those of the joined record, whose
     threshold and temperature come from the other folds.
 
     Raises
@@ -68,28 +69,24 @@ def write_release(run: Run, folder: Path, collection: Collection, predictions: p
     for name in COPIED:
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, folder / name)
-    frame = run.predictions if predictions is None else predictions
-    write_parquet(folder / "predictions.parquet", frame)
-    environment = run.environment | {"data_set": collection.name}
-    write_json(folder / "environment.json", environment)
-    write_json(folder / "metrics.json", {})  # a place, so that the weights can be read
+    write_json(folder / "environment.json", run.environment | {"data_set": collection.name})
+    frame, released = run.predictions if predictions is None else predictions, Run(folder)
     metrics = {str(frame["split"].iloc[0]): evaluate_predictions(frame)}
-    for stream, name in WITHOUT.items():
-        if len(run.config.model.streams) > 1 and stream in run.config.model.streams:
-            metrics[name] = evaluate_predictions(_hidden(Run(folder), collection, frame, stream))
-    write_json(folder / ".metrics.json", metrics)
-    write_manifest(folder, folder / ".metrics.json")
-    (folder / ".metrics.json").replace(folder / "metrics.json")
-    return Run(folder)
+    if len(run.config.model.streams) > 1:
+        network, prepared = load_best(released), collection.prepare("train", *run.config.inputs)
+        for stream in run.config.model.streams:
+            metrics[WITHOUT[stream]] = evaluate_predictions(_hidden(network, prepared, frame, stream))
+    released.finish(frame, metrics)
+    return released
 
 
-def _hidden(run: Run, collection: Collection, frame: pd.DataFrame, stream: str) -> pd.DataFrame:
+def _hidden(network: Classifier, prepared: Prepared, frame: pd.DataFrame, stream: str) -> pd.DataFrame:
     """Return the predictions for the same breasts, in their order, with one stream masked."""
-    prepared = collection.prepare("train", *run.config.inputs)
     cohort = prepared.cohort.set_index("sample_id").loc[frame["sample_id"]].reset_index()
-    loader = DataLoader(BreastDataset(prepared, cohort), batch_size=run.config.train.batch_size)
+    loader = DataLoader(BreastDataset(prepared, cohort), batch_size=network.config.train.batch_size)
     hidden = (_without(batch, stream) for batch in loader)
-    return with_choices(predict(load_best(run), hidden, cohort.assign(split=frame["split"].to_numpy())), *run.choices)
+    scored = predict(network, hidden, cohort.assign(split=frame["split"].to_numpy()))
+    return with_choices(scored, frame["threshold"].iloc[0], frame["temperature"].iloc[0])
 
 
 def _without(batch: dict, stream: str) -> dict:

@@ -23,7 +23,7 @@ from ..config.identity import flat
 from ..errors import InputError
 from ..files import file_hash, write_csv, write_json
 from .crate import CBIS_DDSM, add_file, add_run, new_crate, write_crate
-from .records import Run, all_runs
+from .records import Run, all_runs, copy_record
 
 TABLES = ("predictions", "history", "gates", "gate_history", "interventions")  # as attributes of a run
 KINDS = {"i": "integer", "u": "integer", "f": "number", "b": "boolean"}  # numpy's kinds of numbers, in Frictionless
@@ -91,8 +91,7 @@ def describe_package(folder: Path, tables: dict[str, pd.DataFrame]) -> dict:
 
 def _copy(run: Run, folder: Path) -> Run:
     run.refuse_damage()
-    left_out = shutil.ignore_patterns("*.ckpt", "*.lock", ".*", "fold[0-9]*")
-    return Run(shutil.copytree(run.folder, folder / "records" / run.name, ignore=left_out))
+    return copy_record(run, folder / "records" / run.name)
 
 
 def _named(run: Run) -> dict[str, str]:

@@ -295,9 +295,14 @@ def part_of(predictions: pd.DataFrame, split: str) -> pd.DataFrame:
 def publish(run: Run) -> Path:
     """Copy a finished run's record, without its checkpoints, to ``results/``, where records are committed."""
     target = COMMITTED / run.folder.parent.name / run.folder.name
-    left_out = shutil.ignore_patterns("*.ckpt", "*.lock", ".*", "fold[0-9]*")  # what the folds say stands in the run
-    shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=left_out)
+    copy_record(run, target)
     return target
+
+
+def copy_record(run: Run, target: Path) -> Run:
+    """Copy a finished run's record without its checkpoints, and without its folds, whose content is in the run."""
+    left_out = shutil.ignore_patterns("*.ckpt", "*.lock", ".*", "fold[0-9]*")
+    return Run(Path(shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=left_out)))
 
 
 def describe_environment(protocol: Path = PROTOCOL) -> dict:

@@ -100,14 +100,13 @@ def verify(
 
 def retrain(record: Run, collection: Collection, prepared: Prepared, *, progress: bool = False) -> Run:
     """Make a record's run again; nothing of an earlier try is used, except prepared pixels and frozen features."""
-    from ..training.train import cross_validate, train_fold
+    from ..training.train import complete
     from .evaluate import open_test_set
 
     folder = SCRATCH / record.name
     shutil.rmtree(folder, ignore_errors=True)
     run = start_run(record.config, prepared.fingerprint, folder=folder)
-    make = cross_validate if run.config.data.fold == "each" else train_fold
-    make(run, collection, prepared, progress=progress)
+    complete(run, collection, prepared, progress=progress)
     if record.is_evaluated:
         open_test_set(run, collection, {"opened_again": record.receipt["opened_at"]})
     return run

@@ -158,12 +158,17 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
     with one_process_per_run(run):
         if start_run(config, prepared.fingerprint, data_set=collection.name).is_finished:
             return run  # finished by another process, which held the lock
-        if config.data.fold == "each":
-            cross_validate(run, collection, prepared, progress=progress)
-        else:
-            train_fold(run, collection, prepared, progress=progress)
-            (run.folder / PREVIOUS).unlink(missing_ok=True)
+        complete(run, collection, prepared, progress=progress)
     return run
+
+
+def complete(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
+    """Train a started run to its end: every fold in turn for a cross-validation, else the one of its config."""
+    if run.config.data.fold == "each":
+        cross_validate(run, collection, prepared, progress=progress)
+    else:
+        train_fold(run, collection, prepared, progress=progress)
+        (run.folder / PREVIOUS).unlink(missing_ok=True)
 
 
 def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
@@ -297,7 +302,7 @@ def load_best(run: Run) -> Classifier:
     classifier = Classifier(without_weights(run.config))
     own = classifier.state_dict()
     frozen = frozen_prefixes(classifier) if run.checkpoint.suffix == ".safetensors" else ()  # of a release: left out
-    kept = {key: one for key, one in own.items() if key.startswith(frozen)} if frozen else {}
+    kept = {key: one for key, one in own.items() if key.startswith(frozen)}
     found = read_weights(run.checkpoint, {key: one for key, one in own.items() if key not in kept})
     classifier.load_state_dict(found | kept)
     device = "cuda" if torch.cuda.is_available() else "cpu"
