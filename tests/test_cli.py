@@ -62,7 +62,7 @@ def one_line(done) -> str:
 
 @pytest.mark.parametrize("command", [["reproduce"], ["evaluate"], ["data", "prepare"]])
 def test_unknown_profile(command):
-    assert "unknown profile 'fast': choose one of smoke, mirror, mirror-cv, paper" in one_line(
+    assert "unknown profile 'fast': choose one of smoke, mirror, mirror-cv, mirror-open, paper" in one_line(
         mammo(*command, "--profile", "fast")
     )
 

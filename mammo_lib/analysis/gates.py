@@ -313,8 +313,8 @@ def _plans(seen: Observation, means, views, rng) -> dict[tuple[str, int], Callab
 def examine(
     run: Run, classifier: lightning.LightningModule, loader, cohort: pd.DataFrame, log_area: Mapping,
     average_over: str = "validation",
-) -> None:  # fmt: skip
-    """Add a split's gates and interventions to the run's record.
+) -> Observation:  # fmt: skip
+    """Add a split's gates and interventions to the run's record; return what was seen with unchanged gates.
 
     Gates are frozen at their means over the breasts of the split ``average_over``, which must be examined first. A
     network without gates has no ``gates.parquet``.
@@ -329,6 +329,7 @@ def examine(
     if len(gates):
         write_parquet(run.folder / "gates.parquet", gates)
     write_parquet(run.folder / "interventions.parquet", _beside(run.interventions, named, split))
+    return seen
 
 
 def _beside(old: pd.DataFrame | None, new: pd.DataFrame, split: str) -> pd.DataFrame:

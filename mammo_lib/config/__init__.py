@@ -5,16 +5,26 @@ from .identity import completed, fingerprint, identity
 from .paths import BUILD, MATERIAL, RANKS, ROOT, find_material, find_root, process_number
 from .profiles import ALLOW_MISSING, MOST_BREASTS, Profile, get_profile, profile_names
 from .registry import BACKBONES, TARGETS, Backbone, Target, register_backbone, register_target
-from .run import LARGEST_SEED, DataConfig, Definition, LearnedGate, ModelConfig, ReaderWords, RunConfig, TrainConfig
+from .run import (
+    LARGEST_SEED,
+    DataConfig,
+    Definition,
+    LearnedGate,
+    ModelConfig,
+    ReaderWords,
+    RunConfig,
+    TargetWeighting,
+    TrainConfig,
+)
 
 RETRAIN = "MAMMO_RETRAIN"  # set to 1: committed records do not count, so their runs are trained again
 
 __all__ = [
     "ALLOW_MISSING", "BACKBONES", "BUILD", "LARGEST_SEED", "MATERIAL", "MOST_BREASTS", "RANKS", "RETRAIN", "ROOT",
     "TARGETS", "Backbone", "DataConfig", "Definition", "LearnedGate", "ModelConfig", "Profile", "ReaderWords",
-    "RunConfig", "Target", "TrainConfig", "as_repeats", "as_yaml", "closest", "completed", "describe", "find_material",
-    "find_root", "fingerprint", "get_profile", "identity", "load_config", "merged", "process_number", "profile_names",
-    "read_mapping", "register_backbone", "register_target", "with_changes",
+    "RunConfig", "Target", "TargetWeighting", "TrainConfig", "as_repeats", "as_yaml", "closest", "completed",
+    "describe", "find_material", "find_root", "fingerprint", "get_profile", "identity", "load_config", "merged",
+    "process_number", "profile_names", "read_mapping", "register_backbone", "register_target", "with_changes",
 ]  # fmt: skip
 
 

@@ -18,12 +18,14 @@ NEUTRAL: dict[str, object] = {
     "experiment": "dual_stream",
     "baseline": None,
     "seed": 0,
+    "protocol": None,
     "data.definition": "paper",
     "data.image_size": [224, 224],
     "data.mask_breast": True,
     "data.orient": True,
     "data.crop_context": None,
     "data.extra_training": None,
+    "data.hold_out_extra": False,
     "data.allow_missing": False,
     "data.reader_words": "all_tables",
     "data.n_folds": 5,
@@ -57,6 +59,10 @@ NEUTRAL: dict[str, object] = {
     "train.reader_labels": 0.0,
     "train.encoder_rate": 1.0,
     "train.dropout": 0.0,
+    "train.view_dropout": 0.0,
+    "train.stream_dropout": 0.0,
+    "train.target_weight": 1.0,
+    "train.target_weighting": "fixed",
     "train.flip_averaging": False,
     "train.best_epoch": "single_image",
     "train.drop_path": 0.0,
@@ -116,13 +122,17 @@ def _cannot_matter(config: RunConfig, fields: dict) -> Iterator[str]:
         yield "data.reader_words"
     if "crop" not in model.streams:
         yield "data.crop_context"
+    if not config.data.extra_training:
+        yield "data.hold_out_extra"
     if config.baseline:
         yield from (name for name in fields if name.startswith(("model.", "train.")) and name not in SEEN_BY_BASELINES)
         return
     if len(model.streams) == 1:
-        yield "model.fusion"
+        yield from ("model.fusion", "train.stream_dropout")
     if len(model.views) == 1:
-        yield "model.view_fusion"
+        yield from ("model.view_fusion", "train.view_dropout")
+    if len(model.targets) == 1:
+        yield from ("train.target_weight", "train.target_weighting")
     if model.token_blocks in ("attention", "none"):
         yield "model.mixer"
     if model.token_blocks == "none":

@@ -36,11 +36,15 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Target:
-    """The target of a head: a ``column`` of the cohort, and the ``classes`` that its values index or name."""
+    """The target of a head: a ``column`` of the cohort, and the ``classes`` that its values number or name.
+
+    ``lowest`` is the number of the first class, if the column holds numbers.
+    """
 
     name: str
     column: str
     classes: tuple[str, ...]
+    lowest: int = 0
 
 
 def import_named(name: str) -> Callable:
@@ -83,3 +87,8 @@ for _name, _stem, _stages, _patch in (
 
 register_target(Target("malignancy", "label", ("benign", "malignant")))
 register_target(Target("lesion_type", "lesion_type", ("mass", "calcification")))
+register_target(Target("shape", "shape", ("ROUND", "OVAL", "LOBULATED", "IRREGULAR", "ARCHITECTURAL_DISTORTION")))
+register_target(
+    Target("margins", "margins", ("CIRCUMSCRIBED", "OBSCURED", "MICROLOBULATED", "ILL_DEFINED", "SPICULATED"))
+)
+register_target(Target("subtlety", "subtlety", ("1", "2", "3", "4", "5"), lowest=1))

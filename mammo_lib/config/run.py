@@ -15,6 +15,7 @@ from .registry import BACKBONES, TARGETS, Backbone
 View = Literal["CC", "MLO"]
 Stream = Literal["crop", "whole"]
 Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features", "frozen_stages"]
+TargetWeighting = Literal["fixed", "uncertainty", "gradient"]
 ReaderWords = Literal["own_split", "all_tables"]
 Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "any-view"]
 
@@ -49,6 +50,11 @@ class DataConfig(Frozen):
     extra_training: Definition | None = Field(
         None,
         description="a wider cohort whose additional breasts are used for training only (not in the paper)",
+    )
+    hold_out_extra: bool = Field(
+        False,
+        description="divide the additional breasts into the folds too, and score those of the validation fold beside "
+        "the cohort; otherwise all of them are used for training (not in the paper)",
     )
     allow_missing: bool = Field(
         False, description="leave out views whose files are missing or cannot be decoded, instead of refusing to start"
@@ -279,6 +285,20 @@ class TrainConfig(Frozen):
         description="learning rate of pretrained encoders, relative to the rest of the network (our assumption)",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the view embeddings (not in the paper)")
+    view_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability of hiding each view of a training breast (not in the paper)"
+    )
+    stream_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability of hiding each stream of a training breast (not in the paper)"
+    )
+    target_weight: float = Field(
+        1.0, ge=0, le=100, description="weight of the loss of each further target (not in the paper)"
+    )
+    target_weighting: TargetWeighting = Field(
+        "fixed",
+        description="what multiplies the losses of further targets besides target_weight: nothing; a learned "
+        "uncertainty; or a factor that gives them the gradient norm of the main loss (not in the paper)",
+    )
     flip_averaging: bool = Field(
         False, description="score the mean logit of an image and of its upside-down copy (not in the paper)"
     )
@@ -332,6 +352,10 @@ class RunConfig(Frozen):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of weights, order and augmentation")
+    protocol: Literal[3] | None = Field(
+        None,
+        description="version of the protocol that governs the run; none: 1, or 2 for a cross-validation",
+    )
 
     @model_validator(mode="after")
     def _fits_the_patches(self):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..config import DataConfig, Definition
+from ..config import TARGETS, DataConfig, Definition
 from ..errors import InputError
 from .views import BREAST, SPLITS, VIEWS
+
+WORDS = {"shape": "mass_shape", "margins": "mass_margins"}  # targets, and where the tables describe them
 
 
 def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: str = "train") -> pd.DataFrame:
@@ -28,7 +30,8 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
         ``sample_id breast_id patient_id laterality split label lesion_type n_lesions density assessment subtlety``
         (``sample_id`` is the breast's; for ``lesion`` the ``abnormality_id`` is appended), and per view
         ``whole_<view>`` (the image's path in the table, NA without that view), ``crops_<view>`` and ``masks_<view>``
-        (tuples with one path per lesion in that view).
+        (tuples with one path per lesion in that view). If the table describes masses, also ``shape`` and ``margins``:
+        the one word of the target's classes that the readers used for the breast's masses, NA for none or several.
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -113,10 +116,11 @@ def rarest_label(cohort: pd.DataFrame) -> tuple[int, int]:
 
 
 def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the breasts of ``train`` and ``validation``; one fold of the training cohort is used for validation.
+    """Return the breasts of ``train``, ``validation`` and ``extra``.
 
-    Folds are those of the cohort without extra breasts. Extra breasts are used for training only, and only if their
-    patient is not in the validation fold.
+    One fold of the training cohort is used for validation. Extra breasts do not change the folds. They are used for
+    training, if their patient is not in the validation fold. With ``data.hold_out_extra`` their patients have a fold
+    too, and ``extra`` holds those of the validation fold; otherwise it is empty.
 
     Raises
     ------
@@ -125,9 +129,15 @@ def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFra
     """
     if data.fold == "each":
         raise ValueError("data.fold='each' is a cross-validation: split the cohort of one of its folds")
-    proper = cohort[~cohort["is_extra"]]
+    proper, others = cohort[~cohort["is_extra"]], cohort[cohort["is_extra"]]
     validation = proper[assign_folds(proper, data.n_folds, data.fold_seed) == data.fold]
-    train = cohort[~cohort["patient_id"].isin(validation["patient_id"])]
+    extra = others[others["patient_id"].isin(validation["patient_id"])]
+    if data.hold_out_extra:
+        strangers = others[~others["patient_id"].isin(proper["patient_id"])]
+        own = strangers[assign_folds(strangers, data.n_folds, data.fold_seed) == data.fold]
+        extra = pd.concat([extra, own])
+    held_out = {*validation["patient_id"], *extra["patient_id"]}
+    train = cohort[~cohort["patient_id"].isin(held_out)]
     parts = {"train": train, "validation": validation.assign(split="validation")}
     for name, part in parts.items():
         if part["label"].nunique() < 2:
@@ -135,6 +145,7 @@ def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFra
                 f"data.fold={data.fold} of data.n_folds={data.n_folds}: the {len(part)} {name} breasts have only "
                 "one label, so AUC and threshold are undefined; choose another data.fold, or lower data.n_folds"
             )
+    parts["extra"] = (extra if data.hold_out_extra else extra[:0]).assign(split="extra")
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
 
 
@@ -176,9 +187,19 @@ def _one_row_each(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         for name in ("crop", "mask"):
             paths = {key: tuple(values) for key, values in seen[f"{name}_path"]}
             cohort[f"{name}s_{view}"] = [paths.get(key, ()) for key in cohort.index]
+    for name, column in WORDS.items():
+        if column in rows:
+            cohort[name] = _only_word(rows, keys, column, TARGETS[name].classes).reindex(cohort.index)
     cohort = cohort.reset_index()
     cohort["lesion_type"] = cohort.pop("is_mass").map({True: "mass", False: "calcification"})
     cohort.insert(0, "breast_id", cohort["patient_id"] + "_" + cohort["laterality"])
     lesion = "_" + cohort["abnormality_id"].astype("string") if "abnormality_id" in keys else ""
     cohort.insert(0, "sample_id", cohort["breast_id"] + lesion)
     return cohort
+
+
+def _only_word(rows: pd.DataFrame, keys: list[str], column: str, classes: tuple[str, ...]) -> pd.Series:
+    """Return the one of ``classes`` that describes a sample's lesions; samples with none or several are left out."""
+    said = rows[keys].assign(word=rows[column].astype("string").str.split("-")).explode("word").drop_duplicates()
+    said = said[said["word"].isin(classes)]
+    return said[~said.duplicated(keys, keep=False)].set_index(keys)["word"]

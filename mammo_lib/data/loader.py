@@ -95,7 +95,7 @@ def target_classes(cohort: pd.DataFrame, name: str) -> list[int]:
         raise InputError(f"target {name!r}: the cohort has no column {target.column!r}; leave it out of model.targets")
     values = cohort[target.column]
     if pd.api.types.is_numeric_dtype(values):
-        classes = values.astype("Int64").fillna(UNKNOWN)
+        classes = values.astype("Int64").fillna(UNKNOWN + target.lowest) - target.lowest
         return classes.where(classes.between(0, len(target.classes) - 1), UNKNOWN).tolist()
     return values.map({word: number for number, word in enumerate(target.classes)}).fillna(UNKNOWN).astype(int).tolist()
 
@@ -145,7 +145,7 @@ class MammogramData(lightning.LightningDataModule):
             raise InputError(f"train.batch_size={train.batch_size} exceeds the {n_train} training breasts: lower it")
 
     def cohort(self, split: str) -> pd.DataFrame:
-        """Return the breasts of ``train`` or ``validation``."""
+        """Return the breasts of ``train``, ``validation`` or ``extra``."""
         return self.cohorts[split]
 
     def train_dataloader(self) -> DataLoader:
@@ -159,8 +159,11 @@ class MammogramData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in cohort order."""
-        dataset = BreastDataset(self.prepared, self.cohort("validation"), self.targets, maps=self.maps)
-        return _loader(dataset, self.train)
+        return self.unchanged("validation")
+
+    def unchanged(self, part: str) -> DataLoader:
+        """Return batches of a part in cohort order, without augmentation."""
+        return _loader(BreastDataset(self.prepared, self.cohort(part), self.targets, maps=self.maps), self.train)
 
 
 def test_loader(prepared: Prepared, train: TrainConfig) -> DataLoader:

@@ -19,7 +19,7 @@ RELEASED = "weights.safetensors"  # a released network's, in half precision
 CHANGED_BY_OPENING = ("gates.parquet", "interventions.parquet", "predictions.parquet", "receipt.json")
 RECORD = (
     "config.json", "environment.json", "history.csv", "gate_history.parquet", "metrics.json", CHECKPOINT,
-    RELEASED,
+    RELEASED, "hidden_inputs.parquet", "targets.parquet",
     *CHANGED_BY_OPENING,
 )  # fmt: skip
 WAY_OUT = "restore the record, or delete its folder and run it again"

@@ -37,6 +37,7 @@ COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
 PROTOCOL = MATERIAL / "book" / "protocol.md"
 PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
+PROTOCOL_3 = MATERIAL / "book" / "protocol-3.md"  # of runs whose config names it
 RECEIPT = ("opened_at", "profile", "runs", "protocol_hash")  # and "added_after", if a profile's list was opened
 RECORDED_PACKAGES = ("mammo-lib", "torch", "lightning", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "numba")
 
@@ -135,6 +136,16 @@ class Run:
         return self._optional_table("interventions.parquet", ("split", "sample_id"))
 
     @property
+    def hidden_inputs(self) -> pd.DataFrame | None:
+        """One row per held-out breast and combination of inputs: the logit; None for a network with one input."""
+        return self._optional_table("hidden_inputs.parquet", ("split", "sample_id"))
+
+    @property
+    def targets(self) -> pd.DataFrame | None:
+        """One row per held-out breast and class of a further target: its probability; None without further targets."""
+        return self._optional_table("targets.parquet", ("split", "sample_id"))
+
+    @property
     def checkpoint(self) -> Path:
         """The weights that the run kept: a released network's, else its checkpoint, absent from committed records."""
         released = self.folder / RELEASED
@@ -168,7 +179,8 @@ class Run:
         if found := check_files(self.folder):
             return found
         readings = ("config", "environment", "metrics", "predictions", "receipt", "gates", "gate_history",
-                    "interventions", *(["history"] if (self.folder / "history.csv").is_file() else []))  # fmt: skip
+                    "interventions", "hidden_inputs", "targets",
+                    *(["history"] if (self.folder / "history.csv").is_file() else []))  # fmt: skip
         return [*filter(None, map(self._fault_of, readings))] or [*filter(None, [self._fault_of_name()])]
 
     def _fault_of(self, reading: str) -> str | None:
@@ -252,10 +264,16 @@ def start_run(config: RunConfig, data_hash: str, folder: Path | None = None, dat
     if run.is_finished:  # by another process, since this one looked
         return run
     write_json(run.folder / "config.json", config.model_dump(mode="json"))
-    protocol = PROTOCOL_2 if folder or config.data.fold == "each" else PROTOCOL
-    described = describe_environment(protocol) | {"data_hash": data_hash, "data_set": data_set}
+    described = describe_environment(_protocol_of(config, is_fold=folder is not None))
+    described |= {"data_hash": data_hash, "data_set": data_set}
     write_json(run.folder / "environment.json", described)
     return run
+
+
+def _protocol_of(config: RunConfig, *, is_fold: bool) -> Path:
+    if config.protocol:
+        return PROTOCOL_3
+    return PROTOCOL_2 if is_fold or config.data.fold == "each" else PROTOCOL
 
 
 def all_runs(home: Path) -> Iterator[Run]:

@@ -47,8 +47,9 @@ class History(Callback):
         self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
 
     def on_train_epoch_end(self, trainer, module):
-        """Complete the row with the training loss and write the table."""
-        self.rows[-1]["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        """Complete the row with the training loss, also of each further target, and write the table."""
+        losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train_loss")}
+        self.rows[-1].update(losses)
         if trainer.is_global_zero:
             write_csv(self.folder / "history.csv", pd.DataFrame(self.rows))
 

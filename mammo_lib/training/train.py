@@ -22,7 +22,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torchmetrics.classification import BinaryAUROC
 
-from ..analysis.gates import examine
+from ..analysis.gates import Observation, examine, observe
+from ..analysis.heads import score_heads
+from ..analysis.hidden_inputs import mean_embeddings, score_as_taken, score_hidden
 from ..config import RANKS, RunConfig, process_number
 from ..data.boxes import log_areas
 from ..data.cohort import split_cohort
@@ -49,6 +51,8 @@ from ..statistics import (
 from .baselines import baseline_of
 from .callbacks import LAST, PREVIOUS, History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
 from .frozen import freeze_maps
+from .hiding import hide
+from .joint_loss import JointLoss
 from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .readers import reader_probability
 
@@ -62,7 +66,9 @@ class Classifier(lightning.LightningModule):
         readers = None if reader_probability is None else torch.tensor(reader_probability, dtype=torch.float32)
         self.register_buffer("reader_probability", readers, persistent=False)  # one per training breast
         self.model = build_model(config)
-        self.loss = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing, ignore_index=UNKNOWN)
+        train = config.train
+        self.loss = nn.CrossEntropyLoss(label_smoothing=train.label_smoothing, ignore_index=UNKNOWN)
+        self.joint_loss = JointLoss(config.model.targets[1:], train.target_weight, train.target_weighting)
         self.validation_auc = BinaryAUROC()
         self.seen: list[tuple[torch.Tensor, ...]] = []  # label, probability, crop weight of the validation so far
 
@@ -100,15 +106,26 @@ class Classifier(lightning.LightningModule):
         self.seen.clear()
 
     def training_step(self, batch: dict, _):
-        """Return the smoothed cross-entropy of a batch."""
-        output = self.model(batch)
-        loss = self.loss(output.logits, self.target(batch))
-        for name in self.config.model.targets[1:]:
-            logits, classes = output.target_logits[name], batch["targets"][name]
-            # Of a batch that nothing is known of the head gets a gradient of 0: processes wait for each parameter's.
-            loss = loss + (self.loss(logits, classes) if (classes != UNKNOWN).any() else 0 * logits.sum())
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["label"]), sync_dist=True)
+        """Return the smoothed cross-entropy of a batch, joined with the losses of further targets."""
+        train = self.config.train
+        present = hide(batch["present"], view_dropout=train.view_dropout, stream_dropout=train.stream_dropout)
+        output = self.model(batch | {"present": present})
+        others = {
+            name: self._target_loss(output.target_logits[name], batch["targets"][name])
+            for name in self.config.model.targets[1:]
+        }
+        loss = self.joint_loss(self.loss(output.logits, self.target(batch)), others, [*output.embeddings.values()])
+        how = {"on_step": False, "on_epoch": True, "batch_size": len(batch["label"]), "sync_dist": True}
+        self.log("train_loss", loss, **how)
+        self.log_dict({f"train_loss_{name}": one for name, one in others.items()}, **how)
         return loss
+
+    def _target_loss(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a further target over the breasts whose class is known.
+
+        Of a batch without any the head gets a gradient of 0: processes that share a run wait for each parameter's.
+        """
+        return self.loss(logits, classes) if (classes != UNKNOWN).any() else 0 * logits.sum()
 
     def validation_step(self, batch: dict, _) -> MammoMambaOutput:
         """Accumulate the loss of the unchanged images, and the AUC; return the output, which callbacks read."""
@@ -132,6 +149,8 @@ class Classifier(lightning.LightningModule):
         train = self.config.train
         slower = train.encoder_rate if self.config.model.is_pretrained else 1.0
         groups = parameter_groups(self.model, train.weight_decay, train.learning_rate, slower * train.learning_rate)
+        if learned := [*self.joint_loss.parameters()]:
+            groups.append({"params": learned, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = cosine_schedule(total, round(total * train.warmup_epochs / train.epochs))
@@ -190,11 +209,27 @@ def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress
         fit(run, classifier, data, progress=progress)
         kept, validation = load_best(run), data.cohort("validation")
         frame = predict(kept, data.val_dataloader(), validation)
-        examine(run, kept, data.val_dataloader(), validation, log_areas(validation, collection.source, config.data))
+        areas = log_areas(validation, collection.source, config.data)
+        seen = examine(run, kept, data.val_dataloader(), validation, areas)
+        score_parts(run, kept, seen, data)
     label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
     threshold = youden_threshold(label, frame["probability"].to_numpy())
     frame = with_choices(frame, threshold, fit_temperature(label, logit))
     run.finish(frame, {"validation": evaluate_predictions(frame)})
+
+
+def score_parts(run: Run, classifier: Classifier, seen: Observation, data: MammogramData) -> None:
+    """Add to the run's record the validation breasts scored with inputs hidden, and what further heads say of them."""
+    model, settings, validation = classifier.model, run.config.model, data.cohort("validation")
+    views, extra = settings.views, data.cohort("extra")
+    if len(views) * len(model.streams) > 1:
+        training = mean_embeddings(observe(classifier, data.unchanged("train")))
+        parts = [score_hidden(model, seen, validation, views, training)]
+        if len(extra):
+            parts.append(score_as_taken(observe(classifier, data.unchanged("extra")), extra, views, model.streams))
+        write_parquet(run.folder / "hidden_inputs.parquet", pd.concat(parts, ignore_index=True))
+    if len(settings.targets) > 1:
+        write_parquet(run.folder / "targets.parquet", score_heads(model, seen, validation, settings.targets))
 
 
 def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
@@ -231,11 +266,11 @@ def join_tables(run: Run, folds: list[Run]) -> None:
     numbered = list(enumerate(folds))
     if all((fold.folder / "history.csv").is_file() for fold in folds):
         write_csv(run.folder / "history.csv", pd.concat([one.history.assign(fold=n) for n, one in numbered]))
-    for name in ("gates", "gate_history", "interventions"):
+    for name in ("gates", "gate_history", "interventions", "hidden_inputs", "targets"):
         tables = [table.assign(fold=np.int8(n)) for n, one in numbered if (table := getattr(one, name)) is not None]
         if tables:
             joined = pd.concat(tables, ignore_index=True)
-            split = {"split": OUT_OF_FOLD} if "split" in joined else {}
+            split = {"split": joined["split"].replace("validation", OUT_OF_FOLD)} if "split" in joined else {}
             write_parquet(run.folder / f"{name}.parquet", joined.assign(**split))
 
 

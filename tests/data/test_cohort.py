@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mammo_lib.config import DataConfig
+from mammo_lib.config import TARGETS, DataConfig
 from mammo_lib.data import cohort as c
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.errors import InputError
@@ -172,3 +172,21 @@ def test_the_committed_folds_are_made_again_to_the_byte(real_table, tmp_path):
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (committed / path.name).read_bytes()
     assert record["rows"] == sum(record["breasts_per_fold"]) == 506
+
+
+def test_a_breast_has_a_word_only_if_the_readers_agree():
+    """Two lesions with the same word have it; different words, a word outside the classes and none do not."""
+    in_cc = ["OVAL", "OVAL", "OVAL-LYMPH_NODE", None, "LYMPH_NODE", "IRREGULAR-ARCHITECTURAL_DISTORTION"]
+    in_mlo = ["OVAL", "ROUND", "OVAL", None, "LYMPH_NODE", "IRREGULAR-ARCHITECTURAL_DISTORTION"]
+    patients = [f"P_{number}" for number in range(1, 7)]
+    table = rows(patient_id=patients * 2, view=["CC"] * 6 + ["MLO"] * 6, mass_shape=in_cc + in_mlo)
+    found = c.build_cohort(table, "paper", "test").set_index("patient_id")["shape"]
+    assert found[["P_1", "P_3"]].tolist() == ["OVAL", "OVAL"]
+    assert found[["P_2", "P_4", "P_5", "P_6"]].isna().all()
+
+
+@needs_real_data
+def test_real_words_are_known_for_most_breasts(real_table):
+    cohort = c.build_cohort(real_table, "paper", "train")
+    assert cohort["shape"].notna().sum() > 350 and cohort["margins"].notna().sum() > 350
+    assert set(cohort["margins"].dropna()) == set(TARGETS["margins"].classes)

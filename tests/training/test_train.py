@@ -93,6 +93,49 @@ def test_the_second_head_learns_beside_the_first(config, collection):
     assert not torch.equal(trained.cpu(), train.Classifier(both).model.heads["lesion_type"][1].weight)
 
 
+def with_words(config, **train_fields):
+    """The config with a head for the phantom's mass shapes."""
+    fields = {
+        "model": config.model.model_copy(update={"targets": ("malignancy", "shape")}),
+        "train": config.train.model_copy(update=train_fields),
+    }
+    return config.model_copy(update=fields)
+
+
+def test_a_further_head_without_weight_changes_nothing(config, collection):
+    """Bit by bit: neither the start of the network, nor its noise, nor its gradient depends on the second head."""
+    alone = train.train_run(config, collection)
+    beside = train.train_run(with_words(config, target_weight=0.0), collection)
+    np.testing.assert_array_equal(alone.predictions["logit"], beside.predictions["logit"])
+    assert beside.folder != alone.folder and alone.targets is None
+    rows = beside.targets
+    assert rows.groupby(["sample_id", "target"])["probability"].sum().to_numpy() == pytest.approx(1, abs=1e-5)
+    assert (rows.groupby(["sample_id", "target"])["is_true"].sum() == 1).all()
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "gradient"])
+def test_every_weighting_of_a_further_head_trains(config, collection, weighting):
+    run = train.train_run(with_words(config, target_weighting=weighting, epochs=1), collection)
+    assert np.isfinite(run.history["train_loss_shape"]).all()
+    kept = train.load_best(run).joint_loss.log_variance
+    assert [*kept] == (["main", "shape"] if weighting == "uncertainty" else [])
+    assert all(one != 0 for one in kept.values())  # learned, and kept with the network
+
+
+def test_a_record_says_what_each_input_is_worth(config, collection):
+    run = train.train_run(config, collection)
+    hidden, own = run.hidden_inputs, run.predictions.set_index("sample_id")["logit"]
+    complete = hidden.query("views == 'CC+MLO' and streams == 'crop+whole'").set_index("sample_id")["logit"]
+    np.testing.assert_allclose(complete, own[complete.index], rtol=1e-5)
+    assert set(hidden["fill"]) == {"mask", "other_view", "mean"}
+
+
+def test_hiding_views_in_training_makes_another_network(config, collection):
+    plain = train.train_run(config, collection).predictions["logit"]
+    fields = {"train": config.train.model_copy(update={"view_dropout": 0.5})}
+    assert not plain.equals(train.train_run(config.model_copy(update=fields), collection).predictions["logit"])
+
+
 def validation_breasts(config, collection):
     cohort = split_cohort(config.data, collection.prepare("train", *config.inputs).cohort)["validation"]
     return cohort["sample_id"].tolist()
