@@ -29,10 +29,10 @@ MASK, OTHER_VIEW, MEAN = "mask", "other_view", "mean"
 Embeddings = dict[str, Tensor]  # stream -> (breasts, views, features)
 
 
-def name_of(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
     """Return the name of a combination of views or streams.
 
-    >>> name_of(["CC", "MLO"])
+    >>> joined(["CC", "MLO"])
     'CC+MLO'
     """
     return "+".join(parts)
@@ -64,15 +64,15 @@ def score_hidden(
         for shown in subsets(views):
             for fill in (MASK,) if len(shown) == len(views) else (MASK, OTHER_VIEW, MEAN):
                 logit = _score(model, seen, [views.index(view) for view in shown], streams, fill, training)
-                parts.append(_rows(cohort, logit, name_of(shown), name_of(streams), fill)[whole])
+                parts.append(_rows(cohort, logit, joined(shown), joined(streams), fill)[whole])
     return pd.concat(parts, ignore_index=True)
 
 
 def score_as_taken(seen: Observation, cohort: pd.DataFrame, views: Sequence[str], streams: Sequence[str]):
     """Return the same columns for breasts with the views that they have; ``views`` names those."""
     present = torch.stack([seen.present[stream] for stream in streams]).any(dim=0).cpu().numpy()
-    names = [name_of([view for view, is_there in zip(views, row, strict=True) if is_there]) for row in present]
-    return _rows(cohort, seen.logit, np.array(names, dtype=object), name_of(streams), MASK)
+    names = [joined([view for view, is_there in zip(views, row, strict=True) if is_there]) for row in present]
+    return _rows(cohort, seen.logit, np.array(names, dtype=object), joined(streams), MASK)
 
 
 def mean_embeddings(seen: Observation) -> Embeddings:

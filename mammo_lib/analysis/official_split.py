@@ -31,9 +31,9 @@ from ..data.images import breast_mask, cut, read_image
 from ..errors import InputError
 from ..files import read_json
 from ..runs.records import COMMITTED, WAY_OUT
-from ..statistics import patient_weights
+from ..statistics import mean_auc, patient_draws
+from ..statistics.fold_groups import FEW, with_interval
 from ..statistics.intervals import N_RESAMPLES, percentiles
-from ..statistics.metrics import weighted_auc
 
 RECORD = "test_set_shift.json"
 N_PERMUTATIONS = 9999
@@ -43,7 +43,6 @@ BANDS = {"0 to 2": "0 to 3", "3": "0 to 3", "4": "4", "5": "5"}  # wide enough f
 GROUPS = {"all": (0, 1), "benign": (0,), "malignant": (1,)}
 FORMS = ("readings within label", "readings alone", "strata of assessment and label")
 FOLDS = 5
-FEW = 10  # breasts of a class below which no AUC is given
 
 NO_PENALTY = 1e3  # nearly: a level that one side lacks keeps its coefficient finite
 
@@ -295,7 +294,7 @@ def _scaled(weight: np.ndarray, label: np.ndarray, count: np.ndarray) -> np.ndar
 def resample(train: pd.DataFrame, test: pd.DataFrame, form: str, *, seed: int = 0, n: int = N_RESAMPLES) -> Resamples:
     """Draw patients of both sides and weight each draw to the other side's mix; ``form`` is one of ``FORMS``."""
     counts = [
-        np.vstack([np.ones(len(side)), patient_weights(side["patient_id"].to_numpy(), n, seed + number)])
+        patient_draws(side, seed=seed + number, n=n)
         for number, side in enumerate((train, test))
     ]
     pairs = list(zip(*counts, strict=True))
@@ -321,27 +320,6 @@ def effective_size(weights: np.ndarray) -> float:
     2.0
     """
     return float(weights.sum() ** 2 / (weights**2).sum())
-
-
-def mean_auc(frames: Sequence[pd.DataFrame], weights: np.ndarray) -> np.ndarray:
-    """Return the weighted AUC, (draws,): mean over frames, and over folds by the weight that they hold."""
-    values = []
-    for frame in frames:
-        label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy(float)
-        fold = frame["fold"].to_numpy() if "fold" in frame else np.zeros(len(frame))
-        parts = [(weights[:, fold == f], label[fold == f], logit[fold == f]) for f in np.unique(fold)]
-        aucs = np.array([weighted_auc(y, score, own) for own, y, score in parts])
-        shares = np.array([own.sum(axis=1) for own, _, _ in parts])
-        shares = np.where(np.isnan(aucs), 0.0, shares)  # a fold of which a draw holds one class only
-        total = shares.sum(axis=0)
-        values.append((np.nan_to_num(aucs) * shares).sum(axis=0) / np.where(total > 0, total, np.nan))
-    return np.mean(values, axis=0)
-
-
-def with_interval(name: str, drawn: np.ndarray) -> dict[str, float]:
-    """Return the three columns of an estimate from its value, the first, and its resamples, the rest."""
-    low, high = percentiles(drawn[1:])
-    return {name: float(drawn[0]), f"{name}_low": low, f"{name}_high": high}
 
 
 def both_sides(

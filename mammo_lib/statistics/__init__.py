@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "comparisons": ["compare_predictions", "delong_interval", "delong_test", "mcnemar", "paired_differences"],
     "decisions": ["decision_curve"],
     "evaluation": ["evaluate_predictions"],
+    "fold_groups": ["group_difference", "group_scores", "mean_auc", "patient_draws", "youden_gain"],
     "intervals": ["LEVEL", "Interval", "hanley_mcneil_interval", "patient_weights", "wilson_interval"],
     "out_of_fold": [
         "EQUIVALENCE", "OUT_OF_FOLD", "FoldDifference", "compare_folds", "evaluate_out_of_fold", "join_folds",

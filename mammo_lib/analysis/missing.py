@@ -1,0 +1,170 @@
+"""Chapter 08 from records: what views and streams are worth, training for missing ones, and groups of breasts.
+
+These functions read only run records and do not import torch. An *input* is a combination of views and streams as
+``hidden_inputs.parquet`` names it (:mod:`mammo_lib.analysis.hidden_inputs`); *frames* are out-of-fold predictions, one
+per repeat. Comparisons have the columns of :func:`mammo_lib.analysis.answers.answers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from ..runs.records import Run
+from ..statistics import (
+    OUT_OF_FOLD,
+    FoldDifference,
+    compare_folds,
+    group_difference,
+    group_scores,
+    mean_auc,
+    patient_draws,
+    stratified_auc,
+    youden_gain,
+)
+from ..statistics.fold_groups import with_interval
+from .answers import as_answers
+
+MASK = "mask"
+BOTH = "CC+MLO"
+DENSITIES = {"density 1": (1,), "density 2": (2,), "density 3": (3,), "density 4": (4,)}
+HALVES = {"density 1-2": (1, 2), "density 3-4": (3, 4)}
+SUBTLETIES = {"subtlety 1-3": (1, 2, 3), "subtlety 4": (4,), "subtlety 5": (5,)}
+ASSESSMENTS = {"BI-RADS 0-3": (0, 1, 2, 3), "BI-RADS 4": (4,), "BI-RADS 5": (5,)}
+GROUPS = {"density": DENSITIES | HALVES, "subtlety": SUBTLETIES, "assessment": ASSESSMENTS}
+NO_PENALTY = 1e6
+
+
+def frames_of(runs: Sequence[Run], views: str, streams: str, fill: str = MASK) -> list[pd.DataFrame]:
+    """Return each run's predictions with the scores that breasts get from one input; others are left out."""
+    return [_rescored(run.predictions, _rows(run, views, streams, fill)) for run in runs]
+
+
+def inputs_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return the inputs, views and streams, that were scored with masks, the complete input first."""
+    table = runs[0].hidden_inputs
+    rows = table[(table["split"] == OUT_OF_FOLD) & (table["fill"] == MASK)]
+    return list(rows[["views", "streams"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def input_name(views: str, streams: str) -> str:
+    """Return the name of an input.
+
+    >>> input_name("CC", "crop+whole"), input_name("CC+MLO", "crop")
+    ('CC, crop and whole', 'both views, crop')
+    """
+    return f"{'both views' if views == BOTH else views}, {streams.replace('+', ' and ')}"
+
+
+def worth(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the AUC of every input, and the comparison of every incomplete input with the complete one.
+
+    The first table has ``name auc auc_low auc_high n``.
+    """
+    frames = {input_name(*one): frames_of(runs, *one) for one in inputs_of(runs)}
+    scores = {name: stratified_auc(own) for name, own in frames.items()}
+    rows = [{"name": k, "auc": v.value, "auc_low": v.low, "auc_high": v.high, "n": v.n} for k, v in scores.items()]
+    first, *others = frames
+    return pd.DataFrame(rows), as_answers({name: compare_folds(frames[name], frames[first]) for name in others})
+
+
+def fills(runs: Sequence[Run], streams: str) -> pd.DataFrame:
+    """Return the AUC with one view, by what stands in place of the other: ``name`` and per fill an estimate."""
+    rows = []
+    for views in ("CC", "MLO"):
+        row = {"name": f"{views} only"}
+        for fill in (MASK, "other_view", "mean"):
+            one = stratified_auc(frames_of(runs, views, streams, fill))
+            row |= {fill: one.value, f"{fill}_low": one.low, f"{fill}_high": one.high, "n": one.n}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compare_inputs(ours: Sequence[Run], reference: Sequence[Run]) -> dict[str, FoldDifference]:
+    """Compare two networks on every input that both were scored with, by name; runs are those of equal seeds."""
+    shared = [one for one in inputs_of(reference) if one in inputs_of(ours)]
+    return {input_name(*one): compare_folds(frames_of(ours, *one), frames_of(reference, *one)) for one in shared}
+
+
+def compare_single(ours: Sequence[Run], reference: Sequence[Run], views: str, streams: str) -> FoldDifference:
+    """Compare a network of one view with a network of both of which the other view is hidden."""
+    return compare_folds([run.predictions for run in ours], frames_of(reference, views, streams))
+
+
+def single_view_breasts(runs: Sequence[Run], streams: str) -> pd.DataFrame:
+    """Return, by view, the AUC of breasts that have this view only, beside that of complete breasts with it alone.
+
+    Columns: ``name n malignant``, and the estimates ``only`` and ``hidden``, with intervals over patients.
+    """
+    rows = []
+    for views in ("CC", "MLO"):
+        tables = [run.hidden_inputs for run in runs]
+        alone = [table[(table["split"] == "extra") & (table["views"] == views)] for table in tables]
+        alone = [one.sort_values("sample_id", ignore_index=True) for one in alone]
+        hidden = stratified_auc(frames_of(runs, views, streams))
+        rows.append(
+            {"name": f"{views} only", "n": len(alone[0]), "malignant": int(alone[0]["label"].sum())}
+            | with_interval("only", mean_auc(alone, patient_draws(alone[0])))
+            | {"hidden": hidden.value, "hidden_low": hidden.low, "hidden_high": hidden.high}
+        )
+    return pd.DataFrame(rows)
+
+
+def describe_groups(runs: Sequence[Run], by: str) -> pd.DataFrame:
+    """Describe groups of breasts by ``density``, ``subtlety`` or ``assessment``: see ``statistics.group_scores``."""
+    frames = [run.predictions for run in runs]
+    return group_scores(frames, {name: _inside(frames[0][by], levels) for name, levels in GROUPS[by].items()})
+
+
+def density_difference(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the AUC in density 1-2 minus that in density 3-4, and the smallest detectable difference."""
+    frames = [run.predictions for run in runs]
+    return group_difference(frames, *(_inside(frames[0]["density"], levels) for levels in HALVES.values()))
+
+
+def density_thresholds(runs: Sequence[Run]) -> dict[str, float]:
+    """Return what a threshold per density half adds to Youden's index over a common threshold."""
+    frames = [run.predictions[run.predictions["density"].between(1, 4)].reset_index(drop=True) for run in runs]
+    return youden_gain(frames, frames[0]["density"].le(2).map({True: "1-2", False: "3-4"}))
+
+
+def beyond_assessment(runs: Sequence[Run]) -> tuple[FoldDifference, FoldDifference]:
+    """Compare a logistic regression on assessment and network with one on the assessment alone, and on the network.
+
+    Both regressions are fitted on the other folds.
+    """
+    own = [run.predictions for run in runs]
+    alone = [_regressed(frame, ["assessment"]) for frame in own]
+    both = [_regressed(frame, ["assessment", "logit"]) for frame in own]
+    return compare_folds(both, alone), compare_folds(both, own)
+
+
+def _rows(run: Run, views: str, streams: str, fill: str) -> pd.Series:
+    """Return the logits by breast of one input of a run."""
+    table = run.hidden_inputs
+    chosen = (table["views"] == views) & (table["streams"] == streams) & (table["fill"] == fill)
+    return table[chosen & (table["split"] == OUT_OF_FOLD)].set_index("sample_id")["logit"].astype(float)
+
+
+def _rescored(predictions: pd.DataFrame, logit: pd.Series) -> pd.DataFrame:
+    own = predictions[predictions["sample_id"].isin(logit.index)].reset_index(drop=True)
+    scores = logit[own["sample_id"]].to_numpy()
+    return own.assign(logit=scores, probability=expit(scores))
+
+
+def _inside(values: pd.Series, levels: Sequence[int]) -> np.ndarray:
+    return values.isin(levels).fillna(False).to_numpy(bool)
+
+
+def _regressed(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return predictions by a logistic regression that each fold gets from the others."""
+    x, scores = frame[list(columns)].astype(float).to_numpy(), np.empty(len(frame))
+    for fold in np.unique(frame["fold"]):
+        held_out = (frame["fold"] == fold).to_numpy()
+        model = LogisticRegression(C=NO_PENALTY, max_iter=1000).fit(x[~held_out], frame.loc[~held_out, "label"])
+        scores[held_out] = model.decision_function(x[held_out])
+    return frame.assign(logit=scores, probability=expit(scores))
