@@ -293,10 +293,7 @@ def _scaled(weight: np.ndarray, label: np.ndarray, count: np.ndarray) -> np.ndar
 
 def resample(train: pd.DataFrame, test: pd.DataFrame, form: str, *, seed: int = 0, n: int = N_RESAMPLES) -> Resamples:
     """Draw patients of both sides and weight each draw to the other side's mix; ``form`` is one of ``FORMS``."""
-    counts = [
-        patient_draws(side, seed=seed + number, n=n)
-        for number, side in enumerate((train, test))
-    ]
+    counts = [patient_draws(side, seed=seed + number, n=n) for number, side in enumerate((train, test))]
     pairs = list(zip(*counts, strict=True))
     there, back = weigher(form, train, test), weigher(form, test, train)
     return Resamples(

@@ -17,7 +17,7 @@ Stream = Literal["crop", "whole"]
 Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features", "frozen_stages"]
 TargetWeighting = Literal["fixed", "uncertainty", "gradient"]
 ReaderWords = Literal["own_split", "all_tables"]
-Definition = Literal["paper", "official", "lesion", "lesion-id", "mass+calc", "any-view"]
+Definition = Literal["paper", "official", "lesion", "lesion-id", "calc", "mass+calc", "any-view"]
 
 
 class Frozen(BaseModel):

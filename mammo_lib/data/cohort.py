@@ -19,10 +19,11 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
 
     ``paper``: mass breasts with both views whose lesions have one label (a candidate for the paper's test set, found
     by arithmetic). ``official``: mass breasts with both views, malignant when any lesion is. ``lesion``: mass lesions
-    seen in both views, one row each. ``any-view``: mass breasts with at least one view. ``mass+calc``: both lesion
-    types, both views; training breasts of patients who are also in a test table are left out, so that the official
-    test stays whole. ``lesion-id``: mass breasts with a lesion *id* seen in both views, malignant when any such lesion
-    is; it has as many test breasts as the paper, two of which differ from those of ``paper``.
+    seen in both views, one row each. ``any-view``: mass breasts with at least one view. ``calc``: calcification breasts
+    with both views, malignant when any calcification is. ``mass+calc``: both lesion types, both views; training breasts
+    of patients who are also in a test table are left out, so that the official test stays whole. ``lesion-id``: mass
+    breasts with a lesion *id* seen in both views, malignant when any such lesion is; it has as many test breasts as the
+    paper, two of which differ from those of ``paper``.
 
     Returns
     -------
@@ -35,7 +36,8 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    rows = table if definition == "mass+calc" else table[table["lesion_type"] == "mass"]
+    lesions = {"calc": ("calcification",), "mass+calc": ("mass", "calcification")}.get(definition, ("mass",))
+    rows = table[table["lesion_type"].isin(lesions)]
     if definition == "mass+calc":
         rows = rows[~(rows["split"].eq("train") & rows["patient_id"].isin(patients_on_both_sides(rows)))]
     rows = rows[rows["split"] == split]
