@@ -29,15 +29,8 @@ def paired_medians(sides: dict[str, Callable], repeats: int) -> dict[str, float]
 
 def record(name: str, rows: list[dict], summary: dict) -> None:
     """Write ``<name>.json`` beside the scripts and print it as a table."""
-    machine = {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    content = {"command": command, "machine": machine, "summary": summary, "rows": rows}
+    content = {"command": command, "machine": machine(), "summary": summary, "rows": rows}
     (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     for row in rows:
         print(
@@ -46,6 +39,17 @@ def record(name: str, rows: list[dict], summary: dict) -> None:
             )
         )
     print(json.dumps(summary, indent=1))
+
+
+def machine() -> dict:
+    """Return what times depend on."""
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
 
 
 def _processor() -> str:

@@ -176,3 +176,11 @@ def test_binder_installs_the_pinned_versions():
     [pins] = [line.split()[1] for line in lines if line.startswith("--constraint")]
     assert (folder / pins).resolve() == ROOT / "constraints.txt"
     assert "--editable .[book]" in lines
+
+
+def test_no_benchmark_hides_a_package():
+    """A script's folder comes first on Python's path: a neighbour named like a package would be imported instead."""
+    from importlib.util import find_spec
+
+    scripts = [path.stem for path in (ROOT / "benchmarks").glob("*.py")]
+    assert [name for name in scripts if find_spec(name) is not None] == []

@@ -7,7 +7,7 @@ per repeat. Comparisons have the columns of :func:`mammo_lib.analysis.answers.an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -66,8 +66,7 @@ def worth(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     The first table has ``name auc auc_low auc_high n``.
     """
     frames = {input_name(*one): frames_of(runs, *one) for one in inputs_of(runs)}
-    scores = {name: stratified_auc(own) for name, own in frames.items()}
-    rows = [{"name": k, "auc": v.value, "auc_low": v.low, "auc_high": v.high, "n": v.n} for k, v in scores.items()]
+    rows = [{"name": name} | _auc("auc", own) | {"n": len(own[0])} for name, own in frames.items()]
     first, *others = frames
     return pd.DataFrame(rows), as_answers({name: compare_folds(frames[name], frames[first]) for name in others})
 
@@ -78,8 +77,8 @@ def fills(runs: Sequence[Run], streams: str) -> pd.DataFrame:
     for views in ("CC", "MLO"):
         row = {"name": f"{views} only"}
         for fill in (MASK, "other_view", "mean"):
-            one = stratified_auc(frames_of(runs, views, streams, fill))
-            row |= {fill: one.value, f"{fill}_low": one.low, f"{fill}_high": one.high, "n": one.n}
+            frames = frames_of(runs, views, streams, fill)
+            row |= _auc(fill, frames) | {"n": len(frames[0])}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -88,6 +87,26 @@ def compare_inputs(ours: Sequence[Run], reference: Sequence[Run]) -> dict[str, F
     """Compare two networks on every input that both were scored with, by name; runs are those of equal seeds."""
     shared = [one for one in inputs_of(reference) if one in inputs_of(ours)]
     return {input_name(*one): compare_folds(frames_of(ours, *one), frames_of(reference, *one)) for one in shared}
+
+
+def by_training(reference: Sequence[Run], trained: Sequence[Run], singles: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Return the AUC of every input by how the network was trained: ``name`` and three estimates, NaN where none is.
+
+    ``reference`` saw every view in training, ``hidden`` (``trained``) saw views hidden at random, and ``single`` are
+    networks of one view, by view.
+    """
+    rows = []
+    for views, streams in inputs_of(reference):
+        alone = [run.predictions for run in singles.get(views, ())]
+        frames = {
+            "reference": frames_of(reference, views, streams), "hidden": frames_of(trained, views, streams),
+            "single": alone,
+        }  # fmt: skip
+        row = {"name": input_name(views, streams)}
+        for key, own in frames.items():
+            row |= _auc(key, own)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def compare_single(ours: Sequence[Run], reference: Sequence[Run], views: str, streams: str) -> FoldDifference:
@@ -105,11 +124,10 @@ def single_view_breasts(runs: Sequence[Run], streams: str) -> pd.DataFrame:
         tables = [run.hidden_inputs for run in runs]
         alone = [table[(table["split"] == "extra") & (table["views"] == views)] for table in tables]
         alone = [one.sort_values("sample_id", ignore_index=True) for one in alone]
-        hidden = stratified_auc(frames_of(runs, views, streams))
         rows.append(
             {"name": f"{views} only", "n": len(alone[0]), "malignant": int(alone[0]["label"].sum())}
             | with_interval("only", mean_auc(alone, patient_draws(alone[0])))
-            | {"hidden": hidden.value, "hidden_low": hidden.low, "hidden_high": hidden.high}
+            | _auc("hidden", frames_of(runs, views, streams))
         )
     return pd.DataFrame(rows)
 
@@ -141,6 +159,14 @@ def beyond_assessment(runs: Sequence[Run]) -> tuple[FoldDifference, FoldDifferen
     alone = [_regressed(frame, ["assessment"]) for frame in own]
     both = [_regressed(frame, ["assessment", "logit"]) for frame in own]
     return compare_folds(both, alone), compare_folds(both, own)
+
+
+def _auc(name: str, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
+    """Return the three columns of an AUC out of fold; NaN without frames."""
+    if not frames:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
+    one = stratified_auc(frames)
+    return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
 
 
 def _rows(run: Run, views: str, streams: str, fill: str) -> pd.Series:

@@ -10,8 +10,8 @@ different folds do not share a scale, so breasts are compared only within their 
 
 The variance of an AUC, or of a paired difference of two, is that of the placements, averaged over repeats and summed
 within patients (DeLong et al. 1988; Obuchowski 1997). The training sets of two folds overlap, which this variance
-ignores; ``benchmarks/coverage.py`` simulates the coverage of its intervals. The corrected resampled t interval of
-Nadeau and Bengio (2003), which is wider because of that overlap, is given as well.
+ignores; ``benchmarks/interval_coverage.py`` simulates the coverage of its intervals. The corrected resampled t
+interval of Nadeau and Bengio (2003), which is wider because of that overlap, is given as well.
 """
 
 from __future__ import annotations

@@ -94,3 +94,11 @@ def test_the_network_adds_to_an_assessment_that_knows_nothing(runs):
         run.predictions["assessment"] = rng.integers(1, 6, N)
     over_reader, over_network = missing.beyond_assessment(blind)
     assert over_reader.value > 0.3 and abs(over_network.value) < 0.01
+
+
+def test_trainings_stand_side_by_side_input_by_input(runs):
+    better = [Scored(seed, loss=0.0) for seed in (0, 1)]
+    found = missing.by_training(runs, better, {"CC": runs}).set_index("name")
+    assert found["single"].notna().tolist() == [False, True, False]
+    assert found.loc["CC, crop", "reference"] < found.loc["CC, crop", "hidden"]
+    assert found.loc["CC, crop", "single"] == found.loc["both views, crop", "reference"]

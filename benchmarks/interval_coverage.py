@@ -5,7 +5,7 @@ classifiers that depend on chance as networks do (ridge regression on random ReL
 same folds. The truth is the mean AUC difference over all simulated sets. Recorded are how often the 95 % intervals
 hold it, how often TOST calls the two equivalent when the true difference lies at the bound, and the standard errors.
 
-    python benchmarks/coverage.py [--sets 1000] [--repeats 2]
+    python benchmarks/interval_coverage.py [--sets 1000] [--repeats 2]
 """
 
 from __future__ import annotations
