@@ -210,6 +210,33 @@ def list_runs(profile: ProfileOption = None) -> None:
 
 
 @app.command()
+def plan(
+    profile: ProfileOption = None,
+    gpus: Annotated[int, typer.Option(min=1, help="number of GPUs that share the runs")] = 1,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-3, help="sustained rate of one device, 10^12 operations a second (default: measured on this machine)"
+        ),
+    ] = None,
+) -> None:
+    """Print what a profile will cost before it is run: parameters, memory, hours, disk."""
+    from .data.cbis_ddsm.tables import read_tables
+    from .data.sample import sample_folder
+    from .training.plan import measured_rate, planned_runs, run_cost
+
+    chosen, table = get_profile(profile), read_tables(sample_folder())
+    if chosen.run.model.weights and tflops is None:
+        typer.echo("measuring one training step of the profile's network on this machine ...", err=True)
+    rate = measured_rate(chosen.run) if tflops is None else tflops * 1e12
+    _print_plan(planned_runs(chosen, table, rate * gpus), run_cost(chosen.run, table).cache)
+    source = "given" if tflops is not None else "measured here by one training step"
+    typer.echo(
+        f"hours are estimates, at {rate / 1e12:.3g} x 10^12 operations a second ({source}) on each of {gpus} device(s)"
+    )
+
+
+@app.command()
 def evaluate(
     profile: ProfileOption = None,
     data: DataOption = None,
@@ -573,6 +600,23 @@ def _print_outcomes(outcomes: list) -> None:
     for causes in dict.fromkeys(one.causes for one in outcomes if one.causes):
         records = ", ".join(one.record for one in outcomes if one.causes == causes)
         typer.echo(f"{records}: {'; '.join(causes)}")
+
+
+def _print_plan(table, cache: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("experiment", "finished", "million parameters", "memory, GB", "hours a run", "hours left", box=None)
+    for row in table.itertuples():
+        is_network = row.parameters == row.parameters  # a baseline has none, and takes seconds
+        numbers = (row.parameters / 1e6, row.memory_gb, row.hours_each, row.hours_left) if is_network else ()
+        shown.add_row(row.experiment, f"{row.finished} of {row.runs}", *(f"{one:,.2f}" for one in numbers))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+    left = (table["runs"] - table["finished"]).sum()
+    typer.echo(
+        f"{left} of {table['runs'].sum()} runs are left, {table['hours_left'].sum():,.1f} hours; "
+        f"cache of the profile's own run: {cache / 1e9:.2f} GB"
+    )
 
 
 def _echo_failures(failures: list, total: int) -> None:

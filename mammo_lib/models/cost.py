@@ -43,6 +43,12 @@ class Cost:
         """All operations of a forward pass."""
         return sum(self.operations.values())
 
+    def per_image(self, n: int) -> Cost:
+        """Return the cost of one of the ``n`` images of the pass."""
+        return Cost(
+            {name: count // n for name, count in self.operations.items()}, self.parameters, self.kept_bytes // n
+        )
+
 
 def scan_operations(u: tuple[int, ...], states: int) -> int:
     """Return the operations of a selective scan over u, (batch, channels, length), with ``states`` states per channel.
@@ -69,7 +75,7 @@ def cost_of(build: Callable[[], nn.Module], run: Callable[[nn.Module], object]) 
             run(network)
         kept = _kept_bytes(network.train(), run)
     found = Counter()
-    for operator, count in counter.get_flop_counts()["Global"].items():
+    for operator, count in counter.get_flop_counts().get("Global", {}).items():
         found[_kind(str(operator))] += int(count)
     return Cost(dict(found), parameters, kept)
 

@@ -1,0 +1,51 @@
+"""The plan before the money: counted from the config, and the rate is what turns operations into hours."""
+
+import pytest
+
+from mammo_lib.config import get_profile
+from mammo_lib.data import read_tables
+from mammo_lib.data.sample import sample_folder
+from mammo_lib.training import plan
+
+
+@pytest.fixture(scope="module")
+def table():
+    return read_tables(sample_folder())
+
+
+def test_training_work_by_hand(table):
+    """One stream, two views, 14 epochs, 5 folds; 506 breasts, 216 more for training; 8 + 2 cached variants."""
+    config = get_profile("mirror-cv").run.model_copy(update={"experiment": "crop"})
+    config = config.model_copy(update={"model": config.model.model_copy(update={"streams": ("crop",)})})
+    whole, first = plan.encoder_costs(config)
+    own = whole.total - first.total
+    held_out = 506 / 5
+    epoch = 2 * (3 * (722 - held_out) + 2 * held_out) * own
+    expected = 5 * 14 * epoch + 722 * 2 * 10 * first.total
+    assert plan.run_cost(config, table).operations == pytest.approx(expected)
+
+
+def test_a_frozen_cache_trades_disk_for_work(table):
+    cached = get_profile("mirror-cv").run
+    fresh = cached.model_copy(update={"train": cached.train.model_copy(update={"frozen_cache": None})})
+    assert plan.run_cost(cached, table).operations < 0.7 * plan.run_cost(fresh, table).operations
+    assert plan.run_cost(cached, table).cache > 4 * plan.run_cost(fresh, table).cache
+
+
+def test_finished_runs_are_not_planned_and_the_rate_divides(table):
+    slow, fast = (plan.planned_runs(get_profile("smoke"), table, rate).set_index("experiment") for rate in (1e9, 2e9))
+    assert (slow["hours_each"] / fast["hours_each"]).dropna().tolist() == pytest.approx([2.0] * 3)
+    assert slow.loc["baseline_birads", "parameters"] != slow.loc["baseline_birads", "parameters"]  # no network
+    done = plan.planned_runs(get_profile("mirror"), table, 1e9).set_index("experiment")
+    assert (done["finished"] == done["runs"]).all() and done["hours_left"].sum() == 0
+
+
+def test_the_papers_profile_is_planned_without_its_weights(table):
+    config = get_profile("paper").run
+    cost = plan.run_cost(config, table)
+    assert 460e6 < cost.parameters < 480e6
+    assert cost.memory > 16 * cost.parameters
+
+
+def test_the_rate_of_this_machine_is_a_rate(tiny_profile):
+    assert 1e7 < plan.measured_rate(tiny_profile.run, "cpu") < 1e15
