@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ..statistics import LEVEL, Interval, auc, confusion, delong_test, patient_weights
+from ..statistics import LEVEL, Interval, auc, compare_folds, confusion, delong_test, patient_weights, stratified_auc
 
 CONSTANT_SD = 0.01  # a gate whose values over breasts have a smaller standard deviation is the same for every breast
 MOVED = 0.05  # a gate whose mean is nearer to its initial value has not left its start
@@ -143,26 +143,24 @@ def fusion_dominance(crop_weight: np.ndarray) -> Finding:
     )  # fmt: skip
 
 
-def stream_dominance(scores: pd.DataFrame) -> list[Finding]:
+def stream_dominance(table: pd.DataFrame) -> list[Finding]:
     """Judge whether a stream is used, by the loss of AUC when breasts are given another breast's stream.
 
-    ``scores`` as :func:`intervention_scores` returns them. One finding per stream; none for a network of one stream.
+    ``table`` as :func:`intervention_table` returns it. One finding per stream; none for a network of one stream.
     A fusion weight measures how much of a stream enters, not whether it is informative. This test does.
     """
-    label, as_is = _as_is(scores)
     findings = []
-    for name in ("crop_shuffled", "whole_shuffled"):
-        if name in set(scores["intervention"]):
-            drop, _ = delong_test(label, as_is, _draws(scores, name))
-            stream, informed = name.removesuffix("_shuffled"), auc(label, as_is) >= INFORMED
-            shown = f"the {stream} stream is used" if drop.low > 0 else "inconclusive"
-            what = f"no evidence that the {stream} stream is used" if drop.value < IGNORED_DROP else shown
-            verdict = what if informed else f"cannot be judged, as the network itself has AUC {auc(label, as_is):.2f}"
-            cost = f"swapping the {stream} stream with another breast's lowers the AUC by {_signed(drop)}"
-            findings.append(Finding(
-                "stream dominance", informed and drop.value < IGNORED_DROP, drop.value, IGNORED_DROP,
-                f"{cost}: {verdict}",
-            ))  # fmt: skip
+    for row in table[table["intervention"].isin(("crop_shuffled", "whole_shuffled"))].itertuples():
+        stream, own = row.intervention.removesuffix("_shuffled"), row.auc - row.change
+        drop = Interval(-row.change, -row.high, -row.low, row.n)
+        shown = f"the {stream} stream is used" if drop.low > 0 else "inconclusive"
+        what = f"no evidence that the {stream} stream is used" if drop.value < IGNORED_DROP else shown
+        verdict = what if own >= INFORMED else f"cannot be judged, as the network itself has AUC {own:.2f}"
+        cost = f"swapping the {stream} stream with another breast's lowers the AUC by {_signed(drop)}"
+        findings.append(Finding(
+            "stream dominance", own >= INFORMED and drop.value < IGNORED_DROP, drop.value, IGNORED_DROP,
+            f"{cost}: {verdict}",
+        ))  # fmt: skip
     return findings
 
 
@@ -210,22 +208,55 @@ def intervention_table(scores: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         ``intervention what n auc change low high p p_holm moved``: ``change`` is AUC(intervention) - AUC(unchanged),
-        averaged over draws, with DeLong's paired interval and p value. ``p_holm`` is corrected over the table.
-        ``moved`` is the mean absolute change of the logit.
+        averaged over draws, with DeLong's paired interval and p value; of out-of-fold scores, within folds
+        (:func:`mammo_lib.statistics.compare_folds`). ``p_holm`` is corrected over the table. ``moved`` is the mean
+        absolute change of the logit.
     """
-    label, as_is = _as_is(scores)
+    compare = _compare_within_folds if "fold" in scores else _compare
     rows = []
     for name, what in INTERVENTIONS.items():
         if name in set(scores["intervention"]):
-            draws = _draws(scores, name)
-            drop, p = delong_test(label, as_is, draws)
-            rows.append({
-                "intervention": name, "what": what, "n": drop.n, "auc": auc(label, as_is) - drop.value,
-                "change": -drop.value, "low": -drop.high, "high": -drop.low, "p": p,
-                "moved": float(np.abs(draws - as_is).mean()),
-            })  # fmt: skip
+            rows.append({"intervention": name, "what": what} | compare(scores, name))
     table = pd.DataFrame(rows)
     return table.assign(p_holm=multipletests(table["p"].fillna(1.0), method="holm")[1])
+
+
+def _compare(scores: pd.DataFrame, name: str) -> dict[str, float]:
+    label, as_is = _as_is(scores)
+    draws = _draws(scores, name)
+    drop, p = delong_test(label, as_is, draws)
+    return {
+        "n": drop.n, "auc": auc(label, as_is) - drop.value, "change": -drop.value, "low": -drop.high,
+        "high": -drop.low, "p": p, "moved": float(np.abs(draws - as_is).mean()),
+    }  # fmt: skip
+
+
+def _compare_within_folds(scores: pd.DataFrame, name: str) -> dict[str, float]:
+    own = scores[scores["intervention"] == "as_is"].reset_index(drop=True)
+    draws = [own.assign(logit=logit) for logit in _draws(scores, name)]
+    found = compare_folds(draws, [own] * len(draws))
+    return {
+        "n": found.n, "auc": stratified_auc([own]).value + found.value, "change": found.value, "low": found.low,
+        "high": found.high, "p": found.p, "moved": float(np.abs(_draws(scores, name) - own["logit"].to_numpy()).mean()),
+    }  # fmt: skip
+
+
+def within_folds(gates: pd.DataFrame) -> pd.DataFrame:
+    """Return the gates of a cross-validation on one scale: those of each fold's network moved to the common mean.
+
+    Five networks have five mean gates; what differs between them is no adaptation to the breast. Gates of one network
+    are returned unchanged.
+    """
+    if "fold" not in gates:
+        return gates
+    names = ["kind", *GATE, "view"]
+    moved = gates.groupby(names)["value"].transform("mean") - gates.groupby([*names, "fold"])["value"].transform("mean")
+    return gates.assign(value=gates["value"] + moved)
+
+
+def first_network(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the first fold's network, or the table of a single network."""
+    return table[table["fold"] == table["fold"].min()] if "fold" in table else table
 
 
 def scoring_note(scores: pd.DataFrame, predictions: pd.DataFrame) -> str:

@@ -169,7 +169,7 @@ def intervention_forest(table: pd.DataFrame) -> Figure:
     none = f"None of {len(table)} interventions was shown to change the AUC"
     figure, axes = forest(
         table.rename(columns={"change": "value"}), table["what"], differs, AFTER_HOLM,
-        f"change of AUC, 95 % interval (DeLong, n = {table['n'].iloc[0]})", found if differs.any() else none,
+        f"change of AUC, 95 % interval, n = {table['n'].iloc[0]}", found if differs.any() else none,
     )  # fmt: skip
     for y, row in enumerate(table.itertuples()):
         axes.annotate(f"AUC {row.auc:.3f}, p {row.p_holm:.2f}, logit moved {row.moved:.2f}", (1.01, y),

@@ -114,14 +114,14 @@ NOISE = RNG.normal(0, 0.5, (5, N))
 
 def test_a_stream_that_says_nothing_is_found_by_exchange():
     scores = interventions(as_is=SIGNAL, crop_shuffled=NOISE, whole_shuffled=SIGNAL + 1e-9 * NOISE)
-    crop, whole = d.stream_dominance(scores)
+    crop, whole = d.stream_dominance(d.intervention_table(scores))
     assert (crop.holds, whole.holds) == (False, True)
     assert crop.value > 0.3
     assert "no evidence that the whole stream is used" in whole.sentence
 
 
 def test_a_network_that_guesses_uses_no_stream_that_could_be_ignored():
-    (crop,) = d.stream_dominance(interventions(as_is=NOISE[0] - SIGNAL, crop_shuffled=NOISE))
+    (crop,) = d.stream_dominance(d.intervention_table(interventions(as_is=NOISE[0] - SIGNAL, crop_shuffled=NOISE)))
     assert not crop.holds
     assert "cannot be judged" in crop.sentence
 
@@ -132,6 +132,32 @@ def test_interventions_that_change_nothing_and_that_change_all():
     assert table.loc["shuffled", "change"] < -0.3
     assert table.loc["shuffled", "p_holm"] < 0.01
     assert table.loc["shuffled", "p_holm"] == pytest.approx(2 * table.loc["shuffled", "p"])
+
+
+def test_interventions_out_of_fold_are_compared_within_folds():
+    """Networks of two folds on two scales: exchanging nothing costs nothing, and the scales do not count."""
+    fold = np.arange(N) % 4 // 2
+    scores = interventions(as_is=SIGNAL + 10 * fold, frozen=2 * SIGNAL + 20 * fold, shuffled=NOISE).assign(
+        fold=lambda rows: rows["sample_id"].map(dict(zip(WHO["sample_id"], fold, strict=True)))
+    )
+    table = d.intervention_table(scores).set_index("intervention")
+    assert table.loc["frozen", "change"] == 0 and table.loc["frozen", "p_holm"] == 1
+    assert table.loc["shuffled", "change"] < -0.2 and table.loc["shuffled", "high"] < 0
+    assert table.loc["frozen", "auc"] > 0.85  # pooled over folds it would be near 0.5
+
+
+def test_what_differs_between_networks_is_no_adaptation():
+    """Gates that are constant within each fold's network: all variance lies between blocks and views."""
+    fold = np.arange(N) % 2
+    own = gates(lambda i, s, v, b: 0.2 + 0.1 * b + 0.5 * fold[i]).assign(
+        fold=lambda rows: rows["sample_id"].map(dict(zip(WHO["sample_id"], fold, strict=True)))
+    )
+    assert d.variance_shares(own)["breast"] > 0.5
+    shares = d.variance_shares(d.within_folds(own))
+    assert shares["breast"] + shares["breast x block"] == pytest.approx(0, abs=1e-9)
+    assert set(d.first_network(own)["fold"]) == {0}
+    alone = own.drop(columns="fold")
+    assert d.within_folds(alone) is alone and d.first_network(alone) is alone
 
 
 def test_correlations_find_what_the_gates_follow():
