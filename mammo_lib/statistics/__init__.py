@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "choices": ["fit_temperature", "scaled_probability", "youden_threshold"],
     "comparisons": ["compare_predictions", "delong_interval", "delong_test", "mcnemar", "paired_differences"],
     "decisions": ["decision_curve"],
-    "evaluation": ["evaluate_predictions"],
+    "evaluation": ["evaluate_calibration", "evaluate_predictions"],
     "intervals": ["LEVEL", "Interval", "hanley_mcneil_interval", "patient_weights", "wilson_interval"],
     "out_of_fold": [
         "EQUIVALENCE", "OUT_OF_FOLD", "FoldDifference", "compare_folds", "evaluate_out_of_fold", "join_folds",

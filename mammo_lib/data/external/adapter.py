@@ -107,7 +107,9 @@ class OtherCollection:
             breasts[f"whole_{view}"] = seen.reindex(breasts.index)
         breasts = breasts.reset_index()
         names = breasts["patient_id"] + "_" + breasts["laterality"]
-        return breasts.assign(sample_id=names, breast_id=names, split=SPLIT, subtlety=pd.array([pd.NA] * len(names)))
+        return breasts.assign(
+            sample_id=names, breast_id=names, split=SPLIT, subtlety=pd.array([pd.NA] * len(names), "Int64")
+        )
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every breast, view and stream; a crop is cut around the lesion, with the margin."""
@@ -117,18 +119,6 @@ class OtherCollection:
     def boxes(self, cohort: pd.DataFrame) -> dict[tuple[str, str], Box]:
         """Return none: every crop is cut out of its image, so its box is in its row."""
         return {}
-
-    def lesion_size(self, cohort: pd.DataFrame) -> pd.Series:
-        """Return the longer side of the lesion shown, over the longer side of its image; the largest of the views."""
-        shapes, sizes = self._shapes(cohort), []
-        for row in cohort.itertuples(index=False):
-            found = []
-            for view in VIEWS:
-                image, lesion = getattr(row, f"whole_{view}"), self._shown.get((row.breast_id, view))
-                if lesion is not None and isinstance(shape := shapes.get(image), list):
-                    found.append(max(lesion["x1"] - lesion["x0"], lesion["y1"] - lesion["y0"]) / max(shape))
-            sizes.append(max(found, default=np.nan))
-        return pd.Series(sizes, index=cohort.index, dtype=float)
 
     def prepare(
         self, cohort: pd.DataFrame, data: DataConfig, views: Sequence[str] = VIEWS, streams: Sequence[str] = STREAMS

@@ -98,10 +98,13 @@ def _read_findings(root: Path) -> pd.DataFrame:
     path = only_one(root, found, "finding_annotations.csv")
     raw = read_table(path, ("image_id", "finding_categories", *BOX), WAY_OUT, fallback="latin-1")
     raw = with_numbers(path, raw, BOX)
-    words = raw["finding_categories"].fillna("").map(lambda text: re.findall(r"[A-Za-z][A-Za-z ]*", text))
-    raw = raw.assign(words=words)[words.map(lambda some: some != [NOTHING] and bool(some))]
+    words = [re.findall(r"[A-Za-z][A-Za-z ]*", text) for text in raw["finding_categories"].fillna("")]
+    is_finding = [bool(some) and some != [NOTHING] for some in words]
+    raw, words = raw[is_finding], [some for some, is_one in zip(words, is_finding, strict=True) if is_one]
     for low, high in (("xmin", "xmax"), ("ymin", "ymax")):
         require(path, raw[high], (raw[high] > raw[low]) | raw[low].isna(), f"larger than {low}")
-    types = raw["words"].map(lambda some: next((TYPES_OF[word] for word in TYPES_OF if word in some), "other"))
-    findings = pd.DataFrame({"image_id": raw["image_id"].str.strip(), "finding": raw["words"].str.join(" and ")})
+    types = [next((TYPES_OF[word] for word in TYPES_OF if word in some), "other") for some in words]
+    findings = pd.DataFrame(
+        {"image_id": raw["image_id"].str.strip(), "finding": [" and ".join(some) for some in words]}
+    )
     return findings.assign(lesion_type=types, **{ours: raw[theirs] for theirs, ours in BOX.items()})
