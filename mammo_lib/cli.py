@@ -386,9 +386,7 @@ def external(
     """
     for name in baseline or []:
         if name not in TRANSFERRED:
-            raise InputError(
-                f"--baseline {name}: choose one of {', '.join(TRANSFERRED)}; others need CBIS-DDSM's tables"
-            )
+            raise InputError(f"--baseline {name}: choose one of {', '.join(TRANSFERRED)}")
     from .data.data_sets import data_folder, open_cbis_ddsm
     from .data.external import open_other
 
@@ -397,9 +395,8 @@ def external(
     if baseline and not given:
         data_folder(None, "a baseline is fitted on CBIS-DDSM: ")
     home = open_cbis_ddsm(data_folder(given)) if given else None
-    typer.echo(
-        f"{other.about.name}: {len(other.breasts)} breasts. {other.about.citation}\nLicence: {other.about.licence}"
-    )
+    about = other.about
+    typer.echo(f"{about.name}: {len(other.breasts)} breasts. {about.citation}\nLicence: {about.licence}")
     for reason, n in other.left_out["reason"].value_counts().items():
         typer.echo(f"left out: {n} x {reason}")
     from .inference.predict import NOTICE

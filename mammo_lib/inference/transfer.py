@@ -27,8 +27,7 @@ from ..config import RunConfig, fingerprint
 from ..data.cohort import assign_folds
 from ..data.collection import Collection
 from ..data.external import OtherCollection
-from ..data.external.adapter import SPLIT
-from ..data.images import image_shape
+from ..data.external.adapter import CORNERS, SPLIT, shape_or_problem
 from ..data.loader import UNKNOWN, BreastDataset
 from ..data.memo import remember
 from ..data.prepare import Prepared
@@ -140,12 +139,10 @@ def lesion_sizes(prepared: Prepared) -> pd.Series:
     that are files of their own have no box and no size.
     """
     crops = prepared.index[(prepared.index["stream"] == "crop") & prepared.index["x0"].notna()]
-    shapes = remember("image shape", [Path(path) for path in crops["path"]], _shape)
+    shapes = remember("image shape", [Path(path) for path in crops["path"]], shape_or_problem)
     film = np.array([shapes[Path(path)] for path in crops["path"]], float).reshape(-1, 2)
-    aspect = crops["aspect"].to_numpy(float)
-    sides = np.maximum(
-        (crops["y1"] - crops["y0"]).to_numpy(float) * aspect, (crops["x1"] - crops["x0"]).to_numpy(float)
-    )
+    aspect, box = crops["aspect"].to_numpy(float), {name: crops[name].to_numpy(float) for name in CORNERS}
+    sides = np.maximum((box["y1"] - box["y0"]) * aspect, box["x1"] - box["x0"])
     return pd.Series(sides / np.maximum(film[:, 0] * aspect, film[:, 1]), crops["sample_id"]).groupby(level=0).max()
 
 
@@ -242,7 +239,3 @@ def _finish(record: Run, parts: dict[str, pd.DataFrame], other: OtherCollection)
 
 def _stem(path: str) -> str:
     return Path(path).stem
-
-
-def _shape(path: Path) -> list[int]:
-    return list(image_shape(path))

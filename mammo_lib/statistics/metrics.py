@@ -179,7 +179,7 @@ def weighted_calibration_error(label, probability, weights, n_bins=10):
 
 
 def weighted_calibration_in_the_large(label, probability, weights):
-    """The mean probability minus the malignant share; 0 is calibrated in the large, above 0 says malignant too often."""
+    """The mean probability minus the malignant share; above 0, the probabilities are too high on average."""
     return weights @ (probability - label) / weights.sum(axis=1)
 
 

@@ -107,9 +107,8 @@ class OtherCollection:
             breasts[f"whole_{view}"] = seen.reindex(breasts.index)
         breasts = breasts.reset_index()
         names = breasts["patient_id"] + "_" + breasts["laterality"]
-        return breasts.assign(
-            sample_id=names, breast_id=names, split=SPLIT, subtlety=pd.array([pd.NA] * len(names), "Int64")
-        )
+        unknown = pd.array([pd.NA] * len(names), "Int64")
+        return breasts.assign(sample_id=names, breast_id=names, split=SPLIT, subtlety=unknown)
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every breast, view and stream; a crop is cut around the lesion, with the margin."""
@@ -138,7 +137,7 @@ class OtherCollection:
         """Return {image_path: height and width, or why they cannot be read} of the images that are there."""
         images = pd.concat([cohort[f"whole_{view}"] for view in VIEWS]).dropna().unique()
         paths = {image: self.root / image for image in images if (self.root / image).is_file()}
-        found = remember("image shape", paths.values(), _shape_of)
+        found = remember("image shape", paths.values(), shape_or_problem)
         return {image: found[path] for image, path in paths.items()}
 
     def _locate(self, row, view: str, stream: str, shapes: dict[str, list[int] | str]) -> Located:
@@ -203,7 +202,8 @@ def _words(values: pd.Series) -> str:
     return " and ".join(sorted(set(values.dropna()) - {""}))
 
 
-def _shape_of(path: Path) -> list[int] | str:
+def shape_or_problem(path: Path) -> list[int] | str:
+    """Return an image's height and width, or why they cannot be read, as the memory of files keeps them."""
     try:
         return list(image_shape(path))
     except InputError as error:

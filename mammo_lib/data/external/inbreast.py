@@ -90,7 +90,7 @@ def read_inbreast_table(path: Path) -> pd.DataFrame:
     InputError
         A column is missing, a cell is outside its vocabulary, or a spreadsheet cannot be read.
     """
-    raw = _read_sheet(path) if path.suffix.lower() != ".csv" else _read_csv(path)
+    raw = _read_sheet(path) if path.suffix.lower() != ".csv" else _read_plain(path)
     raw = raw.apply(lambda column: column.str.strip())
     number = raw["File Name"].str.removesuffix(".0")
     raw = raw.assign(**{"File Name": number})[number.fillna("").str.fullmatch(r"\d+")]  # others are titles and sums
@@ -115,7 +115,7 @@ def _chosen_table(root: Path) -> Path:
     return only_one(root, plain or found, "INbreast.csv or INbreast.xls")
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_plain(path: Path) -> pd.DataFrame:
     return read_table(path, COLUMNS_READ, WAY_OUT, fallback="latin-1", header=HEADER)
 
 

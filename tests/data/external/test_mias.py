@@ -156,5 +156,5 @@ def test_a_broken_image_is_refused_with_its_name_or_left_out(mias, tiny_profile)
 
 def test_a_table_without_its_images_is_refused(tmp_path):
     (tmp_path / "info.TXT").write_text(INFO)
-    with pytest.raises(InputError, match="no image mdb001.pgm to mdb322.pgm belongs to a line of info.TXT"):
+    with pytest.raises(InputError, match=r"no image mdb001.pgm to mdb322.pgm belongs to a line of info.TXT"):
         open_other(tmp_path)
