@@ -88,7 +88,7 @@ def score_network(
     held_out = run.predictions[run.predictions["split"] == next(iter(run.metrics))]
     parts[INTERNAL] = held_out.drop(columns=["threshold", "temperature"])
     if trained:
-        cohort = trained.cohort.set_index("sample_id").loc[held_out["sample_id"]].reset_index()
+        cohort = _same_breasts(trained, held_out, reference)
         hidden = [view for view in config.model.views if view not in seen_views(prepared)]
         parts[MASKED] = _sized(_score(network, trained, cohort, hidden, progress=progress), trained)
     return _finish(record, {split: with_choices(frame, *run.choices) for split, frame in parts.items()}, other)
@@ -180,6 +180,17 @@ def _score(
     return predict(network, (_without_views(batch, columns) for batch in batches), cohort)
 
 
+def _same_breasts(prepared: Prepared, scored: pd.DataFrame, reference: Collection) -> pd.DataFrame:
+    """Return the cohort's rows of breasts that a record has scored, in its order."""
+    cohort = prepared.cohort.set_index("sample_id", drop=False)
+    if missing := sorted(set(scored["sample_id"]) - set(cohort.index)):
+        raise InputError(
+            f"{reference.root}: {len(missing)} of the {len(scored)} breasts that this network held out are not here, "
+            f"such as {missing[0]}; give the data that it was trained on"
+        )
+    return cohort.loc[scored["sample_id"]].reset_index(drop=True)
+
+
 def _without_views(batch: dict, columns: list[int]) -> dict:
     present = {stream: one.clone() for stream, one in batch["present"].items()}
     for one in present.values():
@@ -194,9 +205,8 @@ def _out_of_fold(config: RunConfig, reference: Collection, prepared: Prepared) -
     logit = np.full(len(cohort), np.nan)
     for fold in range(config.data.n_folds):
         train, out = cohort[folds != fold], cohort[folds == fold]
-        logit[folds == fold] = fit_baseline(config.baseline, reference.table, prepared, train, config.seed)(
-            prepared, out
-        )
+        fitted = fit_baseline(config.baseline, reference.table, prepared, train, config.seed)
+        logit[folds == fold] = fitted(prepared, out)
     return as_predictions(cohort, logit)
 
 

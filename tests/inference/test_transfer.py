@@ -121,6 +121,14 @@ def test_the_lesion_size_is_that_of_the_box_that_is_shown(mias, tiny_profile):
     assert transfer.lesion_sizes(prepared).tolist() == [(2 * 40 + 2 * 5) / 1024] * 7
 
 
+def test_a_reference_without_the_networks_breasts_is_named(mias, network, phantom_of, run_homes):
+    from mammo_lib.data.data_sets import open_cbis_ddsm
+
+    other_phantom = open_cbis_ddsm(phantom_of("flat"))  # 12 breasts instead of 24
+    with pytest.raises(InputError, match="breasts that this network held out are not here, such as P_"):
+        transfer.score_network(network, open_other(mias), other_phantom)
+
+
 def test_external_records_are_not_trained_again(mias, network, run_homes):
     from mammo_lib.runs.verify import choose_records
 
