@@ -80,7 +80,7 @@ def score_network(
     prepared = other.prepare(scored_breasts(other), *config.inputs)
     trained = reference.prepare("train", *run.config.inputs) if reference else None
     sources = [file_hash(run.checkpoint), trained and trained.fingerprint]
-    record = _record(config, other, prepared, sources, network=run.name)
+    record = _record(config, other, prepared, sources, network=run.name, checkpoint=sources[0])
     if record.is_finished:
         return record
     network = load_best(run)
