@@ -34,13 +34,14 @@ from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import file_hash
 from ..runs.records import EXTERNAL, PROTOCOL_EXTERNAL, Run, find_run, start_run
-from ..statistics import evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
+from ..statistics import OUT_OF_FOLD, evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
 from ..training.baselines import fit_baseline
 from ..training.train import Classifier, as_predictions, load_best, predict, with_choices
 from .predict import with_weights
 
 INTERNAL, MASKED = "internal", "internal_masked"
 MASSES, AGREEMENT = f"{SPLIT}_masses", "agreement_with_readers"
+HELD_OUT = (OUT_OF_FOLD, "validation")  # splits of a network's own record, whose test set is not read here
 DESCRIBED = ("lesion_type", "finding", "tissue", "n_lesions", "is_suspicious")
 
 
@@ -85,7 +86,7 @@ def score_network(
         return record
     network = load_best(run)
     parts = {SPLIT: _described(_score(network, prepared, prepared.cohort, progress=progress), prepared)}
-    held_out = run.predictions[run.predictions["split"] == next(iter(run.metrics))]
+    held_out = run.predictions[run.predictions["split"].isin(HELD_OUT)]
     parts[INTERNAL] = held_out.drop(columns=["threshold", "temperature"])
     if trained:
         cohort = _same_breasts(trained, held_out, reference)

@@ -82,6 +82,15 @@ def test_a_hidden_view_is_as_if_it_had_never_been_there(mias, network, collectio
     assert records.part_of(record.predictions, "internal")["logit"].tolist() == network.predictions["logit"].tolist()
 
 
+def test_the_test_set_of_a_network_is_not_read(mias, network, collection, run_homes):
+    """A record whose test set was opened has rows of it, and its metrics stand first in their file."""
+    rows = network.predictions.assign(split="test")
+    network.finish(pd.concat([network.predictions, rows], ignore_index=True), {"test": {}, "validation": {}})
+    record = transfer.score_network(network, open_other(mias), collection)
+    assert len(records.part_of(record.predictions, "internal")) == len(rows)
+    assert len(records.part_of(record.predictions, "internal_masked")) == len(rows)
+
+
 def test_a_baseline_sees_no_label_of_the_collection(mias, network, collection, run_homes):
     first = transfer.score_baseline("frozen_stages", network.config, open_other(mias), collection)
     scores = records.part_of(first.predictions, "external")

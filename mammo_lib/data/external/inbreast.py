@@ -93,7 +93,7 @@ def read_inbreast_table(path: Path) -> pd.DataFrame:
     raw = _read_sheet(path) if path.suffix.lower() != ".csv" else _read_plain(path)
     raw = raw.apply(lambda column: column.str.strip())
     number = raw["File Name"].str.removesuffix(".0")
-    raw = raw.assign(**{"File Name": number})[number.fillna("").str.fullmatch(r"\d+")]  # others are titles and sums
+    raw = raw.assign(**{"File Name": number})[number.fillna("").str.fullmatch(r"\d{5,}")]  # others are titles and sums
     if raw.empty:
         raise InputError(f"{path}: no row has the number of a file under 'File Name'; {WAY_OUT}")
     density = raw["ACR"].str.removesuffix(".0").replace({"": pd.NA})

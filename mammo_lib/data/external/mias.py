@@ -66,8 +66,8 @@ def open_mias(root: str | Path) -> OtherCollection:
 
 
 def find_mias(root: Path) -> list[Path]:
-    """Return the files below a folder that may be the table of mini-MIAS."""
-    return [path for path in find_named(root, TABLE) if IMAGE.search(read_text(path, "latin-1").lower())]
+    """Return the files below a folder that may be the table of mini-MIAS; many a program has its own ``info.txt``."""
+    return [path for path in find_named(root, TABLE) if _names_images(path)]
 
 
 def read_info(path: Path) -> pd.DataFrame:
@@ -83,6 +83,13 @@ def read_info(path: Path) -> pd.DataFrame:
     if not rows:
         raise InputError(f"{path}: no line names an image (mdb001 ...); give the table as published")
     return pd.DataFrame(rows)
+
+
+def _names_images(path: Path) -> bool:
+    try:
+        return IMAGE.search(read_text(path, "latin-1").lower()) is not None
+    except InputError:  # not a text
+        return False
 
 
 def _read_line(path: Path, number: int, words: list[str]) -> dict:

@@ -26,6 +26,12 @@ def test_a_folder_without_a_table_says_what_was_looked_for(tmp_path):
         open_other(tmp_path)
 
 
+def test_the_info_of_another_program_is_passed_over(tmp_path):
+    (tmp_path / "info.txt").write_bytes(b"\0\1\2 mdb001")
+    (tmp_path / TABLES["INbreast"][0]).write_text(TABLES["INbreast"][1])
+    assert [one for one, adapter in ADAPTERS.items() if adapter.find(tmp_path)] == ["INbreast"]
+
+
 def test_two_collections_in_one_folder_are_told(tmp_path):
     for name in ("mini-MIAS", "INbreast"):
         (tmp_path / TABLES[name][0]).write_text(TABLES[name][1])

@@ -80,7 +80,7 @@ def test_what_does_not_match_is_told(inbreast):
     "text",
     [
         "\n".join([HEADER, *ROWS]).replace(";", ","),
-        "\n".join(["INbreast, anotações", "", HEADER, *ROWS, ";;;;;;;", "Total;;;;;410 imagens;;"]),
+        "\n".join(["INbreast, anotações", "", HEADER, *ROWS, ";;;;;;;", "Total;;;;;410;;"]),
         "\r\n".join([HEADER + ";Findings Notes", *(row + ";cadeia de gânglios" for row in ROWS)]),
     ],
     ids=["commas", "title and sum", "notes in Latin-1"],
@@ -96,7 +96,7 @@ def test_a_spreadsheet_is_read_as_the_csv_is(inbreast, monkeypatch):
     """What pandas reads of a sheet: titles above, numbers as text, a sum below. No reader of .xls comes with us."""
     before = open_inbreast(inbreast).table
     cells = [row.split(";") for row in [HEADER, *ROWS]]
-    cells = [["INbreast", *[None] * 7], *cells, [None] * 8, [None, None, None, None, None, "410 images", None, None]]
+    cells = [["INbreast", *[None] * 7], *cells, [None] * 8, [None, None, None, None, None, "410", None, None]]
     cells[2][5] += ".0"
     (inbreast / "INbreast.csv").rename(inbreast / "INbreast.xls")
     monkeypatch.setattr(pd, "read_excel", lambda *_, **__: pd.DataFrame(cells, dtype="string"))
