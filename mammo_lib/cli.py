@@ -58,6 +58,7 @@ ExperimentOption = Annotated[
 ]
 DefinitionOption = Annotated[str, typer.Option("--cohort", help=f"one of: {', '.join(get_args(Definition))}")]
 UsageError = typer.BadParameter.__base__  # typer brings a click of its own
+TRANSFERRED = ("frozen_stages", "frozen_features")  # baselines that need nothing but pixels
 DEFAULT_BOOK = "mirror"  # the profile whose records the book shows where no images are given
 MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[dim]absent[/]", "note": ""}
 
@@ -389,6 +390,56 @@ def predict(
 
 
 @app.command()
+def external(
+    data: Annotated[Path, typer.Option(help="folder of the collection; which one it is, its tables say")],
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", "--network", help="a finished run with its checkpoint, or a released network (default: ours)"
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help=f"also this baseline: {' or '.join(TRANSFERRED)}; repeatable")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--cbis-ddsm", help="folder of the images it was trained on (default: MAMMO_DATA)")
+    ] = None,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """Score a trained network, unchanged, on another collection: mini-MIAS, CMMD, INbreast or VinDr-Mammo.
+
+    With the images of CBIS-DDSM, held-out breasts are scored too, with the views masked that the collection lacks. A
+    finished record is read, not made again.
+    """
+    for name in baseline or []:
+        if name not in TRANSFERRED:
+            raise InputError(f"--baseline {name}: choose one of {', '.join(TRANSFERRED)}")
+    from .data.data_sets import data_folder, open_cbis_ddsm
+    from .data.external import open_other
+
+    other = open_other(data)
+    given = reference or os.environ.get("MAMMO_DATA")
+    if baseline and not given:
+        data_folder(None, "a baseline is fitted on CBIS-DDSM: ")
+    home = open_cbis_ddsm(data_folder(given)) if given else None
+    about = other.about
+    typer.echo(f"{about.name}: {len(other.breasts)} breasts. {about.citation}\nLicence: {about.licence}")
+    for reason, n in other.left_out["reason"].value_counts().items():
+        typer.echo(f"left out: {n} x {reason}")
+    from .inference.predict import NOTICE
+    from .inference.release import released_run
+    from .inference.transfer import score_baseline, score_network
+    from .runs.records import Run
+
+    typer.secho(NOTICE, fg="red")
+    chosen, options = Run(run) if run else released_run(), {"allow_missing": allow_missing}
+    records = [score_network(chosen, other, home, progress=True, **options)]
+    records += [score_baseline(name, chosen.config, other, home, **options) for name in baseline or []]
+    for record in records:
+        _echo_transfer(record)
+
+
+@app.command()
 def weights(
     variant: Annotated[str, typer.Argument(help="T, T2, S, B, B_21k, L, L_21k, L2 or L3_256_21k")],
     folder: Annotated[Path, typer.Option(help="where to put the checkpoint")] = Path("weights"),
@@ -573,6 +624,15 @@ def _echo_metrics(run, split: str) -> None:
     shown = ("auc", "accuracy", "sensitivity", "specificity", "f1")
     values = ", ".join(f"{name} {run.metrics[split][name]['value']:.3f}" for name in shown)
     typer.echo(f"{run.folder.parent.name}/{run.folder.name}: {split} {values}\n  record: {run.folder}")
+
+
+def _echo_transfer(run) -> None:
+    typer.echo(f"{run.config.baseline or 'network'}: {run.folder}")
+    for split, metrics in run.metrics.items():
+        value, low, high, n = (metrics["auc"][name] for name in ("value", "low", "high", "n"))
+        said = "AUC undefined" if value is None else f"AUC {value:.3f}"
+        bounds = "" if low is None else f" ({low:.3f} to {high:.3f})"
+        typer.echo(f"  {split.replace('_', ' ')}: {said}{bounds}, {n} breasts")
 
 
 def _echo_outcome(outcome, number: int, total: int) -> None:

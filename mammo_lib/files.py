@@ -30,15 +30,17 @@ SEPARATORS = ",;\t"
 UNKNOWN = ("", "N/A", "NA")  # cells without a value
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, fallback: str | None = None) -> str:
     """Return a text file in UTF-8, or in the encoding of its byte order mark (PowerShell writes UTF-16).
+
+    ``fallback`` is the encoding of a file that is not in UTF-8; without it, such a file is refused.
 
     Raises
     ------
     InputError
         The file is missing, not regular, larger than ``LARGEST_TEXT``, unreadable or in another encoding.
     """
-    return _decoded(Path(path), _content(Path(path)))
+    return _decoded(Path(path), _content(Path(path)), fallback)
 
 
 def read_json(path: Path, way_out: str = "restore the file") -> dict:
@@ -60,12 +62,18 @@ def read_json(path: Path, way_out: str = "restore the file") -> dict:
 
 
 def read_table(
-    path: Path, columns: Iterable[str] = (), way_out: str = "restore the file", unknown: Sequence[str] = UNKNOWN
+    path: Path,
+    columns: Iterable[str] = (),
+    way_out: str = "restore the file",
+    unknown: Sequence[str] = UNKNOWN,
+    fallback: str | None = None,
+    header: str = "",
 ) -> pd.DataFrame:
     """Return a CSV file as text, one column per name of its header; ``unknown`` cells are NA.
 
     Cells are separated by a comma, a semicolon, a tab, or the separator of a first line ``sep=``. Empty rows are left
-    out. The index plus 2 is the row number in a spreadsheet.
+    out. The index plus 2 is the row number in a spreadsheet. ``fallback`` is that of :func:`read_text`; lines above the
+    first one that holds ``header`` are left out.
 
     Raises
     ------
@@ -75,10 +83,10 @@ def read_table(
     """
     import pandas as pd
 
-    header, *rows = _cells(Path(path), way_out)
-    header = [name.strip() for name in header]
+    first, (names, *rows) = _cells(Path(path), way_out, fallback, header)
+    header = [name.strip() for name in names]
     _check_header(path, header, columns, way_out)
-    filled = {number: row for number, row in enumerate(rows) if any(cell.strip() for cell in row)}
+    filled = {number: row for number, row in enumerate(rows, first) if any(cell.strip() for cell in row)}
     for number, row in filled.items():
         if len(row) != len(header):
             raise InputError(f"{path}, row {number + 2}: {len(row)} cells under {len(header)} names; {way_out}")
@@ -132,11 +140,13 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _decoded(path: Path, content: bytes) -> str:
+def _decoded(path: Path, content: bytes, fallback: str | None = None) -> str:
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
+        if fallback:
+            return _decoded(path, content.decode(fallback, errors="replace").encode())
         guess = "" if encoding == "utf-16" else ", perhaps Latin-1 or Windows-1252"
         why = f"{error.reason} at byte {error.start}"
         raise InputError(f"{path}: not UTF-8 text{guess} ({why}); save it as UTF-8") from None
@@ -145,14 +155,16 @@ def _decoded(path: Path, content: bytes) -> str:
     return text
 
 
-def _cells(path: Path, way_out: str) -> list[list[str]]:
-    """Return the rows of a CSV file, the header first."""
+def _cells(path: Path, way_out: str, fallback: str | None = None, header: str = "") -> tuple[int, list[list[str]]]:
+    """Return the rows of a CSV file, the header first, and the number of lines above it."""
     content = _content(path)
     if BYTE_ORDER_MARKS.get(content[:2]):  # a spreadsheet's "Unicode text": not what was published, whoever made it
         raise InputError(f"{path}: UTF-16; save it as CSV in UTF-8, or {way_out}")
-    text = _decoded(path, content).lstrip("\r\n")
+    text = _decoded(path, content, fallback).lstrip("\r\n")
     declared = re.match(r'"?sep=([^\w\s"]|\t)"?\r?\n', text)
     text = text[declared.end() :] if declared else text
+    above = text[: text.rfind("\n", 0, max(0, text.find(header))) + 1]
+    text = text.removeprefix(above)
     separator = declared[1] if declared else max(SEPARATORS, key=text.partition("\n")[0].count)
     try:
         rows = [*csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)]
@@ -160,7 +172,7 @@ def _cells(path: Path, way_out: str) -> list[list[str]]:
         raise InputError(f"{path}: not a readable CSV ({error}); {way_out}") from None
     if not rows:
         raise InputError(f"{path}: not a readable CSV (it is empty); {way_out}")
-    return rows
+    return above.count("\n"), rows
 
 
 def _check_header(path: Path, header: list[str], columns: Iterable[str], way_out: str) -> None:

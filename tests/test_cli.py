@@ -11,7 +11,9 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mammo_lib.cli import main
 from mammo_lib.config import load_config
@@ -260,3 +262,17 @@ def test_a_terminal_without_letters_is_no_fault():
         "list", LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii:strict"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_another_collection_is_refused_in_one_line(tmp_path):
+    assert "no such folder" in one_line(mammo("external", "--data", tmp_path / "nowhere"))
+    assert "no table of a known collection" in one_line(mammo("external", "--data", tmp_path))
+    (tmp_path / "Info.txt").write_text("mdb001 G CIRC B 5000 1 1")
+    assert "line 1: a circle at 5000, 1" in one_line(mammo("external", "--data", tmp_path))
+    assert "choose one of frozen_stages, frozen_features" in one_line(
+        mammo("external", "--data", tmp_path, "--baseline", "birads")
+    )
+    (tmp_path / "Info.txt").write_text("mdb001 G CIRC B 500 500 30")
+    Image.fromarray(np.zeros((1024, 1024), np.uint8)).save(tmp_path / "mdb001.pgm")
+    missing = mammo("external", "--data", tmp_path, "--baseline", "frozen_stages", MAMMO_DATA="")
+    assert "a baseline is fitted on CBIS-DDSM: give the folder" in one_line(missing)

@@ -20,7 +20,7 @@ from docutils import nodes
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
-FRONT_PAGE = ("headline", "answers", "harder", "untested")
+FRONT_PAGE = ("headline", "answers", "harder", "elsewhere", "untested")
 NOTE = {
     "cell_type": "markdown",
     "id": "not-executed",

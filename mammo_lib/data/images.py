@@ -12,7 +12,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import label as connected_components
 
 from ..errors import InputError
-from .dicom import check_size, read_film, refusing
+from .dicom import check_size, read_film, read_header, refusing
 from .folders import is_dicom
 
 MASK_WIDTH = (
@@ -38,6 +38,23 @@ def read_image(path: str | Path) -> np.ndarray:
     path = Path(path)
     with refusing(path):
         return read_film(path) if is_dicom(path) else _read_picture(path)
+
+
+def image_shape(path: str | Path) -> tuple[int, int]:
+    """Return the height and width of an image from its header; no pixel is decoded.
+
+    Raises
+    ------
+    InputError
+        The file is missing, of an unknown format, or does not say its size.
+    """
+    path = Path(path)
+    with refusing(path, "its size cannot be read"):
+        if is_dicom(path):
+            header = read_header(path, ("Rows", "Columns"))
+            return int(header["Rows"].value), int(header["Columns"].value)
+        with Image.open(path, formats=FORMATS) as image:
+            return image.height, image.width
 
 
 def breast_mask(image: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     ],
     "scores": ["auc_intervals", "confusion_matrix", "reliability_diagram", "roc_curve"],
     "sides": ["drawn_divisions", "imbalances", "side_by_side"],
+    "slopes": ["score_strips", "slope_chart"],
     "style": ["LABEL_NAMES", "use_style"],
     "theory": [
         "cost_curves", "gate_learning", "gate_opening", "kernel_curves", "memory_maps", "precision_curves",

@@ -84,7 +84,7 @@ def subgroup_forest(rows: pd.DataFrame) -> Figure:
     figure, axes = forest(
         rows.where(is_drawn), [f"{name}   {some} of {n}" for name, some, n in sizes], np.zeros(len(rows), bool),
         ("", "AUC"), "AUC, 95 % interval (dotted line: all breasts)", _subgroup_finding(rows.iloc[1:], overall),
-        at=overall, rest=1.1,
+        at=overall, rest=max(1.1, 3.2 - ROW * len(rows)),  # the label of the axis needs three inches
     )  # fmt: skip
     axes.set(xlim=(0, 1.02), ylabel="subgroup, malignant of all breasts")
     for y in np.flatnonzero(~is_drawn):

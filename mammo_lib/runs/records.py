@@ -38,6 +38,8 @@ FRESH = BUILD / "runs"
 PROTOCOL = MATERIAL / "book" / "protocol.md"
 PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
 PROTOCOL_3 = MATERIAL / "book" / "protocol-3.md"  # of runs whose config names it
+PROTOCOL_EXTERNAL = MATERIAL / "book" / "protocol-external.md"  # of scores on other collections
+EXTERNAL = "external_"  # how the name of a record begins that holds scores on another collection
 RECEIPT = ("opened_at", "profile", "runs", "protocol_hash")  # and "added_after", if a profile's list was opened
 RECORDED_PACKAGES = ("mammo-lib", "torch", "lightning", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "numba")
 
@@ -70,6 +72,11 @@ class Run:
     def is_evaluated(self) -> bool:
         """Whether the test set has been opened for this run."""
         return self.is_finished and "test" in self.metrics
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the record holds scores on another collection; nothing was trained for it."""
+        return self.folder.parent.name.startswith(EXTERNAL)
 
     @property
     def metrics(self) -> dict:
@@ -254,18 +261,26 @@ def fresh_run(config: RunConfig, data_hash: str) -> Run:
     return Run(FRESH / config.experiment / run_name(config, data_hash))
 
 
-def start_run(config: RunConfig, data_hash: str, folder: Path | None = None, data_set: str | None = None) -> Run:
+def start_run(
+    config: RunConfig,
+    data_hash: str,
+    folder: Path | None = None,
+    data_set: str | None = None,
+    protocol: Path | None = None,
+    **facts: object,
+) -> Run:
     """Make (or re-enter, after a kill) a run's folder, by default its fresh one; record config and environment.
 
-    ``data_set`` is the name of what it is trained on, for people.
+    ``data_set`` is the name of what it is trained on, for people; ``facts`` are recorded beside it. ``protocol`` is
+    by default the one that the config names, that of cross-validations where it is one, else the first.
     """
     run = Run(folder) if folder else fresh_run(config, data_hash)
     run.folder.mkdir(parents=True, exist_ok=True)
     if run.is_finished:  # by another process, since this one looked
         return run
     write_json(run.folder / "config.json", config.model_dump(mode="json"))
-    described = describe_environment(_protocol_of(config, is_fold=folder is not None))
-    described |= {"data_hash": data_hash, "data_set": data_set}
+    protocol = protocol or _protocol_of(config, is_fold=folder is not None)
+    described = describe_environment(protocol) | {"data_hash": data_hash, "data_set": data_set} | facts
     write_json(run.folder / "environment.json", described)
     return run
 

@@ -62,12 +62,15 @@ class Verification:
 def choose_records(home: Path, names: list[str]) -> list[Run]:
     """Return the records below a folder that are meant: experiments, or ``experiment/run``; without names, all.
 
+    Records of scores on another collection are left out: nothing was trained for them, and `mammo external` makes them
+    again.
+
     Raises
     ------
     InputError
         The folder holds no record, or none of that name.
     """
-    runs = list(all_runs(home))
+    runs = [run for run in all_runs(home) if not run.is_external]
     if not runs:
         raise InputError(f"{home}: no record of a finished run below it; give a folder like results/")
     known = [*dict.fromkeys(run.folder.parent.name for run in runs), *(run.name for run in runs)]

@@ -10,9 +10,11 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "arithmetic": ["matching_confusions", "matching_denominators", "mcnemar_breasts", "mcnemar_power", "numerators"],
     "choices": ["fit_temperature", "scaled_probability", "youden_threshold"],
-    "comparisons": ["compare_predictions", "delong_interval", "delong_test", "mcnemar", "paired_differences"],
+    "comparisons": [
+        "compare_predictions", "delong_interval", "delong_test", "mcnemar", "paired_differences", "unpaired_difference",
+    ],
     "decisions": ["decision_curve"],
-    "evaluation": ["evaluate_predictions"],
+    "evaluation": ["evaluate_calibration", "evaluate_predictions"],
     "fold_groups": ["group_difference", "group_scores", "mean_auc", "patient_draws", "youden_gain"],
     "intervals": ["LEVEL", "Interval", "hanley_mcneil_interval", "patient_weights", "wilson_interval"],
     "out_of_fold": [

@@ -62,6 +62,27 @@ def delong_test(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[
     return Interval(value, value - Z * spread, value + Z * spread, n), float(p)
 
 
+def unpaired_difference(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> tuple[Interval, float]:
+    """Difference AUC(one) - AUC(other) of scores on different breasts, with interval and two-sided p value.
+
+    Each argument is (label, score). The two AUCs are independent: their variances, DeLong's, are added. NaN bounds and
+    p where a class has fewer than two breasts, or where the classes are separated in both.
+
+    >>> difference, p = unpaired_difference(([1, 1, 0, 0], [0.8, 0.4, 0.6, 0.2]), ([1, 1, 0, 0], [0.8, 0.1, 0.6, 0.2]))
+    >>> print(difference, round(p, 2))  # .75 - .50; variances .125 and .25
+    0.250 (-0.950 to 1.450, n = 8) 0.68
+    """
+    (m1, b1), (m2, b2) = _placements(*one), _placements(*other)
+    value, n = auc(*one) - auc(*other), len(one[0]) + len(other[0])
+    spread = math.hypot(_spread(m1, b1), _spread(m2, b2)) if min(map(len, (m1, b1, m2, b2))) > 1 else 0.0
+    if spread < NO_SPREAD:
+        return unbounded(value, n), math.nan
+    p = 2 * stats.norm.sf(abs(value) / spread)
+    return Interval(value, value - Z * spread, value + Z * spread, n), float(p)
+
+
 def _without_variance(value: float, label, one, other, pairs: int) -> tuple[Interval, float]:
     """Return interval and p value of a difference that is the same for every breast.
 

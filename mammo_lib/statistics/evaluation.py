@@ -12,7 +12,7 @@ from ..errors import InputError
 from .choices import scaled_probability
 from .comparisons import delong_interval
 from .intervals import N_RESAMPLES, Interval, checked, patient_weights, unbounded, weighted_interval, wilson_interval
-from .metrics import SCORES, Confusion, confusion, weighted_at_threshold
+from .metrics import SCORES, Confusion, confusion, weighted_at_threshold, weighted_calibration_in_the_large
 
 
 def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
@@ -59,6 +59,18 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
             results[f"{name}_scaled"] = weighted_interval(SCORES[name], label, scaled, weights)
     reason = _why_undefined(counts)
     return {name: _as_json(interval, reason) for name, interval in results.items()}
+
+
+def evaluate_calibration(frame: pd.DataFrame) -> dict[str, dict]:
+    """Return the calibration in the large, as scored and after the temperature, in the form of the other metrics.
+
+    It is the mean probability minus the malignant share, with an interval over resampled patients.
+    """
+    _check_predictions(frame)
+    weights = patient_weights(frame["patient_id"].to_numpy(), N_RESAMPLES, seed=0)
+    scores = {"calibration": frame["probability"].to_numpy(), "calibration_scaled": scaled_probability(frame)}
+    label, metric = frame["label"].to_numpy(), weighted_calibration_in_the_large
+    return {name: _as_json(weighted_interval(metric, label, score, weights), "") for name, score in scores.items()}
 
 
 def _check_predictions(frame: pd.DataFrame) -> None:

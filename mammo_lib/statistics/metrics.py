@@ -178,6 +178,11 @@ def weighted_calibration_error(label, probability, weights, n_bins=10):
     return np.abs(gap).sum(axis=1) / weights.sum(axis=1)
 
 
+def weighted_calibration_in_the_large(label, probability, weights):
+    """The mean probability minus the malignant share; above 0, the probabilities are too high on average."""
+    return weights @ (probability - label) / weights.sum(axis=1)
+
+
 def weighted_sensitivity_at(specificity: float) -> Metric:
     """The best sensitivity among thresholds whose specificity is at least the given one."""
 

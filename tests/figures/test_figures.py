@@ -275,3 +275,23 @@ def test_a_listing_is_what_stands_in_the_file():
         there = lines[int(first) - 1 :][: len(shown.splitlines())]
         assert shown.splitlines() == textwrap.dedent("\n".join(there)).splitlines()
         assert re.match(r"def (selective_scan|forward)\(", shown)
+
+
+def test_a_slope_has_a_point_per_score_and_stage_and_says_how_many_breasts():
+    rows = pd.DataFrame({
+        "name": ["network", "network", "other", "other"], "stage": ["home", "away"] * 2, "value": [0.8, 0.7, 0.75, 0.6],
+        "low": [0.7, 0.6, 0.7, 0.5], "high": [0.9, 0.8, 0.8, 0.7], "n": [101, 55, 506, 55],
+    })  # fmt: skip
+    figure = figures.slope_chart(rows, "something was found")
+    [axes] = figure.axes
+    assert [one.get_text() for one in axes.get_xticklabels()] == ["home\nn = 101 to 506", "away\nn = 55"]
+    lines = [one for one in axes.lines if len(one.get_ydata()) == 2 and one.get_marker() == "o"]
+    assert [list(one.get_ydata()) for one in lines] == [[0.8, 0.7], [0.75, 0.6]]
+    assert figure.get_suptitle() == "something was found"
+
+
+def test_strips_count_what_is_called_malignant():
+    parts = {"home": pd.DataFrame({"label": LABEL, "probability": PROBABILITY})}
+    figure = figures.score_strips(parts, 0.6, "x")
+    names = [one.get_text() for one in figure.axes[0].get_yticklabels()]
+    assert names == ["home\n33 % of 3 benign called malignant", "67 % of 3 malignant called malignant"]

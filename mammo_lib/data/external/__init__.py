@@ -1,5 +1,12 @@
-"""Collections other than CBIS-DDSM, one file each."""
+"""Collections other than CBIS-DDSM, one file each, and which of them a folder holds."""
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"cmmd": ["open_cmmd"]})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "adapter": ["About", "OtherCollection"],
+        "cmmd": ["open_cmmd"],
+        "detect": ["ADAPTERS", "open_other"],
+    },
+)

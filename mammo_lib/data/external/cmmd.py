@@ -1,6 +1,7 @@
-"""A collection that is not CBIS-DDSM: CMMD, as the example that other adapters follow.
+"""CMMD, in two forms: to be scored (:func:`adapt_cmmd`), or as a data set with the cohorts of CBIS-DDSM.
 
-An adapter provides two things; cohorts, preparation, batches and scores are used unchanged:
+The second (:func:`open_cmmd`) is the example for a data set of one's own. It provides two things; cohorts, preparation,
+batches and scores are used unchanged:
 
 1. a *table* in the form of :func:`mammo_lib.data.cbis_ddsm.tables.read_tables`, one row per lesion and view, every
    row of the split ``test``, because nothing is trained on it, NA for fields that the collection does not give;
@@ -24,7 +25,16 @@ from ..dicom import SIDES, VIEW_CODES, read_header
 from ..folders import find_dicom
 from ..memo import remember
 from ..views import BREAST, VIEWS, Box, Located, locate_each
+from .adapter import About, OtherCollection, as_left_out, as_table, find_named
 
+ABOUT = About(
+    key="cmmd",
+    name="CMMD",
+    citation="Cui C et al. (2021). The Chinese Mammography Database (CMMD). The Cancer Imaging Archive. "
+    "doi 10.7937/tcia.eqde-4b16",
+    licence="CC BY 4.0",
+    truth="pathology",
+)
 CLINICAL = "CMMD_clinicaldata*.csv"  # published as .xlsx, under the same name
 LESIONS = {"mass": "mass", "calcification": "calcification", "both": "mass"}  # as in CBIS-DDSM: the mass counts
 CLASSES = {"Benign": "BENIGN", "Malignant": "MALIGNANT"}
@@ -77,6 +87,20 @@ def open_cmmd(root: str | Path) -> Collection:
     if table.empty:
         raise InputError(f"{root}: no image belongs to a row of the clinical table; give the folder that holds both")
     return Collection(root, table, CmmdFolder(root, unmatched.reset_index(drop=True)))
+
+
+def adapt_cmmd(root: str | Path) -> OtherCollection:
+    """Open a copy of CMMD as a collection to be scored; the errors are those of :func:`open_cmmd`."""
+    opened = open_cmmd(root)
+    unmatched = opened.source.unmatched
+    items = (unmatched["patient_id"] + "_" + unmatched["laterality"], unmatched["reason"])
+    table = as_table(opened.table.assign(finding=opened.table["lesion_type"]))
+    return OtherCollection(ABOUT, opened.root, table, as_left_out(zip(*items, strict=True)))
+
+
+def find_cmmd(root: Path) -> list[Path]:
+    """Return the files below a folder that may be the clinical table of CMMD, also as the archive's spreadsheet."""
+    return find_named(root, r"CMMD_clinicaldata.*")
 
 
 def read_clinical_table(root: Path) -> pd.DataFrame:

@@ -173,3 +173,17 @@ def test_a_side_that_is_neither_is_named(cmmd):
     write_image(cmmd / "CMMD" / "odd.dcm", "D1-0009", "B", "CC")
     with pytest.raises(InputError, match="ImageLaterality must be L or R, got 'B'"):
         open_cmmd(cmmd)
+
+
+def test_it_comes_under_the_protocol_of_other_collections(cmmd, tiny_profile):
+    from mammo_lib.data.external import open_other
+
+    other = open_other(cmmd)
+    breasts = other.breasts.set_index("sample_id")
+    assert breasts["label"].to_dict() == {"D1-0001_RIGHT": 1, "D1-0002_LEFT": 0, "D1-0003_LEFT": 1, "D1-0005_RIGHT": 1}
+    assert not breasts["has_box"].any() and (other.about.key, other.about.licence) == ("cmmd", "CC BY 4.0")
+    assert set(map(tuple, other.left_out.to_numpy())) == {
+        ("D1-0001_LEFT", "no row in the clinical table"), ("D1-0004_RIGHT", "no image"),
+    }  # fmt: skip
+    prepared = other.prepare(other.breasts, *tiny_profile.run.inputs)
+    assert set(prepared.index["stream"]) == {"whole"} and len(prepared.index) == 7  # three breasts of two views, one CC
