@@ -1,0 +1,100 @@
+"""One sentence with a number for each question that the paper raises or leaves open, from records.
+
+These functions read only committed records and do not import torch. A question whose runs have no record yet says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from ..config import get_profile
+from ..runs.records import Run
+from . import answers, efficiency, external_scores, further_targets, missing, official_split
+
+NOT_YET = "Not run yet."
+Repeats = Mapping[str, Sequence[Run]]
+
+
+def open_questions() -> pd.DataFrame:
+    """Return ``question chapter answer``; ``chapter`` is the file name of the chapter that shows the numbers."""
+    parts, held_out = (answers.find_repeats(get_profile(name)) for name in ("mirror-cv", "mirror-open"))
+    rows: list[tuple[str, str, Callable[[], str]]] = [
+        ("Do SeqMoE's gates help?", "06a_answers_by_cross_validation", lambda: _group("mirror-cv", "gates", parts)),
+        ("Does the sequence mixer matter?", "06a_answers_by_cross_validation",
+         lambda: _group("mirror-cv", "isolation", parts)),
+        ("Are two streams better than one?", "06a_answers_by_cross_validation",
+         lambda: _group("mirror-cv", "streams", parts)),
+        ("Why does the official test set score lower?", "05a_why_the_test_set_scores_lower",
+         lambda: official_split.short_answer(official_split.read_record())),
+        ("What happens when a view is missing?", "08_missing_views_and_density", lambda: _views(held_out)),
+        ("Does breast density matter?", "08_missing_views_and_density", lambda: _density(held_out)),
+        ("Does the network know more than the readers' category?", "08_missing_views_and_density",
+         lambda: _beyond(held_out)),
+        ("Do further targets help?", "09_calcifications_and_more_than_one_task",
+         lambda: _group("mirror-open", "targets", held_out)),
+        ("What is known about calcifications?", "09_calcifications_and_more_than_one_task", _calcifications),
+        ("What does the network cost?", "10_resolution_and_efficiency", _cost),
+        ("Does a larger input help?", "10_resolution_and_efficiency", lambda: _group("mirror-cv", "geometry", parts)),
+        ("Does it hold on another collection?", "11_another_collection",
+         lambda: external_scores.transfer_answer(external_scores.external_records("mini_mias"))),
+    ]  # fmt: skip
+    return pd.DataFrame([{"question": q, "chapter": chapter, "answer": say()} for q, chapter, say in rows])
+
+
+def _group(profile: str, group: str, repeats: Repeats) -> str:
+    settings = get_profile(profile)
+    first = answers.read_groups(settings)[group][0]
+    return answers.sentence(answers.answers(settings, group, repeats), first, len(settings.seeds))
+
+
+def _views(repeats: Repeats) -> str:
+    if "crop_held_out" not in repeats:
+        return NOT_YET
+    lost = missing.worth(repeats["crop_held_out"])[1].set_index("experiment")
+    said = [
+        f"without {hidden} the AUC changes by {_estimate(lost.loc[f'{shown}, crop'])}"
+        for shown, hidden in (("CC", "MLO"), ("MLO", "CC"))
+    ]
+    return f"Of the crop network, {'; '.join(said)}."
+
+
+def _density(repeats: Repeats) -> str:
+    if "crop_held_out" not in repeats:
+        return NOT_YET
+    found = missing.density_difference(repeats["crop_held_out"])
+    return (
+        f"The AUC in density 1-2 minus that in density 3-4 is {_estimate(found)}; differences below "
+        f"{found['detectable']:.2f} could not have been found."
+    )
+
+
+def _beyond(repeats: Repeats) -> str:
+    if "crop_held_out" not in repeats:
+        return NOT_YET
+    added, _ = missing.beyond_assessment(repeats["crop_held_out"])
+    return (
+        f"Out of fold, network and assessment together beat the assessment by {added.value:+.3f} ({added.low:+.3f} to "
+        f"{added.high:+.3f})."
+    )
+
+
+def _calcifications() -> str:
+    one = further_targets.calcification_baselines().set_index(["definition", "baseline"]).loc[("calc", "birads")]
+    return (
+        f"No network has been scored. The readers' assessment reaches {one['test']:.3f} ({one['test_low']:.3f} to "
+        f"{one['test_high']:.3f}) on the {one['n_test']} official calcification test breasts."
+    )
+
+
+def _cost() -> str:
+    one = efficiency.counted().set_index(["network", "side"]).loc[("Mammo-Mamba-L, two streams", 224)]
+    return (
+        f"{one['g']:.0f} x 10^9 multiplications with addition per breast for the L variant; the selective scan is "
+        f"{one['selective scan']:.2%} of them."
+    )
+
+
+def _estimate(row: Mapping) -> str:
+    return f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
