@@ -184,3 +184,13 @@ def test_no_benchmark_hides_a_package():
 
     scripts = [path.stem for path in (ROOT / "benchmarks").glob("*.py")]
     assert [name for name in scripts if find_spec(name) is not None] == []
+
+
+def test_chapters_are_numbered_in_the_contents_as_in_their_files():
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    listed = {one["file"].removeprefix("notebooks/"): one.get("title") for one in toc["parts"][0]["chapters"]}
+    expected = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]).splitlines()[0]
+        expected[path.stem] = f"{path.stem.split('_')[0]} {first.removeprefix('# ')}"
+    assert listed == expected and [*listed] == [*expected]
