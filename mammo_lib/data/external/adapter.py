@@ -89,26 +89,12 @@ class OtherCollection:
         ``label`` is 1 where any lesion is malignant, NA where nothing says so; ``is_suspicious`` is the readers'
         opinion, BI-RADS 4 or more, NA where they gave none. ``has_box`` says whether a crop can be cut.
         """
-        rows = self.table.assign(
-            label=self.table["pathology"].map(LABELS).astype("Int64"),
-            rank=self.table["lesion_type"].map({name: rank for rank, name in enumerate(TYPES)}),
-            is_marked=self.table["x0"].notna(),
-        )
-        grouped = rows.groupby(BREAST, sort=True)
-        breasts = grouped.agg(
-            label=("label", "max"), rank=("rank", "max"), finding=("finding", _words), tissue=("tissue", "first"),
-            density=("density", "max"), assessment=("assessment", "max"), has_box=("is_marked", "max"),
-        )  # fmt: skip
-        breasts["lesion_type"] = [TYPES[rank] for rank in breasts.pop("rank")]
-        breasts["n_lesions"] = rows["lesion_type"].ne("none").groupby([rows[name] for name in BREAST]).sum()
-        breasts["is_suspicious"] = breasts["assessment"].ge(SUSPICIOUS).astype("Int64")
-        for view in VIEWS:
-            seen = rows[rows["view"] == view].groupby(BREAST)["image_path"].first()
-            breasts[f"whole_{view}"] = seen.reindex(breasts.index)
-        breasts = breasts.reset_index()
+        breasts = _grouped(self.table)
         names = breasts["patient_id"] + "_" + breasts["laterality"]
         unknown = pd.array([pd.NA] * len(names), "Int64")
-        return breasts.assign(sample_id=names, breast_id=names, split=SPLIT, subtlety=unknown)
+        opinion = breasts["assessment"].ge(SUSPICIOUS).astype("Int64")
+        who = {"sample_id": names, "breast_id": names, "split": SPLIT}
+        return breasts.assign(**who, is_suspicious=opinion, subtlety=unknown)
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every breast, view and stream; a crop is cut around the lesion, with the margin."""
@@ -158,6 +144,24 @@ class OtherCollection:
         margin, (height, width) = self.about.margin, shape
         box = max(0.0, x0 - margin), max(0.0, y0 - margin), min(width, x1 + margin), min(height, y1 + margin)
         return Located(*names, "found", path, "", box, derived=True)
+
+
+def _grouped(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per breast of a table: its label, the lesion type that counts, its readings and its images."""
+    rows = table.assign(
+        label=table["pathology"].map(LABELS).astype("Int64"),
+        rank=table["lesion_type"].map({name: rank for rank, name in enumerate(TYPES)}),
+        is_lesion=table["lesion_type"].ne("none"), is_marked=table["x0"].notna(),
+    )  # fmt: skip
+    breasts = rows.groupby(BREAST, sort=True).agg(
+        label=("label", "max"), rank=("rank", "max"), n_lesions=("is_lesion", "sum"), finding=("finding", _words),
+        tissue=("tissue", "first"), density=("density", "max"), assessment=("assessment", "max"),
+        has_box=("is_marked", "max"),
+    )  # fmt: skip
+    for view in VIEWS:
+        seen = rows[rows["view"] == view].groupby(BREAST)["image_path"].first()
+        breasts[f"whole_{view}"] = seen.reindex(breasts.index)
+    return breasts.assign(lesion_type=[TYPES[rank] for rank in breasts.pop("rank")]).reset_index()
 
 
 def as_table(rows: pd.DataFrame) -> pd.DataFrame:

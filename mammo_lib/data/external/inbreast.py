@@ -56,13 +56,9 @@ def open_inbreast(root: str | Path) -> OtherCollection:
         The table is missing or cannot be read, an outline is no property list, or no image belongs to a row.
     """
     root = Path(root)
-    rows, left_out = read_inbreast_table(_chosen_table(root)), []
-    files = {}
-    for path in find_images(root, "DICOM", "picture"):
-        if named := IMAGE.fullmatch(path.stem):
-            files[named["file"]] = path, named
+    rows, files = read_inbreast_table(_chosen_table(root)), _named_files(root)
     outlines = {path.stem: path for path in find_named(root, r"\d+\.xml")}
-    left_out += [(name, "no row in the table") for name in sorted(set(files) - set(rows["file"]))]
+    left_out = [(name, "no row in the table") for name in sorted(set(files) - set(rows["file"]))]
     found, seen = [], set()
     for row in rows.sort_values(["date", "file"]).to_dict("records"):
         key, reason = _matched(row, files.get(row["file"]), seen)
@@ -134,6 +130,12 @@ def _read_sheet(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: column {missing[0]!r} is missing; {WAY_OUT}")
     frame = cells.iloc[at[0] + 1 :]
     return pd.DataFrame({name: frame.iloc[:, names.index(name)] for name in COLUMNS_READ})
+
+
+def _named_files(root: Path) -> dict[str, tuple[Path, re.Match]]:
+    """Return {number: file and what its name says} of every image below a folder."""
+    named = ((path, IMAGE.fullmatch(path.stem)) for path in find_images(root, "DICOM", "picture"))
+    return {match["file"]: (path, match) for path, match in named if match}
 
 
 def _matched(row: dict, file: tuple | None, seen: set) -> tuple[dict, str]:

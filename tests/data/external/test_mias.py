@@ -1,6 +1,8 @@
 """mini-MIAS: its table's traps, its circles, and what a copy lacks, on a folder made here."""
 
 import codecs
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,3 +160,21 @@ def test_a_table_without_its_images_is_refused(tmp_path):
     (tmp_path / "info.TXT").write_text(INFO)
     with pytest.raises(InputError, match=r"no image mdb001.pgm to mdb322.pgm belongs to a line of info.TXT"):
         open_other(tmp_path)
+
+
+REAL = Path(os.environ.get("MAMMO_DATA", "nowhere")).parent / "mini-mias"
+
+
+@pytest.mark.skipif(not (REAL / "Info.txt").is_file(), reason="no mini-MIAS beside MAMMO_DATA: needs the real films")
+def test_the_real_collection_has_the_breasts_of_the_protocol():
+    from mammo_lib.inference.transfer import scored_breasts
+
+    collection = open_mias(REAL)
+    abnormal = collection.table[collection.table["lesion_type"] != "none"]
+    assert (len(abnormal), abnormal["image_path"].nunique()) == (123, 115)
+    scored = scored_breasts(collection)
+    masses = scored[scored["lesion_type"] == "mass"]
+    assert [(len(one), one["label"].sum(), one["patient_id"].nunique()) for one in (masses, scored)] == [
+        (55, 20, 53), (111, 49, 104),
+    ]  # fmt: skip
+    assert (collection.locate(scored).query("view == 'MLO'")["status"] == "found").all()
