@@ -64,7 +64,7 @@ def scores(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -
 def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """Compare the variants of a group with its first variant; Holm's correction is applied within the group.
 
-    Columns: ``experiment difference difference_low difference_high p_difference reach p_equivalence nb_low nb_high
+    Columns: ``experiment name difference difference_low difference_high p_difference reach p_equivalence nb_low nb_high
     answer repeats n``. Both p values are corrected. ``reach`` is the smallest bound at which TOST succeeds at 5 %. Only
     repeats that both variants have are compared.
     """
@@ -74,11 +74,15 @@ def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) 
         name: compare_folds([run.predictions for run in theirs], [run.predictions for run in ours])
         for name, (ours, theirs) in pairs.items() if ours
     }  # fmt: skip
-    return as_answers(found)
+    asked = read_experiments(profile)
+    return as_answers(found, {name: asked[name]["name"] for name in found})
 
 
-def as_answers(found: Mapping[str, FoldDifference]) -> pd.DataFrame:
-    """Return one family of comparisons as a table; for its columns see :func:`answers`."""
+def as_answers(found: Mapping[str, FoldDifference], names: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return one family of comparisons as a table; for its columns see :func:`answers`.
+
+    ``names`` says what readers are told instead of a key; without it there is no such column.
+    """
     if not found:
         return pd.DataFrame()
     p, p_equivalence = (
@@ -87,7 +91,8 @@ def as_answers(found: Mapping[str, FoldDifference]) -> pd.DataFrame:
     )
     return pd.DataFrame([
         {
-            "experiment": name, "difference": one.value, "difference_low": one.low, "difference_high": one.high,
+            "experiment": name, **({"name": names[name]} if names else {}),
+            "difference": one.value, "difference_low": one.low, "difference_high": one.high,
             "p_difference": p[i], "reach": one.reach, "p_equivalence": p_equivalence[i], "nb_low": one.low_nb,
             "nb_high": one.high_nb, "answer": answer(p[i], p_equivalence[i]), "repeats": one.repeats, "n": one.n,
         }
@@ -132,11 +137,12 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2) -> str:
     """
     if table.empty:
         return f"No variant has been compared with `{reference}` yet."
-    names = {word: rows["experiment"].map("`{}`".format) for word, rows in table.groupby("answer")}
+    shown = table.assign(shown=_told(table))
+    names = {word: rows["shown"] for word, rows in shown.groupby("answer")}
     said = [
-        f"`{row.experiment}` {verb} ({row.difference:+.3f})"
+        f"{row.shown} {verb} ({row.difference:+.3f})"
         for word, verb in ((DIFFERENT, "differs"), (BOTH, "differs by less than the bound"))
-        for row in table[table["answer"] == word].itertuples()
+        for row in shown[shown["answer"] == word].itertuples()
     ]  # fmt: skip
     if EQUIVALENT in names:
         reach = table.loc[table["answer"] == EQUIVALENT, "reach"].max()
@@ -146,6 +152,12 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2) -> str:
     fewest = table["repeats"].min()
     note = f" Preliminary: {fewest} of {planned} planned repeats." if fewest < planned else ""
     return f"Compared with `{reference}`: {'; '.join(said)}.{note}"
+
+
+def _told(table: pd.DataFrame) -> pd.Series:
+    """Return what a sentence calls each variant: its name and its identifier, or the identifier alone."""
+    keys = table["experiment"].map("`{}`".format)
+    return table["name"] + " (" + keys + ")" if "name" in table else keys
 
 
 def failure_signs(repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

@@ -57,11 +57,13 @@ def difference_forest(table: pd.DataFrame, reference: str, metric: str = "AUC") 
 def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Figure:
     """Draw each variant's AUC difference from a reference, with the band of equivalence.
 
-    ``table``: ``experiment difference difference_low difference_high answer n`` of :mod:`mammo_lib.analysis.answers`.
+    ``table``: ``experiment`` or ``name``, and ``difference difference_low difference_high answer n``
+    (:mod:`mammo_lib.analysis.answers`).
     """
     bars = table.rename(columns={"difference": "value", "difference_low": "low", "difference_high": "high"})
     differs = table["answer"].str.startswith("different").to_numpy()
-    names = [f"{row.experiment.replace('_', ' ')}: {row.answer}" for row in table.itertuples()]
+    told = table["name"] if "name" in table else table["experiment"].str.replace("_", " ")
+    names = (told + ": " + table["answer"]).tolist()
     words = table["answer"].value_counts()
     finding = f"Compared with {reference.replace('_', ' ')}: {', '.join(f'{n} {word}' for word, n in words.items())}"
     figure, axes = forest(

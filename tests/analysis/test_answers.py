@@ -81,7 +81,8 @@ def test_each_variant_gets_the_protocols_word(repeats):
     assert table["repeats"].to_dict() == {"crop_ssm": 2, "crop_attention": 1, "crop_no_blocks": 2}
     said = answers.sentence(table.reset_index(), "crop_plain")
     assert said.startswith("Compared with `crop_plain`: `crop_no_blocks` differs (-0.")
-    assert "`crop_attention` differs by less than the bound (+0.0" in said and "than 0.000: `crop_ssm`." in said
+    assert "attention only (`crop_attention`) differs by less than the bound (+0.0" in said
+    assert "than 0.000: state-space mixers only (`crop_ssm`)." in said
     assert said.endswith(" Preliminary: 1 of 2 planned repeats.")
     whole = table[table["repeats"] == 2].reset_index()
     assert "Preliminary" not in answers.sentence(whole, "crop_plain")
@@ -122,7 +123,7 @@ def test_the_forest_shows_the_bound_and_the_words(repeats):
     table = answers.answers(PROFILE, "isolation", repeats)
     axes = figures.equivalence_forest(table, "crop_plain", EQUIVALENCE).axes[0]
     labels = [text.get_text() for text in axes.get_yticklabels()]
-    assert labels[0] == "crop ssm: equivalent" and len(labels) == 3
+    assert labels[0] == "state-space mixers only: equivalent" and len(labels) == 3
     assert any("within ±0.02" in handle.get_label() for handle in axes.patches)
 
 

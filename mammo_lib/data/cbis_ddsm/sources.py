@@ -180,7 +180,8 @@ class Mirror800:
         if pd.isna(getattr(row, f"whole_{view}")):
             return Located(*names, "absent")
         film = f"{row.patient_id.removeprefix('P_')}_{row.laterality}_{view}"
-        path = self.folder / row.split / f"{film}.jpg"
+        official = "test" if row.split == "test" else "train"  # a run's own parts, as validation, are training breasts
+        path = self.folder / official / f"{film}.jpg"
         aspect, box = self.film_shape(film), self.crop_box(film)
         if not path.is_file() or box is None:
             return Located(

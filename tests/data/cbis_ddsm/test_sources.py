@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from mammo_lib.config import DataConfig
 from mammo_lib.data import views
+from mammo_lib.data.boxes import log_areas
 from mammo_lib.data.cbis_ddsm import sources
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
@@ -75,6 +77,18 @@ def test_mirror_undoes_the_stretch_and_fills_unknown_widths(mirror):
 def test_film_box_is_in_pixels_of_the_film_as_read(mirror):
     crop = one(sources.open_source(mirror).locate(COHORT), "CC", "crop")
     assert views.film_box(crop) == (92, 392, 188, 608)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "extra", "out_of_fold"])
+def test_every_part_of_the_training_breasts_lies_with_them(mirror, part):
+    """Validation breasts were once looked for in a folder of that name, and lost the size of their lesions."""
+    (mirror / "mass-800" / "test").rename(mirror / "mass-800" / "train")
+    source = sources.open_source(mirror)
+    located = source.locate(COHORT.assign(split=part))
+    assert set(located["status"]) == {"found"}
+    assert set(log_areas(COHORT.assign(split=part), source, DataConfig())) == {
+        ("P_00001_LEFT", v) for v in ("CC", "MLO")
+    }
 
 
 def test_mirror_says_missing_and_absent(mirror):
