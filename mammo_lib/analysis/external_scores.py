@@ -174,17 +174,29 @@ def film_difference(films: pd.DataFrame) -> tuple[Interval, float]:
 
 def transfer_answer(records: Mapping[str, Run]) -> str:
     """Return the answer of the chapter in a few sentences, from the records."""
-    run, table = records[NETWORK], losses(records)
-    loss = table[(table["score"] == NETWORK) & (table["breasts"] == "masses")].iloc[0]
-    row = at_the_old_threshold({NETWORK: run}).set_index("breasts").loc["external masses"]
+    run = records[NETWORK]
+    loss, row = _mass_loss(records), at_the_old_threshold({NETWORK: run}).set_index("breasts").loc["external masses"]
     return (
-        f"On {loss['n']} masses of {run.environment['data_set']}, films of another country and scanner, the released "
-        f"network reaches an AUC of {in_words(loss, 'external', '')}; on CBIS-DDSM, with the same view hidden, "
-        f"{loss['internal']:.3f}. The difference is {in_words(loss, 'difference')}: a loss is "
+        f"{transfer_in_words(records)} The difference is {in_words(loss, 'difference')}: a loss is "
         f"{'shown' if loss['difference_high'] < 0 else 'neither shown nor excluded'}. Its probabilities exceed the "
         f"share of malignant masses by {in_words(row, 'calibration', '')} on average. At the old threshold it calls "
         f"{row['sensitivity']:.0%} of the malignant and {1 - row['specificity']:.0%} of the benign masses malignant."
     )
+
+
+def transfer_in_words(records: Mapping[str, Run]) -> str:
+    """Say in one sentence what the network reaches on the masses of the other collection."""
+    loss = _mass_loss(records)
+    return (
+        f"On {loss['n']} masses of {records[NETWORK].environment['data_set']}, films of another country and scanner, "
+        f"the released network reaches an AUC of {in_words(loss, 'external', '')}; on CBIS-DDSM, with the same view "
+        f"hidden, {loss['internal']:.3f}."
+    )
+
+
+def _mass_loss(records: Mapping[str, Run]) -> pd.Series:
+    table = losses(records)
+    return table[(table["score"] == NETWORK) & (table["breasts"] == "masses")].iloc[0]
 
 
 def _columns(name: str, estimate: Mapping) -> dict[str, float]:

@@ -464,23 +464,29 @@ def findings(record: Mapping) -> dict[str, bool]:
 def short_answer(record: Mapping) -> str:
     """Say in two sentences how large the network's difference is, and which explanations hold."""
     network, mix, found = record["scores"][0], record["mixes"][0], findings(record)
-    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
     usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
     unusual = ", ".join(usual[~usual].index)
     band = next(row for row in record["bands"] if row["band"] == "4")
     told = next(row for row in record["told_apart"] if row["among"] == "breasts of one label")
     look = "look different" if found["films"] else "do not look different"
-    chance = "can be chance" if holds_zero else "is larger than chance alone makes likely"
     explains = "explains" if found["cases"] else "is not shown to explain"
+    return (
+        f"{difference_in_words(network)} Among random divisions the official one is ordinary for {usual.sum()} of "
+        f"{len(usual)} baselines{' and unusual for ' + unusual if unusual else ''}; "
+        f"the test films {look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
+        f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
+        f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')}."
+    )
+
+
+def difference_in_words(network: Mapping) -> str:
+    """Say in one sentence how much lower a network scores on the test breasts."""
+    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
     return (
         f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
         f"out of fold, and of {network['test']:.3f} on the {network['n_test']} test breasts, a difference of "
-        f"{in_words(network, 'difference')}, which {chance}; among random divisions "
-        f"the official one is ordinary for {usual.sum()} of {len(usual)} baselines"
-        f"{' and unusual for ' + unusual if unusual else ''}. "
-        f"The test films {look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
-        f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
-        f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')}."
+        f"{in_words(network, 'difference')}, which "
+        f"{'can be chance' if holds_zero else 'is larger than chance alone makes likely'}."
     )
 
 

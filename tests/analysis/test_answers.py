@@ -80,7 +80,7 @@ def test_each_variant_gets_the_protocols_word(repeats):
     assert table.loc["crop_ssm", "reach"] == pytest.approx(0)
     assert table["repeats"].to_dict() == {"crop_ssm": 2, "crop_attention": 1, "crop_no_blocks": 2}
     said = answers.sentence(table.reset_index(), "crop_plain")
-    assert said.startswith("Compared with `crop_plain`: `crop_no_blocks` differs (-0.")
+    assert said.startswith("Compared with `crop_plain`: no token blocks (`crop_no_blocks`) differs (-0.")
     assert "attention only (`crop_attention`) differs by less than the bound (+0.0" in said
     assert "than 0.000: state-space mixers only (`crop_ssm`)." in said
     assert said.endswith(" Preliminary: 1 of 2 planned repeats.")
