@@ -293,7 +293,8 @@ def gate_correlations(gates: pd.DataFrame, predictions: pd.DataFrame, split: str
     DataFrame
         ``stream stage property rho low high p p_holm n``: Spearman's rank correlation; interval and p value by Fisher's
         z with the standard error of the bootstrap over patients (on the ranks of the full sample); Holm over all rows.
-        Unknown values (density 0, BI-RADS 0 = incomplete) are left out. NaN if either variable is constant.
+        Unknown values (density 0, BI-RADS 0 = incomplete) are left out, and so is a property that no breast has. NaN if
+        either variable is constant.
     """
     own = gates[(gates["kind"] == "seqmoe") & (gates["split"] == split)]
     area = own.groupby("sample_id")["log_area"].mean().rename("log_area")
@@ -304,6 +305,8 @@ def gate_correlations(gates: pd.DataFrame, predictions: pd.DataFrame, split: str
         mine = known["sample_id"].map(means[stream, stage])
         for name, column in PROPERTIES.items():
             other = known[column].where(~((known[column] == 0) & (name in ("density", "BI-RADS"))))
+            if other.isna().all():
+                continue
             rows.append({"stream": stream, "stage": stage, "property": name,
                          **_rank_correlation(mine, other, known["patient_id"], seed)})  # fmt: skip
     table = pd.DataFrame(rows)

@@ -178,6 +178,15 @@ def test_unknown_densities_are_left_out_and_constants_have_no_rank():
     assert table.loc["BI-RADS", "rho"].isna().all()
 
 
+def test_a_property_that_no_breast_has_is_left_out():
+    table = d.gate_correlations(gates(lambda i, *_: i / N).assign(log_area=np.nan), WHO, "validation")
+    assert "lesion size" not in set(table["property"]) and set(table["property"]) == {
+        "density",
+        "BI-RADS",
+        "malignancy",
+    }
+
+
 def test_the_verdict_follows_the_interventions():
     own = gates(lambda i, s, v, b: 0.5 + 0.3 * LABEL[i])
     facts = d.variance_shares(own), d.gate_correlations(own, WHO, "validation")
