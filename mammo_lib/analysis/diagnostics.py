@@ -18,7 +18,6 @@ from ..statistics import LEVEL, Interval, auc, compare_folds, confusion, delong_
 
 CONSTANT_SD = 0.01  # a gate whose values over breasts have a smaller standard deviation is the same for every breast
 MOVED = 0.05  # a gate whose mean is nearer to its initial value has not left its start
-EXTREME = 0.05  # a gate nearer to 0 or 1 than this is shut or open
 SATURATED_SHARE = 0.5  # of the gates, from which the network counts as saturated
 DOMINANCE = 0.95  # a stream that gets this share of the fusion gate is the only one that is heard
 IGNORED_DROP = 0.01  # a stream whose exchange between breasts costs less AUC is not used
@@ -88,22 +87,6 @@ def over_breasts(gates: pd.DataFrame) -> pd.DataFrame:
     """Return one row per SeqMoE gate, stream and view: ``mean sd`` over breasts."""
     own = gates[gates["kind"] == "seqmoe"].groupby([*GATE, "view"])["value"]
     return own.agg(mean="mean", sd=lambda values: values.std(ddof=0)).reset_index()
-
-
-def gate_profile(gates: pd.DataFrame) -> pd.DataFrame:
-    """Return per SeqMoE gate ``mean sd low high shut open entropy`` over breasts and views.
-
-    ``shut`` and ``open`` are the shares of values nearer than ``EXTREME`` to 0 and to 1. ``entropy`` is the mean of
-    -G log2 G - (1 - G) log2(1 - G) in bits: 1 at G = 1/2, 0 at G = 0 and G = 1.
-    """
-    own = gates[gates["kind"] == "seqmoe"]
-    g = own["value"].astype(float).clip(1e-7, 1 - 1e-7)
-    facts = own.assign(
-        shut=own["value"] < EXTREME, open=own["value"] > 1 - EXTREME, entropy=-g * np.log2(g) - (1 - g) * np.log2(1 - g)
-    )
-    grouped = facts.groupby(GATE)
-    numbers = grouped["value"].agg(mean="mean", sd=lambda values: values.std(ddof=0), low="min", high="max")
-    return numbers.join(grouped[["shut", "open", "entropy"]].mean()).reset_index()
 
 
 def variance_shares(gates: pd.DataFrame) -> dict[str, float]:
@@ -333,25 +316,6 @@ def _weighted_correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> 
     x, y = x - (w @ x)[:, None], y - (w @ y)[:, None]
     covariance, spread = (w * x * y).sum(axis=1), np.sqrt((w * x**2).sum(axis=1) * (w * y**2).sum(axis=1))
     return np.divide(covariance, spread, out=np.full(len(w), math.nan), where=spread > 0)
-
-
-def exemplary_cases(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the most confident true positive, false negative and false positive at the threshold, by ``kind``.
-
-    ``predictions`` are those of one split. A kind that does not occur is left out.
-    """
-    called = predictions["probability"] >= predictions["threshold"]
-    malignant = predictions["label"] == 1
-    kinds = {
-        "true positive": (malignant & called, False),
-        "false negative": (malignant & ~called, True),
-        "false positive": (~malignant & called, False),
-    }
-    found = [
-        predictions[mask].sort_values("probability", ascending=ascending).head(1).assign(kind=kind)
-        for kind, (mask, ascending) in kinds.items()
-    ]
-    return pd.concat(found, ignore_index=True)
 
 
 def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table: pd.DataFrame) -> str:

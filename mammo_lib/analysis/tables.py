@@ -381,13 +381,6 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns=lambda name: name.replace("_", " "))
 
 
-def as_markdown(table: pd.DataFrame) -> str:
-    """Return a table of text as Markdown for the front page; markup in cells is shown literally."""
-    head, *rows = ([as_text(cell) for cell in line] for line in (table.columns, *table.astype(str).to_numpy()))
-    lines = [head, ["---"] * table.shape[1], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def as_text(value: object) -> str:
     """Return Markdown that shows ``value`` literally in one line: no HTML, links, mathematics or table cells."""
     line = " ".join(str(value).split())

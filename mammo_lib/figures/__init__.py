@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "overlays": ["gate_view", "lesion_shares", "map_cases", "prediction_sheet"],
     "paper": ["denominators", "published_forest"],
     "routing": [
-        "Case", "correlation_forest", "gate_cases", "gate_heatmap", "gate_trajectories", "gate_views",
+        "correlation_forest", "gate_heatmap", "gate_trajectories", "gate_views",
         "intervention_forest",
     ],
     "scores": ["auc_intervals", "confusion_matrix", "reliability_diagram", "roc_curve"],

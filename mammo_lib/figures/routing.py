@@ -1,9 +1,6 @@
-"""Gates over epochs, over breasts and in single cases, and the effects of interventions on them."""
+"""Gates over epochs and over breasts, and the effects of interventions on them."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,22 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .forests import forest
-from .overlays import draw_mammogram
-from .style import BLUE, GREY, LABEL_COLOURS, LABEL_NAMES, ORANGE, block_name, canvas, headline, legend_below, literal
+from .style import GREY, LABEL_COLOURS, LABEL_NAMES, block_name, canvas, headline, legend_below
 
 DEPTH_COLOURS = "cividis"  # early blocks dark, late blocks light, also in grey print
 DEVIATION_COLOURS = "PuOr"  # purple below, orange above; distinct under colour-vision deficiency
 BLOCK = ["stage", "block"]
 AFTER_HOLM = ("p below 0.05 after Holm", "p not below 0.05")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One breast of a figure: pixels by view, a title, and gates (``stream view stage block value``)."""
-
-    title: str
-    images: dict[str, np.ndarray]
-    gates: pd.DataFrame
 
 
 def gate_trajectories(history: pd.DataFrame, start: float) -> Figure:
@@ -115,48 +102,6 @@ def gate_views(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
     legend_below(figure, axes[0, 0])
     headline(figure, f"Rank correlation of the two views' gates: {', '.join(correlations)}")
     return figure
-
-
-def gate_cases(cases: Sequence[Case], everybody: pd.DataFrame) -> Figure:
-    """Draw one breast per row: its views in grey, and its gates with their mean over the breasts of ``everybody``."""
-    shown = [view for case in cases[:1] for view in case.images]
-    figure, axes = canvas(
-        7, 1.9 * len(cases) + 0.9, rows=len(cases), columns=len(shown) + 1, squeeze=False,
-        width_ratios=[1] * len(shown) + [2.2],
-    )  # fmt: skip
-    average = _over_views(everybody)
-    values = pd.concat([_over_views(case.gates) for case in cases] + [average])
-    margin = 0.15 * float(np.ptp(values)) + 1e-3
-    for row, case in zip(axes, cases, strict=True):
-        for ax, view in zip(row, shown, strict=False):
-            draw_mammogram(ax, case.images[view])
-            ax.set_title(view, fontsize=8, loc="center")
-        _gate_bars(row[-1], _over_views(case.gates), average, case.title)
-        row[-1].set_ylim(values.min() - margin, values.max() + margin)
-    legend_below(figure, axes[0, -1], fontsize=8)
-    furthest = max(float((_over_views(case.gates) - average).abs().max()) for case in cases)
-    headline(figure, f"The gates of these {len(cases)} breasts lie within {furthest:.3f} of the mean over breasts")
-    return figure
-
-
-def _over_views(gates: pd.DataFrame) -> pd.Series:
-    return gates[gates["kind"] == "seqmoe"].groupby(["stream", *BLOCK])["value"].mean()
-
-
-def _gate_bars(axes, own: pd.Series, average: pd.Series, title: str) -> None:
-    # A gate near 0.88 in every breast fills its bar: what is drawn is the distance from the mean over breasts.
-    x = np.arange(len(own))
-    colours = [BLUE if stream == "crop" else ORANGE for stream, _, _ in own.index]
-    axes.vlines(x, average.reindex(own.index), own, color=colours, linewidth=5)
-    for stream, colour in (("crop", BLUE), ("whole", ORANGE)):
-        mine = np.array([one == stream for one, _, _ in own.index])
-        if mine.any():
-            axes.plot(x[mine], own[mine], "o", color=colour, markersize=4, label=f"this breast, {stream} stream")
-    axes.plot(x, average.reindex(own.index), "_", color="black", markersize=9, label="mean over breasts")
-    names = [block_name(stage, block) for _, stage, block in own.index]
-    axes.set_xticks(x, names, rotation=90, fontsize=6 if len(x) < 30 else 4)
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set_title(literal(title), fontsize=8)
 
 
 def intervention_forest(table: pd.DataFrame) -> Figure:

@@ -73,14 +73,6 @@ def test_constant_gates_have_no_variance_to_explain():
     assert all(math.isnan(share) for share in d.variance_shares(gates(lambda *_: 0.5)).values())
 
 
-def test_profile_by_hand():
-    # Half of the breasts 0.5 (1 bit), half 0.99 (.99 log2(1/.99) + .01 log2(100) = .0144 + .0664 bits, open).
-    profile = d.gate_profile(gates(lambda i, *_: 0.5 if i % 2 else 0.99))
-    assert profile["open"].tolist() == [0.5] * 4
-    assert profile["shut"].tolist() == [0.0] * 4
-    assert profile["entropy"].tolist() == pytest.approx([(1 + 0.0808) / 2] * 4, abs=1e-4)
-
-
 @pytest.mark.parametrize(("weight", "holds", "said"), [
     (0.99, True, "0.99: the whole stream is ignored"),
     (0.01, True, "0.01: the crop stream is ignored"),
@@ -195,14 +187,6 @@ def test_the_verdict_follows_the_interventions():
     assert "no evidence" in d.routing_verdict(*facts, unused)
     assert "correction, the score depends on breast-specific gate values" in d.routing_verdict(*facts, used)
     assert "The breast explains 100% of the gates' variance, the block 0%. 4 of 8" in d.routing_verdict(*facts, used)
-
-
-def test_the_cases_are_the_most_confident_of_their_kind():
-    cases = d.exemplary_cases(pd.DataFrame({
-        "sample_id": list("abcdef"), "label": [1, 1, 1, 0, 0, 0], "threshold": 0.5,
-        "probability": [0.6, 0.9, 0.2, 0.8, 0.7, 0.1],
-    })).set_index("kind")["sample_id"]  # fmt: skip
-    assert cases.to_dict() == {"true positive": "b", "false negative": "c", "false positive": "d"}
 
 
 def test_attention_is_a_bottleneck_where_it_takes_most():

@@ -180,12 +180,10 @@ def test_figures_say_what_the_record_holds(trained):
         diagnostics.intervention_scores(trained.interventions, predictions, "validation")
     )
     related = diagnostics.gate_correlations(rows, predictions, "validation")
-    case = figures.Case("one", {"CC": np.eye(8)}, rows[rows["sample_id"] == rows["sample_id"].iloc[0]])
     drawn = {
         "trajectories": figures.gate_trajectories(trained.gate_history, 0.88),
         "heatmap": figures.gate_heatmap(rows, predictions),
         "views": figures.gate_views(rows, predictions),
-        "cases": figures.gate_cases([case], rows),
         "interventions": figures.intervention_forest(table),
         "correlations": figures.correlation_forest(related),
     }
@@ -195,5 +193,4 @@ def test_figures_say_what_the_record_holds(trained):
     assert f"{(table['p_holm'] < 0.05).sum() or 'None'} of 6 interventions" in title["interventions"]
     assert f"{(related['p_holm'] < 0.05).sum() or 'None'} of 16 correlations" in title["correlations"]
     assert "crop" in title["views"]
-    assert "of these 1 breasts" in title["cases"]
     assert all(figure.get_size_inches()[0] <= 7 for figure in drawn.values())

@@ -210,14 +210,12 @@ def test_blocks_count_from_one_in_every_figure():
     sheet = figures.prediction_sheet({("crop", "CC"): image}, {}, "gate", gates, 0.7, 0.5, ["a", "b"], "notice")
     rows = pd.DataFrame({"stage": [3, 3, 4], "block": [0, 1, 0], "value": [0.9, 0.8, 0.7]})
     rows = rows.assign(kind="seqmoe", stream="crop", view="CC", sample_id="a", epoch=0)
-    cases = figures.gate_cases([figures.Case("one", {"CC": image}, rows)], rows)
     history = rows.assign(mean=rows["value"], low=rows["value"], high=rows["value"], sd=0.0)
     legend = figures.gate_trajectories(history, 0.88).legends[0]
     label = pd.DataFrame({"sample_id": ["a"], "label": [0], "logit": [0.0]})
     heatmap = figures.gate_heatmap(rows, label).axes[0]
     named = ["3.1", "3.2", "4.1"]
     assert ticks(view.axes[-1]) == ticks(sheet.axes[-1]) == named
-    assert ticks(cases.axes[-1]) == named
     assert [text.get_text() for text in legend.get_texts()] == named
     assert [tick.get_text() for tick in heatmap.get_yticklabels()] == named
 
