@@ -230,7 +230,7 @@ def plan(
     if chosen.run.model.weights and tflops is None:
         typer.echo("measuring one training step of the profile's network on this machine ...", err=True)
     rate = measured_rate(chosen.run) if tflops is None else tflops * 1e12
-    _print_plan(planned_runs(chosen, table, rate * gpus), run_cost(chosen.run, table).cache)
+    _print_plan(planned_runs(chosen, table, rate, gpus), run_cost(chosen.run, table).cache)
     source = "given" if tflops is not None else "measured here by one training step"
     typer.echo(
         f"hours are estimates, at {rate / 1e12:.3g} x 10^12 operations a second ({source}) on each of {gpus} device(s)"

@@ -43,8 +43,10 @@ class RunCost:
     cache: float
 
 
-def planned_runs(profile: Profile, table: pd.DataFrame, rate: float) -> pd.DataFrame:
-    """Return a row per experiment of a profile: what is there, and what the rest takes at ``rate`` operations a second.
+def planned_runs(profile: Profile, table: pd.DataFrame, rate: float, devices: int = 1) -> pd.DataFrame:
+    """Return a row per experiment of a profile: what is there, and what the rest takes.
+
+    ``rate``: operations a second of one device. A run is on one device; ``devices`` share the runs.
 
     Columns: ``experiment runs finished parameters memory_gb hours_each hours_left``. Baselines take seconds and have
     no network. ``table`` holds the lesions of the data set, of which the cohort is counted.
@@ -60,7 +62,7 @@ def planned_runs(profile: Profile, table: pd.DataFrame, rate: float) -> pd.DataF
             hours = cost.operations / rate / 3600
             row |= {
                 "parameters": cost.parameters, "memory_gb": cost.memory / 1e9, "hours_each": hours,
-                "hours_left": hours * (len(configs) - finished),
+                "hours_left": hours * (len(configs) - finished) / devices,
             }  # fmt: skip
         rows.append(row)
     return pd.DataFrame(rows)
