@@ -51,13 +51,16 @@ def inputs_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return list(rows[["views", "streams"]].drop_duplicates().itertuples(index=False, name=None))
 
 
-def input_name(views: str, streams: str) -> str:
-    """Return the name of an input.
+def input_name(views: str, streams: str, everything: str) -> str:
+    """Return the name of an input; ``everything`` names all streams of the network.
 
-    >>> input_name("CC", "crop+whole"), input_name("CC+MLO", "crop")
-    ('CC, crop and whole', 'both views, crop')
+    >>> input_name("CC", "crop", "crop"), input_name("CC+MLO", "crop", "crop+whole")
+    ('CC only', 'both views, crop only')
     """
-    return f"{'both views' if views == BOTH else views}, {streams.replace('+', ' and ')}"
+    seen = "both views" if views == BOTH else f"{views} only"
+    if "+" not in everything:
+        return seen
+    return f"{seen}, {'both streams' if streams == everything else f'{streams} only'}"
 
 
 def worth(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -65,7 +68,8 @@ def worth(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     The first table has ``name auc auc_low auc_high n``.
     """
-    frames = {input_name(*one): frames_of(runs, *one) for one in inputs_of(runs)}
+    inputs = inputs_of(runs)
+    frames = {input_name(*one, inputs[0][1]): frames_of(runs, *one) for one in inputs}
     rows = [{"name": name} | _auc("auc", own) | {"n": len(own[0])} for name, own in frames.items()]
     first, *others = frames
     return pd.DataFrame(rows), as_answers({name: compare_folds(frames[name], frames[first]) for name in others})
@@ -86,7 +90,10 @@ def fills(runs: Sequence[Run], streams: str) -> pd.DataFrame:
 def compare_inputs(ours: Sequence[Run], reference: Sequence[Run]) -> dict[str, FoldDifference]:
     """Compare two networks on every input that both were scored with, by name; runs are those of equal seeds."""
     shared = [one for one in inputs_of(reference) if one in inputs_of(ours)]
-    return {input_name(*one): compare_folds(frames_of(ours, *one), frames_of(reference, *one)) for one in shared}
+    return {
+        input_name(*one, shared[0][1]): compare_folds(frames_of(ours, *one), frames_of(reference, *one))
+        for one in shared
+    }
 
 
 def by_training(reference: Sequence[Run], trained: Sequence[Run], singles: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
@@ -95,14 +102,14 @@ def by_training(reference: Sequence[Run], trained: Sequence[Run], singles: Mappi
     ``reference`` saw every view in training, ``hidden`` (``trained``) saw views hidden at random, and ``single`` are
     networks of one view, by view.
     """
-    rows = []
-    for views, streams in inputs_of(reference):
+    rows, inputs = [], inputs_of(reference)
+    for views, streams in inputs:
         alone = [run.predictions for run in singles.get(views, ())]
         frames = {
             "reference": frames_of(reference, views, streams), "hidden": frames_of(trained, views, streams),
             "single": alone,
         }  # fmt: skip
-        row = {"name": input_name(views, streams)}
+        row = {"name": input_name(views, streams, inputs[0][1])}
         for key, own in frames.items():
             row |= _auc(key, own)
         rows.append(row)

@@ -54,7 +54,7 @@ def _views(repeats: Repeats) -> str:
         return NOT_YET
     lost = missing.worth(repeats["crop_held_out"])[1].set_index("experiment")
     said = [
-        f"without {hidden} the AUC changes by {_estimate(lost.loc[f'{shown}, crop'])}"
+        f"without {hidden} the AUC changes by {_estimate(lost.loc[f'{shown} only'])}"
         for shown, hidden in (("CC", "MLO"), ("MLO", "CC"))
     ]
     return f"Of the crop network, {'; '.join(said)}."

@@ -51,19 +51,19 @@ def runs():
 
 def test_the_worth_of_an_input_is_what_hiding_it_costs(runs):
     scores, found = missing.worth(runs)
-    assert scores["name"].tolist() == ["both views, crop", "CC, crop", "MLO, crop"]
+    assert scores["name"].tolist() == ["both views", "CC only", "MLO only"]
     found = found.set_index("experiment")
-    assert found.loc["CC, crop", "difference"] < -0.1 and found.loc["CC, crop", "answer"] == "different"
-    assert found.loc["MLO, crop", "answer"] == "equivalent"
+    assert found.loc["CC only", "difference"] < -0.1 and found.loc["CC only", "answer"] == "different"
+    assert found.loc["MLO only", "answer"] == "equivalent"
     gap = scores.set_index("name")["auc"]
-    assert found.loc["CC, crop", "difference"] == pytest.approx(gap["CC, crop"] - gap["both views, crop"])
+    assert found.loc["CC only", "difference"] == pytest.approx(gap["CC only"] - gap["both views"])
 
 
 def test_networks_are_compared_input_by_input(runs):
     better = [Scored(seed, loss=0.0) for seed in (0, 1)]
     found = missing.compare_inputs(better, runs)
-    assert [*found] == ["both views, crop", "CC, crop", "MLO, crop"]
-    assert found["both views, crop"].value == 0 and found["CC, crop"].value > 0.1
+    assert [*found] == ["both views", "CC only", "MLO only"]
+    assert found["both views"].value == 0 and found["CC only"].value > 0.1
 
 
 def test_a_network_of_one_view_meets_the_hidden_view(runs):
@@ -100,5 +100,5 @@ def test_trainings_stand_side_by_side_input_by_input(runs):
     better = [Scored(seed, loss=0.0) for seed in (0, 1)]
     found = missing.by_training(runs, better, {"CC": runs}).set_index("name")
     assert found["single"].notna().tolist() == [False, True, False]
-    assert found.loc["CC, crop", "reference"] < found.loc["CC, crop", "hidden"]
-    assert found.loc["CC, crop", "single"] == found.loc["both views, crop", "reference"]
+    assert found.loc["CC only", "reference"] < found.loc["CC only", "hidden"]
+    assert found.loc["CC only", "single"] == found.loc["both views", "reference"]
