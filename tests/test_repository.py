@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
 import tomllib
 from collections import defaultdict
 from pathlib import Path
@@ -194,3 +195,14 @@ def test_chapters_are_numbered_in_the_contents_as_in_their_files():
         first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]).splitlines()[0]
         expected[path.stem] = f"{path.stem.split('_')[0]} {first.removeprefix('# ')}"
     assert listed == expected and [*listed] == [*expected]
+
+
+def test_files_above_the_limit_of_pre_commit_are_exempt_by_name():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    [hook] = [one for repo in config["repos"] for one in repo["hooks"] if one["id"] == "check-added-large-files"]
+    limit = 1024 * int(hook["args"][0].removeprefix("--maxkb="))
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    large = [
+        name for name in listed.split("\0") if name and (ROOT / name).is_file() and (ROOT / name).stat().st_size > limit
+    ]
+    assert [name for name in large if not re.fullmatch(hook["exclude"].strip("^$"), name)] == []
