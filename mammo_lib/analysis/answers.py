@@ -126,17 +126,18 @@ def interventions(runs: Sequence[Run]) -> pd.DataFrame:
     return as_answers({name: compare_folds(frames, as_is) for name, frames in changed.items()})
 
 
-def sentence(table: pd.DataFrame, reference: str, planned: int = 2) -> str:
+def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str = "") -> str:
     """Summarise a family of comparisons in one sentence, from the table of :func:`answers`.
 
-    Answers from fewer repeats than the protocol plans are called preliminary.
+    Answers from fewer repeats than the protocol plans are called preliminary. ``called`` says what the reference is.
 
     >>> rows = {"experiment": ["a", "b"], "difference": [-0.03, 0.001], "answer": ["different", "equivalent"]}
     >>> sentence(pd.DataFrame(rows | {"reach": [0.05, 0.01], "repeats": 2}), "crop")
     'Compared with `crop`: `a` differs (-0.030); equivalent, with no effect larger than 0.010: `b`.'
     """
+    against = f"{called} (`{reference}`)" if called else f"`{reference}`"
     if table.empty:
-        return f"No variant has been compared with `{reference}` yet."
+        return f"No variant has been compared with {against} yet."
     shown = table.assign(shown=_told(table))
     names = {word: rows["shown"] for word, rows in shown.groupby("answer")}
     said = [
@@ -151,7 +152,7 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2) -> str:
         said.append(f"undecided: {', '.join(names[UNDECIDED])}")
     fewest = table["repeats"].min()
     note = f" Preliminary: {fewest} of {planned} planned repeats." if fewest < planned else ""
-    return f"Compared with `{reference}`: {'; '.join(said)}.{note}"
+    return f"Compared with {against}: {'; '.join(said)}.{note}"
 
 
 def _told(table: pd.DataFrame) -> pd.Series:

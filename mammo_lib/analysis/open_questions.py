@@ -14,6 +14,10 @@ from ..runs.records import Run
 from . import answers, efficiency, external_scores, further_targets, missing, official_split
 
 NOT_YET = "Not run yet."
+CALLED = {  # what the first variant of a group is
+    "gates": "learned gates", "isolation": "hybrid blocks without gates", "streams": "both streams",
+    "geometry": "96 px at stride 16", "targets": "the label alone",
+}  # fmt: skip
 Repeats = Mapping[str, Sequence[Run]]
 
 
@@ -46,7 +50,7 @@ def open_questions() -> pd.DataFrame:
 def _group(profile: str, group: str, repeats: Repeats) -> str:
     settings = get_profile(profile)
     first = answers.read_groups(settings)[group][0]
-    return answers.sentence(answers.answers(settings, group, repeats), first, len(settings.seeds))
+    return answers.sentence(answers.answers(settings, group, repeats), first, len(settings.seeds), CALLED[group])
 
 
 def _views(repeats: Repeats) -> str:
