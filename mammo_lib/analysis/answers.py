@@ -149,7 +149,8 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str 
         reach = table.loc[table["answer"] == EQUIVALENT, "reach"].max()
         said.append(f"equivalent, with no effect larger than {reach:.3f}: {', '.join(names[EQUIVALENT])}")
     if UNDECIDED in names:
-        said.append(f"undecided: {', '.join(names[UNDECIDED])}")
+        rows = shown[shown["answer"] == UNDECIDED].itertuples()
+        said.append(f"undecided: {', '.join(f'{row.shown} ({row.difference:+.3f})' for row in rows)}")
     fewest = table["repeats"].min()
     note = f" Preliminary: {fewest} of {planned} planned repeats." if fewest < planned else ""
     return f"Compared with {against}: {'; '.join(said)}.{note}"
