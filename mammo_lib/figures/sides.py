@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .forests import ROW
-from .style import BLUE, GREEN, GREY, ORANGE, canvas, error_bars, headline, legend_below, literal
+from .style import BLUE, GREEN, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal
 
 GROUP_STYLE = {"all": (GREY, "D"), "benign": (BLUE, "o"), "malignant": (ORANGE, "s")}
-SIDE_COLOURS = {"train": BLUE, "train_as_test": GREEN, "test": ORANGE}  # any other: grey
+SIDE_COLOURS = {"train": BLUE, "train_as_test": GREEN, "test": ORANGE}  # others: the palette, in order
 CLEAR = 0.05  # Holm-corrected p below which a marker is filled
 
 
@@ -26,9 +26,9 @@ def side_by_side(
     figure, axes = canvas(7, (0.17 * len(sides) + 0.25) * len(rows) + 1.4)
     y = np.arange(len(rows))
     offsets = np.linspace(-0.27, 0.27, len(sides)) if len(sides) > 1 else np.zeros(1)
-    for (key, shown), offset in zip(sides.items(), offsets, strict=True):
+    for (key, shown), offset, colour in zip(sides.items(), offsets, PALETTE, strict=False):
         own = rows[[key, f"{key}_low", f"{key}_high"]].set_axis(["value", "low", "high"], axis=1).astype(float)
-        error_bars(axes, own, y + offset, SIDE_COLOURS.get(key, GREY), shown)
+        error_bars(axes, own, y + offset, SIDE_COLOURS.get(key, colour), shown)
     if at is not None:
         axes.axvline(at, color=GREY, linestyle=":")
     axes.set(yticks=y, yticklabels=list(map(literal, rows["name"])), ylim=(len(y) - 0.5, -0.5), xlabel=xlabel)

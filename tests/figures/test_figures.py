@@ -293,3 +293,11 @@ def test_strips_count_what_is_called_malignant():
     figure = figures.score_strips(parts, 0.6, "x")
     names = [one.get_text() for one in figure.axes[0].get_yticklabels()]
     assert names == ["home\n33 % of 3 benign called malignant", "67 % of 3 malignant called malignant"]
+
+
+def test_estimates_side_by_side_have_colours_of_their_own():
+    rows = pd.DataFrame(
+        {"name": ["a"]} | {f"{k}{end}": [0.5] for k in ("x", "y", "z") for end in ("", "_low", "_high")}
+    )
+    (axes,) = figures.side_by_side(rows, {"x": "one", "y": "two", "z": "three"}, "AUC", "finding").axes
+    assert len({bars.lines[0].get_color() for bars in axes.containers}) == 3
