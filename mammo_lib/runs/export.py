@@ -25,7 +25,9 @@ from ..files import file_hash, write_csv, write_json
 from .crate import CBIS_DDSM, add_file, add_run, new_crate, write_crate
 from .records import Run, all_runs, copy_record
 
-TABLES = ("predictions", "history", "gates", "gate_history", "interventions")  # as attributes of a run
+TABLES = (  # as attributes of a run
+    "predictions", "history", "gates", "gate_history", "interventions", "hidden_inputs", "targets",
+)  # fmt: skip
 KINDS = {"i": "integer", "u": "integer", "f": "number", "b": "boolean"}  # numpy's kinds of numbers, in Frictionless
 
 
