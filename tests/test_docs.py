@@ -155,13 +155,13 @@ def found_out_of_fold() -> list[str]:
         for group in ("gates", "streams", "isolation")
         for row in answers.answers(profile, group, repeats).itertuples()
     }
-    bare = gaps["isolation", "crop_no_blocks"]
+    bare, scan = gaps["isolation", "crop_no_blocks"], gaps["isolation", "crop_ssm"]
     mixers = max(gaps["isolation", name].reach for name in ("crop_attention", "crop_gated_conv"))
     return [
         *(f"{gaps[key].difference:+.3f}; no effect larger than {gaps[key].reach:.3f}"
           for key in (("gates", "crop_plain"), ("streams", "crop"))),
         f"no effect larger than {mixers:.3f}",
-        f"{bare.difference:+.3f} ({bare.difference_low:+.3f} to {bare.difference_high:+.3f})",
+        *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})" for one in (bare, scan)),
     ]  # fmt: skip
 
 

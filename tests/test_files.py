@@ -3,7 +3,7 @@
 import gzip
 import os
 import random
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
@@ -157,3 +157,20 @@ def test_what_is_no_mapping_is_one_line(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(InputError, match=r"x\.json: (not JSON|JSON, but a)"):
         read_json(tmp_path / "x.json")
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
+    """The disk is full after half of the bytes: what was there is still there, whole, and nothing else is."""
+    path = tmp_path / "record.json"
+    files.write_bytes(path, b"old and whole")
+    write = Path.write_bytes
+
+    def half(self, content):
+        write(self, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_bytes(path, b"new and never whole")
+    assert path.read_bytes() == b"old and whole"
+    assert [one.name for one in tmp_path.iterdir()] == ["record.json"]

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from ..config import Profile
 from ..runs.experiments import experiment_configs, read_experiments, read_groups
 from ..runs.records import Run, runs_by_config
-from ..statistics import LEVEL, FoldDifference, compare_folds, stratified_auc
+from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, compare_folds, stratified_auc
 from .diagnostics import fusion_dominance, gate_saturation, over_breasts, overcalling
 
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
@@ -62,7 +62,7 @@ def scores(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -
 
 
 def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Compare the variants of a group with its first variant; Holm's correction is applied within the group.
+    """Compare the variants of a group with its first variant; Holm's correction covers every planned comparison.
 
     Columns: ``experiment name difference difference_low difference_high p_difference reach p_equivalence nb_low nb_high
     answer repeats n``. Both p values are corrected. ``reach`` is the smallest bound at which TOST succeeds at 5 %. Only
@@ -75,21 +75,25 @@ def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) 
         for name, (ours, theirs) in pairs.items() if ours
     }  # fmt: skip
     asked = read_experiments(profile)
-    return as_answers(found, {name: asked[name]["name"] for name in found})
+    return as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(others))
 
 
-def as_answers(found: Mapping[str, FoldDifference], names: Mapping[str, str] | None = None) -> pd.DataFrame:
+def as_answers(
+    found: Mapping[str, FoldDifference], names: Mapping[str, str] | None = None, planned: int = 0
+) -> pd.DataFrame:
     """Return one family of comparisons as a table; for its columns see :func:`answers`.
 
-    ``names`` says what readers are told instead of a key; without it there is no such column.
+    ``names`` says what readers are told instead of a key; without it there is no such column. Of ``planned``
+    comparisons those that have not been run count with p = 1, so that an answer cannot be lost when they are.
     """
     if not found:
         return pd.DataFrame()
+    waiting = [1.0] * max(0, planned - len(found))
     p, p_equivalence = (
-        multipletests([getattr(one, name) for one in found.values()], method="holm")[1]
+        multipletests([getattr(one, name) for one in found.values()] + waiting, method="holm")[1]
         for name in ("p", "p_equivalence")
     )
-    return pd.DataFrame([
+    table = pd.DataFrame([
         {
             "experiment": name, **({"name": names[name]} if names else {}),
             "difference": one.value, "difference_low": one.low, "difference_high": one.high,
@@ -98,6 +102,8 @@ def as_answers(found: Mapping[str, FoldDifference], names: Mapping[str, str] | N
         }
         for i, (name, one) in enumerate(found.items())
     ])  # fmt: skip
+    table.attrs["waiting"] = len(waiting)
+    return table
 
 
 def answer(p_difference: float, p_equivalence: float) -> str:
@@ -129,31 +135,49 @@ def interventions(runs: Sequence[Run]) -> pd.DataFrame:
 def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str = "") -> str:
     """Summarise a family of comparisons in one sentence, from the table of :func:`answers`.
 
-    Answers from fewer repeats than the protocol plans are called preliminary. ``called`` says what the reference is.
+    A variant with fewer repeats than the protocol plans is marked, and planned comparisons without a run are counted.
+    ``called`` says what the reference is.
 
-    >>> rows = {"experiment": ["a", "b"], "difference": [-0.03, 0.001], "answer": ["different", "equivalent"]}
-    >>> sentence(pd.DataFrame(rows | {"reach": [0.05, 0.01], "repeats": 2}), "crop")
-    'Compared with `crop`: `a` differs (-0.030); equivalent, with no effect larger than 0.010: `b`.'
+    >>> row = {"experiment": "a", "difference": 0.001, "answer": "equivalent", "reach": 0.01, "repeats": 2}
+    >>> sentence(pd.DataFrame([row | {"difference_low": -0.01, "difference_high": 0.01}]), "crop")
+    'Compared with `crop`: `a` is equivalent, effects beyond ±0.010 excluded.'
     """
     against = f"{called} (`{reference}`)" if called else f"`{reference}`"
     if table.empty:
         return f"No variant has been compared with {against} yet."
-    shown = table.assign(shown=_told(table))
-    names = {word: rows["shown"] for word, rows in shown.groupby("answer")}
-    said = [
-        f"{row.shown} {verb} ({row.difference:+.3f})"
-        for word, verb in ((DIFFERENT, "differs"), (BOTH, "differs by less than the bound"))
-        for row in shown[shown["answer"] == word].itertuples()
-    ]  # fmt: skip
-    if EQUIVALENT in names:
-        reach = table.loc[table["answer"] == EQUIVALENT, "reach"].max()
-        said.append(f"equivalent, with no effect larger than {reach:.3f}: {', '.join(names[EQUIVALENT])}")
-    if UNDECIDED in names:
-        rows = shown[shown["answer"] == UNDECIDED].itertuples()
-        said.append(f"undecided: {', '.join(f'{row.shown} ({row.difference:+.3f})' for row in rows)}")
-    fewest = table["repeats"].min()
-    note = f" Preliminary: {fewest} of {planned} planned repeats." if fewest < planned else ""
-    return f"Compared with {against}: {'; '.join(said)}.{note}"
+    few = table["repeats"].map(lambda n: "" if n >= planned else f" [{n} of {planned} repeats]")
+    shown = table.assign(shown=_told(table) + few, rank=table["answer"].map({DIFFERENT: 0, BOTH: 0, EQUIVALENT: 1}))
+    said = [_said(row) for row in shown.sort_values("rank", kind="stable").itertuples()]
+    waiting = table.attrs.get("waiting", 0)
+    rest = f" Planned comparisons that have not been run: {waiting}." if waiting else ""
+    return f"Compared with {against}: {'; '.join(said)}.{rest}"
+
+
+def _said(row) -> str:
+    """Say one comparison."""
+    estimate = f"{row.difference:+.3f} ({row.difference_low:+.3f} to {row.difference_high:+.3f})"
+    return {
+        DIFFERENT: f"{row.shown} changes the AUC by {estimate}",
+        BOTH: f"{row.shown} changes the AUC by {estimate}, less than the bound",
+        EQUIVALENT: f"{row.shown} is equivalent, effects beyond ±{row.reach:.3f} excluded",
+        UNDECIDED: f"{row.shown} is undecided, {estimate}",
+    }[row.answer]
+
+
+def caution(table: pd.DataFrame, bound: float = EQUIVALENCE) -> str:
+    """Say how many answers the more conservative interval of Nadeau and Bengio would leave undecided.
+
+    It must exclude 0 for a difference, and lie within the bound for equivalence.
+    """
+    decided = table[table["answer"] != UNDECIDED]
+    holds_zero = (decided["nb_low"] <= 0) & (decided["nb_high"] >= 0)
+    beyond = (decided["nb_low"] < -bound) | (decided["nb_high"] > bound)
+    doubtful = decided[holds_zero.where(decided["answer"] != EQUIVALENT, beyond)]
+    names = f": {', '.join(_told(doubtful))}" if len(doubtful) else ""
+    return (
+        f"By the more conservative interval of Nadeau and Bengio {len(doubtful)} of these {len(decided)} answers would "
+        f"be undecided{names}."
+    )
 
 
 def _told(table: pd.DataFrame) -> pd.Series:

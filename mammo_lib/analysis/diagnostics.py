@@ -122,7 +122,7 @@ def fusion_dominance(crop_weight: np.ndarray) -> Finding:
         "fusion dominance", is_alone, heard, DOMINANCE,
         f"the fusion gate gives the crop stream a mean weight of {weight:.2f}"
         + (f": the {ignored} stream is ignored; compare with fusion='mean' or with one stream alone" if is_alone else
-           ": both streams are used"),
+           ": the gate itself silences neither stream"),
     )  # fmt: skip
 
 
@@ -329,10 +329,11 @@ def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table:
         f"{what} {_signed(Interval(*changes[name][['change', 'low', 'high', 'n']]))}"
         for name, what in (("frozen", "gates frozen at their means"), ("shuffled", "gates of another breast"))
     )
+    known = ", ".join(correlations["property"].unique())
     varies = "NaN" if math.isnan(of_breast) else f"{of_breast:.0%}"
     return (
         f"The breast explains {varies} of the gates' variance, the block {shares['block']:.0%}. {related} of "
-        f"{len(correlations)} correlations with lesion size, density, BI-RADS and malignancy survive Holm's correction."
+        f"{len(correlations)} correlations with {known} survive Holm's correction."
         f" Change of AUC (n = {int(table['n'].iloc[0])}): {cost}. After Holm's correction, "
         + ("the score depends on breast-specific gate values." if matters else
            "we found no evidence that the score depends on breast-specific gate values.")

@@ -475,7 +475,8 @@ def short_answer(record: Mapping) -> str:
         f"{len(usual)} baselines{' and unusual for ' + unusual if unusual else ''}; "
         f"the test films {look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
         f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
-        f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')}."
+        f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')} (p = {band['p']:.3f}, one of several "
+        "comparisons)."
     )
 
 

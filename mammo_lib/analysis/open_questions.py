@@ -61,7 +61,7 @@ def _views(repeats: Repeats) -> str:
         f"without {hidden} the AUC changes by {_estimate(lost.loc[f'{shown} only'])}"
         for shown, hidden in (("CC", "MLO"), ("MLO", "CC"))
     ]
-    return f"Of the crop network, {'; '.join(said)}."
+    return f"Of the crop network, {'; '.join(said)} [{len(repeats['crop_held_out'])} of 2 repeats]."
 
 
 def _density(repeats: Repeats) -> str:
@@ -69,8 +69,8 @@ def _density(repeats: Repeats) -> str:
         return NOT_YET
     found = missing.density_difference(repeats["crop_held_out"])
     return (
-        f"The AUC in density 1-2 minus that in density 3-4 is {_estimate(found)}; differences below "
-        f"{found['detectable']:.2f} could not have been found."
+        f"The AUC in density 1-2 minus that in density 3-4 is {_estimate(found)}; a true difference of "
+        f"{found['detectable']:.2f} would have been found with 80 % power."
     )
 
 
@@ -95,7 +95,7 @@ def _calcifications() -> str:
 def _cost() -> str:
     one = efficiency.counted().set_index(["network", "side"]).loc[("Mammo-Mamba-L, two streams", 224)]
     return (
-        f"{one['g']:.0f} x 10^9 multiplications with addition per breast for the L variant; the selective scan is "
+        f"{one['g']:.0f} x 10^9 multiply-adds per breast for the L variant; the selective scan is "
         f"{one['selective scan']:.2%} of them."
     )
 

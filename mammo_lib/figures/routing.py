@@ -42,20 +42,22 @@ def gate_trajectories(history: pd.DataFrame, start: float) -> Figure:
     return figure
 
 
-def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
+def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame, moved: pd.DataFrame | None = None) -> Figure:
     """Draw gates by depth and breast, and their deviation from the block's mean; breasts are sorted by label and score.
 
     ``gates`` are the rows of one split; views are averaged. A pattern along a row shows the influence of the breast.
+    ``moved``: gates on one scale (``diagnostics.within_folds``), whose deviations are drawn.
     """
     own = gates[gates["kind"] == "seqmoe"]
     streams, blocks = sorted(own["stream"].unique()), _blocks(own)
     order = predictions.sort_values(["label", "logit"])
     figure, axes = canvas(7, 0.3 * len(blocks) * len(streams) + 2.3, rows=len(streams), columns=2, squeeze=False)
-    tables = {
-        stream: own[own["stream"] == stream].pivot_table("value", BLOCK, "sample_id")[order["sample_id"]]
-        for stream in streams
-    }
-    deviations = {stream: table.sub(table.mean(axis=1), axis=0) for stream, table in tables.items()}
+    tables, centred = (
+        {stream: rows.query("stream == @stream").pivot_table("value", BLOCK, "sample_id")[order["sample_id"]]
+         for stream in streams}
+        for rows in (own, own if moved is None else moved[moved["kind"] == "seqmoe"])
+    )  # fmt: skip
+    deviations = {stream: table.sub(table.mean(axis=1), axis=0) for stream, table in centred.items()}
     widest = max(float(np.abs(one).max(axis=None)) for one in deviations.values()) or 1e-6
     low, high = (float(getattr(own["value"], end)()) for end in ("min", "max"))
     for row, stream in zip(axes, streams, strict=True):
@@ -74,7 +76,7 @@ def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame) -> Figure:
     for ax_column, image in ((axes[:, 0], left), (axes[:, 1], right)):
         bar = figure.colorbar(image, ax=list(ax_column), location="bottom", shrink=0.8, pad=0.02, ticks=MaxNLocator(5))
         bar.ax.tick_params(labelsize=7)
-    spread = np.mean([one.std(axis=1).mean() for one in tables.values()])
+    spread = np.mean([one.std(axis=1).mean() for one in deviations.values()])
     headline(figure, f"Over breasts, gates vary by {spread:.3f} (sd); over blocks, from {low:.2f} to {high:.2f}")
     return figure
 

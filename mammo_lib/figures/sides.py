@@ -21,12 +21,15 @@ def side_by_side(
 ) -> Figure:
     """Draw several estimates a row, one below the other: ``name`` and, per key of ``sides``, ``key key_low key_high``.
 
-    ``sides`` maps a key to what the legend calls it; ``at`` is a dotted line. Rows without a value keep their place.
+    ``sides`` maps a key to what the legend calls it; ``at`` is a dotted line. Rows without a value keep their place; a
+    side without any value is not named.
     """
     figure, axes = canvas(7, (0.17 * len(sides) + 0.25) * len(rows) + 1.4)
     y = np.arange(len(rows))
     offsets = np.linspace(-0.27, 0.27, len(sides)) if len(sides) > 1 else np.zeros(1)
     for (key, shown), offset, colour in zip(sides.items(), offsets, PALETTE, strict=False):
+        if rows[key].isna().all():
+            continue  # nothing to draw, nothing to name
         own = rows[[key, f"{key}_low", f"{key}_high"]].set_axis(["value", "low", "high"], axis=1).astype(float)
         error_bars(axes, own, y + offset, SIDE_COLOURS.get(key, colour), shown)
     if at is not None:

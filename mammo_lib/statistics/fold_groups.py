@@ -52,8 +52,8 @@ def group_scores(repeats: Sequence[pd.DataFrame], groups: Mapping[str, np.ndarra
 
     Columns: ``name n malignant`` and, each with ``_low`` and ``_high``, ``auc``, ``sensitivity`` and ``specificity`` at
     the threshold of a breast's fold, and ``calibration``: the mean predicted probability after temperature scaling
-    minus the share of malignant breasts. What a group does not define is NaN, and so is the AUC of a group with fewer
-    than ``FEW`` breasts of a class.
+    minus the share of malignant breasts. A group with fewer than ``FEW`` breasts of a class has no AUC, and neither
+    sensitivity nor specificity with fewer than ``FEW`` breasts of theirs: NaN.
     """
     draws, rows = patient_draws(repeats[0]), []
     for name, inside in groups.items():
@@ -64,8 +64,8 @@ def group_scores(repeats: Sequence[pd.DataFrame], groups: Mapping[str, np.ndarra
         rows.append(
             {"name": name, "n": len(label), "malignant": int(label.sum())}
             | with_interval("auc", mean_auc(frames, own) if _is_large(label) else np.full(len(own), np.nan))
-            | with_interval("sensitivity", _share(own * (label == 1), decided))
-            | with_interval("specificity", _share(own * (label == 0), [~one for one in decided]))
+            | with_interval("sensitivity", _share_of(own, label == 1, decided))
+            | with_interval("specificity", _share_of(own, label == 0, [~one for one in decided]))
             | with_interval("calibration", _share(own, excess))
         )
     return pd.DataFrame(rows)
@@ -109,6 +109,11 @@ def youden_gain(repeats: Sequence[pd.DataFrame], group: pd.Series) -> dict[str, 
     common = youden([frame["threshold"] for frame in repeats])
     own = youden([thresholds_by_group(frame, group) for frame in repeats])
     return {"common": float(common[0]), "own": float(own[0])} | with_interval("gain", own - common)
+
+
+def _share_of(weights: np.ndarray, of: np.ndarray, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the weighted mean over the breasts ``of`` one class; NaN if they are too few."""
+    return _share(weights * of, values) if of.sum() >= FEW else np.full(len(weights), np.nan)
 
 
 def _is_large(label: np.ndarray) -> bool:

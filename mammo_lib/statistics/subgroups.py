@@ -9,6 +9,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from .comparisons import delong_interval
+from .fold_groups import FEW
 from .intervals import checked, unbounded
 
 UNKNOWN = "unknown"
@@ -18,8 +19,7 @@ def subgroups(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Return the AUC of all breasts and of each level of each column: ``name level value low high n malignant``.
 
     ``frame`` holds predictions of one split; ``columns`` maps a column to the name it is shown under. A column that is
-    missing or has only one level is left out. The value of a level with only one class is NaN, and so are the bounds of
-    a level with fewer than two breasts of a class.
+    missing or has only one level is left out. A level with fewer than ``FEW`` breasts of a class has no value.
     """
     rows = [_row("all breasts", "", frame)]
     for column, name in columns.items():
@@ -34,5 +34,7 @@ def subgroups(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 
 def _row(name: str, level: str, part: pd.DataFrame) -> dict:
     label, probability = checked(part["label"], part["probability"])
-    interval = delong_interval(label, probability) if 0 < label.sum() < len(label) else unbounded(math.nan, len(label))
+    least = FEW if level else 1
+    is_large = least <= label.sum() <= len(label) - least
+    interval = delong_interval(label, probability) if is_large else unbounded(math.nan, len(label))
     return {"name": name, "level": level, **asdict(interval), "malignant": int(label.sum())}

@@ -79,13 +79,30 @@ def test_each_variant_gets_the_protocols_word(repeats):
     assert table.loc["crop_no_blocks", "difference"] < -0.1  # the variant minus the reference
     assert table.loc["crop_ssm", "reach"] == pytest.approx(0)
     assert table["repeats"].to_dict() == {"crop_ssm": 2, "crop_attention": 1, "crop_no_blocks": 2}
-    said = answers.sentence(table.reset_index(), "crop_plain")
-    assert said.startswith("Compared with `crop_plain`: no token blocks (`crop_no_blocks`) differs (-0.")
-    assert "attention only (`crop_attention`) differs by less than the bound (+0.0" in said
-    assert "than 0.000: state-space mixers only (`crop_ssm`)." in said
-    assert said.endswith(" Preliminary: 1 of 2 planned repeats.")
-    whole = table[table["repeats"] == 2].reset_index()
-    assert "Preliminary" not in answers.sentence(whole, "crop_plain")
+    said = answers.sentence(answers.answers(PROFILE, "isolation", repeats), "crop_plain")
+    assert "no token blocks (`crop_no_blocks`) changes the AUC by -0." in said
+    assert "attention only (`crop_attention`) [1 of 2 repeats] changes the AUC by +0.0" in said
+    assert "state-space mixers only (`crop_ssm`) is equivalent, effects beyond ±0.000 excluded" in said
+    assert said.endswith(" Planned comparisons that have not been run: 2.")
+
+
+def test_comparisons_that_have_not_been_run_count_in_holms_correction(repeats):
+    """Three of five planned ones: the smallest p is multiplied by five, whenever the other two come."""
+    from mammo_lib.statistics import compare_folds
+
+    pair = [[run.predictions for run in repeats[name]] for name in ("crop_no_blocks", "crop_plain")]
+    alone = compare_folds(*pair)
+    table = answers.answers(PROFILE, "isolation", repeats).set_index("experiment")
+    assert table.loc["crop_no_blocks", "p_difference"] == pytest.approx(5 * alone.p)
+
+
+def test_the_conservative_interval_is_read_out():
+    rows = pd.DataFrame({
+        "experiment": ["a", "b", "c", "d"], "answer": ["different", "different", "equivalent", "undecided"],
+        "nb_low": [-0.2, -0.2, -0.03, -1.0], "nb_high": [0.01, -0.1, 0.01, 1.0],
+    })  # fmt: skip
+    assert answers.caution(rows).endswith("2 of these 3 answers would be undecided: `a`, `c`.")
+    assert answers.caution(rows.iloc[1:2]).endswith("0 of these 1 answers would be undecided.")
 
 
 def test_scores_come_with_their_question(repeats):

@@ -76,7 +76,7 @@ def test_constant_gates_have_no_variance_to_explain():
 @pytest.mark.parametrize(("weight", "holds", "said"), [
     (0.99, True, "0.99: the whole stream is ignored"),
     (0.01, True, "0.01: the crop stream is ignored"),
-    (0.60, False, "both streams are used"),
+    (0.60, False, "silences neither stream"),
 ])  # fmt: skip
 def test_fusion_dominance(weight, holds, said):
     finding = d.fusion_dominance(np.full(8, weight))

@@ -276,7 +276,7 @@ def made_record(**changes):
     random = {"test": np.linspace(0.4, 0.6, 101).tolist(), "out_of_fold": [0.5] * 101, "official": parts["official"]}
     return {
         "scores": [parts["scores"]], "mixes": [parts["mixes"]], "divisions": {"readers": random},
-        "bands": [band],
+        "bands": [band | {"p": 0.004}],
         "told_apart": [pixels, {"name": "readings", "auc": 0.52} | same],
     }  # fmt: skip
 

@@ -27,17 +27,30 @@ def test_the_mean_auc_stays_within_folds():
     assert mean_auc([frame], one_class) == 1.0
 
 
-def test_scores_of_a_group_by_hand():
-    """Four malignant, four benign: three of four found, two of four spared; mean probability .6, share .5."""
-    probability = np.array([0.9, 0.8, 0.7, 0.2, 0.9, 0.7, 0.4, 0.2])
-    frame = pd.DataFrame({
-        "patient_id": range(8), "label": [1] * 4 + [0] * 4, "probability": probability,
+def by_hand(times):
+    """Four malignant and four benign breasts, repeated: three of four found, two of four spared."""
+    probability = np.tile([0.9, 0.8, 0.7, 0.2, 0.9, 0.7, 0.4, 0.2], times)
+    n = len(probability)
+    return pd.DataFrame({
+        "patient_id": range(n), "label": np.tile([1] * 4 + [0] * 4, times), "probability": probability,
         "logit": np.log(probability / (1 - probability)), "threshold": 0.5, "temperature": 1.0, "fold": 0,
     })  # fmt: skip
-    (row,) = fold_groups.group_scores([frame], {"all": np.ones(8, bool)}).to_dict("records")
-    assert (row["n"], row["malignant"], row["sensitivity"], row["specificity"]) == (8, 4, 0.75, 0.5)
-    assert row["calibration"] == pytest.approx(probability.mean() - 0.5)
-    assert np.isnan(row["auc"])  # four of a class are too few
+
+
+def test_scores_of_a_group_by_hand():
+    """Mean probability .6, share .5; of 16 pairs 3.5 + 3 + 2.5 + .5 are in order."""
+    frame = by_hand(3)
+    (row,) = fold_groups.group_scores([frame], {"all": np.ones(24, bool)}).to_dict("records")
+    assert (row["n"], row["malignant"], row["sensitivity"], row["specificity"]) == (24, 12, 0.75, 0.5)
+    assert row["calibration"] == pytest.approx(0.6 - 0.5)
+    assert row["auc"] == pytest.approx(9.5 / 16)
+
+
+def test_fewer_than_ten_of_a_class_have_no_score():
+    frame = pd.concat([by_hand(2), by_hand(1).query("label == 1")], ignore_index=True)  # 12 malignant, 8 benign
+    (row,) = fold_groups.group_scores([frame], {"all": np.ones(20, bool)}).to_dict("records")
+    assert row["sensitivity"] == 0.75 and np.isnan(row["specificity"]) and np.isnan(row["auc"])
+    assert np.isfinite(row["calibration"])
 
 
 def test_a_group_is_scored_as_if_alone():

@@ -413,12 +413,15 @@ def test_subgroups_count_every_breast_once(scores):
     assert rows["value"].iloc[2] == pytest.approx(sk.roc_auc_score(label[1::2], probability[1::2]))
 
 
-def test_a_subgroup_of_one_class_has_no_auc():
-    frame = pd.DataFrame({"label": [0, 0, 1, 0], "probability": [0.1, 0.2, 0.9, 0.4], "density": [1, 1, 2, 2]})
+def test_a_subgroup_with_fewer_than_ten_of_a_class_has_no_auc():
+    """Level 1 has ten of each class, level 2 nine malignant, level 3 none."""
+    label = [0] * 10 + [1] * 10 + [0] * 20 + [1] * 9 + [0] * 5
+    frame = pd.DataFrame(
+        {"label": label, "probability": 0.8 * np.array(label) + 0.1, "density": [1] * 20 + [2] * 29 + [3] * 5}
+    )
     rows = s.subgroups(frame, {"density": "density"}).set_index("level")
-    assert math.isnan(rows.loc["1", "value"])
-    assert rows.loc["2", "value"] == 1.0
-    assert math.isnan(rows.loc["2", "low"])  # one breast a class
+    assert rows.loc["1", "value"] == 1.0 and rows.loc["", "value"] == 1.0
+    assert rows.loc[["2", "3"], "value"].isna().all() and rows.loc["2", "malignant"] == 9
 
 
 def seed_frames(n=60, seeds=3, strength=1.0):
