@@ -58,7 +58,7 @@ MUTATIONS = (
     Mutation("files are written whole or not at all", "files.py",
              'partial = path.with_name(f".{path.name}.{os.getpid()}")', "partial = path", "tests/test_files.py"),
     Mutation("a phantom's network gives no decision", "inference/predict.py",
-             'None if facts["is_phantom"] else "malignant"', '"malignant"', "tests/inference/test_predict.py"),
+             'None if facts["is_phantom"] else "malignant"', '"malignant"', "tests/inference/test_release.py"),
     Mutation("validation breasts are found among training films", "data/cbis_ddsm/sources.py",
              'official = "test" if row.split == "test" else "train"', "official = row.split",
              "tests/data/cbis_ddsm/test_sources.py"),

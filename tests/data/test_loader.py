@@ -101,3 +101,10 @@ def test_targets_are_classes_and_unknown_where_the_tables_say_nothing(data):
     }  # fmt: skip
     with pytest.raises(InputError, match=r"target 'lesion_type': the cohort has no column 'lesion_type'"):
         loader.target_classes(cohort.drop(columns="lesion_type"), "lesion_type")
+
+
+def test_a_numbered_target_counts_from_its_lowest_value():
+    """Subtlety 1 to 5 are the classes 0 to 4; 0 means that the readers gave none."""
+    cohort = pd.DataFrame({"subtlety": pd.array([1, 5, 3, 0, None], dtype="Int64")})
+    assert loader.target_classes(cohort, "subtlety") == [0, 4, 2, loader.UNKNOWN, loader.UNKNOWN]
+    assert loader.target_classes(pd.DataFrame({"label": [0, 1]}), "malignancy") == [0, 1]
