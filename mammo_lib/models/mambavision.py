@@ -282,7 +282,7 @@ class MambaMixer(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         h, r = width // 2, math.ceil(width / 16)
-        self.dt_rank = r
+        self.dt_rank, self.backend = r, "auto"  # of the scan
         self.in_proj = nn.Linear(width, width, bias=False)
         self.x_proj = nn.Linear(h, r + 2 * D_STATE, bias=False)
         self.dt_proj = nn.Linear(r, h)
@@ -299,7 +299,7 @@ class MambaMixer(nn.Module):
         delta, B, C = self.step_and_maps(u)
         # NOTE: the released network adds the bias of dt_proj twice, here and in the projection; its weights expect it.
         y = selective_scan(u, delta, -torch.exp(self.A_log.float()), B, C, self.D.float(),
-                           delta_bias=self.dt_proj.bias.float(), delta_softplus=True)  # fmt: skip
+                           delta_bias=self.dt_proj.bias.float(), delta_softplus=True, backend=self.backend)  # fmt: skip
         return self.out_proj(torch.cat([y, z], dim=1).transpose(1, 2))
 
     def step_and_maps(self, u: Float[Tensor, "windows channels tokens"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -310,10 +310,11 @@ class MambaMixer(nn.Module):
 
 def to_windows(x: Float[Tensor, "batch dim height width"], w: int) -> Float[Tensor, "windows tokens dim"]:
     """Cut a map into w x w windows of row-major tokens; zeros are added at the right and the bottom."""
-    x = functional.pad(x, (0, -x.shape[3] % w, 0, -x.shape[2] % w))
     batch, dim, height, width = x.shape
-    x = x.reshape(batch, dim, height // w, w, width // w, w)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, w * w, dim)
+    rows, columns = covering(height, w), covering(width, w)
+    x = functional.pad(x, (0, columns * w - width, 0, rows * w - height))
+    x = x.reshape(batch, dim, rows, w, columns, w)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(batch * rows * columns, w * w, dim)
 
 
 def from_windows(
@@ -321,9 +322,18 @@ def from_windows(
 ) -> Float[Tensor, "batch dim height width"]:
     """Undo :func:`to_windows` for a map of this shape, dropping the padding."""
     batch, dim, height, width = shape
-    rows, columns = math.ceil(height / w), math.ceil(width / w)
+    rows, columns = covering(height, w), covering(width, w)
     x = tokens.reshape(batch, rows, columns, w, w, dim).permute(0, 5, 1, 3, 2, 4)
     return x.reshape(batch, dim, rows * w, columns * w)[:, :, :height, :width]
+
+
+def covering(length: int, w: int) -> int:
+    """Return how many windows of side w cover a length, in arithmetic that ``torch.export`` follows.
+
+    >>> covering(15, 14)
+    2
+    """
+    return (length + w - 1) // w
 
 
 def _init_linear(module: nn.Module) -> None:
