@@ -9,6 +9,7 @@ scan in PyTorch is timed beside them. Then MambaVision-T as it is exported, agai
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -26,7 +27,8 @@ from mammo_lib.models.portable import export_backbone, write_onnx
 from mammo_lib.ops.scan import OPERATORS, scan_reference
 from mammo_lib.ops.scan_chunked import scan_chunked
 
-LENGTHS, CHANNELS, N, BATCH = (49, 196, 784, 3136), 160, 8, 1
+LENGTHS, CHANNELS, N = (49, 196, 784, 3136), 160, 8  # of windows of 7, 14, 28 and 56 tokens a side
+BATCHED, BATCH = (49, 196), 8  # lengths at which a batch is timed as well
 CHUNK = 8  # steps of a chunk of the closed form; longer ones need more products
 REPEATS = 9
 
@@ -106,18 +108,18 @@ def run_session(session, tensors) -> torch.Tensor:
     return torch.from_numpy(session.run(None, feed)[0])
 
 
-def inputs(length) -> list[torch.Tensor]:
+def inputs(batch, length) -> list[torch.Tensor]:
     """Inputs after softplus, as every form takes them."""
     torch.manual_seed(0)
-    maps = [torch.randn(BATCH, 1, N, length) for _ in range(2)]
+    maps = [torch.randn(batch, 1, N, length) for _ in range(2)]
     A = -torch.arange(1.0, N + 1).repeat(CHANNELS, 1)
-    sequences = [torch.randn(BATCH, CHANNELS, length), 0.1 * torch.rand(BATCH, CHANNELS, length)]
+    sequences = [torch.randn(batch, CHANNELS, length), 0.1 * torch.rand(batch, CHANNELS, length)]
     return [*sequences, A, *maps, torch.ones(CHANNELS)]
 
 
-def compare_forms(length: int, folder: Path) -> list[dict]:
+def compare_forms(batch: int, length: int, folder: Path) -> list[dict]:
     """Export every form at a length and time them in turn, in onnxruntime; return a row for each."""
-    tensors, rows, sides = inputs(length), [], {}
+    tensors, rows, sides = inputs(batch, length), [], {}
     exact = scan_reference(*(tensor.double() for tensor in tensors))[0]
     for name, form in FORMS.items():
         path, started = folder / f"{name}.onnx", time.perf_counter()
@@ -126,21 +128,24 @@ def compare_forms(length: int, folder: Path) -> list[dict]:
         session = open_session(path)
         found = run_session(session, tensors)
         rows.append(
-            {"scan": name, "length": length, "nodes": nodes, "export_seconds": time.perf_counter() - started,
+            {"scan": name, "batch": batch, "length": length, "nodes": nodes,
+             "export_seconds": time.perf_counter() - started,
              "relative_error": ((found - exact).abs().max() / exact.abs().max()).item()}
         )  # fmt: skip
         sides[name] = lambda session=session: run_session(session, tensors)
-    sides["compiled, in PyTorch"] = lambda: OPERATORS["numba"](*tensors, False)
+    sides["compiled"] = lambda: OPERATORS["numba"](*tensors, False)
     seconds = paired_medians(sides, REPEATS)
+    rows.append({"scan": "compiled", "batch": batch, "length": length})  # in PyTorch
     for row in rows:
         row["ms"] = 1e3 * seconds[row["scan"]]
-        row["times_the_compiled_scan"] = seconds[row["scan"]] / seconds["compiled, in PyTorch"]
+        row["times_the_compiled_scan"] = seconds[row["scan"]] / seconds["compiled"]
     return rows
 
 
 def exponent(rows: list[dict], name: str) -> float:
-    """Return the slope of log time over log length."""
-    points = [(math.log(row["length"]), math.log(row["ms"])) for row in rows if row["scan"] == name]
+    """Return the slope of log time over log length, at batch 1."""
+    own = [row for row in rows if (row["scan"], row["batch"]) == (name, 1)]
+    points = [(math.log(row["length"]), math.log(row["ms"])) for row in own]
     x, y = torch.tensor(points).T
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
@@ -166,11 +171,15 @@ def compare_networks(folder: Path) -> list[dict]:
 
 
 def main():
-    """Measure everything and record it."""
+    """Measure everything and record it, and how many other processes wanted a core in the minute before."""
+    other_processes = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as home:
-        scans = [row for length in LENGTHS for row in compare_forms(length, Path(home))]
+        shapes = [*((1, length) for length in LENGTHS), *((BATCH, length) for length in BATCHED)]
+        scans = [row for shape in shapes for row in compare_forms(*shape, Path(home))]
         networks = compare_networks(Path(home))
-    summary = {f"exponent_of_time_in_length_{name}": exponent(scans, name) for name in FORMS}
+    summary = {"other_processes": other_processes} | {
+        f"exponent_of_time_in_length_{name}": exponent(scans, name) for name in (*FORMS, "compiled")
+    }
     for row in networks:
         summary[f"T_onnxruntime_speed_over_pytorch_batch_{row['batch']}"] = row["onnxruntime_speed_over_pytorch"]
     record("export", [*scans, *networks], summary)

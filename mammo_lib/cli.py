@@ -375,15 +375,14 @@ def weights(
 @app.command("export")
 def export_network(
     network: Annotated[
-        str, typer.Argument(metavar="RUN|VARIANT", help="folder of a run, released/dual, or T, T2, S, B, L, L2, L3, nano")
+        str,
+        typer.Argument(metavar="RUN|VARIANT", help="a run's folder, released/dual, T, T2, S, B, L, L2, L3 or nano"),
     ],
     to: Annotated[str, typer.Option(help="onnx or torch-export")] = "onnx",
     opset: Annotated[int, typer.Option(help="version of ONNX's operators, 18 to 23")] = 20,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="leave height and width of a variant's images free")] = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="of a variant: leave height and width free")] = False,
     out: Annotated[Path | None, typer.Option(help="the file (default: the name, with .onnx or .pt2)")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="of a variant: a checkpoint, official, or random")
-    ] = None,
+    weights: Annotated[str | None, typer.Option(help="of a variant: a checkpoint, official, or random")] = None,
     size: Annotated[int | None, typer.Option(help="of a variant: side of the images, pixels (default: 224)")] = None,
 ) -> None:
     """Write a network to a file that runs without this library: ONNX of standard operators, or torch.export.
@@ -392,9 +391,7 @@ def export_network(
     """
     from .inference.deploy import export
 
-    typer.echo(
-        export(network, out, to=to, opset=opset, weights=weights, size=size, is_dynamic=dynamic)
-    )
+    typer.echo(export(network, out, to=to, opset=opset, weights=weights, size=size, is_dynamic=dynamic))
 
 
 @data_app.command()

@@ -21,9 +21,10 @@ def export(
     name: str, path: Path | None = None, *, to: str = "onnx", opset: int = OPSET, weights: str | None = None,
     size: int | None = None, is_dynamic: bool = False,
 ) -> Path:  # fmt: skip
-    """Write a run's folder or a variant's network to a file and return its path, by default ``<name>.onnx`` or ``.pt2``.
+    """Write the network of a run's folder or of a variant to a file and return its path.
 
-    ``weights``, ``size`` and ``is_dynamic`` belong to a variant (:func:`export_variant`).
+    By default it is ``<name>.onnx`` or ``<name>.pt2``, here. ``weights``, ``size`` and ``is_dynamic`` belong to a
+    variant (:func:`export_variant`).
 
     Raises
     ------

@@ -139,17 +139,15 @@ class MambaVision(nn.Module):
 
         return load_pretrained(source, **options)
 
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch *_"]:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return logits; with ``num_classes=0``, the pooled features (batch, num_features)."""
         return self.forward_head(self.forward_features(x))
 
-    def forward_features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features *_"]:
+    def forward_features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features ..."]:
         """Return the normalised map of the last stage."""
         return self.norm(self.forward_stages(x)[-1])
 
-    def forward_head(
-        self, x: Float[Tensor, "batch features height width"], pre_logits: bool = False
-    ) -> Float[Tensor, "batch *_"]:
+    def forward_head(self, x: Float[Tensor, "batch features height width"], pre_logits: bool = False) -> Tensor:
         """Average a map of :meth:`forward_features` over space and classify it; ``pre_logits`` stops before that."""
         x = x.mean(dim=(2, 3)) if self.global_pool else x
         x = functional.dropout(x, self.drop_rate, self.training)

@@ -5,8 +5,10 @@ In both the scan is the one of :mod:`mammo_lib.ops.scan_chunked`, so that neithe
 | network | inputs | free sizes |
 |---|---|---|
 | MambaVision | ``images`` (batch, channels, height, width), normalised | batch; with ``is_dynamic`` height and width |
-| Mammo-Mamba | for each stream ``<stream>`` (batch, views, 1, height, width), grey, in [0, 1], and ``<stream>_present`` (batch, views), bool | batch |
+| Mammo-Mamba | of every stream its views, then of every stream which of them exist | batch |
 
+The inputs of a stream are ``crop`` (batch, views, 1, height, width), grey, in [0, 1], and ``crop_present`` (batch,
+views), bool; those of the other stream are called ``whole``.
 The side of a window is part of the graph: the scan of a window is written out for its number of tokens. The windows of
 a trained Mammo-Mamba are fitted to its image size, so its height and width stay fixed.
 """
@@ -150,7 +152,7 @@ def capture(network: nn.Module, examples: tuple[Tensor, ...], free: tuple[Mappin
     from torch.fx.experimental import _config
 
     was_training, free = network.training, (free,) if isinstance(network, Scoring) else free  # one argument there
-    # Inside inference mode torch.export records wrong programs. A size of 1 is a case of its own to it; here no size is.
+    # In inference mode torch.export records wrong programs. To it a size of 1 is a case of its own; here no size is.
     modes = torch.inference_mode(False), torch.no_grad(), _config.patch(backed_size_oblivious=True)
     with contextlib.ExitStack() as stack:
         for mode in (*modes, scanning_with(network, "chunked")):

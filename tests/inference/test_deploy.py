@@ -113,4 +113,3 @@ def test_without_the_extra_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     said = refusal("nano", "--weights", "random", "--out", tmp_path / "a.onnx")
     assert "onnxscript is not installed: pip install -c constraints.txt -e '.[export]'" in said
-

@@ -1,4 +1,4 @@
-"""Exported networks: the same logits in onnxruntime and from torch.export, at sizes that were not seen in the export."""
+"""Exported networks: the same logits in onnxruntime and from torch.export, at sizes that no export saw."""
 
 import subprocess
 import sys
@@ -8,8 +8,7 @@ import torch
 
 from mammo_lib.config import DataConfig, ModelConfig, RunConfig
 from mammo_lib.errors import InputError
-from mammo_lib.models import build_model, create_mambavision, export_backbone, export_mammo_mamba, score
-from mammo_lib.models import portable
+from mammo_lib.models import build_model, create_mambavision, export_backbone, export_mammo_mamba, portable, score
 from mammo_lib.models.mambavision import MambaMixer, MambaVision
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
@@ -22,9 +21,8 @@ SIZES = [(1, 64, 64), (3, 64, 96), (2, 97, 33), (1, 128, 160), (1, 16, 16), (0, 
 def small_network(**options):
     """One mixer and one attention block in each stage of tokens; windows of 9 and 4 tokens, which maps do not fill."""
     torch.manual_seed(0)
-    return MambaVision(
-        dim=16, in_dim=16, depths=(1, 1, 2, 2), num_heads=(1, 2, 4, 8), window_sizes=(8, 8, 3, 2), num_classes=5, **options
-    ).eval()
+    numbers = {"dim": 16, "in_dim": 16, "depths": (1, 1, 2, 2), "num_heads": (1, 2, 4, 8), "window_sizes": (8, 8, 3, 2)}
+    return MambaVision(**numbers, num_classes=5, **options).eval()
 
 
 def images(batch, height, width, channels=3):

@@ -34,7 +34,8 @@ def test_stages_alone():
 def test_a_file_of_weights_is_adapted_by_timm(tmp_path, capsys):
     torch.manual_seed(0)
     source = create_mambavision("T").eval()
-    torch.save({"state_dict": {f"module.{key}": one for key, one in source.state_dict().items()}}, tmp_path / "a.pth.tar")
+    wrapped = {"state_dict": {f"module.{key}": one for key, one in source.state_dict().items()}}
+    torch.save(wrapped, tmp_path / "a.pth.tar")
     own = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(tmp_path / "a.pth.tar")}}
     network = timm.create_model("mambavision_tiny", **own, in_chans=1, num_classes=2, drop_path_rate=0.1).eval()
     assert "CC-BY-NC-SA-4.0" in capsys.readouterr().out
@@ -48,7 +49,5 @@ def test_a_file_of_weights_is_adapted_by_timm(tmp_path, capsys):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(create_mambavision("nano").state_dict(), tmp_path / "a.pth")
-    with pytest.raises(RuntimeError, match="patch_embed.conv_down.0 weight shape|Error.s. in loading state_dict"):
-        timm.create_model(
-            "mambavision_tiny", pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "a.pth")}
-        )
+    with pytest.raises(RuntimeError, match=r"Error\(s\) in loading state_dict"):
+        timm.create_model("mambavision_tiny", pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "a.pth")})
