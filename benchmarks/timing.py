@@ -13,9 +13,6 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).resolve().parent
-# Numba imports the package ``coverage``; the script of this name beside this file must not be found first.
-if Path(sys.path[0]).resolve() == HERE:
-    sys.path.append(sys.path.pop(0))
 
 
 def paired_medians(sides: dict[str, Callable], repeats: int) -> dict[str, float]:

@@ -49,6 +49,7 @@ class Scoring(nn.Module):
     def __init__(self, network: MammoMamba, *, flip_averaging: bool):
         super().__init__()
         self.network, self.flip_averaging = network, flip_averaging
+        self.train(network.training)
 
     def forward(self, *tensors: Tensor) -> Float[Tensor, " batch"]:
         """Return the logit of malignancy, averaged over flips if the network's config says so."""

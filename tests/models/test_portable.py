@@ -166,6 +166,7 @@ def test_one_stream_with_another_encoder_as_a_program_also_inside_inference_mode
     found = torch.export.load(path, extra_files=facts).module()(batch["images"]["crop"], batch["present"]["crop"])
     assert difference(found, expected) < BOUND
     assert facts == {"seed": "1"}
+    assert not any(one.training for one in network.modules())
 
 
 @pytest.mark.slow
