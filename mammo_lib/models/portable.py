@@ -153,7 +153,7 @@ def capture(network: nn.Module, examples: tuple[Tensor, ...], free: tuple[Mappin
     from torch.fx.experimental import _config
 
     was_training, free = network.training, (free,) if isinstance(network, Scoring) else free  # one argument there
-    # In inference mode torch.export records wrong programs. To it a size of 1 is a case of its own; here no size is.
+    # Traced outside of inference mode, as the parameters were made. To torch.export a size of 1 is a case of its own.
     modes = torch.inference_mode(False), torch.no_grad(), _config.patch(backed_size_oblivious=True)
     with contextlib.ExitStack() as stack:
         for mode in (*modes, scanning_with(network, "chunked")):

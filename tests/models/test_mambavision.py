@@ -163,7 +163,7 @@ class Counted:
 
 @torch.inference_mode()
 def test_torch_compile_makes_one_graph_for_many_sizes():
-    """fullgraph: a break would be an error. Square images, few windows and windows all full have graphs of their own."""
+    """fullgraph: a break would be an error. Square images, few windows and full windows have graphs of their own."""
     network = MambaVision(
         dim=16, in_dim=16, depths=(1, 1, 2, 2), num_heads=(1, 2, 4, 8), window_sizes=(8, 8, 3, 2), num_classes=3
     ).eval()
