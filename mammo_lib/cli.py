@@ -450,6 +450,28 @@ def weights(
     typer.echo(f"{fetch_weights(variant, folder)}: give this path as model.weights")
 
 
+@app.command("export")
+def export_network(
+    network: Annotated[
+        str,
+        typer.Argument(metavar="RUN|VARIANT", help="a run's folder, released/dual, T, T2, S, B, L, L2, L3 or nano"),
+    ],
+    to: Annotated[str, typer.Option(help="onnx or torch-export")] = "onnx",
+    opset: Annotated[int, typer.Option(help="version of ONNX's operators, 18 to 23")] = 20,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="of a variant: leave height and width free")] = False,
+    out: Annotated[Path | None, typer.Option(help="the file (default: the name, with .onnx or .pt2)")] = None,
+    weights: Annotated[str | None, typer.Option(help="of a variant: a checkpoint, official, or random")] = None,
+    size: Annotated[int | None, typer.Option(help="of a variant: side of the images, pixels (default: 224)")] = None,
+) -> None:
+    """Write a network to a file that runs without this library: ONNX of standard operators, or torch.export.
+
+    The batch size is free. Images of a run keep their size; masks say which views exist.
+    """
+    from .inference.deploy import export
+
+    typer.echo(export(network, out, to=to, opset=opset, weights=weights, size=size, is_dynamic=dynamic))
+
+
 @data_app.command()
 def phantom(
     folder: Path,

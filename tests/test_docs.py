@@ -89,6 +89,32 @@ print(len(prepared.index), len(collection.cohort(profile.run.data, "test")))
     assert said.splitlines()[-1] == "40 2"  # 10 breasts, 2 views, 2 streams; 2 test breasts
 
 
+def test_the_page_on_the_backbone_runs(tmp_path):
+    """All its blocks, in order; a comment behind a print says what is printed."""
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    examples = blocks(ROOT / "book" / "backbone.md", "python")
+    sections = (ROOT / "book" / "backbone.md").read_text(encoding="utf-8").count("\n## ")
+    assert (sections, len(examples)) == (6, 7)  # classification shows two ways
+    said = run_python("".join(examples), cwd=tmp_path, MAMMO_ROOT=str(ROOT)).splitlines()
+    assert said == [
+        "torch.Size([1, 2])",
+        "[160, 320, 640] [8, 16, 32]",
+        "[(16, 16, 24), (32, 8, 12), (64, 4, 6), (128, 2, 3)]",
+        "[(1, 64, 16, 24), (1, 64, 8, 12), (1, 64, 4, 6)]",
+        "torch.Size([1, 3])",
+        "torch.Size([1, 10])",
+    ]
+
+
+def test_the_page_on_the_backbone_shows_what_was_measured():
+    path = ROOT / "benchmarks" / "export.json"
+    held, shown = json.loads(path.read_text()), load_stage().exported_speeds(path)
+    assert "{{ export }}" in (ROOT / "book" / "backbone.md").read_text(encoding="utf-8")
+    ratios = [f"| {row['onnxruntime_speed_over_pytorch']:.2f} |" for row in held["rows"] if "network" in row]
+    assert len(ratios) == 2 and all(ratio in shown for ratio in ratios)
+    assert all(f"{length} tokens" in shown for length in (49, 196, 784, 3136)) and held["command"] in shown
+
+
 def test_the_readme_activates_the_environment_before_it_uses_it():
     lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
     active = next(n for n, line in enumerate(lines) if line.startswith("source .venv/bin/activate"))

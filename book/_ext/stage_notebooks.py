@@ -57,6 +57,7 @@ def glued_values(book: Path) -> dict[str, str]:
     values = dict.fromkeys(FRONT_PAGE, "*Not executed in this copy yet: `make reproduce` fills this in.*")
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
+    values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")
     for page in sorted((book / "notebooks").glob("*.ipynb")):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):
@@ -88,6 +89,35 @@ def verified_records(path: Path) -> str:
     return "\n".join(
         [*lines, "", "What differs between the machine of the record and the one that made it again:", "", *besides]
     )
+
+
+def exported_speeds(path: Path) -> str:
+    """Return what `benchmarks/export.py` measured as Markdown: the whole network, then the forms of the scan."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    networks = [row for row in held["rows"] if "network" in row]
+    scans = [row for row in held["rows"] if "scan" in row]
+    whole = [["network", "batch", "PyTorch, ms", "onnxruntime, ms", "speed over PyTorch"]]
+    whole += [
+        [row["network"], row["batch"], f"{row['pytorch_ms']:.0f}", f"{row['onnxruntime_ms']:.0f}",
+         f"{row['onnxruntime_speed_over_pytorch']:.2f}"]
+        for row in networks
+    ]  # fmt: skip
+    shapes = [*dict.fromkeys((row["batch"], row["length"]) for row in scans)]
+    times = {(row["scan"], row["batch"], row["length"]): row["ms"] for row in scans}
+    forms = [["form of the scan, ms", *(f"batch {batch}, {length} tokens" for batch, length in shapes)]]
+    forms += [
+        [name.replace("_", " "), *(f"{times[name, *shape]:.1f}" for shape in shapes)]
+        for name in dict.fromkeys(row["scan"] for row in scans)
+    ]
+    machine, others = held["machine"], held["summary"]["other_processes"]
+    where = f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread"
+    besides = f"beside {others:.0f} other busy processes: read the ratios, not the times"
+    return "\n\n".join([_table(whole), _table(forms), f"{where}, {besides}."])
+
+
+def _table(rows: list[list]) -> str:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
 def provenance(book: Path) -> str:

@@ -83,6 +83,16 @@ class ViewEncoder(nn.Module):
             name: scatter(gate, present, torch.nan) for name, gate in gates.items()
         }
 
+    def embed_all(
+        self, images: Float[Tensor, "batch views 1 height width"], present: Bool[Tensor, "batch views"]
+    ) -> Float[Tensor, "batch views features"]:
+        """Return the embeddings of :meth:`forward` in evaluation, by a graph that does not depend on ``present``.
+
+        Missing views pass through the network too, for nothing: in evaluation no image influences another.
+        """
+        embedded, _ = self.network(self._normalised(images.flatten(0, 1)))
+        return embedded.unflatten(0, images.shape[:2]).where(present[..., None], 0.0)
+
     def _normalised(self, images: Tensor) -> Tensor:
         """Give grey images the mean and deviation that the weights expect; the channel broadcasts to three."""
         return images if self.is_folded else (images - self.mean) / self.std

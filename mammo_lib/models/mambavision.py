@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from timm.layers import DropPath
+from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,10 +66,12 @@ def create_mambavision(
     drop_path: float | None = None, init: Literal["mamba", "official"] = "mamba",
     mixer: Literal["selective", "gated_conv"] = "selective",
     token_blocks: Literal["hybrid", "ssm", "attention", "none"] = "hybrid", mlp_ratio: float = 4.0,
+    drop_rate: float = 0.0, global_pool: Literal["avg", ""] = "avg",
 ) -> MambaVision:  # fmt: skip
     """Build a released variant, or ``nano``, our own for demonstrations on a CPU.
 
     ``window_sizes`` (4 numbers, of which the last two are used) and ``drop_path`` default to the variant's.
+    ``drop_rate``: dropout before the head; ``global_pool=""`` leaves the features a map, for ``num_classes=0``.
 
     >>> create_mambavision("nano", num_classes=2)(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 2])
@@ -79,7 +83,7 @@ def create_mambavision(
         dim=numbers.dim, in_dim=numbers.in_dim, depths=numbers.depths, num_heads=numbers.num_heads,
         window_sizes=window_sizes or numbers.windows, drop_path=numbers.drop_path if drop_path is None else drop_path,
         layer_scale=numbers.layer_scale, in_chans=in_chans, num_classes=num_classes, init=init,
-        mixer=mixer, token_blocks=token_blocks, mlp_ratio=mlp_ratio,
+        mixer=mixer, token_blocks=token_blocks, mlp_ratio=mlp_ratio, drop_rate=drop_rate, global_pool=global_pool,
     )  # fmt: skip
 
 
@@ -87,7 +91,8 @@ class MambaVision(nn.Module):
     """The whole network, image to logits.
 
     ``init="mamba"`` gives the scan the step sizes that Mamba intends; ``"official"`` reproduces the released code,
-    whose last initialisation pass overwrites them (every initial step is then softplus(0) = 0.69).
+    whose last initialisation pass overwrites them (every initial step is then softplus(0) = 0.69). Classifier and
+    features are reached as in timm's networks.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class MambaVision(nn.Module):
         num_classes: int = 1000, init: Literal["mamba", "official"] = "mamba",
         mixer: Literal["selective", "gated_conv"] = "selective",
         token_blocks: Literal["hybrid", "ssm", "attention", "none"] = "hybrid",
+        drop_rate: float = 0.0, global_pool: Literal["avg", ""] = "avg",
     ):  # fmt: skip
         super().__init__()
         if init not in ("mamba", "official"):
@@ -115,32 +121,109 @@ class MambaVision(nn.Module):
             self.levels.append(
                 Level(width, blocks, window_sizes[i] if i >= 2 else None, has_downsample=i < len(depths) - 1)
             )
-        self.num_features = dim * 2 ** (len(depths) - 1)
+        self.num_features = self.head_hidden_size = dim * 2 ** (len(depths) - 1)
         self.norm = nn.BatchNorm2d(self.num_features)
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.num_classes, self.drop_rate, self.global_pool = num_classes, drop_rate, global_pool
+        self.head = build_classifier(self.num_features, num_classes)
         self.apply(_init_linear)
         if init == "mamba":
             self.apply(_init_step_size)
 
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options) -> MambaVision:
+        """Return the network of a checkpoint in evaluation mode; see :func:`mammo_lib.models.weights.load_pretrained`.
+
+        ``source`` is a file or the name of a repository of the Hugging Face hub.
+        """
+        from .weights import load_pretrained
+
+        return load_pretrained(source, **options)
+
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return logits; with ``num_classes=0``, the pooled features (batch, num_features)."""
-        return self.head(self.forward_features(x))
+        return self.forward_head(self.forward_features(x))
 
-    def forward_features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return the normalised last stage, averaged over space."""
-        return self.pool(self.forward_stages(x)[-1])
+    def forward_features(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features ..."]:
+        """Return the normalised map of the last stage."""
+        return self.norm(self.forward_stages(x)[-1])
+
+    def forward_head(self, x: Float[Tensor, "batch features height width"], pre_logits: bool = False) -> Tensor:
+        """Average a map of :meth:`forward_features` over space and classify it; ``pre_logits`` stops before that."""
+        x = x.mean(dim=(2, 3)) if self.global_pool else x
+        x = functional.dropout(x, self.drop_rate, self.training)
+        return x if pre_logits else self.head(x)
 
     def pool(self, x: Float[Tensor, "batch features height width"]) -> Float[Tensor, "batch features"]:
         """Normalise the last stage's map and average it over space."""
         return self.norm(x).mean(dim=(2, 3))
 
-    def forward_stages(self, x: Float[Tensor, "batch channels height width"]) -> list[Tensor]:
-        """Return the four stage maps, each before its downsample: strides 4, 8, 16, 32, widths d, 2d, 4d, 8d."""
+    def get_classifier(self) -> nn.Module:
+        """Return the head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the network a new head: linear, or none for 0 classes; ``global_pool``: ``avg``, or "" for the map."""
+        if global_pool not in (None, "avg", ""):
+            raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
+        self.num_classes = num_classes
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+        self.head = build_classifier(self.num_features, num_classes).to(next(self.parameters()))
+        _init_linear(self.head)
+
+    @property
+    def feature_info(self) -> list[dict]:
+        """Width, stride and module of every stage's map, in the form of timm."""
+        return [
+            {"num_chs": level.width, "reduction": 4 * 2**i, "module": f"levels.{i}"}
+            for i, level in enumerate(self.levels)
+        ]
+
+    def forward_intermediates(
+        self, x: Float[Tensor, "batch channels height width"], indices: int | Sequence[int] | None = None,
+        norm: bool = False, stop_early: bool = False, output_fmt: str = "NCHW", intermediates_only: bool = False,
+    ):  # fmt: skip
+        """Return the last map and those of the stages ``indices``, or these alone, as timm's networks do.
+
+        ``indices`` counts from 0; an int means the last so many stages, None all. ``norm`` normalises the last stage.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
+        taken, last = feature_take_indices(len(self.levels), indices)
+        maps = self.forward_stages(x, last + 1 if stop_early else None)
+        final = self.norm(maps[-1]) if len(maps) == len(self.levels) else maps[-1]
+        kept = [final if norm and i == len(self.levels) - 1 else maps[i] for i in taken]
+        return kept if intermediates_only else (final, kept)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove the stages behind the last of ``indices``, in place; return the indices counted from 0."""
+        taken, last = feature_take_indices(len(self.levels), indices)
+        self.levels = self.levels[: last + 1]
+        self.levels[-1].downsample = nn.Identity()
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.num_classes, self.global_pool, self.head = 0, "", nn.Identity()
+        return taken
+
+    def forward_stages(
+        self, x: Float[Tensor, "batch channels height width"], n_stages: int | None = None
+    ) -> list[Tensor]:
+        """Return the four stage maps, each before its downsample: strides 4, 8, 16, 32, widths d, 2d, 4d, 8d.
+
+        ``n_stages``: stop after so many.
+        """
         x, maps = self.patch_embed(x), []
-        for level in self.levels:
+        for level in self.levels[:n_stages]:
             maps.append(level.mix(x))
             x = level.downsample(maps[-1])
         return maps
+
+
+def build_classifier(width: int, num_classes: int) -> nn.Module:
+    """Return the head: linear, or none for 0 classes."""
+    return nn.Linear(width, num_classes) if num_classes else nn.Identity()
 
 
 class Stem(nn.Module):
@@ -282,7 +365,7 @@ class MambaMixer(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         h, r = width // 2, math.ceil(width / 16)
-        self.dt_rank = r
+        self.dt_rank, self.backend = r, "auto"  # of the scan
         self.in_proj = nn.Linear(width, width, bias=False)
         self.x_proj = nn.Linear(h, r + 2 * D_STATE, bias=False)
         self.dt_proj = nn.Linear(r, h)
@@ -299,7 +382,7 @@ class MambaMixer(nn.Module):
         delta, B, C = self.step_and_maps(u)
         # NOTE: the released network adds the bias of dt_proj twice, here and in the projection; its weights expect it.
         y = selective_scan(u, delta, -torch.exp(self.A_log.float()), B, C, self.D.float(),
-                           delta_bias=self.dt_proj.bias.float(), delta_softplus=True)  # fmt: skip
+                           delta_bias=self.dt_proj.bias.float(), delta_softplus=True, backend=self.backend)  # fmt: skip
         return self.out_proj(torch.cat([y, z], dim=1).transpose(1, 2))
 
     def step_and_maps(self, u: Float[Tensor, "windows channels tokens"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -310,10 +393,11 @@ class MambaMixer(nn.Module):
 
 def to_windows(x: Float[Tensor, "batch dim height width"], w: int) -> Float[Tensor, "windows tokens dim"]:
     """Cut a map into w x w windows of row-major tokens; zeros are added at the right and the bottom."""
-    x = functional.pad(x, (0, -x.shape[3] % w, 0, -x.shape[2] % w))
     batch, dim, height, width = x.shape
-    x = x.reshape(batch, dim, height // w, w, width // w, w)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, w * w, dim)
+    rows, columns = covering(height, w), covering(width, w)
+    x = functional.pad(x, (0, columns * w - width, 0, rows * w - height))
+    x = x.reshape(batch, dim, rows, w, columns, w)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(batch * rows * columns, w * w, dim)
 
 
 def from_windows(
@@ -321,9 +405,18 @@ def from_windows(
 ) -> Float[Tensor, "batch dim height width"]:
     """Undo :func:`to_windows` for a map of this shape, dropping the padding."""
     batch, dim, height, width = shape
-    rows, columns = math.ceil(height / w), math.ceil(width / w)
+    rows, columns = covering(height, w), covering(width, w)
     x = tokens.reshape(batch, rows, columns, w, w, dim).permute(0, 5, 1, 3, 2, 4)
     return x.reshape(batch, dim, rows * w, columns * w)[:, :, :height, :width]
+
+
+def covering(length: int, w: int) -> int:
+    """Return how many windows of side w cover a length, in arithmetic that ``torch.export`` follows.
+
+    >>> covering(15, 14)
+    2
+    """
+    return (length + w - 1) // w
 
 
 def _init_linear(module: nn.Module) -> None:

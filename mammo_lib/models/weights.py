@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from ..config import MATERIAL, ROOT
 from ..errors import InputError
 from ..files import file_hash, read_json, read_text, write_bytes
-from .mambavision import MambaVision
+from .mambavision import VARIANTS, MambaVision, create_mambavision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS_FOLDER = "MAMMO_WEIGHTS"
 SHOWN_KEYS = 5
+SUFFIXES = (".pth.tar", ".pth", ".safetensors")
 RECORD = MATERIAL / "data_manifest" / "weights.json"
 LICENCE_NOTICE = (
     "MambaVision weights (NVIDIA) are licensed CC-BY-NC-SA-4.0: non-commercial use, share alike, attribution. "
@@ -47,10 +49,48 @@ def load_checkpoint(model: MambaVision, path: str | Path, *, new: Iterable[str] 
     kept = tuple(f"{name}." for name in new)
     own = {key: value for key, value in model.state_dict().items() if kept and key.startswith(kept)}
     state = {key: value for key, value in state.items() if not (kept and key.startswith(kept))} | own
+    return _load(model, state, path)
+
+
+def _load(model: MambaVision, state: dict[str, Tensor], path: str | Path) -> MambaVision:
     if differences := list_differences(model.state_dict(), state):
         raise InputError(f"{path}: does not fit this network: {'; '.join(differences)}")
     model.load_state_dict(state)
     return model
+
+
+def load_pretrained(source: str | Path, *, window_sizes: Sequence[int] | None = None) -> MambaVision:
+    """Return the network of a checkpoint, in evaluation mode: variant, channels and classes are read from its tensors.
+
+    ``source`` is a file, or a repository of the Hugging Face hub: an official one (``nvidia/MambaVision-T-1K``), which
+    is kept where ``mammo weights`` puts it, or any other with a ``model.safetensors``. Windows have no weights: the
+    variant's are used unless ``window_sizes`` says otherwise.
+
+    Raises
+    ------
+    InputError
+        There is no such file or repository, or it does not hold a MambaVision.
+    """
+    path = find_pretrained(str(source))
+    state = read_checkpoint(path)
+    variant = variant_of(state)
+    if variant is None:
+        raise InputError(f"{path}: not a MambaVision; widths and depths must be those of {', '.join(VARIANTS)}")
+    classes = len(state["head.weight"]) if "head.weight" in state else 0
+    channels = state["patch_embed.conv_down.0.weight"].shape[1]
+    network = create_mambavision(variant, in_chans=channels, num_classes=classes, window_sizes=window_sizes)
+    return _load(network, state, path).eval()
+
+
+def variant_of(state: Mapping[str, Tensor]) -> str | None:
+    """Return the variant with the widths and depths of a checkpoint, or None."""
+    stems = [state.get(f"patch_embed.conv_down.{number}.weight") for number in (0, 3)]
+    if any(one is None or one.ndim != 4 for one in stems):
+        return None
+    blocks = {tuple(key.split(".")[1:4:2]) for key in state if re.match(r"levels\.\d\.blocks\.\d+\.", key)}
+    depths = tuple(sum(stage == str(i) for stage, _ in blocks) for i in range(4))
+    numbers = (len(stems[1]), len(stems[0]), depths)
+    return next((name for name, one in VARIANTS.items() if (one.dim, one.in_dim, one.depths) == numbers), None)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -63,13 +103,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # the two readers raise a dozen types for a damaged or refused file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(one_line(f"{path}: not a readable checkpoint ({reason})")) from None
-    held = held if isinstance(held, Mapping) else {}
-    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first: timm evaluates these
-    held = next((held[name] for name in wrappers if isinstance(held.get(name), Mapping)), held)
-    state = {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    state = unwrapped(held if isinstance(held, Mapping) else {})
     if not state:
         raise InputError(one_line(f"{path}: not a readable checkpoint (it contains no named tensors)"))
-    return _without_prefix(state)
+    return state
+
+
+def unwrapped(held: Mapping) -> dict[str, Tensor]:
+    """Return the tensors in what a checkpoint file holds, under the official names."""
+    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first: timm evaluates these
+    held = next((held[name] for name in wrappers if isinstance(held.get(name), Mapping)), held)
+    return _without_prefix({key: one for key, one in held.items() if isinstance(key, str) and isinstance(one, Tensor)})
 
 
 def read_torch(path: Path) -> object:
@@ -79,8 +123,9 @@ def read_torch(path: Path) -> object:
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove what wrappers of networks put before every name."""
     prefixes = ("module.", "model.", "encoder.", "_orig_mod.")  # DataParallel, Lightning, torch.compile; in any order
-    while prefix := next((one for one in prefixes if all(key.startswith(one) for key in state)), None):
+    while state and (prefix := next((one for one in prefixes if all(key.startswith(one) for key in state)), None)):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     if any(key.startswith("encoder.") for key in state):
         state = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
@@ -152,11 +197,38 @@ def find_checkpoint(backbone: str, weights: str) -> Path:
         return Path(weights)
     record = read_json(RECORD)
     name = record[backbone]["file"] if backbone in record else f"{backbone}.safetensors"
-    path = Path(os.environ.get(WEIGHTS_FOLDER) or ROOT / "weights") / name
+    path = weights_folder() / name
     if not path.is_file():
         fetch = f"`mammo weights {backbone}` downloads it" if backbone in record else "save timm's weights there"
         raise InputError(f"{path}: no such checkpoint; {fetch}, or name its folder in {WEIGHTS_FOLDER}")
     return path
+
+
+def find_pretrained(source: str) -> Path:
+    """Return the file of a checkpoint: ``source`` itself, or what the Hugging Face hub has under this name.
+
+    Raises
+    ------
+    InputError
+        There is no such file, and it is no name of a repository or cannot be downloaded.
+    """
+    if Path(source).is_file():
+        return Path(source)
+    variant = next((name for name, one in read_json(RECORD).items() if one["repository"] == source), None)
+    if variant:
+        folder = weights_folder()
+        path = folder / read_json(RECORD)[variant]["file"]
+        return path if path.is_file() else fetch_weights(variant, folder)
+    if re.fullmatch(r"[\w-]+/[\w.-]+", source) and not source.endswith(SUFFIXES):
+        return _download(source, "model.safetensors")
+    raise InputError(
+        f"{source}: no such checkpoint; give a file ({', '.join(SUFFIXES)}) or a repository of the Hugging Face hub"
+    )
+
+
+def weights_folder() -> Path:
+    """Return where official checkpoints are kept: ``MAMMO_WEIGHTS``, else ``weights/`` in the project."""
+    return Path(os.environ.get(WEIGHTS_FOLDER) or ROOT / "weights")
 
 
 def fetch_weights(variant: str, folder: str | Path) -> Path:
@@ -170,21 +242,24 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
     record = read_json(RECORD)
     if variant not in record:
         raise InputError(f"no official weights for {variant!r}: choose one of {', '.join(record)}")
+    print(LICENCE_NOTICE)
+    path = _download(record[variant]["repository"], record[variant]["file"], local_dir=folder)
+    check_recorded(variant, path)
+    return path
+
+
+def _download(repository: str, file: str, **options) -> Path:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise InputError("huggingface-hub is not installed: pip install -e '.[data]'") from None
-    entry = record[variant]
-    print(LICENCE_NOTICE)
     try:
-        path = Path(hf_hub_download(entry["repository"], entry["file"], local_dir=folder))
+        return Path(hf_hub_download(repository, file, **options))
     except Exception as error:  # the hub's client raises many types for no network
         raise InputError(
-            f"{entry['repository']}: could not be downloaded ({type(error).__name__}); "
-            f"without a network, put {entry['file']} there yourself and give its path as model.weights"
+            f"{repository}: could not be downloaded ({type(error).__name__}); "
+            f"without a network, put {file} there yourself and give its path"
         ) from None
-    check_recorded(variant, path)
-    return path
 
 
 def check_recorded(variant: str, path: Path) -> None:

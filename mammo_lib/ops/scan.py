@@ -29,9 +29,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
+from .scan_chunked import scan_chunked
 from .scan_op import register
 
-BACKENDS = ("reference", "numba", "triton", "mamba_ssm")
+BACKENDS = ("reference", "chunked", "numba", "triton", "mamba_ssm")
 OPERATORS = {"numba": register("scan_cpu"), "triton": register("scan_gpu")}
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -46,9 +47,10 @@ def selective_scan(
 
     Tensors may have any strides. State and accumulation are float32, or float64 for a float64 ``u``. Differentiable in
     every tensor. With ``z`` the output is multiplied by SiLU(z). ``backend`` is ``reference`` (plain PyTorch, the
-    specification), ``numba`` (CPU), ``triton`` or ``mamba_ssm`` (NVIDIA GPU), or ``auto``: the fastest that runs here,
-    on a GPU ``mamba_ssm``, then ``triton``; on a CPU ``numba``; else ``reference``. Only ``reference`` offers second
-    derivatives, forward-mode derivatives and the transforms of ``torch.func``; ``auto`` uses it for the last two.
+    specification), ``chunked`` (plain PyTorch, fewer steps in sequence: for export), ``numba`` (CPU), ``triton`` or
+    ``mamba_ssm`` (NVIDIA GPU), or ``auto``: the fastest that runs here, on a GPU ``mamba_ssm``, then ``triton``; on a
+    CPU ``numba``; else ``reference``. The two in plain PyTorch offer second derivatives, forward-mode derivatives and
+    the transforms of ``torch.func``; ``auto`` uses ``reference`` for the last two.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def selective_scan(
         step = functional.softplus(step)
     skip = u.new_zeros(u.shape[1], dtype=work) if D is None else D.to(work)
     inputs = (u.to(work), step, A.to(work), *(m.to(work) for m in _same_groups(B, C, u)), skip)
-    y, last_state = scan_reference(*inputs) if backend == "reference" else _run_compiled(backend, inputs)
+    y, last_state = PLAIN[backend](*inputs) if backend in PLAIN else _run_compiled(backend, inputs)
     if z is not None:
         y = y * functional.silu(z.to(work))
     out = y.to(u.dtype)
@@ -111,6 +113,9 @@ def scan_reference(
         outputs.append((h * C_t).sum(-1))
     y = torch.stack(outputs, dim=-1) if outputs else torch.zeros_like(u)
     return y + D[:, None] * u, h
+
+
+PLAIN = {"reference": scan_reference, "chunked": scan_chunked}
 
 
 def choose_backend(u: Tensor) -> str:
@@ -182,8 +187,10 @@ def _choose(backend: str, tensors: dict[str, Tensor]) -> str:
     """Return the backend that runs: the one asked for, if it can do what is asked, or what ``auto`` means."""
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
+    if backend in PLAIN:
+        return backend
     is_transformed = _is_transformed(tensors.values())
-    if backend == "reference" or (backend == "auto" and is_transformed):
+    if backend == "auto" and is_transformed:
         return "reference"
     if backend == "auto":
         return choose_backend(tensors["u"])

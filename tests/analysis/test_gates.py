@@ -41,7 +41,7 @@ def test_own_gates_as_overrides_change_nothing(scope):
 def test_gates_forced_open_are_mambavision(scope):
     moe = seqmoe(scope)
     features, _ = moe(IMAGE, {name: torch.ones(len(IMAGE)) for name in moe.gates})
-    assert torch.equal(features, moe.backbone.forward_features(IMAGE))
+    assert torch.equal(features, moe.backbone.pool(moe.backbone.forward_stages(IMAGE)[-1]))
 
 
 def test_only_the_named_gate_is_overridden_and_only_for_its_image():

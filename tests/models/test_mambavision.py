@@ -144,3 +144,64 @@ def test_drop_path_acts_in_training_only():
 def test_bad_arguments_name_the_choices(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_jit_trace_is_refused_with_the_way_out():
+    with pytest.warns(DeprecationWarning), pytest.raises(RuntimeError, match=r"torch\.jit\.trace; use torch\.export"):
+        torch.jit.trace(create_mambavision("nano").eval(), torch.rand(1, 3, 64, 64))
+
+
+class Counted:
+    """In the place of a compiler: counts the graphs that it is given."""
+
+    graphs = 0
+
+    def __call__(self, graph, _):
+        self.graphs += 1
+        return graph.forward
+
+
+@torch.inference_mode()
+def test_torch_compile_makes_one_graph_for_many_sizes():
+    """fullgraph: a break would be an error. Square images, few windows and full windows have graphs of their own."""
+    network = MambaVision(
+        dim=16, in_dim=16, depths=(1, 1, 2, 2), num_heads=(1, 2, 4, 8), window_sizes=(8, 8, 3, 2), num_classes=3
+    ).eval()
+    torch._dynamo.reset()
+    counted = Counted()
+    compiled = torch.compile(network, backend=counted, fullgraph=True, dynamic=True)
+    for size in [(6, 70, 150), (5, 160, 80), (4, 200, 150), (7, 80, 220)]:
+        image = torch.rand(size[0], 3, *size[1:])
+        torch.testing.assert_close(compiled(image), network(image))
+    assert counted.graphs == 1
+
+
+def test_features_and_classifier_are_reached_as_in_timms_networks():
+    torch.manual_seed(0)
+    network, image = create_mambavision("nano", num_classes=3).eval(), torch.rand(2, 3, 64, 64)
+    stages, last = network.forward_stages(image), network.forward_features(image)
+    assert last.shape == (2, 128, 2, 2)
+    assert torch.equal(network.forward_head(last), network(image))
+    assert torch.equal(network.forward_head(last, pre_logits=True), network.pool(stages[-1]))
+    widths = [(one["num_chs"], one["reduction"]) for one in network.feature_info]
+    assert widths == [(16, 4), (32, 8), (64, 16), (128, 32)]
+    final, kept = network.forward_intermediates(image, indices=[0, -1], norm=True)
+    assert torch.equal(final, last)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, [stages[0], last], strict=True))
+    [second] = network.forward_intermediates(image, indices=[1], stop_early=True, intermediates_only=True)
+    assert torch.equal(second, stages[1])
+    network.reset_classifier(7)
+    assert network(image).shape == (2, 7) and network.get_classifier().out_features == network.num_classes == 7
+    network.reset_classifier(0, "")
+    assert torch.equal(network(image), last)
+    with pytest.raises(ValueError, match="global_pool must be 'avg' or '', got 'max'"):
+        network.reset_classifier(2, "max")
+    with pytest.raises(ValueError, match="output_fmt must be 'NCHW', got 'NLC'"):
+        network.forward_intermediates(image, output_fmt="NLC")
+
+
+def test_dropout_before_the_head_acts_in_training_only():
+    network = create_mambavision("nano", num_classes=3, drop_rate=0.9)
+    last = torch.rand(2, 128, 2, 2)
+    assert not torch.equal(network.forward_head(last), network.forward_head(last))
+    assert torch.equal(network.eval().forward_head(last), network.forward_head(last))

@@ -34,7 +34,7 @@ def test_open_gates_are_mambavision_exactly(scope):
     force(moe, 200.0)  # sigmoid(200) is 1 in float32
     features, gates = moe(image())
     assert all((gate == 1).all() for gate in gates.values())
-    assert torch.equal(features, moe.backbone.forward_features(image()))
+    assert torch.equal(features, moe.backbone.pool(moe.backbone.forward_stages(image())[-1]))
 
 
 def test_shut_gates_make_a_stage_the_identity():

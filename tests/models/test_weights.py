@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from mammo_lib.config import DataConfig, ModelConfig, RunConfig
 from mammo_lib.errors import InputError
 from mammo_lib.models import build_model, create_mambavision, fold_grey_stem, load_checkpoint, weights
+from mammo_lib.models.mambavision import VARIANTS, MambaVision
 from mammo_lib.models.weights import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -215,3 +216,62 @@ def test_a_reason_from_elsewhere_stays_one_line(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         load_checkpoint(create_mambavision("nano"), tmp_path / "a\n.pth")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a.pth.tar", "a.safetensors"])
+def test_from_pretrained_reads_variant_channels_and_classes_from_the_file(tmp_path, name):
+    torch.manual_seed(4)
+    source, path = create_mambavision("nano", num_classes=5, in_chans=1).eval(), tmp_path / name
+    save_file(source.state_dict(), path) if name.endswith("safetensors") else torch.save(source.state_dict(), path)
+    loaded, image = MambaVision.from_pretrained(path), torch.rand(1, 1, 64, 64)
+    assert not loaded.training
+    with torch.no_grad():
+        assert torch.equal(loaded(image), source(image))
+    wide = MambaVision.from_pretrained(path, window_sizes=(8, 8, 2, 1))
+    assert [level.window for level in wide.levels] == [None, None, 2, 1]
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "lite"])
+def test_every_variant_is_recognised_by_its_tensors(variant):
+    with torch.device("meta"):
+        state = create_mambavision(variant).state_dict()
+    assert weights.variant_of(state) == variant
+    shorter = {key: one for key, one in state.items() if not key.startswith("levels.3.blocks.1.")}
+    assert weights.variant_of(shorter) is None
+    assert weights.variant_of({"a": torch.zeros(1)}) is None
+
+
+def test_a_repository_of_the_hub_is_downloaded_and_an_official_one_kept(record, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def local(repository, file, **options):
+        asked.append((repository, file, options))
+        torch.save(create_mambavision("nano", num_classes=0).state_dict(), tmp_path / "t.pth")
+        return str(tmp_path / "t.pth")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", local)
+    monkeypatch.setenv(weights.WEIGHTS_FOLDER, str(tmp_path))
+    for _ in range(2):  # the second time it is there
+        assert MambaVision.from_pretrained("nvidia/x").num_classes == 0
+    MambaVision.from_pretrained("someone/else")
+    assert asked == [("nvidia/x", "t.pth", {"local_dir": tmp_path}), ("someone/else", "model.safetensors", {})]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("weights/none.pth.tar", r"none.pth.tar: no such checkpoint; give a file \(.pth.tar, .pth, .safetensors\)"),
+        ("no name", "no name: no such checkpoint; give a file .* or a repository of the Hugging Face hub"),
+    ],
+)
+def test_from_pretrained_refuses_what_is_neither_file_nor_repository(source, message):
+    with pytest.raises(InputError, match=message):
+        MambaVision.from_pretrained(source)
+
+
+def test_from_pretrained_refuses_another_network(tmp_path):
+    torch.save({"head.weight": torch.zeros(2, 3)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"a\.pth: not a MambaVision; widths and depths must be those of nano, "):
+        MambaVision.from_pretrained(tmp_path / "a.pth")

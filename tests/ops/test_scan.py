@@ -22,7 +22,8 @@ SEQUENCES = ("u", "delta", "z", "B", "C")
 NO_TRITON = "no interpreter beside a GPU" if torch.cuda.is_available() else reason_against("triton")
 needs_triton = pytest.mark.skipif(NO_TRITON is not None, reason=f"triton: {NO_TRITON}")
 FAST = ["numba", pytest.param("triton", marks=needs_triton)]
-ALL = ["reference", *FAST]
+OTHERS = ["chunked", *FAST]
+ALL = ["reference", *OTHERS]
 SHAPES = {"one step": (1, 5, 1, 3), "chunks": (1, 20, 35, 8), "odd": (3, 7, 18, 5)}
 
 
@@ -88,7 +89,7 @@ def test_the_references_gradients_are_right():
     assert torch.autograd.gradcheck(scan, list(leaves.values()))
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_forward_and_state_equal_the_reference(backend, dtype, shape):
@@ -104,7 +105,7 @@ def test_forward_and_state_equal_the_reference(backend, dtype, shape):
     assert error(last, last_expected) < BOUNDS[torch.float32 if dtype != torch.float64 else dtype]
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_gradients_equal_the_reference(backend, dtype, shape):
@@ -331,6 +332,7 @@ def test_transforms_of_torch_func_are_right_or_refused(transform, dtype):
         transform(lambda u: loss(u, "numba"), one["u"])
     expected = transform(lambda u: loss(u, "reference"), one["u"])
     assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(transform(lambda u: loss(u, "chunked"), one["u"]), expected)
     assert torch.equal(transform(lambda u: loss(u, "auto"), one["u"]), expected)
 
 
@@ -445,6 +447,6 @@ def test_unknown_and_unavailable_backends_say_so():
 
 def test_backends_tell_what_is_there():
     found = backends()
-    assert list(found) == ["reference", "numba", "triton", "mamba_ssm"]
-    assert found["reference"] == found["numba"] == "available"
+    assert list(found) == ["reference", "chunked", "numba", "triton", "mamba_ssm"]
+    assert found["reference"] == found["chunked"] == found["numba"] == "available"
     assert all(found.values())
