@@ -20,7 +20,7 @@ from docutils import nodes
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
-FRONT_PAGE = ("headline", "answers", "harder", "elsewhere", "untested")
+GLUED = ("headline", "beyond", "answers", "harder", "elsewhere", "untested", "missing_views")
 NOTE = {
     "cell_type": "markdown",
     "id": "not-executed",
@@ -54,7 +54,7 @@ def _is_executed(page: Path) -> bool:
 
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
-    values = dict.fromkeys(FRONT_PAGE, "*Not executed in this copy yet: `make reproduce` fills this in.*")
+    values = dict.fromkeys(GLUED, "*Not executed in this copy yet: `make reproduce` fills this in.*")
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
     values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")

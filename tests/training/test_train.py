@@ -130,9 +130,10 @@ def test_a_record_says_what_each_input_is_worth(config, collection):
     assert set(hidden["fill"]) == {"mask", "other_view", "mean"}
 
 
-def test_hiding_views_in_training_makes_another_network(config, collection):
+@pytest.mark.parametrize("field", ["view_dropout", "stream_dropout"])
+def test_hiding_inputs_in_training_makes_another_network(config, collection, field):
     plain = train.train_run(config, collection).predictions["logit"]
-    fields = {"train": config.train.model_copy(update={"view_dropout": 0.5})}
+    fields = {"train": config.train.model_copy(update={field: 0.5})}
     assert not plain.equals(train.train_run(config.model_copy(update=fields), collection).predictions["logit"])
 
 
