@@ -19,24 +19,20 @@ from mammo_lib.data.sample import sample_folder
 from mammo_lib.files import write_json
 from mammo_lib.runs.records import COMMITTED, PROTOCOL_3, describe_environment
 from mammo_lib.statistics import auc_bootstrap_interval, stratified_auc
-from mammo_lib.training.readers import fit_logistic, metadata
+from mammo_lib.training.baselines import FEATURES
+from mammo_lib.training.readers import fit_logistic
 
 RECORD = COMMITTED / "calcification_baselines.json"
 COHORTS = {"calc": "calcifications", "mass+calc": "masses and calcifications, pooled", "official": "masses"}
 REPEATS = (0, 1)
 
 
-def features_of(name: str, table: pd.DataFrame, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return the readers' assessment, or all of their readings and words."""
-    return cohort[["assessment"]].astype(float) if name == "birads" else metadata(table, cohort)
-
-
 def score(table: pd.DataFrame, definition: str, name: str) -> dict:
     """Fit a baseline on a cohort's training breasts; score it out of fold and on the official test breasts."""
     train, test = (build_cohort(table, definition, split) for split in ("train", "test"))
-    features = features_of(name, table, train)
+    features = FEATURES[name](table, None, train)
     model = fit_logistic(features, train, seed=0)
-    scored = model.decision_function(features_of(name, table, test).to_numpy(float))
+    scored = model.decision_function(FEATURES[name](table, None, test).to_numpy(float))
     own = stratified_auc([out_of_fold(features, train, fit_logistic, seed) for seed in REPEATS])
     official = auc_bootstrap_interval(test["label"].to_numpy(), scored, test["patient_id"].to_numpy())
     row = {"cohort": COHORTS[definition], "definition": definition, "baseline": name}

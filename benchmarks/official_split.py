@@ -28,6 +28,7 @@ from statsmodels.stats.multitest import multipletests
 from tqdm import tqdm
 
 from mammo_lib.analysis import official_split as split
+from mammo_lib.analysis.assessment import CATEGORIES
 from mammo_lib.config import BUILD, get_profile
 from mammo_lib.data import open_collection
 from mammo_lib.data.cbis_ddsm.sources import Mirror800
@@ -122,7 +123,7 @@ class Breasts:
             cohort[name] = said.where(said.map(common) >= RARE, "OTHER").astype(object)
         spared = mass["pathology"].agg(lambda found: set(found) == {"BENIGN_WITHOUT_CALLBACK"})
         spared = cohort["breast_id"].map(spared).astype(float)
-        levels = cohort["assessment"].map(split.LEVELS).astype(object)
+        levels = cohort["assessment"].map(CATEGORIES).astype(object)
         return cohort.assign(level=levels, without_callback=spared.where(cohort["label"] == 0))
 
 

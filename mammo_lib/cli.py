@@ -187,13 +187,12 @@ def show_config(
 @app.command("list")
 def list_runs(profile: ProfileOption = None) -> None:
     """Show all profiles, and the experiments of one: what is finished, and about how long the rest takes."""
-    from rich.console import Console
     from rich.table import Table
 
     from .runs.experiments import read_groups
     from .runs.overview import overview
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = _console()
     profiles = Table("profile", "purpose", "seeds", box=None, pad_edge=False)
     for name in profile_names():
         one = get_profile(name)
@@ -515,7 +514,6 @@ def audit(
     report: Annotated[Path | None, typer.Option("--json", help="file for the report, as JSON")] = None,
 ) -> None:
     """Compare a copy of the data with the manifest; exit code 1 if they contradict each other."""
-    from rich.console import Console
     from rich.table import Table
 
     from .data.cbis_ddsm.audit import audit_copy, write_report
@@ -535,7 +533,7 @@ def audit(
         shown.add_row(
             part, check.what, "" if check.expected is None else str(check.expected), found, MARKS[check.verdict]
         )
-    Console(width=None if sys.stdout.isatty() else 180, highlight=False).print(shown)
+    _console(180).print(shown)
     wrong = [check for check in checks if check.verdict == "mismatch"]
     typer.echo(f"{len(checks)} checks, {len(wrong)} contradict the manifest; report: {path}")
     if wrong:
@@ -670,22 +668,27 @@ def _echo_outcome(outcome, number: int, total: int) -> None:
     tqdm.write(f"{name}: {split.replace('_', '-')} auc {metrics['auc']['value']:.3f}, {took}", file=sys.stdout)
 
 
-def _print_outcomes(outcomes: list) -> None:
+def _console(width: int = 160):
+    """Return a console; ``width`` is that of its lines where nobody looks at a terminal."""
     from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False)
+
+
+def _print_outcomes(outcomes: list) -> None:
     from rich.table import Table
 
     shown = Table("record", "verdict", "rows", "largest difference", "of a metric", "columns that differ", box=None)
     for one in outcomes:
         differences = ["" if value is None else f"{value:.2g}" for value in (one.probability, one.metric)]
         shown.add_row(one.record, one.verdict, str(one.rows or ""), *differences, ", ".join(one.columns))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+    _console().print(shown)
     for causes in dict.fromkeys(one.causes for one in outcomes if one.causes):
         records = ", ".join(one.record for one in outcomes if one.causes == causes)
         typer.echo(f"{records}: {'; '.join(causes)}")
 
 
 def _print_plan(table, cache: float) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table("experiment", "finished", "million parameters", "memory, GB", "hours a run", "hours left", box=None)
@@ -693,7 +696,7 @@ def _print_plan(table, cache: float) -> None:
         is_network = row.parameters == row.parameters  # a baseline has none, and takes seconds
         numbers = (row.parameters / 1e6, row.memory_gb, row.hours_each, row.hours_left) if is_network else ()
         shown.add_row(row.experiment, f"{row.finished} of {row.runs}", *(f"{one:,.2f}" for one in numbers))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(shown)
+    _console().print(shown)
     left = (table["runs"] - table["finished"]).sum()
     typer.echo(
         f"{left} of {table['runs'].sum()} runs are left, {table['hours_left'].sum():,.1f} hours; "

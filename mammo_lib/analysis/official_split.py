@@ -34,11 +34,11 @@ from ..runs.records import COMMITTED, WAY_OUT
 from ..statistics import mean_auc, patient_draws
 from ..statistics.fold_groups import FEW, with_interval
 from ..statistics.intervals import N_RESAMPLES, percentiles
+from .assessment import CATEGORIES
 
 RECORD = "test_set_shift.json"
 N_PERMUTATIONS = 9999
 IMBALANCE = 0.1  # standardised difference beyond which groups are usually called imbalanced (Austin 2009)
-LEVELS = {0: "0 to 2", 1: "0 to 2", 2: "0 to 2", 3: "3", 4: "4", 5: "5"}  # of the assessment
 BANDS = {"0 to 2": "0 to 3", "3": "0 to 3", "4": "4", "5": "5"}  # wide enough for an AUC in each
 GROUPS = {"all": (0, 1), "benign": (0,), "malignant": (1,)}
 FORMS = ("readings within label", "readings alone", "strata of assessment and label")
@@ -230,7 +230,7 @@ def readings(cohort: pd.DataFrame) -> pd.DataFrame:
 
     Where there is a column ``suspicion``, how malignant the readers' words sound, it is one more.
     """
-    levels = pd.get_dummies(cohort["assessment"].map(LEVELS), dtype=float).reindex(columns=["0 to 2", "3", "5"])
+    levels = pd.get_dummies(cohort["assessment"].map(CATEGORIES), dtype=float).reindex(columns=["0 to 2", "3", "5"])
     names = ["subtlety", "density", *(["suspicion"] if "suspicion" in cohort else [])]
     numbers = cohort[names].astype(float).assign(log_share=np.log(cohort["box_share"]))
     return levels.fillna(0.0).join(numbers.fillna(numbers.median()))
@@ -269,7 +269,7 @@ def _odds(own: np.ndarray, other: np.ndarray, count: np.ndarray, other_count: np
 
 def stratum_weights(own: pd.DataFrame, other: pd.DataFrame) -> Weigh:
     """Return what weighs breasts of ``own`` by the ratio of shares that their assessment has, within their label."""
-    strata = [frame["label"].astype(str) + " " + frame["assessment"].map(LEVELS) for frame in (own, other)]
+    strata = [frame["label"].astype(str) + " " + frame["assessment"].map(CATEGORIES) for frame in (own, other)]
     names = sorted(set(strata[0]) | set(strata[1]))
     mine, theirs = (pd.Categorical(one, names).codes for one in strata)
     label = own["label"].to_numpy()
@@ -364,7 +364,7 @@ def within_assessment(train: Sequence[pd.DataFrame], test: Sequence[pd.DataFrame
     Of a band with fewer than ten breasts of a class on a side only the numbers are given.
     """
     for band in dict.fromkeys(BANDS.values()):
-        inside = [frames[0]["assessment"].map(LEVELS).map(BANDS).eq(band).to_numpy() for frames in (train, test)]
+        inside = [frames[0]["assessment"].map(CATEGORIES).map(BANDS).eq(band).to_numpy() for frames in (train, test)]
         parts = [[frame[keep] for frame in frames] for frames, keep in zip((train, test), inside, strict=True)]
         sizes, malignant = [len(frames[0]) for frames in parts], [int(frames[0]["label"].sum()) for frames in parts]
         row = {"band": band, "malignant_train": malignant[0], "malignant_test": malignant[1]}

@@ -12,6 +12,7 @@ import pandas as pd
 from ..config import get_profile
 from ..runs.records import Run
 from . import answers, efficiency, external_scores, further_targets, missing, official_split
+from .official_split import in_words
 
 NOT_YET = "Not run yet."
 CALLED = {  # what the first variant of a group is
@@ -58,7 +59,7 @@ def _views(repeats: Repeats) -> str:
         return NOT_YET
     lost = missing.worth(repeats["crop_held_out"])[1].set_index("experiment")
     said = [
-        f"without {hidden} the AUC changes by {_estimate(lost.loc[f'{shown} only'])}"
+        f"without {hidden} the AUC changes by {in_words(lost.loc[f'{shown} only'], 'difference')}"
         for shown, hidden in (("CC", "MLO"), ("MLO", "CC"))
     ]
     return f"Of the crop network, {'; '.join(said)} [{len(repeats['crop_held_out'])} of 2 repeats]."
@@ -69,7 +70,7 @@ def _density(repeats: Repeats) -> str:
         return NOT_YET
     found = missing.density_difference(repeats["crop_held_out"])
     return (
-        f"The AUC in density 1-2 minus that in density 3-4 is {_estimate(found)}; a true difference of "
+        f"The AUC in density 1-2 minus that in density 3-4 is {in_words(found, 'difference')}; a true difference of "
         f"{found['detectable']:.2f} would have been found with 80 % power."
     )
 
@@ -87,8 +88,8 @@ def _beyond(repeats: Repeats) -> str:
 def _calcifications() -> str:
     one = further_targets.calcification_baselines().set_index(["definition", "baseline"]).loc[("calc", "birads")]
     return (
-        f"No network has been scored. The readers' assessment reaches {one['test']:.3f} ({one['test_low']:.3f} to "
-        f"{one['test_high']:.3f}) on the {one['n_test']} official calcification test breasts."
+        f"No network has been scored. The readers' assessment reaches {in_words(one, 'test', '')} on the "
+        f"{one['n_test']} official calcification test breasts."
     )
 
 
@@ -98,7 +99,3 @@ def _cost() -> str:
         f"{one['g']:.0f} x 10^9 multiply-adds per breast for the L variant; the selective scan is "
         f"{one['selective scan']:.2%} of them."
     )
-
-
-def _estimate(row: Mapping) -> str:
-    return f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"

@@ -51,14 +51,13 @@ def planned_runs(profile: Profile, table: pd.DataFrame, rate: float, devices: in
     Columns: ``experiment runs finished parameters memory_gb hours_each hours_left``. Baselines take seconds and have
     no network. ``table`` holds the lesions of the data set, of which the cohort is counted.
     """
-    known, costs, rows = runs_by_config(), {}, []
+    known, rows = runs_by_config(), []
     for name in read_experiments(profile):
         configs = experiment_configs(profile, name)
         finished = sum(config.fingerprint in known for config in configs)
         row = {"experiment": name, "runs": len(configs), "finished": finished}
         if configs[0].baseline is None:
-            key = configs[0].model_copy(update={"experiment": "any", "seed": 0})
-            cost = costs[key] = costs.get(key) or run_cost(key, table)
+            cost = run_cost(configs[0], table)
             hours = cost.operations / rate / 3600
             row |= {
                 "parameters": cost.parameters, "memory_gb": cost.memory / 1e9, "hours_each": hours,
@@ -83,7 +82,7 @@ def run_cost(config: RunConfig, table: pd.DataFrame) -> RunCost:
     cached = train.frozen_cache
     own, skipped = (whole.total - first.total, 0) if cached else (whole.total, first.total)
     epoch = views * (n * (3 * own - 2 * skipped) + passes * held_out * own)
-    maps = len(cohort) * views * ((cached or 0) + 2 if cached else 0)
+    maps = len(cohort) * views * (cached + 2 if cached else 0)
     network = count_parameters(config)
     side = data.image_size[0] * data.image_size[1]
     return RunCost(

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..config import ReaderWords
 from ..data.cohort import assign_folds, rarest_label
+from ..data.views import official_side
 from ..errors import InputError
 
 WORDS = ("mass_shape", "mass_margins", "calc_type", "calc_distribution")
@@ -30,7 +31,7 @@ def metadata(table: pd.DataFrame, cohort: pd.DataFrame, words: ReaderWords = "ow
     has = pd.concat([pd.DataFrame(index=said.index.unique()), *marks], axis=1)
     if words == "own_split":
         has = has.loc[:, has[has.index.get_level_values("split") == "train"].any()]
-    breasts = cohort.assign(split=cohort["split"].replace("validation", "train"))[keys]
+    breasts = cohort.assign(split=cohort["split"].map(official_side))[keys]
     found = breasts.merge(has, how="left", left_on=keys, right_index=True)[has.columns].fillna(0.0)
     return cohort[list(READINGS)].astype(float).reset_index(drop=True).join(found.reset_index(drop=True))
 

@@ -15,7 +15,19 @@ from ...errors import InputError
 from ...files import read_table, require, with_numbers
 from ..folders import find_dicom
 from ..memo import remember
-from ..views import CROP_MARGIN, STREAMS, VIEWS, Box, ImageSource, Located, as_frame, is_binary, locate_each, mask_box
+from ..views import (
+    CROP_MARGIN,
+    STREAMS,
+    VIEWS,
+    Box,
+    ImageSource,
+    Located,
+    as_frame,
+    is_binary,
+    locate_each,
+    mask_box,
+    official_side,
+)
 from .series import KAGGLE_TABLE, LONGEST_SIDE, describe_layouts, index_dicom, index_kaggle
 from .tables import PATIENT, VOCABULARY
 
@@ -180,8 +192,7 @@ class Mirror800:
         if pd.isna(getattr(row, f"whole_{view}")):
             return Located(*names, "absent")
         film = f"{row.patient_id.removeprefix('P_')}_{row.laterality}_{view}"
-        official = "test" if row.split == "test" else "train"  # a run's own parts, as validation, are training breasts
-        path = self.folder / official / f"{film}.jpg"
+        path = self.folder / official_side(row.split) / f"{film}.jpg"
         aspect, box = self.film_shape(film), self.crop_box(film)
         if not path.is_file() or box is None:
             return Located(
