@@ -261,6 +261,35 @@ def test_the_page_of_verified_records_shows_the_outcome_and_each_record_is_still
     assert "No record has been made again" in load_stage().verified_records(tmp_path / "none.json")
 
 
+def test_values_reach_the_pages_whether_or_not_they_are_displayed_where_they_were_glued(tmp_path):
+    """Made by `glue` itself, in a notebook that is executed here."""
+    nbformat, nbclient = (pytest.importorskip(name) for name in ("nbformat", "nbclient"))
+    source = (
+        "from IPython.display import Markdown\nfrom myst_nb import glue\n"
+        "glue('shown', Markdown('a *sentence*'))\nglue('kept', Markdown('another'), display=False)\nglue('number', 3)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    for folder in ("book/notebooks", "released/dual", "results", "benchmarks"):
+        (tmp_path / folder).mkdir(parents=True)
+    for record in ("released/dual/metrics.json", "results/verified.json", "benchmarks/export.json"):
+        (tmp_path / record).write_bytes((ROOT / record).read_bytes())
+    nbformat.write(notebook, tmp_path / "book" / "notebooks" / "00_it.ipynb")
+    values = load_stage().glued_values(tmp_path / "book")
+    assert (values["shown"], values["kept"], values["number"]) == ("a *sentence*", "another", "3")
+
+
+def test_every_value_on_a_page_is_glued_or_read_from_a_record():
+    stage = load_stage()
+    used = {
+        name for path in (ROOT / "book").glob("*.md") for name in re.findall(r"{{ (\w+) }}", path.read_text("utf-8"))
+    }
+    chapters = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
+    glued = set(re.findall(r'glue\((?:\\n",\s*")?\s*\\"(\w+)\\"', chapters))
+    read = set(stage.glued_values(ROOT / "book")) - set(stage.GLUED)
+    assert used & set(stage.GLUED) <= glued and used <= glued | read
+
+
 def test_every_fault_that_was_counted_is_mended():
     found = json.loads((ROOT / "benchmarks" / "withstands.json").read_text())["summary"]
     assert found["inputs"] >= 500

@@ -61,9 +61,10 @@ def glued_values(book: Path) -> dict[str, str]:
     for page in sorted((book / "notebooks").glob("*.ipynb")):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):
-                name = output.get("metadata", {}).get("scrapbook", {}).get("name")
-                if name:
-                    values[name] = "".join(output["data"].get("text/markdown", output["data"]["text/plain"]))
+                if glued := output.get("metadata", {}).get("scrapbook"):
+                    prefix = glued["mime_prefix"]  # of a value that is not displayed where it was glued
+                    forms = [output["data"].get(f"{prefix}text/{form}") for form in ("markdown", "plain")]
+                    values[glued["name"]] = "".join(next(filter(None, forms)))
     return values
 
 
