@@ -98,6 +98,16 @@ def test_notebooks_are_clean_and_parametrised(path):
     assert any(line.startswith("profile = ") for line in lines)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_chapter_can_be_read_in_one_sitting(path):
+    """10 to 25 cells, and no cell whose code is shown is longer than 15 lines."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert 10 <= len(cells) <= 25
+    hidden = {"hide-input", "remove-input"}
+    shown = [c for c in cells if c["cell_type"] == "code" and not hidden & {*c["metadata"].get("tags", [])}]
+    assert [length for cell in shown if (length := len("".join(cell["source"]).splitlines())) > 15] == []
+
+
 def test_every_notebook_is_in_the_table_of_contents():
     toc = (ROOT / "book" / "_toc.yml").read_text()
     assert [f"notebooks/{path.stem}" for path in NOTEBOOKS] == re.findall(r"notebooks/\S+", toc)

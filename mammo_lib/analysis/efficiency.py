@@ -16,6 +16,9 @@ from ..files import read_json
 from ..statistics.intervals import N_RESAMPLES, percentiles
 
 RECORD = ROOT / "benchmarks" / "efficiency.json"
+COMPARED = (  # the networks whose growth the chapter draws
+    "MambaVision-T", "T, one window", "T, state-space only", "Swin-T", "ViT-S", "ConvNeXt-T", "ResNet-50",
+)  # fmt: skip
 WAY_OUT = "restore it from the repository, or run benchmarks/efficiency.py"
 
 

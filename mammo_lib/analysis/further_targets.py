@@ -21,8 +21,8 @@ CALCIFICATIONS = "calcification_baselines.json"
 def head_scores(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the AUC of every word against the other words of its target, out of fold, within folds.
 
-    Columns: ``target word n positive auc auc_low auc_high``, with intervals over patients; a word with fewer than
-    ``FEW`` breasts is left out.
+    Columns: ``target word level n positive auc auc_low auc_high``, with intervals over patients; ``level`` is the word
+    as a page prints it, with its number of breasts. A word with fewer than ``FEW`` breasts is left out.
     """
     tables = [_with_patients(run) for run in runs]
     rows = []
@@ -32,7 +32,10 @@ def head_scores(runs: Sequence[Run]) -> pd.DataFrame:
         positive = int(frames[0]["label"].sum())
         if positive >= FEW:
             estimate = with_interval("auc", mean_auc(frames, patient_draws(frames[0])))
-            rows.append({"target": target, "word": word, "n": len(frames[0]), "positive": positive} | estimate)
+            level = f"{word.lower().replace('_', ' ')}, {positive}"
+            rows.append(
+                {"target": target, "word": word, "level": level, "n": len(frames[0]), "positive": positive} | estimate
+            )
     return pd.DataFrame(rows)
 
 

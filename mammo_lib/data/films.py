@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import read_table, with_numbers
+from .collection import Collection
 from .images import breast_mask, faces_right, read_image
+from .sample import sample_folder
 from .views import read_view
 
 COLUMNS = ("sample_id", "view", "chest_wall", "beside", "height", "width")
@@ -25,6 +27,13 @@ def measure_surroundings(located: pd.DataFrame) -> pd.DataFrame:
         if {"whole", "crop"} <= set(pair.index):
             rows.append((sample, view, *_measured(pair.loc["whole"], pair.loc["crop"])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def surroundings_of(collection: Collection, cohort: pd.DataFrame) -> pd.DataFrame:
+    """Return the measurements of a cohort of test breasts; for the sample, those that were once made on all films."""
+    if collection.is_sample:
+        return read_films(sample_folder() / "films.csv")
+    return measure_surroundings(collection.source.locate(cohort))
 
 
 def read_films(path: Path) -> pd.DataFrame:

@@ -35,6 +35,7 @@ class Scored:
 def test_every_word_is_ranked_against_the_others():
     found = further_targets.head_scores([Scored(0), Scored(1)]).set_index("word")
     assert [*found.index] == ["ROUND", "OVAL"]  # six breasts are too few
+    assert found.loc["ROUND", "level"] == f"round, {found.loc['ROUND', 'positive']}"
     assert found.loc["ROUND", "auc"] > 0.99 and found.loc["OVAL", "auc_low"] < 0.5 < found.loc["OVAL", "auc_high"]
     assert found.loc["ROUND", "positive"] == 57 and (found["n"] == 120).all()
 

@@ -1,0 +1,36 @@
+"""Breasts to look at: the first of each label whose images are at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .views import Box, film_box, read_view
+
+
+@dataclass(frozen=True)
+class Example:
+    """One view of a breast: film and crop, float32 (height, width), and the crop's box in pixels of the film."""
+
+    breast_id: str
+    label: int
+    film: np.ndarray
+    crop: np.ndarray
+    box: Box | None  # None where the crop is a file of its own
+
+
+def examples(cohort: pd.DataFrame, located: pd.DataFrame, view: str = "MLO", per_label: int = 2) -> list[Example]:
+    """Return the first ``per_label`` breasts of each label whose film and crop of a view were found."""
+    found = located.query("view == @view and status == 'found'").set_index(["sample_id", "stream"])
+    complete = found.groupby(level="sample_id").size().eq(2)
+    chosen = cohort[cohort["sample_id"].isin(complete.index[complete])].groupby("label").head(per_label)
+    return [
+        _read(row, found.loc[(row.sample_id, "whole")], found.loc[(row.sample_id, "crop")])
+        for row in chosen.itertuples()
+    ]
+
+
+def _read(row, whole, crop) -> Example:
+    return Example(row.breast_id, row.label, read_view(whole), read_view(crop), film_box(crop))
