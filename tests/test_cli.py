@@ -64,8 +64,9 @@ def one_line(done) -> str:
 
 @pytest.mark.parametrize("command", [["reproduce"], ["evaluate"], ["data", "prepare"]])
 def test_unknown_profile(command):
-    assert "unknown profile 'fast': choose one of smoke, mirror, mirror-cv, mirror-open, paper" in one_line(
-        mammo(*command, "--profile", "fast")
+    assert (
+        "unknown profile 'fast': choose one of smoke, mirror, mirror-cv, mirror-open, mirror-limits, paper"
+        in one_line(mammo(*command, "--profile", "fast"))
     )
 
 

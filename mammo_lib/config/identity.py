@@ -31,6 +31,7 @@ NEUTRAL: dict[str, object] = {
     "data.n_folds": 5,
     "data.fold": 0,
     "data.fold_seed": 0,
+    "data.training_share": 1.0,
     "model.backbone": "L",
     "model.streams": ["crop", "whole"],
     "model.views": ["CC", "MLO"],

@@ -40,7 +40,7 @@ class Profile(Frozen):
 
 def profile_names() -> list[str]:
     """Return the names of the project's profiles, from the quickest to the paper's."""
-    order = {"smoke": 0, "mirror": 1, "mirror-cv": 2, "mirror-open": 3, "paper": 9}
+    order = {"smoke": 0, "mirror": 1, "mirror-cv": 2, "mirror-open": 3, "mirror-limits": 4, "paper": 9}
     return sorted((path.stem for path in PROFILES.glob("*.yaml")), key=lambda name: (order.get(name, 5), name))
 
 

@@ -71,10 +71,11 @@ for _name in ("nano", "T", "T2", "S", "B", "L", "L2", "L3"):
     register_backbone(
         Backbone(_name, "mammo_lib.models.encoders:build_mambavision", ("patch_embed",), ("levels.0", "levels.1"))
     )
-# MambaVision's stages 3 and 4 on the frozen ImageNet stages of EfficientNet-Lite0: ours, see models/lite.py.
-register_backbone(
-    Backbone("lite", "mammo_lib.models.encoders:build_lite", (), ("patch_embed",), has_weights=True)
-)  # fmt: skip
+# MambaVision's stages 3 and 4 on the frozen ImageNet stages of EfficientNet-Lite0, 1 or 2: ours, see models/lite.py.
+for _name in ("lite", "lite1", "lite2"):
+    register_backbone(
+        Backbone(_name, "mammo_lib.models.encoders:build_lite", (), ("patch_embed",), has_weights=True)
+    )  # fmt: skip
 _TIMM = "mammo_lib.models.encoders:build_timm"
 for _name, _stem, _stages, _patch in (
     ("resnet50", ("conv1", "bn1"), ("layer1", "layer2"), 1),

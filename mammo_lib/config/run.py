@@ -68,6 +68,11 @@ class DataConfig(Frozen):
     fold: Annotated[int, Field(ge=0)] | Literal["each"] = Field(
         0, description="the validation fold, or 'each': cross-validation over all folds (our assumption)"
     )
+    training_share: float = Field(
+        1.0, gt=0, le=1,
+        description="share of the training patients that are used, drawn by label; smaller shares are parts of larger "
+        "ones (not in the paper)",
+    )  # fmt: skip
     fold_seed: int = Field(
         0, ge=0, le=LARGEST_SEED,
         description="seed of the fold assignment; cross-validation adds the run's seed (our assumption)",
@@ -134,7 +139,7 @@ class ModelConfig(Frozen):
     backbone: str = Field(
         "L",
         description="MambaVision variant (paper: L), a timm network, or our 'lite': stages 3 and 4 on the frozen "
-        "ImageNet stages of EfficientNet-Lite0",
+        "ImageNet stages of EfficientNet-Lite0 ('lite1', 'lite2': of -Lite1, -Lite2)",
     )
     streams: tuple[Stream, ...] = Field(
         ("crop", "whole"), min_length=1, description="independent pipelines (paper: both)"
@@ -352,7 +357,7 @@ class RunConfig(Frozen):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of weights, order and augmentation")
-    protocol: Literal[3] | None = Field(
+    protocol: Literal[3, 4] | None = Field(
         None,
         description="version of the protocol that governs the run; none: 1, or 2 for a cross-validation",
     )

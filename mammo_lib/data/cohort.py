@@ -5,6 +5,9 @@ A row of a cohort is one sample: a breast or, for the definition ``lesion``, a l
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
 
 from ..config import TARGETS, DataConfig, Definition
@@ -122,7 +125,8 @@ def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFra
 
     One fold of the training cohort is used for validation. Extra breasts do not change the folds. They are used for
     training, if their patient is not in the validation fold. With ``data.hold_out_extra`` their patients have a fold
-    too, and ``extra`` holds those of the validation fold; otherwise it is empty.
+    too, and ``extra`` holds those of the validation fold; otherwise it is empty. Of the patients that remain for
+    training, ``data.training_share`` are kept.
 
     Raises
     ------
@@ -139,7 +143,7 @@ def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFra
         own = strangers[assign_folds(strangers, data.n_folds, data.fold_seed) == data.fold]
         extra = pd.concat([extra, own])
     held_out = {*validation["patient_id"], *extra["patient_id"]}
-    train = cohort[~cohort["patient_id"].isin(held_out)]
+    train = thinned(cohort[~cohort["patient_id"].isin(held_out)], data.training_share, data.fold_seed)
     parts = {"train": train, "validation": validation.assign(split="validation")}
     for name, part in parts.items():
         if part["label"].nunique() < 2:
@@ -149,6 +153,19 @@ def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFra
             )
     parts["extra"] = (extra if data.hold_out_extra else extra[:0]).assign(split="extra")
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
+
+
+def thinned(cohort: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """Return the breasts of a share of the patients, the same share of patients with and without a malignant breast.
+
+    The patients are drawn by ``seed`` in a fixed order, so that a smaller share is a part of a larger one.
+    """
+    if share == 1:
+        return cohort
+    patients = cohort.groupby("patient_id")["label"].max()
+    drawn = patients.iloc[np.random.default_rng(seed).permutation(len(patients))]
+    kept = [own.index[: math.ceil(share * len(own))] for _, own in drawn.groupby(drawn)]
+    return cohort[cohort["patient_id"].isin(np.concatenate(kept))]
 
 
 def _has_both_views(rows: pd.DataFrame, keys: list[str]) -> pd.Series:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config import MATERIAL
 from ..errors import InputError
-from ..models.mambavision import VARIANTS, create_mambavision
+from ..models.mambavision import LITE, VARIANTS, create_mambavision
 from ..models.portable import FORMATS, OPSET, check_choices, export_backbone, export_mammo_mamba
 from ..models.weights import find_checkpoint, load_pretrained, variant_of
 from ..runs.records import Run
@@ -58,8 +58,8 @@ def export_variant(
     InputError
         The weights are not named, cannot be read or belong to another variant, or ``size`` is out of range.
     """
-    if variant == "lite":
-        raise InputError("lite: not a backbone by itself, its first stages are EfficientNet-Lite0's; export its run")
+    if variant in LITE:
+        raise InputError(f"{variant}: not a backbone by itself, its first stages are EfficientNet's; export its run")
     if weights is None:
         raise InputError(f"{variant}: name its weights with --weights: a file, official, or {RANDOM} to try it out")
     if not SMALLEST <= size <= LARGEST:

@@ -131,9 +131,9 @@ def build_mambavision(config: RunConfig) -> ViewEncoder:
 
 
 def build_lite(config: RunConfig) -> ViewEncoder:
-    """Build MambaVision's stages 3 and 4 under SeqMoE's gates on EfficientNet-Lite0's frozen ImageNet stages."""
-    stride = config.model.frozen_stride
-    backbone = on_imagenet_stages(_new_mambavision(config), stride)
+    """Build MambaVision's stages 3 and 4 under SeqMoE's gates on an EfficientNet-Lite's frozen ImageNet stages."""
+    model = config.model
+    backbone = on_imagenet_stages(_new_mambavision(config), model.frozen_stride, model.backbone)
     return ViewEncoder(_gated(backbone, config), frozen=frozen_parts(config), strides=_strides(config))
 
 

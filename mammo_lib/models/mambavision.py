@@ -47,10 +47,12 @@ class Variant(NamedTuple):
     windows: tuple[int, int, int, int] = (8, 8, 14, 7)
 
 
+LITE = ("lite", "lite1", "lite2")  # stages 3 and 4 alone, on those of models/lite.py
+
 # One line of numbers per variant. Parameters of the 1000-class networks: T 31.8 M, S 50.1 M, B 97.7 M, L 228 M.
 VARIANTS = {
     "nano": Variant(16, 16, (1, 1, 3, 2), (1, 2, 4, 8), 0.0),
-    "lite": Variant(24, 16, (0, 0, 3, 2), (1, 2, 4, 8), 0.0),  # stages 3 and 4 alone, on those of models/lite.py
+    **dict.fromkeys(LITE, Variant(24, 16, (0, 0, 3, 2), (1, 2, 4, 8), 0.0)),
     "T": Variant(80, 32, (1, 3, 8, 4), (2, 4, 8, 16), 0.2),
     "T2": Variant(80, 32, (1, 3, 11, 4), (2, 4, 8, 16), 0.2),
     "S": Variant(96, 64, (3, 3, 7, 5), (2, 4, 8, 16), 0.2),

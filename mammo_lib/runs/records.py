@@ -37,7 +37,8 @@ COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
 PROTOCOL = MATERIAL / "book" / "protocol.md"
 PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
-PROTOCOL_3 = MATERIAL / "book" / "protocol-3.md"  # of runs whose config names it
+PROTOCOL_3 = MATERIAL / "book" / "protocol-3.md"  # of runs whose config names it, as the next
+PROTOCOL_4 = MATERIAL / "book" / "protocol-4.md"
 PROTOCOL_EXTERNAL = MATERIAL / "book" / "protocol-external.md"  # of scores on other collections
 EXTERNAL = "external_"  # how the name of a record begins that holds scores on another collection
 RECEIPT = ("opened_at", "profile", "runs", "protocol_hash")  # and "added_after", if a profile's list was opened
@@ -287,7 +288,7 @@ def start_run(
 
 def _protocol_of(config: RunConfig, *, is_fold: bool) -> Path:
     if config.protocol:
-        return PROTOCOL_3
+        return {3: PROTOCOL_3, 4: PROTOCOL_4}[config.protocol]
     return PROTOCOL_2 if is_fold or config.data.fold == "each" else PROTOCOL
 
 

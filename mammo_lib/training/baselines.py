@@ -29,7 +29,7 @@ from ..data.collection import Collection
 from ..data.prepare import Prepared, load_pixels
 from ..data.views import VIEWS, read_view
 from ..files import write_array
-from ..models.lite import imagenet_stages, load_lite0, normalise
+from ..models.lite import imagenet_stages, load_lite, normalise
 from .readers import fit_logistic, metadata
 
 BATCH = 32
@@ -104,7 +104,7 @@ def _pooled_maps(prepared: Prepared, cohort: pd.DataFrame, name: str, last_map: 
     targets = {key: prepared.folder / f"{key}.{name}.npy" for key in index["key"]}
     waiting = [key for key, path in targets.items() if not path.is_file()]
     if waiting:
-        lite0 = load_lite0()
+        lite0 = load_lite()
         starts = range(0, len(waiting), BATCH)
         for start in tqdm(starts, desc="ImageNet features", unit="batch", dynamic_ncols=True):
             keys = waiting[start : start + BATCH]

@@ -349,7 +349,7 @@ def frozen_prefixes(classifier: Classifier) -> tuple[str, ...]:
     return tuple(
         f"model.encoders.{stream}.network.{name}."
         for stream, encoder in classifier.model.encoders.items()
-        if classifier.config.model.backbone == "lite"
+        if classifier.config.model.encoder.has_weights
         for name in encoder.frozen
     )
 

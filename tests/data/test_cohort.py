@@ -163,6 +163,26 @@ def test_a_fold_with_one_label_is_told_before_training():
         c.split_cohort(DataConfig(n_folds=3), several)
 
 
+def test_a_share_of_the_patients_keeps_the_mix_and_holds_smaller_shares():
+    n = 40
+    patients = [f"P_{i:05d}" for i in range(n)]
+    label = [int(i % 4 == 0) for i in range(n)]
+    cohort = pd.DataFrame({"patient_id": patients * 2, "label": label + [0] * n})
+    shares = {share: c.thinned(cohort, share, seed=1) for share in (0.25, 0.5, 1.0)}
+    assert [one["patient_id"].nunique() for one in shares.values()] == [11, 20, 40]  # ceil(10 / 4) + ceil(30 / 4)
+    assert [one.groupby("patient_id")["label"].max().sum() for one in shares.values()] == [3, 5, 10]
+    quarter, half = ({*shares[share]["patient_id"]} for share in (0.25, 0.5))
+    assert quarter < half and all(len(one) == 2 * one["patient_id"].nunique() for one in shares.values())
+    assert {*c.thinned(cohort, 0.25, seed=2)["patient_id"]} != quarter
+
+
+def test_a_share_thins_training_alone(table):
+    cohort = c.build_cohort(table, "paper", "train").assign(is_extra=False)
+    whole, half = (c.split_cohort(DataConfig(n_folds=2, training_share=share), cohort) for share in (1, 0.5))
+    assert [*half["validation"]["sample_id"]] == [*whole["validation"]["sample_id"]]
+    assert {*half["train"]["sample_id"]} < {*whole["train"]["sample_id"]}
+
+
 @needs_real_data
 def test_the_committed_folds_are_made_again_to_the_byte(real_table, tmp_path):
     from mammo_lib.data.cbis_ddsm.folds import write_folds

