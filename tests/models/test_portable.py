@@ -84,6 +84,7 @@ print("mammo_lib" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_a_program_runs_without_this_library_at_any_size(network, program_file, tmp_path):
     cases = []
     for number, size in enumerate(SIZES):
@@ -94,13 +95,13 @@ def test_a_program_runs_without_this_library_at_any_size(network, program_file, 
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
-def test_an_export_leaves_the_network_as_it_was(network, onnx_file, program_file):
+def test_an_export_leaves_the_network_as_it_was(network, onnx_file):
     mixers = [one for one in network.modules() if isinstance(one, MambaMixer)]
     assert mixers and {one.backend for one in mixers} == {"auto"}
     assert not network.training
 
 
-@pytest.mark.parametrize("opset", [portable.OPSETS[0], portable.OPSETS[-1]])
+@pytest.mark.parametrize("opset", [portable.OPSETS[0], pytest.param(portable.OPSETS[-1], marks=pytest.mark.slow)])
 def test_a_fixed_size_in_the_oldest_and_the_newest_opset(tmp_path, opset):
     """Grey images of one size; any batch, no other size."""
     network = small_network(in_chans=1, token_blocks="attention")
@@ -141,6 +142,7 @@ def breast_file(tmp_path_factory):
     return export_mammo_mamba(breast_network(), path, **options)
 
 
+@pytest.mark.slow  # the quick test of a whole network is that of the command, in tests/inference/test_deploy.py
 @pytest.mark.parametrize("n", [1, 2, 9])
 @torch.inference_mode()
 def test_missing_views_are_masked_in_onnxruntime_too(breast_file, n):
@@ -151,6 +153,7 @@ def test_missing_views_are_masked_in_onnxruntime_too(breast_file, n):
     assert n == 1 or expected.std() > 1e-3  # the breasts differ
 
 
+@pytest.mark.slow
 def test_what_reads_the_logit_is_in_the_file(breast_file):
     facts = {one.key: one.value for one in onnx.load(breast_file).metadata_props}
     assert facts == {"threshold": "0.4", "views": '["CC", "MLO"]'}

@@ -37,8 +37,8 @@ def test_finished_runs_are_not_planned_and_the_rate_divides(table):
     assert (slow["hours_each"] / fast["hours_each"]).dropna().tolist() == pytest.approx([2.0] * 3)
     assert slow.loc["baseline_birads", "parameters"] != slow.loc["baseline_birads", "parameters"]  # no network
     shared = (
-        plan.planned_runs(get_profile("mirror-cv"), table, 1e9, 4),
-        plan.planned_runs(get_profile("mirror-cv"), table, 1e9),
+        plan.planned_runs(get_profile("smoke"), table, 1e9, 4),
+        plan.planned_runs(get_profile("smoke"), table, 1e9),
     )
     assert shared[0]["hours_left"].sum() == pytest.approx(shared[1]["hours_left"].sum() / 4)
     assert shared[0]["hours_each"].equals(shared[1]["hours_each"])  # one run is not faster on four devices
