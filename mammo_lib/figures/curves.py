@@ -1,4 +1,4 @@
-"""Training curves."""
+"""Curves of learning: over epochs, and over the number of breasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .style import GREY, PALETTE, canvas, legend_below
+from .style import BLUE, GREY, ORANGE, PALETTE, canvas, headline, legend_below
 
 
 def seed_bands(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
@@ -35,6 +35,36 @@ def seed_bands(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(figure, right)
     return figure
+
+
+def learning_curve(points: pd.DataFrame, ahead: pd.DataFrame) -> Figure:
+    """Draw the AUC over the number of training breasts, and what is extrapolated from it.
+
+    ``points``: ``breasts n`` and ``auc`` with its interval; ``ahead``: ``form breasts`` and ``auc`` likewise
+    (:class:`mammo_lib.analysis.limits.LearningCurve`).
+    """
+    figure, axes = canvas()
+    _points(axes, points, BLUE, "measured")
+    for (form, own), colour, style in zip(ahead.groupby("form"), (GREY, ORANGE), ("--", ":"), strict=False):
+        last = points.iloc[[-1]]
+        axes.plot([*last["breasts"], *own["breasts"]], [*last["auc"], *own["auc"]], color=colour, linestyle=style)
+        axes.fill_between(own["breasts"], own["auc_low"], own["auc_high"], color=colour, alpha=0.2, linewidth=0)
+        _points(axes, own, colour, f"extrapolated: {form}", marker="s", fill="none")
+    ticks = sorted({*points["breasts"].round(), *ahead.get("breasts", [])})
+    axes.set(xscale="log", xlabel="training breasts of a fold", ylabel="AUC out of fold, 95 % interval over patients")
+    axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    axes.minorticks_off()
+    first, last = points.iloc[0], points.iloc[-1]
+    grown = f"From {first['breasts']:.0f} to {last['breasts']:.0f} breasts the AUC goes from {first['auc']:.3f}"
+    headline(figure, f"{grown} to {last['auc']:.3f} (n = {last['n']})")
+    legend_below(figure, axes)
+    return figure
+
+
+def _points(axes, rows: pd.DataFrame, colour: str, name: str, marker: str = "o", fill: str = "full") -> None:
+    spread = [rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]]
+    style = {"fmt": marker, "color": colour, "fillstyle": fill, "capsize": 3, "label": name}
+    axes.errorbar(rows["breasts"], rows["auc"], yerr=spread, **style)
 
 
 def _band(axes, seeds: Sequence[pd.DataFrame], column: str, colour: str, **style) -> None:
