@@ -19,11 +19,11 @@ from mammo_lib.statistics import Confusion, Interval, delong_interval, reliabili
 
 LABEL = np.array([0, 1, 0, 1, 1, 0])
 PROBABILITY = np.array([0.2, 0.8, 0.6, 0.4, 0.9, 0.1])
-CURVE = pd.DataFrame({
+LEARNED = pd.DataFrame({
     "breasts": [150.0, 300, 600], "n": 506,
     "auc": [0.7, 0.75, 0.8], "auc_low": [0.6, 0.7, 0.75], "auc_high": [0.8, 0.8, 0.85],
 })  # fmt: skip
-AHEAD = CURVE.tail(1).assign(breasts=1200.0, form="line")
+AHEAD = LEARNED.tail(1).assign(breasts=1200.0, form="line")
 HISTORY = pd.DataFrame(
     {"epoch": [0, 1], "train_loss": [0.7, 0.6], "validation_loss": [0.7, 0.65], "validation_auc": [0.5, 0.75]}
 )
@@ -119,12 +119,12 @@ CASES = {
         lambda: figures.auc_intervals({"age": Interval(0.5, 0.4, 0.6, 9), "size": Interval(0.8, 0.7, 0.9, 9)}),
         "1 of 2 scores differ from chance",
     ),
-    "learning": (
-        lambda: figures.learning_curve(CURVE, AHEAD),
+    "learning curve": (
+        lambda: figures.learning_curve(LEARNED, AHEAD),
         r"From 150 to 600 breasts the AUC goes from 0.700 to 0.800 \(n = 506\)",
     ),
     "one point": (
-        lambda: figures.learning_curve(CURVE.tail(1), AHEAD.head(0)),
+        lambda: figures.learning_curve(LEARNED.tail(1), AHEAD.head(0)),
         "From 600 to 600 breasts",
     ),
     "bands": (
