@@ -56,7 +56,7 @@ def learning_curve(points: pd.DataFrame, ahead: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     first, last = points.iloc[0], points.iloc[-1]
     grown = f"From {first['breasts']:.0f} to {last['breasts']:.0f} breasts the AUC goes from {first['auc']:.3f}"
-    headline(figure, f"{grown} to {last['auc']:.3f} (n = {last['n']})")
+    headline(figure, f"{grown} to {last['auc']:.3f} (n = {last['n']:.0f})")
     legend_below(figure, axes)
     return figure
 

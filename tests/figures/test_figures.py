@@ -121,7 +121,7 @@ CASES = {
     ),
     "learning curve": (
         lambda: figures.learning_curve(LEARNED, AHEAD),
-        r"From 150 to 600 breasts the AUC goes from 0.700 to 0.800 \(n = 506\)",
+        r"From 150 to 600 breasts the AUC goes from 0\.700 to 0\.800 \(n = 506\)",
     ),
     "one point": (
         lambda: figures.learning_curve(LEARNED.tail(1), AHEAD.head(0)),
