@@ -1,4 +1,4 @@
-"""The readers' assessment as a score: the risk of malignancy that goes with each BI-RADS category."""
+"""The readers' assessment: the risk that goes with a BI-RADS category, and where the assessment is itself the label."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def risk_by_category(training: pd.DataFrame, assessment: pd.Series) -> pd.Series
     known = training.groupby(training["assessment"].map(CATEGORIES))["label"].agg(["sum", "size"])
     risk = (known["sum"] + 1) / (known["size"] + 2)
     return assessment.map(CATEGORIES).map(risk).fillna(0.5).astype(float)
+
+
+def never_called_back(table: pd.DataFrame) -> set[str]:
+    """Return the breasts whose masses are all ``BENIGN_WITHOUT_CALLBACK`` in a lesion table, as "P_00001_LEFT".
+
+    Nobody took a biopsy there: that the readers called them benign is their label.
+    """
+    masses = table[table["lesion_type"] == "mass"]
+    breasts = masses["patient_id"] + "_" + masses["laterality"]
+    alone = masses["pathology"].eq("BENIGN_WITHOUT_CALLBACK").groupby(breasts).all()
+    return {*alone.index[alone]}
