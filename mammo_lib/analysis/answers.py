@@ -7,6 +7,7 @@ every table, an estimate ``x`` occupies the columns ``x x_low x_high``;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -20,6 +21,7 @@ from .diagnostics import fusion_dominance, gate_saturation, over_breasts, overca
 
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
 AS_IS = "as_is"
+LONG = 100  # tokens of stage 3 from which protocol 2 calls a geometry long
 SIGNS = ("overcalling", "gate saturation", "fusion dominance")
 
 
@@ -59,6 +61,24 @@ def scores(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -
                 "auc_high": one.high, "repeats": len(runs), "n": one.n,
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def geometries(profile: Profile, repeats: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """Return the ``best`` and the ``long`` geometry: highest AUC, and highest among those with :data:`LONG` tokens.
+
+    Empty until every variant of the question has a run, because the rule compares all of them.
+    """
+    table = scores(profile, "geometry", repeats).set_index("experiment")["auc"]
+    if len(table) < len(read_groups(profile)["geometry"]):
+        return {}
+    tokens = pd.Series({name: _tokens(repeats[name][0]) for name in table.index})
+    return {"best": table.idxmax(), "long": table[tokens >= LONG].idxmax()}
+
+
+def _tokens(run: Run) -> int:
+    """Return the number of tokens of stage 3."""
+    stride = run.config.model.frozen_stride
+    return math.prod(side // stride for side in run.config.data.image_size)
 
 
 def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

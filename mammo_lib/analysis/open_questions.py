@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from ..config import get_profile
+from ..data.cbis_ddsm.tables import read_tables
+from ..data.sample import sample_folder
 from ..runs.records import Run
-from . import answers, efficiency, external_scores, further_targets, missing, official_split
+from . import answers, efficiency, external_scores, further_targets, limits, missing, official_split
 from .official_split import in_words
 
 NOT_YET = "Not run yet."
 CALLED = {  # what the first variant of a group is
     "gates": "learned gates", "isolation": "hybrid blocks without gates", "streams": "both streams",
+    "gates_long": "learned gates", "isolation_long": "hybrid blocks without gates",
     "geometry": "96 px at stride 16", "targets": "the label alone",
 }  # fmt: skip
 Repeats = Mapping[str, Sequence[Run]]
@@ -29,8 +32,11 @@ def open_questions() -> pd.DataFrame:
         ("Do SeqMoE's gates help?", "06a_answers_by_cross_validation", lambda: _group("mirror-cv", "gates", parts)),
         ("Does the sequence mixer matter?", "06a_answers_by_cross_validation",
          lambda: _group("mirror-cv", "isolation", parts)),
+        ("Do gates or mixers matter on longer sequences, 100 tokens?", "06a_answers_by_cross_validation",
+         lambda: " ".join(_group("mirror-cv", group, parts) for group in ("gates_long", "isolation_long"))),
         ("Are two streams better than one?", "06a_answers_by_cross_validation",
          lambda: _group("mirror-cv", "streams", parts)),
+        ("Would more breasts help?", "06b_what_limits_the_network", lambda: _breasts(parts)),
         ("Why does the official test set score lower?", "05a_why_the_test_set_scores_lower",
          lambda: official_split.short_answer(official_split.read_record())),
         ("What happens when a view is missing?", "08_missing_views_and_density", lambda: _views(held_out)),
@@ -52,6 +58,19 @@ def _group(profile: str, group: str, repeats: Repeats) -> str:
     settings = get_profile(profile)
     first = answers.read_groups(settings)[group][0]
     return answers.sentence(answers.answers(settings, group, repeats), first, len(settings.seeds), CALLED[group])
+
+
+def _breasts(repeats: Repeats) -> str:
+    fewer = answers.find_repeats(get_profile("mirror-limits"))
+    if not fewer or limits.REFERENCE not in repeats:
+        return NOT_YET
+    curve = limits.learning_curve(limits.by_share(repeats[limits.REFERENCE], fewer), read_tables(sample_folder()))
+    if not curve.per_doubling:
+        return NOT_YET
+    return (
+        f"When the training breasts double, the AUC changes by {in_words(curve.per_doubling, 'slope')}; it reaches "
+        f"{curve.points['auc'].iloc[-1]:.3f} with all {curve.points['breasts'].iloc[-1]:.0f} of a fold."
+    )
 
 
 def _views(repeats: Repeats) -> str:

@@ -1,5 +1,7 @@
 """From records of cross-validation to answers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -147,3 +149,15 @@ def test_the_forest_shows_the_bound_and_the_words(repeats):
 def test_every_group_begins_with_what_the_others_are_compared_with():
     asked = {name for names in read_groups(PROFILE).values() for name in names}
     assert asked == {config.experiment for config in experiment_configs(PROFILE, "all")}
+
+
+def test_the_geometries_are_chosen_by_the_rule_once_all_have_run(monkeypatch):
+    """`crop` has 36 tokens, `crop_224_32` 49, the others 144, 100 and 196."""
+    profile = get_profile("mirror-cv")
+    auc = {"crop": 0.86, "crop_96_8": 0.65, "crop_160_16": 0.80, "crop_224_16": 0.81, "crop_224_32": 0.82}
+    table = pd.DataFrame({"experiment": [*auc], "auc": [*auc.values()]})
+    repeats = {name: [SimpleNamespace(config=experiment_configs(profile, name)[0])] for name in auc}
+    monkeypatch.setattr(answers, "scores", lambda *_: table)
+    assert answers.geometries(profile, repeats) == {"best": "crop", "long": "crop_224_16"}
+    monkeypatch.setattr(answers, "scores", lambda *_: table.head(4))
+    assert answers.geometries(profile, repeats) == {}
