@@ -183,12 +183,27 @@ def found_out_of_fold() -> list[str]:
     }
     bare, scan = gaps["isolation", "crop_no_blocks"], gaps["isolation", "crop_ssm"]
     mixers = max(gaps["isolation", name].reach for name in ("crop_attention", "crop_gated_conv"))
+    long = answers.answers(profile, "gates_long", repeats).iloc[0]
     return [
+        f"{long['difference']:+.3f}; no effect larger than {long['reach']:.3f}",
+        found_by_number_of_breasts(repeats),
         *(f"{gaps[key].difference:+.3f}; no effect larger than {gaps[key].reach:.3f}"
           for key in (("gates", "crop_plain"), ("streams", "crop"))),
         f"no effect larger than {mixers:.3f}",
         *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})" for one in (bare, scan)),
     ]  # fmt: skip
+
+
+def found_by_number_of_breasts(repeats) -> str:
+    """What the README says of the learning curve."""
+    from mammo_lib.analysis import answers, limits
+    from mammo_lib.data.cbis_ddsm.tables import read_tables
+    from mammo_lib.data.sample import sample_folder
+
+    shares = limits.by_share(repeats[limits.REFERENCE], answers.find_repeats(PROFILES["mirror-limits"]))
+    points = limits.learning_curve(shares, read_tables(sample_folder())).points
+    auc = points.set_index("share")["auc"]
+    return f"{auc[0.25]:.3f}, {auc[0.5]:.3f} and {auc[0.75]:.3f}; with all of them {auc[1.0]:.3f}"
 
 
 def found_elsewhere() -> list[str]:

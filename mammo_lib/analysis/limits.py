@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..config import RunConfig
+from ..config import Profile, RunConfig
 from ..data.cohort import build_cohort, split_cohort, with_extra
+from ..runs.experiments import read_experiments, read_groups
 from ..runs.records import Run
 from ..statistics import FoldDifference, Interval, auc_bootstrap_interval, compare_folds, mean_auc, patient_draws
 from ..statistics.fold_groups import with_interval
@@ -80,9 +81,10 @@ def training_breasts(config: RunConfig, table: pd.DataFrame) -> float:
 
 
 def against_reference(
-    reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]], names: Sequence[str]
+    profile: Profile, group: str, reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]]
 ) -> pd.DataFrame:
     """Compare the variants of a question with the crop stream of protocol 2; columns as in ``answers.answers``."""
+    names = read_groups(profile)[group]
     found: dict[str, FoldDifference] = {}
     for name in names:
         ours = {run.config.seed: run for run in repeats.get(name, ())}
@@ -90,7 +92,8 @@ def against_reference(
         if theirs:
             pairs = [[runs[seed].predictions for seed in sorted(theirs)] for runs in (ours, theirs)]
             found[name] = compare_folds(*pairs)
-    return answers.as_answers(found, planned=len(names))
+    asked = read_experiments(profile)
+    return answers.as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(names))
 
 
 def mean_of_repeats(runs: Sequence[Run]) -> dict[str, Interval]:

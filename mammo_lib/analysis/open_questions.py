@@ -67,9 +67,10 @@ def _breasts(repeats: Repeats) -> str:
     curve = limits.learning_curve(limits.by_share(repeats[limits.REFERENCE], fewer), read_tables(sample_folder()))
     if not curve.per_doubling:
         return NOT_YET
+    *_, fewer, every = curve.points.itertuples()
     return (
-        f"When the training breasts double, the AUC changes by {in_words(curve.per_doubling, 'slope')}; it reaches "
-        f"{curve.points['auc'].iloc[-1]:.3f} with all {curve.points['breasts'].iloc[-1]:.0f} of a fold."
+        f"When the training breasts double, the AUC changes by {in_words(curve.per_doubling, 'slope')}; with "
+        f"{fewer.breasts:.0f} in a fold it is {fewer.auc:.3f}, with all {every.breasts:.0f} {every.auc:.3f}."
     )
 
 

@@ -67,9 +67,11 @@ def test_two_points_are_not_extrapolated(table):
 
 def test_variants_are_compared_with_the_repeats_that_both_have():
     reference = [scored(1.0, 1.4, seed) for seed in (0, 1)]
-    table = limits.against_reference(reference, {"a": [scored(0.25, 0.8)]}, ["a", "b"])
-    assert table["experiment"].tolist() == ["a"] and table["repeats"].tolist() == [1]
-    assert table["difference"].iloc[0] < 0 and table.attrs["waiting"] == 1
+    profile = get_profile("mirror-limits")
+    table = limits.against_reference(profile, "breasts", reference, {"crop_quarter": [scored(0.25, 0.8)]})
+    [row] = table.to_dict("records")
+    assert (row["experiment"], row["name"], row["repeats"]) == ("crop_quarter", "a quarter of the patients", 1)
+    assert row["difference"] < 0 and table.attrs["waiting"] == 2
 
 
 def test_the_mean_of_repeats_beats_each_where_their_errors_differ():
