@@ -53,7 +53,7 @@ from .callbacks import LAST, PREVIOUS, History, KeepWholeEpochs, RecordGates, St
 from .frozen import freeze_maps
 from .hiding import hide
 from .joint_loss import JointLoss
-from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
+from .optimisation import WholeFiles, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .readers import reader_probability
 
 
@@ -187,7 +187,7 @@ def complete(run: Run, collection: Collection, prepared: Prepared, *, progress: 
         cross_validate(run, collection, prepared, progress=progress)
     else:
         train_fold(run, collection, prepared, progress=progress)
-        (run.folder / PREVIOUS).unlink(missing_ok=True)
+        forget_epochs(run)
 
 
 def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
@@ -246,13 +246,18 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
         fold = start_run(config, prepared.fingerprint, folder=folder, data_set=collection.name)
         if not fold.is_finished:
             train_fold(fold, collection, prepared, progress=progress)
-            for name in (LAST, PREVIOUS):  # a finished fold is never resumed, and there are many
-                (fold.folder / name).unlink(missing_ok=True)
+            forget_epochs(fold)
         folds.append(fold)
     frames = {number: fold.predictions for number, fold in enumerate(folds)}
     frame = join_folds(frames)
     join_tables(run, folds)
     run.finish(frame, {OUT_OF_FOLD: evaluate_out_of_fold(frame)})
+
+
+def forget_epochs(run: Run) -> None:
+    """Remove what a finished run will not resume from: with the optimiser's state, three times its weights."""
+    for name in (LAST, PREVIOUS):
+        (run.folder / name).unlink(missing_ok=True)
 
 
 def fold_config(config: RunConfig, fold: int) -> RunConfig:
@@ -305,11 +310,11 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
         callbacks.append(averaged_weights(config.train.ema_decay))
     if progress:
         callbacks.append(TQDMProgressBar())
-    with quiet_lightning(), memory_advice(config), checkpoints_beside(run.folder):
+    with quiet_lightning(), memory_advice(config):
         trainer = lightning.Trainer(
             max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
             strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,
-            callbacks=callbacks, logger=False,
+            callbacks=callbacks, logger=False, plugins=[WholeFiles()],
             enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
         )  # fmt: skip
