@@ -9,6 +9,7 @@ uninterrupted one, and the record. Only training breasts are read here;
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import write_csv, write_parquet
 from ..models import MammoMambaOutput, build_model, mean_log_odds, score, score_passes
+from ..models.mambavision import VARIANTS
 from ..models.mammo_mamba import without_weights
 from ..models.weights import list_differences, read_torch
 from ..runs.executor import end_with
@@ -207,6 +209,8 @@ def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress
         maps = freeze_maps(config, prepared, classifier.model, progress=progress) if is_cached else None
         data = data_of(config, prepared, maps)
         fit(run, classifier, data, progress=progress)
+        del classifier  # and its optimiser, before the kept weights are read
+        gc.collect()
         kept, validation = load_best(run), data.cohort("validation")
         frame = predict(kept, data.val_dataloader(), validation)
         areas = log_areas(validation, collection.source, config.data)
@@ -339,12 +343,16 @@ def load_best(run: Run) -> Classifier:
     InputError
         The checkpoint is missing or damaged, belongs to another network, or contains weights that are not finite.
     """
-    classifier = Classifier(without_weights(run.config))
+    model = run.config.model
+    is_whole = model.backbone in VARIANTS and not model.encoder.has_weights and run.checkpoint.suffix == ".ckpt"
+    with torch.device("meta") if is_whole else contextlib.nullcontext():  # nothing is drawn that the file holds
+        classifier = Classifier(without_weights(run.config))
     own = classifier.state_dict()
     frozen = frozen_prefixes(classifier) if run.checkpoint.suffix == ".safetensors" else ()  # of a release: left out
     kept = {key: one for key, one in own.items() if key.startswith(frozen)}
     found = read_weights(run.checkpoint, {key: one for key, one in own.items() if key not in kept})
-    classifier.load_state_dict(found | kept)
+    classifier.load_state_dict(found | kept, assign=is_whole)
+    classifier.validation_auc = BinaryAUROC()  # which has no weights, but a device
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return classifier.eval().to(device)
 
