@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, get_args
 
@@ -26,6 +25,7 @@ from .config import (
     as_repeats,
     as_yaml,
     get_profile,
+    is_rehearsal,
     load_config,
     process_number,
     profile_names,
@@ -59,7 +59,6 @@ ExperimentOption = Annotated[
 DefinitionOption = Annotated[str, typer.Option("--cohort", help=f"one of: {', '.join(get_args(Definition))}")]
 UsageError = typer.BadParameter.__base__  # typer brings a click of its own
 TRANSFERRED = ("frozen_stages", "frozen_features")  # baselines that need nothing but pixels
-DEFAULT_BOOK = "mirror"  # the profile whose records the book shows where no images are given
 MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[dim]absent[/]", "note": ""}
 
 
@@ -78,19 +77,29 @@ def reproduce(
         list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks; repeatable")
     ] = None,
     allow_missing: AllowMissing = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="go through the whole profile on a small phantom, one step per run")
+    ] = False,
 ) -> None:
     """Run every notebook in order, then build the book; what is up to date is not run again.
 
     Without --data and --profile the chapters show the committed records of real films and the sample that ships.
     """
-    if profile is None and data is None and not os.environ.get("MAMMO_PROFILE"):
-        profile = DEFAULT_BOOK
-    chosen, given = _profile(profile, data, allow_missing), _parameters(parameter or [])
-
+    if rehearse:
+        _refuse_beside(
+            "--rehearse", "it goes through a whole profile on a phantom",
+            {"--data": data, "--only": only, "--from": start, "--retrain": retrain, "--parameter": parameter,
+             "--allow-missing": allow_missing},
+        )  # fmt: skip
     from . import reproduce as reproduction
+
+    if profile is None and data is None and not os.environ.get("MAMMO_PROFILE"):
+        profile = reproduction.DEFAULT_BOOK
+    chosen, given = _profile(profile, data, allow_missing), _parameters(parameter or [])
+    if rehearse:
+        raise typer.Exit(_rehearse(chosen, jobs, is_new=force))
     from .data.data_sets import open_collection
     from .runs.evaluate import finished_runs
-    from .runs.executor import open_executor
 
     if retrain:
         os.environ[RETRAIN] = "1"  # the notebooks' kernels inherit this, and what follows
@@ -110,12 +119,8 @@ def reproduce(
     choice = {"only": only or (), "start": start, "force": force, "parameters": given}
     steps = reproduction.plan(chosen, collection.root, data_hash=data_hash, **choice)
     head, outcomes = reproduction.start_summary(chosen, data_hash, given), []
-    work = partial(reproduction.execute, profile=chosen, show_cells=jobs == 1)
-    with open_executor(jobs) as (pool, _):  # processes: an interrupt ends them, and their kernels with them
-        for outcome in reproduction.run_steps(steps, work, pool, jobs):
-            outcomes.append(outcome)
-            reproduction.write_summary(head, steps, outcomes)
-            typer.echo(reproduction.progress_line(steps, outcomes, jobs))
+    for outcomes in reproduction.run_chapters(steps, chosen, head, jobs):
+        typer.echo(reproduction.progress_line(steps, outcomes, jobs))
     if failed := [outcome.error for outcome in outcomes if outcome.error]:
         raise failed[0]
     typer.echo("building the book")
@@ -578,6 +583,30 @@ def prepare(
         typer.echo(f"{split}: {len(prepared.index)} views ready in {prepared.folder}{left_out}")
 
 
+def _rehearse(profile: Profile, jobs: int | None, *, is_new: bool) -> int:
+    """Rehearse a profile in a project folder of its own, print every step, and return the exit code."""
+    from . import rehearsal
+    from .runs.executor import end_with
+
+    if not is_rehearsal():
+        return rehearsal.start(rehearsal.stage(profile, is_new=is_new), profile, jobs)
+    end_with(os.getppid())  # the one that staged this folder
+    typer.secho(rehearsal.BANNER, fg="yellow")
+    steps = []
+    for step in rehearsal.rehearse(profile, jobs or os.cpu_count() or 1):
+        steps.append(step)
+        typer.echo(f"{step.step}: {step.outcome}{f', {step.reason}' if step.reason else ''}")
+    _print_rehearsal(steps)
+    failed = sum(step.outcome in ("failed", "not run") for step in steps)
+    typer.echo(f"{rehearsal.BANNER}\n{len(steps)} steps, {failed} failed or not run: {rehearsal.STEPS}")
+    return 1 if failed else 0
+
+
+def _refuse_beside(option: str, why: str, others: dict[str, object]) -> None:
+    if given := [name for name, value in others.items() if value]:
+        raise InputError(f"{option} with {', '.join(given)}: {why}; leave out {', '.join(given)}")
+
+
 def _profile(name: str | None, data: Path | None, allow_missing: bool) -> Profile:
     """Return the profile that was named, else the one that suits the data; say which, and what is left out."""
     if name is None and data is not None and not os.environ.get("MAMMO_PROFILE"):
@@ -688,6 +717,15 @@ def _print_outcomes(outcomes: list) -> None:
         typer.echo(f"{records}: {'; '.join(causes)}")
 
 
+def _print_rehearsal(steps: list) -> None:
+    from rich.table import Table
+
+    shown = Table("step", "outcome", "seconds", "reason", box=None)
+    for one in steps:
+        shown.add_row(one.step, one.outcome, "" if one.seconds is None else f"{one.seconds:.0f}", one.reason)
+    _console().print(shown)
+
+
 def _print_plan(table, cache: float) -> None:
     from rich.table import Table
 
@@ -697,10 +735,11 @@ def _print_plan(table, cache: float) -> None:
         numbers = (row.parameters / 1e6, row.memory_gb, row.hours_each, row.hours_left) if is_network else ()
         shown.add_row(row.experiment, f"{row.finished} of {row.runs}", *(f"{one:,.2f}" for one in numbers))
     _console().print(shown)
-    left = (table["runs"] - table["finished"]).sum()
+    left = table["runs"] - table["finished"]
+    weights = 4 * (left * table["parameters"]).sum()  # 32 bits each; a run keeps those of its best epoch
     typer.echo(
-        f"{left} of {table['runs'].sum()} runs are left, {table['hours_left'].sum():,.1f} hours; "
-        f"cache of the profile's own run: {cache / 1e9:.2f} GB"
+        f"{left.sum()} of {table['runs'].sum()} runs are left, {table['hours_left'].sum():,.1f} hours; "
+        f"their weights: {weights / 1e9:,.1f} GB; cache of the profile's own run: {cache / 1e9:.2f} GB"
     )
 
 

@@ -8,6 +8,7 @@ killed reproduction resumes. A failed notebook never replaces a good page.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from .errors import InputError
 from .files import read_json, write_json
 from .runs import records
 from .runs.crate import add_reproduction, add_run, new_crate, write_crate
+from .runs.executor import open_executor
 from .runs.experiments import experiment_configs
 from .runs.records import describe_environment
 
@@ -32,7 +34,7 @@ SOURCE = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "notebooks"
 STATE = BUILD / "papermill"
 SUMMARY = BUILD / "summary.json"
-NOTEBOOK_TIMEOUT_S = 6 * 3600
+DEFAULT_BOOK = "mirror"  # the profile whose records the book shows where no images are given
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # else it may log its own shutdown as an error, into the progress
 
 # Chapters that train the profile's runs and open its test set. Later ones read these runs and wait for them, and for
@@ -174,7 +176,7 @@ def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
     try:
         papermill.execute_notebook(
             step.source, partial, parameters=step.parameters, cwd=SOURCE, kernel_name="python3", progress_bar=bar,
-            execution_timeout=NOTEBOOK_TIMEOUT_S, start_timeout=120, extra_arguments=QUIET_KERNEL,
+            start_timeout=120, extra_arguments=QUIET_KERNEL,  # no limit for a cell: one may train a profile for days
         )  # fmt: skip
     except PapermillExecutionError as error:
         raise NotebookFailed(step.source, error.cell_index, error.ename, error.evalue, error.source, partial) from error
@@ -190,11 +192,26 @@ def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
     return seconds
 
 
-def run_steps(steps: list[Step], work: Callable[[Step], float], pool: Executor, jobs: int) -> Iterator[StepOutcome]:
+def run_chapters(
+    steps: list[Step], profile: Profile, head: dict, jobs: int, *, keeps_going: bool = False
+) -> Iterator[list[StepOutcome]]:
+    """Execute the steps, ``jobs`` at a time; after each, update the summary and yield all outcomes so far."""
+    outcomes: list[StepOutcome] = []
+    work = functools.partial(execute, profile=profile, show_cells=jobs == 1)
+    with open_executor(jobs) as (pool, _):  # processes: an interrupt ends them, and their kernels with them
+        for outcome in run_steps(steps, work, pool, jobs, keeps_going=keeps_going):
+            outcomes.append(outcome)
+            write_summary(head, steps, outcomes)
+            yield outcomes
+
+
+def run_steps(
+    steps: list[Step], work: Callable[[Step], float], pool: Executor, jobs: int, *, keeps_going: bool = False
+) -> Iterator[StepOutcome]:
     """Yield the outcome of each step as it finishes, at most ``jobs`` at a time, each after the steps that it needs.
 
     ``work`` executes a step and returns the seconds. After a failure, running steps are finished, no new step starts,
-    and the remaining steps are reported as not run.
+    and the remaining steps are reported as not run. With ``keeps_going`` a failure stops nothing.
     """
     waiting, running, failed = list(steps), {}, False
     while running or (waiting and not failed):
@@ -206,7 +223,7 @@ def run_steps(steps: list[Step], work: Callable[[Step], float], pool: Executor, 
                 running[pool.submit(work, step)] = step
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             outcome = _outcome(running.pop(future), future)
-            failed |= outcome.status == "failed"
+            failed |= outcome.status == "failed" and not keeps_going
             yield outcome
     yield from (StepOutcome(step, "not run") for step in waiting)
 

@@ -23,6 +23,7 @@ STREET = [
     {"runs.sweep", "runs.evaluate", "runs.verify"},
     {"inference"},
     {"reproduce"},
+    {"rehearsal"},
     {"cli"},
 ]
 # Inside the data room: what serves any mammogram knows no data set; one place knows them all by name.
@@ -34,7 +35,7 @@ TORCH_FREE = [
     "figures", "data", "data.cohort", "data.prepare", "data.collection", "data.data_sets", "data.cbis_ddsm",
     "data.cbis_ddsm.tables", "data.cbis_ddsm.sources", "data.phantom", "analysis", "analysis.diagnostics",
     "analysis.official_split", "analysis.tables", "inference", "inference.inputs", "training", "training.readers",
-    "models", "ops", "reproduce", "cli",
+    "models", "ops", "reproduce", "rehearsal", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "torchvision"}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
+REHEARSAL = "rehearsal.json"  # in a project folder: it is that of a rehearsal, and nothing in it is a result
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # above 0 in a run's second and later processes, whoever started them
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -25,6 +26,11 @@ def find_root() -> Path:
             if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
                 return folder
     return Path.cwd()
+
+
+def is_rehearsal() -> bool:
+    """Whether this project folder is that of a rehearsal (:mod:`mammo_lib.rehearsal`)."""
+    return (ROOT / REHEARSAL).is_file()
 
 
 def process_number(variable: str) -> int:

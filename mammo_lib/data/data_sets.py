@@ -106,6 +106,11 @@ def suited_profile(data: Path) -> str:
     return "mirror" if (data / "mass-800").is_dir() else "paper"
 
 
+def suited_layout(profile: Profile) -> str:
+    """Return the layout in which a phantom stands for the images of a profile, as :func:`suited_profile` finds it."""
+    return "mirror-800" if profile.name.startswith("mirror") else "nbia"
+
+
 def _phantom_of(profile: Profile) -> Path:
     root = BUILD / "phantom" / f"{profile.phantom_breasts}-breasts-seed{profile.phantom_seed}-v{VERSION}"
     write_phantom(root, n_breasts=profile.phantom_breasts, seed=profile.phantom_seed)

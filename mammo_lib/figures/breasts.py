@@ -62,6 +62,9 @@ def malignant_shares(shares: pd.DataFrame) -> Figure:
         ax.set(xlabel=name, ylim=(0, 100), xlim=(-0.5, len(part) - 0.5))
     axes[0, 0].set_ylabel("malignant breasts, % (n below)")
     spans = shares[shares["n"] >= FEW].groupby("name", sort=False)["value"].agg(["min", "max"])
+    if spans.empty:
+        headline(figure, f"No level has {FEW} breasts")
+        return figure
     widest = (spans["max"] - spans["min"]).idxmax()
     low, high = 100 * spans.loc[widest, "min"], 100 * spans.loc[widest, "max"]
     headline(figure, f"{low:.0f} to {high:.0f} % malignant, by {widest} (levels with at least {FEW} breasts)")

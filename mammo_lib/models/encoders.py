@@ -40,8 +40,9 @@ class ViewEncoder(nn.Module):
         steps = getattr(network, "steps", [])  # a network without them cannot be entered midway
         learns = [any(p.requires_grad for p in step.parameters()) for step in steps]
         self.n_frozen = [*learns, True].index(True)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        # Not in a checkpoint, so that they are needed where a network is built on no device, too.
+        self.register_buffer("mean", torch.tensor(mean, device="cpu").view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, device="cpu").view(3, 1, 1), persistent=False)
 
     @property
     def num_features(self) -> int:
@@ -122,9 +123,11 @@ def held_statistics(module: nn.Module) -> Iterator[None]:
 
 def build_mambavision(config: RunConfig) -> ViewEncoder:
     """Build a MambaVision under SeqMoE's gates, with its weights and its frozen stages."""
-    model, backbone = config.model, _new_mambavision(config)
+    model, new = config.model, _new_mixers(config)
+    with torch.device("meta") if model.weights and not new else nullcontext():  # nothing is drawn that the file holds
+        backbone = _new_mambavision(config)
     if model.weights:
-        load_checkpoint(backbone, find_checkpoint(model.backbone, model.weights), new=_new_mixers(config))
+        load_checkpoint(backbone, find_checkpoint(model.backbone, model.weights), new=new)
     if model.stem == "fold":
         backbone = fold_grey_stem(backbone)
     return ViewEncoder(_gated(backbone, config), is_folded=model.stem == "fold", frozen=frozen_parts(config))

@@ -13,16 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..config import MATERIAL, ROOT
+from ..config import MATERIAL, ROOT, is_rehearsal
 from ..errors import InputError
 from ..files import file_hash, read_json, read_text, write_bytes
 from .mambavision import VARIANTS, MambaVision, create_mambavision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS_FOLDER = "MAMMO_WEIGHTS"
+RANDOM_MARK = "random_weights"  # in a file that was made for a rehearsal
 SHOWN_KEYS = 5
 SUFFIXES = (".pth.tar", ".pth", ".safetensors")
 RECORD = MATERIAL / "data_manifest" / "weights.json"
@@ -55,7 +56,7 @@ def load_checkpoint(model: MambaVision, path: str | Path, *, new: Iterable[str] 
 def _load(model: MambaVision, state: dict[str, Tensor], path: str | Path) -> MambaVision:
     if differences := list_differences(model.state_dict(), state):
         raise InputError(f"{path}: does not fit this network: {'; '.join(differences)}")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=any(one.is_meta for one in model.parameters()))
     return model
 
 
@@ -97,16 +98,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Return a checkpoint's tensors under the official names, without wrappers and prefixes."""
     path = Path(path)
     try:
-        held = load_file(path) if path.suffix == ".safetensors" else read_torch(path)
+        held = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; `mammo weights VARIANT` downloads one") from None
     except Exception as error:  # the two readers raise a dozen types for a damaged or refused file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(one_line(f"{path}: not a readable checkpoint ({reason})")) from None
-    state = unwrapped(held if isinstance(held, Mapping) else {})
+    held = held if isinstance(held, Mapping) else {}
+    if RANDOM_MARK in held and not is_rehearsal():
+        raise InputError(f"{path}: random weights of a rehearsal; `mammo weights VARIANT` downloads official ones")
+    state = unwrapped(held)
     if not state:
         raise InputError(one_line(f"{path}: not a readable checkpoint (it contains no named tensors)"))
     return state
+
+
+def _read_safetensors(path: Path) -> dict:
+    """Return the tensors, and what the file says of itself."""
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}) | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 def unwrapped(held: Mapping) -> dict[str, Tensor]:

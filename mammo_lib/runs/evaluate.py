@@ -50,7 +50,7 @@ def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool
     InputError
         There are no images, and a run of the list has no evaluated record.
     """
-    _refuse_cross_validation(profile)
+    refuse_cross_validation(profile)
     runs = finished_runs(profile, "all", collection, progress=progress)
     if collection.is_sample:
         return runs
@@ -106,11 +106,11 @@ def evaluate_profile(
     InputError
         A run of the list is not finished. The test set is opened for all runs or for none.
     """
-    _refuse_cross_validation(profile)
+    refuse_cross_validation(profile)
     runs = [_finished(config, collection, profile) for config in experiment_configs(profile, "all")]
     if all(run.is_evaluated for run in runs):
         return [Opened(run, is_new=False) for run in runs]
-    opening, first = _opening(profile.name, runs) | {"list_hash": list_hash(profile)}, first_opening(runs)
+    opening, first = opening_of(profile, runs), first_opening(runs)
     opened_cohorts(runs[0].config, collection)  # decoded here, once, and not by every worker
     tasks = [(run, collection, opening | {"added_after": added_after(run, first)}) for run in runs]
     with open_executor(workers) as (executor, n):
@@ -118,6 +118,11 @@ def evaluate_profile(
         bar = tqdm(done, desc="opening", unit="run", total=len(tasks), disable=not progress, dynamic_ncols=True)
         opened = {one.run.folder: one for one in bar}
     return [opened[run.folder] for run in runs]
+
+
+def opening_of(profile: Profile, runs: list[Run]) -> dict:
+    """Return the receipt of an opening of the test set for all runs of a profile's list."""
+    return _opening(profile.name, runs) | {"list_hash": list_hash(profile)}
 
 
 def _open(task: tuple) -> Opened:
@@ -177,7 +182,8 @@ def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
     return with_choices(frame, *run.choices)
 
 
-def _refuse_cross_validation(profile: Profile) -> None:
+def refuse_cross_validation(profile: Profile) -> None:
+    """Raise an :class:`InputError` for a profile that cross-validates and therefore opens no test set."""
     if profile.run.data.fold == "each":
         raise InputError(
             f"profile {profile.name!r} cross-validates the training breasts and opens no test set; "

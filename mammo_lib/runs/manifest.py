@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from ..config import is_rehearsal
 from ..errors import InputError
 from ..files import file_hash, read_json, write_json
 
@@ -22,12 +23,13 @@ RECORD = (
     RELEASED, "hidden_inputs.parquet", "targets.parquet",
     *CHANGED_BY_OPENING,
 )  # fmt: skip
+REHEARSED = "rehearsal"  # true in the environment of a record that was made in a rehearsal
 WAY_OUT = "restore the record, or delete its folder and run it again"
 
 
 def write_manifest(folder: Path, metrics: Path) -> None:
     """Write the hashes of a record's files; for the metrics, those of the present and of the new file."""
-    files = {name: file_hash(folder / name) for name in RECORD if (folder / name).is_file()}
+    files = {name: _hash(folder / name) for name in RECORD if (folder / name).is_file()}
     before, files["metrics.json"] = files.get("metrics.json"), file_hash(metrics)
     write_json(
         folder / MANIFEST, {"files": files, "metrics_before": None if before == files["metrics.json"] else before}
@@ -35,7 +37,10 @@ def write_manifest(folder: Path, metrics: Path) -> None:
 
 
 def check_files(folder: Path) -> list[str]:
-    """Return the faults of a record's files, one line each; none for a record without a manifest."""
+    """Return the faults of a record's files, one line each; none for a record without a manifest.
+
+    Outside a rehearsal, a record that was made in one is a fault.
+    """
     known = (MANIFEST, *RECORD)
     stats = [(folder / name).stat() if (folder / name).is_file() else None for name in known]
     return list(_check(folder, tuple(one and (one.st_size, one.st_mtime_ns, one.st_ino) for one in stats)))
@@ -44,6 +49,8 @@ def check_files(folder: Path) -> list[str]:
 @lru_cache(maxsize=1024)
 def _check(folder: Path, _state: tuple) -> tuple[str, ...]:
     """Hold files against the manifest; once per state of the folder, since checkpoints are large."""
+    if not is_rehearsal() and is_rehearsed(folder):
+        return (f"{folder}: made in a rehearsal, on a phantom with random weights: not a result; give another record",)
     if not (folder / MANIFEST).is_file():
         return ()
     try:
@@ -59,9 +66,26 @@ def _check(folder: Path, _state: tuple) -> tuple[str, ...]:
     return tuple(f"{folder / name}: {fault}; {WAY_OUT}" for name, fault in found.items() if fault)
 
 
+def is_rehearsed(folder: Path) -> bool:
+    """Whether a record says that it was made in a rehearsal."""
+    path = folder / "environment.json"
+    return path.is_file() and bool(read_json(path, WAY_OUT).get(REHEARSED))
+
+
 def _fault(path: Path, wanted: str | None, before: str | None) -> str | None:
     if not path.is_file():
         return "missing from the record" if wanted and path.name != CHECKPOINT else None
     if wanted is None:
         return None if path.name == CHECKPOINT else "not a file of this record, its manifest does not list it"
-    return None if file_hash(path) in (wanted, before) else "damaged, it differs from the record's manifest"
+    return None if _hash(path) in (wanted, before) else "damaged, it differs from the record's manifest"
+
+
+def _hash(path: Path) -> str:
+    state = path.stat()
+    return _hash_of(path, (state.st_size, state.st_mtime_ns, state.st_ino))
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(path: Path, _state: tuple) -> str:
+    """Hash a file once per state: weights take seconds, and other files of a record change beside them."""
+    return file_hash(path)

@@ -28,10 +28,10 @@ import filelock
 import pandas as pd
 from pydantic import ValidationError
 
-from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint
+from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint, is_rehearsal
 from ..errors import InputError
 from ..files import file_hash, read_json, read_table, with_numbers, write_json, write_parquet
-from .manifest import CHECKPOINT, MANIFEST, RECORD, RELEASED, WAY_OUT, check_files, write_manifest
+from .manifest import CHECKPOINT, MANIFEST, RECORD, REHEARSED, RELEASED, WAY_OUT, check_files, write_manifest
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
@@ -172,13 +172,13 @@ class Run:
         """Hold the run's lock, and remove incomplete files of killed processes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.folder / ".lock"):
-            for name in (*RECORD, MANIFEST):
-                for partial in self.folder.glob(f".{name}*"):
+            for pattern in (*(f".{name}*" for name in (*RECORD, MANIFEST)), ".*.ckpt*"):
+                for partial in self.folder.glob(pattern):
                     partial.unlink(missing_ok=True)
             yield
 
     def refuse_damage(self) -> None:
-        """Raise an :class:`InputError` for a finished record that is damaged; none of it is read."""
+        """Raise an :class:`InputError` for a finished record that is damaged or rehearsed; none of it is read."""
         if self.is_finished and (faults := check_files(self.folder)):
             raise InputError(faults[0])
 
@@ -335,12 +335,13 @@ def publish(run: Run) -> Path:
 
 def copy_record(run: Run, target: Path) -> Run:
     """Copy a finished run's record without its checkpoints, and without its folds, whose content is in the run."""
+    run.refuse_damage()
     left_out = shutil.ignore_patterns("*.ckpt", "*.lock", ".*", "fold[0-9]*")
     return Run(Path(shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=left_out)))
 
 
 def describe_environment(protocol: Path = PROTOCOL) -> dict:
-    """Return what a result depends on besides config and data: commit, versions, machine, protocol."""
+    """Return what a result depends on besides config and data: commit, versions, machine, protocol, a rehearsal."""
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if "ipykernel" not in sys.argv[0] else "notebook",
         "commit": _git("rev-parse", "HEAD"),
@@ -352,7 +353,7 @@ def describe_environment(protocol: Path = PROTOCOL) -> dict:
         "threads": _threads(),
         "device": _device(),
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
-    }
+    } | ({REHEARSED: True} if is_rehearsal() else {})
 
 
 def _device() -> str:

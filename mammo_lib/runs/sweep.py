@@ -185,12 +185,13 @@ def attempt(job: Job) -> RunOutcome:
         with _one_run:
             run = train_run(job.config, job.collection, progress=job.has_bar)
     except Exception as error:
-        return RunOutcome(job.config, error=_describe(error, job.folder), seconds=time.perf_counter() - started)
+        return RunOutcome(job.config, error=describe_failure(error, job.folder), seconds=time.perf_counter() - started)
     (run.folder / ERROR_FILE).unlink(missing_ok=True)
     return RunOutcome(job.config, run, seconds=time.perf_counter() - started)
 
 
-def _describe(error: Exception, folder: Path) -> str:
+def describe_failure(error: Exception, folder: Path) -> str:
+    """Return an exception in one line; the traceback of one that is not the user's goes to a file in ``folder``."""
     if isinstance(error, InputError):
         return str(error)
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import shutil
-import tempfile
+import os
 import warnings
 from pathlib import Path
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
-from ..config import RunConfig, process_number
+from ..config import RunConfig
 from ..errors import InputError
 
 
@@ -42,25 +42,21 @@ def cosine_schedule(total_steps: int, warmup_steps: int):
     return factor
 
 
-@contextlib.contextmanager
-def checkpoints_beside(folder: Path):
-    """Make Lightning write its temporary checkpoints in ``folder`` until they are complete and renamed.
+class WholeFiles(TorchCheckpointIO):
+    """Write a checkpoint beside its place, and rename it when it is complete: a kill leaves no damaged one.
 
-    By default it writes them to the system's temporary folder. If that is on another file system, moving means copying,
-    and a kill in between would leave a damaged checkpoint. Of several processes, the first one writes.
+    It goes straight to the disk. Lightning's own way holds the whole file in memory first.
     """
-    if process_number("LOCAL_RANK") > 0:
-        yield
-        return
-    partial, before = folder / ".partial", tempfile.tempdir
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed run
-    partial.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = str(partial)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
-        shutil.rmtree(partial, ignore_errors=True)
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        """Write a checkpoint, completely or not at all."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            torch.save(checkpoint, partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ uninterrupted one, and the record. Only training breasts are read here;
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import write_csv, write_parquet
 from ..models import MammoMambaOutput, build_model, mean_log_odds, score, score_passes
+from ..models.mambavision import VARIANTS
 from ..models.mammo_mamba import without_weights
 from ..models.weights import list_differences, read_torch
 from ..runs.executor import end_with
@@ -53,7 +55,7 @@ from .callbacks import LAST, PREVIOUS, History, KeepWholeEpochs, RecordGates, St
 from .frozen import freeze_maps
 from .hiding import hide
 from .joint_loss import JointLoss
-from .optimisation import checkpoints_beside, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
+from .optimisation import WholeFiles, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
 from .readers import reader_probability
 
 
@@ -187,7 +189,7 @@ def complete(run: Run, collection: Collection, prepared: Prepared, *, progress: 
         cross_validate(run, collection, prepared, progress=progress)
     else:
         train_fold(run, collection, prepared, progress=progress)
-        (run.folder / PREVIOUS).unlink(missing_ok=True)
+        forget_epochs(run)
 
 
 def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
@@ -207,6 +209,8 @@ def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress
         maps = freeze_maps(config, prepared, classifier.model, progress=progress) if is_cached else None
         data = data_of(config, prepared, maps)
         fit(run, classifier, data, progress=progress)
+        del classifier  # and its optimiser, before the kept weights are read
+        gc.collect()
         kept, validation = load_best(run), data.cohort("validation")
         frame = predict(kept, data.val_dataloader(), validation)
         areas = log_areas(validation, collection.source, config.data)
@@ -246,13 +250,18 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
         fold = start_run(config, prepared.fingerprint, folder=folder, data_set=collection.name)
         if not fold.is_finished:
             train_fold(fold, collection, prepared, progress=progress)
-            for name in (LAST, PREVIOUS):  # a finished fold is never resumed, and there are many
-                (fold.folder / name).unlink(missing_ok=True)
+            forget_epochs(fold)
         folds.append(fold)
     frames = {number: fold.predictions for number, fold in enumerate(folds)}
     frame = join_folds(frames)
     join_tables(run, folds)
     run.finish(frame, {OUT_OF_FOLD: evaluate_out_of_fold(frame)})
+
+
+def forget_epochs(run: Run) -> None:
+    """Remove what a finished run will not resume from: with the optimiser's state, three times its weights."""
+    for name in (LAST, PREVIOUS):
+        (run.folder / name).unlink(missing_ok=True)
 
 
 def fold_config(config: RunConfig, fold: int) -> RunConfig:
@@ -305,11 +314,11 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
         callbacks.append(averaged_weights(config.train.ema_decay))
     if progress:
         callbacks.append(TQDMProgressBar())
-    with quiet_lightning(), memory_advice(config), checkpoints_beside(run.folder):
+    with quiet_lightning(), memory_advice(config):
         trainer = lightning.Trainer(
             max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
             strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,
-            callbacks=callbacks, logger=False,
+            callbacks=callbacks, logger=False, plugins=[WholeFiles()],
             enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
         )  # fmt: skip
@@ -334,12 +343,16 @@ def load_best(run: Run) -> Classifier:
     InputError
         The checkpoint is missing or damaged, belongs to another network, or contains weights that are not finite.
     """
-    classifier = Classifier(without_weights(run.config))
+    model = run.config.model
+    is_whole = model.backbone in VARIANTS and not model.encoder.has_weights and run.checkpoint.suffix == ".ckpt"
+    with torch.device("meta") if is_whole else contextlib.nullcontext():  # nothing is drawn that the file holds
+        classifier = Classifier(without_weights(run.config))
     own = classifier.state_dict()
     frozen = frozen_prefixes(classifier) if run.checkpoint.suffix == ".safetensors" else ()  # of a release: left out
     kept = {key: one for key, one in own.items() if key.startswith(frozen)}
     found = read_weights(run.checkpoint, {key: one for key, one in own.items() if key not in kept})
-    classifier.load_state_dict(found | kept)
+    classifier.load_state_dict(found | kept, assign=is_whole)
+    classifier.validation_auc = BinaryAUROC()  # which has no weights, but a device
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return classifier.eval().to(device)
 

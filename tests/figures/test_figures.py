@@ -109,6 +109,7 @@ CASES = {
         lambda: figures.malignant_shares(SHARES),
         r"10 to 60 % malignant, by BI-RADS \(levels with at least 10 breasts\)",
     ),
+    "shares of few breasts": (lambda: figures.malignant_shares(SHARES.assign(n=9)), "No level has 10 breasts"),
     "reliability": (
         lambda: figures.reliability_diagram(
             {"raw": reliability(LABEL, PROBABILITY), "scaled": reliability(LABEL, LABEL * 1.0)}

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from mammo_lib.config import DataConfig, ModelConfig, RunConfig
 from mammo_lib.errors import InputError
 from mammo_lib.models import build_model, create_mambavision, fold_grey_stem, load_checkpoint, weights
+from mammo_lib.models.encoders import build_mambavision
 from mammo_lib.models.mambavision import LITE, VARIANTS, MambaVision
 from mammo_lib.models.weights import IMAGENET_MEAN, IMAGENET_STD
 
@@ -174,6 +175,18 @@ def test_mixers_of_another_kind_start_new_and_the_rest_is_loaded(tmp_path, chang
         "gated_conv": {("2", "2"), ("3", "1")},
     }  # fmt: skip
     assert blocks == expected[next(iter(change.values()))]
+
+
+def test_a_network_from_a_checkpoint_draws_nothing_that_the_file_holds(source, tmp_path):
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "nano.pth")
+    model = ModelConfig(backbone="nano", weights=str(tmp_path / "nano.pth"), streams=("crop",), gate="none")
+    state = torch.get_rng_state()
+    encoder = build_mambavision(RunConfig(model=model))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(one.is_meta for one in (*encoder.parameters(), *encoder.buffers()))
+    held = source.state_dict()
+    for name, one in encoder.network.backbone.state_dict().items():
+        assert torch.equal(one, held[name]), name
 
 
 @pytest.mark.parametrize(

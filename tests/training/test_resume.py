@@ -2,11 +2,9 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -85,7 +83,8 @@ def finished_epochs(root) -> pd.DataFrame:
         pytest.param(5, {"ema_decay": 0.9}, marks=pytest.mark.slow),
     ],
 )
-def test_sigkill_at_random_moments_changes_nothing(config, collection, tmp_path, chain, extras):
+def test_sigkill_at_random_moments_changes_nothing(config, collection, tmp_path, monkeypatch, chain, extras):
+    monkeypatch.setattr(train, "forget_epochs", lambda _: None)  # their last epochs are compared, too
     config = noisy(config, epochs=2 * chain + 2, **extras)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "mammo_lib.cli", "run", str(tmp_path / "config.json"), "--profile", "mirror"]
@@ -200,11 +199,28 @@ def test_a_kill_between_training_and_record_trains_no_further(config, collection
 
 def test_checkpoints_get_their_name_when_they_are_whole(config, collection, monkeypatch):
     """Written on another file system, a checkpoint would be copied to its place, and a kill could cut it."""
-    moved, move = [], shutil.move
-    monkeypatch.setattr(shutil, "move", lambda source, target: moved.append((source, target)) or move(source, target))
-    before = tempfile.gettempdir()
+    moved, move = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: moved.append((source, target)) or move(source, target))
     run = train.train_run(changed(small(config), epochs=1), collection)
-    assert {Path(target).name for _, target in moved} == {"best.ckpt", "last.ckpt"}
-    assert {Path(source).parent.parent for source, _ in moved} == {run.folder}
-    assert tempfile.gettempdir() == before
-    assert not (run.folder / ".partial").exists()
+    named = {Path(target).name: Path(source) for source, target in moved if str(target).endswith(".ckpt")}
+    assert {"best.ckpt", "last.ckpt"} < set(named)
+    assert {path.parent for path in named.values()} == {run.folder}
+    assert list(run.folder.glob(".*ckpt*")) == []
+
+
+def test_only_what_is_resumed_from_holds_the_optimiser_and_a_finished_run_keeps_none(config, collection, monkeypatch):
+    config = changed(small(config), epochs=2)
+    killed = killed_run(config, collection, monkeypatch, 1)
+    assert len(weights(killed, "last.ckpt", "optimizer_states")) == 1
+    assert weights(killed, "best.ckpt", "optimizer_states") == []
+    run = train.train_run(config, collection)
+    assert sorted(path.name for path in run.folder.glob("*.ckpt")) == ["best.ckpt"]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(config):
+    run = runs.fresh_run(config, "d")
+    with run.held():
+        for name in (".best.ckpt.1", "..last.ckpt.1", ".last.ckpt"):
+            (run.folder / name).write_bytes(b"half")
+    with run.held():
+        assert list(run.folder.glob(".*ckpt*")) == []
