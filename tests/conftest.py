@@ -4,9 +4,15 @@ import os
 
 import filelock
 import pytest
+from hypothesis import settings
 
 from mammo_lib.config import DataConfig, ModelConfig, Profile, RunConfig, TrainConfig, merged
 from mammo_lib.runs import records as runs
+
+# The same few examples at every run; `pytest --hypothesis-profile=many tests/properties` draws new ones.
+settings.register_profile("few", derandomize=True, max_examples=12, deadline=None, database=None)
+settings.register_profile("many", max_examples=300, deadline=None, print_blob=True)
+settings.load_profile("few")
 
 
 @pytest.fixture(scope="session")

@@ -300,18 +300,20 @@ def _to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarr
     padding = _is_padding(dataset, stored)
     with np.errstate(all="ignore"):
         if "ModalityLUTSequence" in dataset:
+            _drop(dataset, "RescaleSlope", "RescaleIntercept")  # the table stands for both
             low, high = _lut_range(dataset.ModalityLUTSequence[0])
             pixels = _look_up(dataset, dataset.ModalityLUTSequence[0], stored)
         else:
             pixels = apply_modality_lut(stored, dataset)
-        if "ModalityLUTSequence" not in dataset and "RescaleSlope" in dataset:
-            slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-            low, high = sorted((low * slope + intercept, high * slope + intercept))
+        slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+        low, high = sorted((low * slope + intercept, high * slope + intercept))
         if "VOILUTSequence" in dataset:
             low, high = _lut_range(dataset.VOILUTSequence[0])
             pixels = _look_up(dataset, dataset.VOILUTSequence[0], pixels)
         elif "WindowCenter" in dataset:
             pixels = apply_windowing(pixels, dataset)
+            if slope < 0:  # pydicom then spreads the window over the range from its end to its start
+                pixels = low + high - pixels
         if abs(low) > EXACT:
             pixels, low, high = pixels - low, 0, high - low
         pixels = pixels.astype(np.float32)

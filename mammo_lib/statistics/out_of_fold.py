@@ -27,7 +27,7 @@ from scipy.special import expit, logit
 
 from ..errors import InputError
 from .choices import fit_temperature, youden_threshold
-from .comparisons import delong_interval
+from .comparisons import NO_SPREAD, delong_interval
 from .evaluation import evaluate_predictions
 from .intervals import LEVEL, Interval, Z, logit_interval, separated_interval
 
@@ -42,7 +42,8 @@ class FoldDifference:
 
     ``low high p``: difference from zero, at ``LEVEL`` and two-sided. ``p_equivalence``: two one-sided tests (TOST) of
     a difference beyond +-``bound``. ``reach``: the smallest bound at which TOST succeeds at 5 %, so "no effect larger
-    than reach". ``low_nb high_nb``: Nadeau and Bengio's interval over the ``folds`` of all repeats.
+    than reach". ``low_nb high_nb``: Nadeau and Bengio's interval over the ``folds`` of all repeats. A difference that
+    is the same for every breast has no variance, which does not mean certainty: bounds and reach are NaN, p values 1.
     """
 
     value: float
@@ -129,14 +130,16 @@ def compare_folds(
     differences = [_placements(a) - _placements(b) for a, b in zip(one, other, strict=True)]
     by_fold = [_by_fold(a, d) for a, d in zip(one, differences, strict=True)]
     value = float(np.mean([_mean(a, d) for a, d in zip(one, differences, strict=True)]))
-    spread = max(_standard_error(one, differences), np.finfo(float).tiny)
     each = np.concatenate(by_fold)
-    low_nb, high_nb = _nadeau_bengio(each, held_out=1 / len(by_fold[0]))
+    more = (*_nadeau_bengio(each, held_out=1 / len(by_fold[0])), len(one[0]), len(one), len(each), bound)
+    spread = _standard_error(one, differences)
+    if spread < NO_SPREAD < abs(value):
+        return FoldDifference(value, math.nan, math.nan, 1.0, 1.0, math.nan, *more)
+    spread = max(spread, np.finfo(float).tiny)
     nearer = (bound - abs(value)) / spread
     return FoldDifference(
         value, value - Z * spread, value + Z * spread, float(2 * stats.norm.sf(abs(value) / spread)),
-        float(stats.norm.sf(nearer)), abs(value) + float(stats.norm.ppf(LEVEL)) * spread, low_nb, high_nb,
-        len(one[0]), len(one), len(each), bound,
+        float(stats.norm.sf(nearer)), abs(value) + float(stats.norm.ppf(LEVEL)) * spread, *more,
     )  # fmt: skip
 
 
@@ -159,6 +162,9 @@ def check_repeats(*experiments: Sequence[pd.DataFrame]) -> None:
                 raise InputError(f"predictions: repeat {number} has other folds; compare runs with the same folds")
         if (counts := frames[0].groupby("fold")["label"].agg(["sum", "size"])).eval("sum == 0 or sum == size").any():
             raise InputError(f"predictions: a fold of repeat {number} has only one class: {counts['size'].to_dict()}")
+        if (patients := frames[0].groupby("fold")["patient_id"].nunique()).min() < 2:
+            one = patients.idxmin()
+            raise InputError(f"predictions: fold {one} of repeat {number} has one patient; use fewer folds")
 
 
 def _placements(frame: pd.DataFrame) -> np.ndarray:
@@ -218,7 +224,7 @@ def _variance(influence: np.ndarray, patient: np.ndarray) -> float:
 
 def _nadeau_bengio(each: np.ndarray, held_out: float) -> tuple[float, float]:
     """Return the corrected resampled t interval of fold differences; ``held_out`` is a fold's share of the breasts."""
-    if len(each) < 2:
+    if len(each) < 2 or held_out == 1:  # one fold of all breasts leaves none to train on
         return math.nan, math.nan
     spread = math.sqrt((1 / len(each) + held_out / (1 - held_out)) * each.var(ddof=1))
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, len(each) - 1)) * spread

@@ -94,6 +94,20 @@ def test_tables_of_either_sort_have_any_depth_and_are_looked_up_one_after_the_ot
     np.testing.assert_allclose(read_image(path), PLAIN, atol=1e-5)
 
 
+def test_a_modality_table_stands_for_the_rescale_under_a_window_too(path):
+    tags = {"RescaleSlope": -2, "RescaleIntercept": 5, "WindowCenter": 2048, "WindowWidth": 4096}
+    write_dicom(path, STORED, **TWELVE, ModalityLUTSequence=[inverse_lut()], **tags)
+    np.testing.assert_allclose(read_image(path), 1 - PLAIN, atol=1e-3)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_a_window_is_as_bright_above_where_the_slope_is_negative(path, function):
+    """0, 1000, 2000 and 4095 become 4095, 3095, 2095 and 0: bright, bright, dark, dark, for a window at 2600."""
+    window = {"WindowCenter": 2600, "WindowWidth": 100, "VOILUTFunction": function}
+    write_dicom(path, STORED, **TWELVE, RescaleSlope=-1, RescaleIntercept=4095, **window)
+    np.testing.assert_allclose(read_image(path), [[1, 1], [0, 0]], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("tags", "name"),
     [

@@ -77,6 +77,19 @@ def test_reach_is_where_tost_succeeds_at_5_percent():
     assert not compare_folds(one, other, bound=found.reach - 1e-9).is_equivalent
 
 
+def test_one_fold_of_all_breasts_has_no_training_part_for_nadeau_and_bengio():
+    found = compare_folds([simulated(3, folds=1)] * 2, [simulated(5, folds=1)] * 2)
+    assert np.isnan([found.low_nb, found.high_nb]).all()
+    assert found.low < found.value < found.high
+
+
+def test_no_variance_is_no_certainty():
+    right, wrong = repeat([0, 0, 1, 1], [0, 0, 1, 1]), repeat([1, 1, 0, 0], [0, 0, 1, 1])
+    found = compare_folds([right], [wrong])
+    assert (found.value, found.p, found.p_equivalence) == (1, 1, 1)
+    assert np.isnan([found.low, found.high, found.reach]).all()
+
+
 def test_more_repeats_narrow_the_interval():
     def width(repeats):
         found = compare_folds([simulated(10 + i) for i in range(repeats)], [simulated(90 + i) for i in range(repeats)])
@@ -100,6 +113,8 @@ def test_fits_that_vary_widen_the_interval():
     ([simulated(0)], [simulated(0).iloc[::-1]], "repeat 0 has other breasts"),
     ([simulated(0)], [simulated(0, folds=4)], "repeat 0 has other folds"),
     ([simulated(0).assign(label=1)], [simulated(0).assign(label=1)], "a fold of repeat 0 has only one class"),
+    *[([one], [one], "fold 1 of repeat 0 has one patient")
+      for one in [repeat([0, 1, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 1, 2, 2])]],
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_refused(one, other, message):
     with pytest.raises(InputError, match=message):
