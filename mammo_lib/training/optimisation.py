@@ -6,11 +6,13 @@ import contextlib
 import logging
 import math
 import shutil
+import signal
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from ..config import RunConfig, process_number
@@ -61,6 +63,15 @@ def checkpoints_beside(folder: Path):
     finally:
         tempfile.tempdir = before
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def sigterm_as_failure():
+    """Leave with the code of a SIGTERM, 143; Lightning leaves with 0, which a queue takes for a finished job."""
+    try:
+        yield
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 @contextlib.contextmanager
