@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, get_args
 
@@ -498,19 +500,37 @@ def fetch(
     cohort: DefinitionOption = "paper",
     tables_only: Annotated[bool, typer.Option("--tables-only", help="only the four tables, no images")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be downloaded")] = False,
+    address: Annotated[
+        str | None, typer.Option("--from", help="object storage that holds a copy: s3://bucket/folder (extra cloud)")
+    ] = None,
 ) -> None:
-    """Download the tables and the images of a cohort from The Cancer Imaging Archive (CC BY 3.0); resumable."""
-    from .data.cbis_ddsm.fetch import fetch_series, fetch_tables, series_of_cohort
-
+    """Download the tables and images of a cohort (CC BY 3.0) from The Cancer Imaging Archive, or --from; resumable."""
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    table = fetch_tables(folder)
-    series = series_of_cohort(table, _definition(cohort))
-    size = f"{len(series)} series, {series['images'].sum():.0f} images, {series['megabytes'].sum() / 1000:.1f} GB"
+    size, download = (_archive if address is None else partial(_object_storage, address))(folder, _definition(cohort))
     typer.echo(f"cohort {cohort}: {size}")
     if not tables_only and not dry_run:
-        fetch_series(series, folder)
+        download()
         typer.echo(f"complete; next: mammo data audit --data {folder}")
+
+
+def _archive(folder: Path, definition: str) -> tuple[str, Callable[[], None]]:
+    """Fetch the tables from the archive; return how much the images of a cohort are, and what downloads them."""
+    from .data.cbis_ddsm.fetch import fetch_series, fetch_tables, series_of_cohort
+
+    series = series_of_cohort(fetch_tables(folder), definition)
+    size = f"{len(series)} series, {series['images'].sum():.0f} images, {series['megabytes'].sum() / 1000:.1f} GB"
+    return size, partial(fetch_series, series, folder)
+
+
+def _object_storage(address: str, folder: Path, definition: str) -> tuple[str, Callable[[], None]]:
+    """Copy the tables from object storage; return how much the images of a cohort are, and what copies them."""
+    from .data.cbis_ddsm.fetch import copy_tables, objects_of_cohort
+    from .data.object_storage import copy_objects, list_objects
+
+    stored = list_objects(address)
+    names = objects_of_cohort(stored, copy_tables(stored, folder), definition)
+    return f"{len(names)} files, {stored.size(names) / 1e9:.1f} GB", partial(copy_objects, stored, names, folder)
 
 
 @data_app.command()

@@ -37,7 +37,7 @@ def pins():
     return {canonicalize_name(name): version.strip() for name, version in pairs}
 
 
-@pytest.mark.parametrize("extra", [None, "book", "dev", "data", "cluster"])
+@pytest.mark.parametrize("extra", [None, "book", "dev", "data", "cloud", "cluster"])
 def test_every_direct_dependency_is_pinned_within_its_range(extra):
     lines = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
     for requirement in map(Requirement, lines):
@@ -68,6 +68,22 @@ def test_make_and_conda_install_the_same_line():
     [(constraints, project)] = re.findall(r"--constraint (\S+) --editable '(\S+)'", makefile)
     assert f"- --constraint {constraints}\n" in environment
     assert f"- --editable {project}\n" in environment
+
+
+def test_conda_gives_the_python_that_the_project_needs_and_leaves_the_rest_to_pip():
+    """Each name that conda and pip both installed would come in two versions."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    python, installer = map(Requirement, (re.sub(r"(?<![=<>])=(?!=)", "==", line) for line in conda))
+    assert (python.name, installer.name, [*pip]) == ("python", "pip", ["pip"])
+    [version] = [one.version for one in python.specifier]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+    [extras] = [
+        Requirement(f"x{line.partition('.')[2]}").extras for line in pip["pip"] if line.startswith("--editable")
+    ]
+    assert extras <= set(PROJECT["optional-dependencies"])
+    [constraints] = [line.split()[1] for line in pip["pip"] if line.startswith("--constraint")]
+    assert (ROOT / constraints).is_file() and environment["name"] in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")

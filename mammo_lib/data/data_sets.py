@@ -19,6 +19,7 @@ from ..errors import InputError
 from . import external
 from .cbis_ddsm import open_source, read_tables
 from .collection import PHANTOM, Collection
+from .object_storage import as_address
 from .phantom import VERSION, write_phantom
 from .sample import sample_breasts, sample_folder
 
@@ -93,6 +94,8 @@ def data_folder(data: str | Path | None, who: str = "") -> Path:
     given = data or os.environ.get("MAMMO_DATA")
     if not given:
         raise InputError(f"{who}give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR) or MAMMO_DATA")
+    if address := as_address(given):
+        raise InputError(f"{address}: no folder; copy it into one first: mammo data fetch FOLDER --from {address}")
     root = Path(os.path.realpath(os.path.expanduser(given)))  # pathlib's own raise for links in a ring
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR)")

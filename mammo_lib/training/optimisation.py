@@ -6,11 +6,13 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import warnings
 from pathlib import Path
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from ..config import RunConfig
@@ -57,6 +59,15 @@ class WholeFiles(TorchCheckpointIO):
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def sigterm_as_failure():
+    """Leave with the code of a SIGTERM, 143; Lightning leaves with 0, which a queue takes for a finished job."""
+    try:
+        yield
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 @contextlib.contextmanager

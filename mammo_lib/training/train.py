@@ -55,7 +55,14 @@ from .callbacks import LAST, PREVIOUS, History, KeepWholeEpochs, RecordGates, St
 from .frozen import freeze_maps
 from .hiding import hide
 from .joint_loss import JointLoss
-from .optimisation import WholeFiles, cosine_schedule, memory_advice, parameter_groups, quiet_lightning
+from .optimisation import (
+    WholeFiles,
+    cosine_schedule,
+    memory_advice,
+    parameter_groups,
+    quiet_lightning,
+    sigterm_as_failure,
+)
 from .readers import reader_probability
 
 
@@ -314,7 +321,7 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
         callbacks.append(averaged_weights(config.train.ema_decay))
     if progress:
         callbacks.append(TQDMProgressBar())
-    with quiet_lightning(), memory_advice(config):
+    with quiet_lightning(), sigterm_as_failure(), memory_advice(config):
         trainer = lightning.Trainer(
             max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
             strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,

@@ -58,16 +58,16 @@ def weights(run: Run, name: str, part: str = "state_dict") -> dict:
     return torch.load(run.folder / name, map_location="cpu", weights_only=True)[part]
 
 
-def kill_at_random(command, root, rng, chain: int) -> None:
-    """Start the command ``chain`` times and kill it each time, up to a second after one more epoch was finished."""
+def kill_at_random(command, root, rng, chain: int, sent=signal.SIGKILL) -> None:
+    """Start the command ``chain`` times and end it each time, up to a second after one more epoch was finished."""
     env = os.environ | {"MAMMO_ROOT": str(root)}
     for rows in rng.integers(1, 3, chain).cumsum():
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and len(finished_epochs(root)) < rows:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(sent)
+        assert process.wait(timeout=60) in (-sent, 128 + sent)  # a queue takes 0 for a finished job
 
 
 def finished_epochs(root) -> pd.DataFrame:
@@ -76,19 +76,20 @@ def finished_epochs(root) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("chain", "extras"),
+    ("chain", "extras", "sent"),
     [
-        (1, {"ema_decay": 0.9}),
-        pytest.param(5, {}, marks=pytest.mark.slow),
-        pytest.param(5, {"ema_decay": 0.9}, marks=pytest.mark.slow),
+        (1, {"ema_decay": 0.9}, signal.SIGKILL),
+        pytest.param(5, {}, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(5, {"ema_decay": 0.9}, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(3, {"ema_decay": 0.9}, signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_sigkill_at_random_moments_changes_nothing(config, collection, tmp_path, monkeypatch, chain, extras):
+def test_signals_at_random_moments_change_nothing(config, collection, tmp_path, monkeypatch, chain, extras, sent):
     monkeypatch.setattr(train, "forget_epochs", lambda _: None)  # their last epochs are compared, too
     config = noisy(config, epochs=2 * chain + 2, **extras)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     command = [sys.executable, "-m", "mammo_lib.cli", "run", str(tmp_path / "config.json"), "--profile", "mirror"]
-    kill_at_random([*command, "--data", str(collection.root)], tmp_path, np.random.default_rng(chain), chain)
+    kill_at_random([*command, "--data", str(collection.root)], tmp_path, np.random.default_rng(chain), chain, sent)
     assert 0 < len(finished_epochs(tmp_path)) < config.train.epochs
 
     whole = train.train_run(config, collection)
@@ -121,6 +122,28 @@ def killed_run(config, collection, monkeypatch, epoch) -> Run:
             train.train_run(config, collection)
     (folder,) = (runs.FRESH / config.experiment).iterdir()
     return Run(folder)
+
+
+@pytest.mark.parametrize("where", ["on_train_epoch_start", "on_validation_epoch_end"])
+def test_sigterm_ends_a_run_as_a_failure_that_resumes(config, collection, monkeypatch, tmp_path, where):
+    """Lightning stops at the next batch and would leave with 0, which a queue takes for a finished job."""
+    config = noisy(config, epochs=3)
+    whole = train.train_run(config, collection)
+    monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
+    classifier = train.Classifier
+
+    def terminate(self, *arguments):
+        if self.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        getattr(classifier, where)(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(train, "Classifier", type("Module", (classifier,), {where: terminate}))
+        train.train_run(config, collection)
+    (folder,) = (runs.FRESH / config.experiment).iterdir()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert weights(Run(folder), "last.ckpt", "epoch") in (0, 1) and not Run(folder).is_finished
+    assert_same(train.train_run(config, collection), whole)
 
 
 @pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.9, "gradient_clip": 1.0, "augment": True}])

@@ -1,16 +1,18 @@
-"""Download CBIS-DDSM from The Cancer Imaging Archive: the tables, and the series that a cohort needs.
+"""Download CBIS-DDSM: the tables, and the series that a cohort needs.
 
-A series is moved into place when its images are complete. A killed download therefore resumes, and the folder never
-contains an incomplete series.
+They come from The Cancer Imaging Archive, or from object storage in any layout. A series of the archive is moved into
+place when its images are complete. A killed download therefore resumes, and the folder never contains an incomplete
+series.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import urllib.request
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from tqdm import tqdm
@@ -19,14 +21,15 @@ from ...errors import InputError
 from ...files import read_json, read_table, safe_name, with_numbers
 from ..cohort import build_cohort
 from ..folders import find_dicom
+from ..object_storage import PARTIAL, Stored, copy_objects
 from ..views import SPLITS, VIEWS
 from .audit import MANIFEST
-from .series import index_dicom
+from .series import UID, index_dicom
 from .tables import read_tables, table_fingerprint
 
 SERIES = MANIFEST.with_name("cbis_ddsm_series.csv.gz")
 BATCH = 16  # series per request to the archive
-PARTIAL = ".partial"
+LISTS = (".csv", ".csv.gz", ".json")
 
 
 def fetch_tables(folder: Path) -> pd.DataFrame:
@@ -49,8 +52,27 @@ def fetch_tables(folder: Path) -> pd.DataFrame:
     return table
 
 
+def copy_tables(stored: Stored, folder: Path) -> pd.DataFrame:
+    """Copy every table and list of object storage into ``folder``, and return the tidy description table."""
+    copy_objects(stored, (name for name in stored.objects if name.endswith(LISTS)), folder)
+    return read_tables(folder)
+
+
+def objects_of_cohort(stored: Stored, table: pd.DataFrame, definition: str) -> list[str]:
+    """Return the objects that a cohort needs: those whose path names one of its series, or no series at all."""
+    wanted, uid = set(_series_names(table, definition)), re.compile(UID)
+    named = {name: set(uid.findall(PurePosixPath(name).parent.as_posix())) for name in stored.objects}
+    return [name for name, series in named.items() if not series or series & wanted]
+
+
 def series_of_cohort(table: pd.DataFrame, definition: str) -> pd.DataFrame:
     """Return ``series description images megabytes`` of every film, crop and mask that a cohort's rows name."""
+    known = read_table(SERIES, ["series", "description", "images", "megabytes"])
+    known = with_numbers(SERIES, known, ["images", "megabytes"]).set_index("series")
+    return known.reindex(_series_names(table, definition)).rename_axis("series").reset_index()
+
+
+def _series_names(table: pd.DataFrame, definition: str) -> list[str]:
     cohorts = [build_cohort(table, definition, split) for split in SPLITS]
     paths = [
         path
@@ -60,10 +82,7 @@ def series_of_cohort(table: pd.DataFrame, definition: str) -> pd.DataFrame:
         for cell in cohort[column].dropna()
         for path in ((cell,) if isinstance(cell, str) else cell)
     ]
-    wanted = sorted({Path(path).parent.name for path in paths})
-    known = read_table(SERIES, ["series", "description", "images", "megabytes"])
-    known = with_numbers(SERIES, known, ["images", "megabytes"]).set_index("series")
-    return known.reindex(wanted).rename_axis("series").reset_index()
+    return sorted({Path(path).parent.name for path in paths})
 
 
 def fetch_series(series: pd.DataFrame, folder: Path) -> None:
