@@ -67,9 +67,11 @@ def _check(folder: Path, _state: tuple) -> tuple[str, ...]:
 
 
 def is_rehearsed(folder: Path) -> bool:
-    """Whether a record says that it was made in a rehearsal."""
-    path = folder / "environment.json"
-    return path.is_file() and bool(read_json(path, WAY_OUT).get(REHEARSED))
+    """Whether a record says that it was made in a rehearsal; one that cannot be read says nothing."""
+    try:
+        return bool(read_json(folder / "environment.json").get(REHEARSED))
+    except InputError:
+        return False
 
 
 def _fault(path: Path, wanted: str | None, before: str | None) -> str | None:
