@@ -142,7 +142,7 @@ def test_the_reader_can_walk_from_page_to_page(tab, book):
     tab.click(f".bd-sidebar-primary a[href$='{CHAPTER}.html']")
     assert "The paper and its numbers" in tab.inner_text("h1")
     tab.click("a.right-next")
-    assert tab.url.endswith("01_data_audit.html")
+    assert tab.url.endswith("00a_what_the_paper_leaves_open.html")
 
 
 def test_the_search_finds_a_word(tab, book):

@@ -37,7 +37,7 @@ def seed_bands(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     return figure
 
 
-def learning_curve(points: pd.DataFrame, ahead: pd.DataFrame) -> Figure:
+def auc_by_breasts(points: pd.DataFrame, ahead: pd.DataFrame) -> Figure:
     """Draw the AUC over the number of training breasts, and what is extrapolated from it.
 
     ``points``: ``breasts n`` and ``auc`` with its interval; ``ahead``: ``form breasts`` and ``auc`` likewise

@@ -123,7 +123,8 @@ def held_statistics(module: nn.Module) -> Iterator[None]:
 
 def build_mambavision(config: RunConfig) -> ViewEncoder:
     """Build a MambaVision under SeqMoE's gates, with its weights and its frozen stages."""
-    model, new = config.model, _new_mixers(config)
+    model = config.model
+    new = _new_mixers(config) if model.weights else []
     with torch.device("meta") if model.weights and not new else nullcontext():  # nothing is drawn that the file holds
         backbone = _new_mambavision(config)
     if model.weights:

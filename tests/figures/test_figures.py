@@ -121,11 +121,11 @@ CASES = {
         "1 of 2 scores differ from chance",
     ),
     "learning curve": (
-        lambda: figures.learning_curve(LEARNED, AHEAD),
+        lambda: figures.auc_by_breasts(LEARNED, AHEAD),
         r"From 150 to 600 breasts the AUC goes from 0\.700 to 0\.800 \(n = 506\)",
     ),
     "one point": (
-        lambda: figures.learning_curve(LEARNED.tail(1), AHEAD.head(0)),
+        lambda: figures.auc_by_breasts(LEARNED.tail(1), AHEAD.head(0)),
         "From 600 to 600 breasts",
     ),
     "bands": (

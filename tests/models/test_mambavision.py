@@ -130,7 +130,7 @@ def test_drop_path_acts_in_training_only():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: create_mambavision("XL"), "variant must be one of nano, lite, T, .*got 'XL'"),
+        (lambda: create_mambavision("XL"), "variant must be one of nano, lite, .*T, .*got 'XL'"),
         (lambda: create_mambavision("nano", init="mama"), "init must be 'mamba' or 'official', got 'mama'"),
         (lambda: create_mambavision("nano", mixer="conv"), "mixer must be one of selective, gated_conv, got 'conv'"),
         (
