@@ -51,7 +51,7 @@ def auc_by_breasts(points: pd.DataFrame, ahead: pd.DataFrame) -> Figure:
         axes.fill_between(own["breasts"], own["auc_low"], own["auc_high"], color=colour, alpha=0.2, linewidth=0)
         _points(axes, own, colour, f"extrapolated: {form}", marker="s", fill="none")
     ticks = sorted({*points["breasts"].round(), *ahead.get("breasts", [])})
-    axes.set(xscale="log", xlabel="training breasts of a fold", ylabel="AUC out of fold, 95 % interval over patients")
+    axes.set(xscale="log", xlabel="training breasts of a fold", ylabel="AUC out of fold, 95 % interval")
     axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
     axes.minorticks_off()
     first, last = points.iloc[0], points.iloc[-1]
