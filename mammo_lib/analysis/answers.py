@@ -89,13 +89,20 @@ def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) 
     repeats that both variants have are compared.
     """
     first, *others = read_groups(profile)[group]
-    pairs = {name: _common(repeats.get(first, ()), repeats.get(name, ())) for name in others}
+    return against(profile, others, repeats.get(first, ()), repeats)
+
+
+def against(
+    profile: Profile, names: Sequence[str], reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]]
+) -> pd.DataFrame:
+    """Compare variants of a profile with the repeats of a reference, as one family; columns as in :func:`answers`."""
+    pairs = {name: _common(reference, repeats.get(name, ())) for name in names}
     found = {
         name: compare_folds([run.predictions for run in theirs], [run.predictions for run in ours])
         for name, (ours, theirs) in pairs.items() if ours
     }  # fmt: skip
     asked = read_experiments(profile)
-    return as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(others))
+    return as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(names))
 
 
 def as_answers(

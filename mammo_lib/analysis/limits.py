@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ..config import Profile, RunConfig
-from ..data.cohort import build_cohort, split_cohort, with_extra
-from ..runs.experiments import read_experiments, read_groups
+from ..data.cohort import select_cohort, split_cohort
+from ..runs.experiments import read_groups
 from ..runs.records import Run
-from ..statistics import FoldDifference, Interval, auc_bootstrap_interval, compare_folds, mean_auc, patient_draws
+from ..statistics import Interval, auc_bootstrap_interval, mean_auc, patient_draws
 from ..statistics.fold_groups import with_interval
 from . import answers
 
@@ -50,9 +50,8 @@ def learning_curve(shares: Mapping[float, Sequence[Run]], table: pd.DataFrame) -
     """Describe the AUC by number of training breasts, with intervals over patients, the same draws for every share."""
     weights = patient_draws(_ordered(next(iter(shares.values()))[0]))
     breasts = np.array([training_breasts(runs[0].config, table) for runs in shares.values()])
-    drawn = np.array(
-        [mean_auc([_ordered(run) for run in runs], weights) for runs in shares.values()]
-    )  # (points, draws)
+    # (points, draws)
+    drawn = np.array([mean_auc([_ordered(run) for run in runs], weights) for runs in shares.values()])
     points = pd.DataFrame([
         {"share": share, "breasts": n, **with_interval("auc", own), "repeats": len(runs), "n": weights.shape[1]}
         for (share, runs), n, own in zip(shares.items(), breasts, drawn, strict=True)
@@ -72,9 +71,7 @@ def learning_curve(shares: Mapping[float, Sequence[Run]], table: pd.DataFrame) -
 def training_breasts(config: RunConfig, table: pd.DataFrame) -> float:
     """Return how many breasts a fold of a cross-validation learns from, mean over the folds."""
     data = config.data
-    cohort = build_cohort(table, data.definition, "train").assign(is_extra=False)
-    if data.extra_training:
-        cohort = with_extra(cohort, build_cohort(table, data.extra_training, "train"))
+    cohort = select_cohort(table, data, "train")
     seed = data.fold_seed + config.seed
     folds = [data.model_copy(update={"fold": fold, "fold_seed": seed}) for fold in range(data.n_folds)]
     return float(np.mean([len(split_cohort(fold, cohort)["train"]) for fold in folds]))
@@ -84,16 +81,7 @@ def against_reference(
     profile: Profile, group: str, reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]]
 ) -> pd.DataFrame:
     """Compare the variants of a question with the crop stream of protocol 2; columns as in ``answers.answers``."""
-    names = read_groups(profile)[group]
-    found: dict[str, FoldDifference] = {}
-    for name in names:
-        ours = {run.config.seed: run for run in repeats.get(name, ())}
-        theirs = {run.config.seed: run for run in reference if run.config.seed in ours}
-        if theirs:
-            pairs = [[runs[seed].predictions for seed in sorted(theirs)] for runs in (ours, theirs)]
-            found[name] = compare_folds(*pairs)
-    asked = read_experiments(profile)
-    return answers.as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(names))
+    return answers.against(profile, read_groups(profile)[group], reference, repeats)
 
 
 def mean_of_repeats(runs: Sequence[Run]) -> dict[str, Interval]:

@@ -58,6 +58,14 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
     return _one_row_each(rows, keys)
 
 
+def select_cohort(table: pd.DataFrame, data: DataConfig, split: str) -> pd.DataFrame:
+    """Return the breasts of an official split that a config selects; breasts for training only are ``is_extra``."""
+    cohort = build_cohort(table, data.definition, split).assign(is_extra=False)
+    if split == "train" and data.extra_training:
+        return with_extra(cohort, build_cohort(table, data.extra_training, split))
+    return cohort
+
+
 def with_extra(cohort: pd.DataFrame, wider: pd.DataFrame) -> pd.DataFrame:
     """Return the cohort plus the additional breasts of a wider one, marked ``is_extra``."""
     extra = wider[~wider["breast_id"].isin(cohort["breast_id"])]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..config import BUILD, DataConfig
-from .cohort import build_cohort, with_extra
+from .cohort import select_cohort
 from .prepare import Prepared, prepare
 from .views import STREAMS, VIEWS, ImageSource
 
@@ -40,10 +40,7 @@ class Collection:
 
     def cohort(self, data: DataConfig, split: str) -> pd.DataFrame:
         """Return the breasts of an official split, one row each; breasts for training only are marked ``is_extra``."""
-        cohort = build_cohort(self.table, data.definition, split).assign(is_extra=False)
-        if split == "train" and data.extra_training:
-            return with_extra(cohort, build_cohort(self.table, data.extra_training, split))
-        return cohort
+        return select_cohort(self.table, data, split)
 
     def prepare(
         self, split: str, data: DataConfig, views: Sequence[str] = VIEWS, streams: Sequence[str] = STREAMS, **where

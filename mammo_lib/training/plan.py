@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from ..config import DataConfig, Profile, RunConfig
-from ..data.cohort import build_cohort, with_extra
+from ..data.cohort import select_cohort
 from ..models.cost import Cost, cost_of
 from ..models.mammo_mamba import build_model, count_parameters, without_weights
 from ..runs.experiments import experiment_configs, read_experiments
@@ -71,10 +71,8 @@ def run_cost(config: RunConfig, table: pd.DataFrame) -> RunCost:
     """Count one run of a network on the official training breasts of a table."""
     whole, first = encoder_costs(config)
     data, train, streams = config.data, config.train, len(config.model.streams)
-    cohort = build_cohort(table, data.definition, "train").assign(is_extra=False)
-    proper = len(cohort)
-    if data.extra_training:
-        cohort = with_extra(cohort, build_cohort(table, data.extra_training, "train"))
+    cohort = select_cohort(table, data, "train")
+    proper = int((~cohort["is_extra"]).sum())
     fits = data.n_folds if data.fold == "each" else 1
     held_out = proper / data.n_folds
     n, views = len(cohort) - held_out, streams * len(config.model.views)
