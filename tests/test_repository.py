@@ -206,3 +206,13 @@ def test_files_above_the_limit_of_pre_commit_are_exempt_by_name():
         name for name in listed.split("\0") if name and (ROOT / name).is_file() and (ROOT / name).stat().st_size > limit
     ]
     assert [name for name in large if not re.fullmatch(hook["exclude"].strip("^$"), name)] == []
+
+
+def test_each_guard_that_is_broken_on_purpose_is_still_there():
+    """A line that has changed would leave its guard unbroken, and the tests would be said to miss it."""
+    spec = importlib.util.spec_from_file_location("mutations", ROOT / "tests" / "mutations.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    found = {one.guards: (ROOT / "mammo_lib" / one.file).read_text(encoding="utf-8").count(one.line)
+             for one in script.MUTATIONS}  # fmt: skip
+    assert {guard: n for guard, n in found.items() if n != 1} == {}

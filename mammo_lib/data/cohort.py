@@ -151,7 +151,8 @@ def split_cohort(data: DataConfig, cohort: pd.DataFrame) -> dict[str, pd.DataFra
         own = strangers[assign_folds(strangers, data.n_folds, data.fold_seed) == data.fold]
         extra = pd.concat([extra, own])
     held_out = {*validation["patient_id"], *extra["patient_id"]}
-    train = thinned(cohort[~cohort["patient_id"].isin(held_out)], data.training_share, data.fold_seed)
+    train = cohort[~cohort["patient_id"].isin(held_out)]
+    train = thinned(train, data.training_share, data.fold_seed)
     parts = {"train": train, "validation": validation.assign(split="validation")}
     for name, part in parts.items():
         if part["label"].nunique() < 2:
