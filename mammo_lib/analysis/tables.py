@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..files import file_hash, read_table, with_numbers
 from ..runs.experiments import list_hash
 from ..runs.receipts import is_exploratory
-from ..runs.records import COMMITTED, PROTOCOL, Run, part_of
+from ..runs.records import COMMITTED, Run, part_of, protocol_of
 from ..statistics import (
     LEVEL,
     Interval,
@@ -78,14 +78,14 @@ def openings(runs: Runs, profile: Profile) -> pd.DataFrame:
 
     ``same_list`` and ``same_protocol`` say whether the profile's experiment list and the protocol are unchanged since.
     """
-    now, protocol = list_hash(profile), file_hash(PROTOCOL)
+    now = list_hash(profile)
     rows = [
         {
             "opened_at": run.receipt["opened_at"],
             "experiment": run.config.experiment,
             "exploratory": is_exploratory(run),
             "same_list": run.receipt.get("list_hash") == now,
-            "same_protocol": run.receipt["protocol_hash"] == protocol,
+            "same_protocol": run.receipt["protocol_hash"] == file_hash(protocol_of(run.config)),
         }
         for run in _flat(runs)
         if run.receipt

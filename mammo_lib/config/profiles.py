@@ -14,6 +14,7 @@ from .paths import MATERIAL
 from .run import LARGEST_SEED, Frozen, RunConfig
 
 PROFILES = MATERIAL / "book" / "profiles"
+ORDER = ("smoke", "mirror", "mirror-cv", "mirror-open", "mirror-limits", "mirror-final", "paper")
 MOST_BREASTS = 10_000  # of a phantom: some 15 GB
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 ALLOW_MISSING = "MAMMO_ALLOW_MISSING"  # 1: views that cannot be read are left out; set by --allow-missing
@@ -40,8 +41,8 @@ class Profile(Frozen):
 
 def profile_names() -> list[str]:
     """Return the names of the project's profiles, from the quickest to the paper's."""
-    order = {"smoke": 0, "mirror": 1, "mirror-cv": 2, "mirror-open": 3, "mirror-limits": 4, "paper": 9}
-    return sorted((path.stem for path in PROFILES.glob("*.yaml")), key=lambda name: (order.get(name, 5), name))
+    known = {name: place for place, name in enumerate(ORDER)}
+    return sorted((path.stem for path in PROFILES.glob("*.yaml")), key=lambda name: (known.get(name, len(ORDER)), name))
 
 
 def get_profile(name: str | Path | None = None) -> Profile:

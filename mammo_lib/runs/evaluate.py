@@ -24,9 +24,9 @@ from ..errors import InputError
 from ..files import file_hash, write_json
 from ..statistics import evaluate_predictions
 from .executor import as_done, open_executor
-from .experiments import FROZEN, experiment_configs, list_hash
+from .experiments import BOOK, FROZEN, experiment_configs, list_hash
 from .receipts import added_after, first_opening
-from .records import PROTOCOL, Run, describe_environment, find_run, part_of, runs_by_config
+from .records import Run, describe_environment, find_run, part_of, protocol_of, runs_by_config
 
 ALSO = {"test_official": "official", "test_lesion": "lesion"}
 
@@ -122,7 +122,7 @@ def evaluate_profile(
 
 def opening_of(profile: Profile, runs: list[Run]) -> dict:
     """Return the receipt of an opening of the test set for all runs of a profile's list."""
-    return _opening(profile.name, runs) | {"list_hash": list_hash(profile)}
+    return _opening(profile, runs) | {"list_hash": list_hash(profile)}
 
 
 def _open(task: tuple) -> Opened:
@@ -237,13 +237,13 @@ def _complete(prepared: Prepared, config: RunConfig) -> Prepared:
     return replace(prepared, cohort=kept, index=index)
 
 
-def _opening(profile_name: str | None, runs: list[Run]) -> dict:
+def _opening(profile: Profile | None, runs: list[Run]) -> dict:
     """Return what all receipts of one opening share."""
     return {
         "opened_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "profile": profile_name,
+        "profile": profile.name if profile else None,
         "runs": [run.name for run in runs],
-        "experiments_hash": file_hash(FROZEN),
-        "protocol_hash": file_hash(PROTOCOL),
+        "experiments_hash": file_hash(BOOK / profile.experiments if profile else FROZEN),
+        "protocol_hash": file_hash(protocol_of(runs[0].config)),
         "environment": describe_environment(),
     }

@@ -97,9 +97,9 @@ def film_of(row, view):
     return f"{row.patient_id.removeprefix('P_')}_{row.laterality}_{view}"
 
 
-def baseline(profile, collection, name):
+def baseline(profile, collection, name, **fields):
     (config,) = experiment_configs(profile, f"baseline_{name}")
-    return train.train_run(config, collection)
+    return train.train_run(config.model_copy(update=fields), collection)
 
 
 def test_what_joins_an_opened_list_is_exploratory(tiny_profile, collection, monkeypatch):
@@ -185,3 +185,12 @@ def test_an_opening_killed_between_its_two_files_counts_no_breast_twice(tiny_pro
     predictions = run.predictions
     assert not predictions.duplicated(["split", "sample_id"]).any()
     assert len(predictions.query("split == 'test'")) == run.metrics["test"]["auc"]["n"]
+
+
+def test_a_receipt_names_the_protocol_and_the_list_of_its_profile(tiny_profile, collection):
+    profile = PROFILES["mirror-final"]
+    run = baseline(tiny_profile, collection, "birads", protocol=5)
+    receipt = evaluate.opening_of(profile, [run])
+    assert receipt["protocol_hash"] == runs.file_hash(runs.PROTOCOL_5) == run.environment["protocol_hash"]
+    assert receipt["experiments_hash"] == runs.file_hash(FROZEN.with_name(profile.experiments))
+    assert evaluate.open_test_set(run, collection).run.receipt["protocol_hash"] == runs.file_hash(runs.PROTOCOL_5)
