@@ -1,0 +1,80 @@
+"""The fourth look at the test set: the list of protocol 5, compared by its rules.
+
+These functions read records and do not import torch. *Runs* are ``{experiment: [run per seed]}``; in every table, an
+estimate ``x`` occupies the columns ``x x_low x_high``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ..config import Profile
+from ..runs.experiments import read_experiments
+from ..runs.records import Run
+from ..statistics import LEVEL, Interval, delong_test, over_seeds, stratified_auc
+from . import tables
+
+REFERENCE = "final_crop"  # what every other entry of the list is compared with
+BEST = "final_attention"  # the best by cross-validation when protocol 5 was fixed
+READERS = "final_birads"
+OUT_OF_FOLD = {  # the same network or baseline in profile mirror-cv
+    "final_dual": "dual", "final_crop": "crop", "final_whole": "whole", "final_plain": "crop_plain",
+    "final_attention": "crop_attention", "final_frozen_stages": "baseline_frozen_stages",
+    "final_birads": "baseline_birads", "final_metadata": "baseline_metadata",
+}  # fmt: skip
+DIFFERENT, UNDECIDED = "different", "undecided"
+
+
+def beside_out_of_fold(
+    profile: Profile, runs: Mapping[str, Sequence[Run]], repeats: Mapping[str, Sequence[Run]]
+) -> pd.DataFrame:
+    """Return ``experiment name out test ensemble lower``, the AUC of each entry out of fold and on the test breasts.
+
+    ``test`` is the mean over seeds, ``ensemble`` their mean logit; ``lower`` is ``out`` minus ``test``. ``out`` is NaN
+    for an entry without a record of cross-validation.
+    """
+    asked, rows = read_experiments(profile), []
+    for name, seeds in runs.items():
+        crossed = repeats.get(OUT_OF_FOLD[name], ())
+        nan = Interval(float("nan"), float("nan"), float("nan"), 0)
+        out = stratified_auc([run.predictions for run in crossed]) if crossed else nan
+        test = over_seeds(tables.rows_of(seeds), "auc").interval
+        merged = over_seeds([tables.together(seeds)], "auc").interval
+        estimates = {"out": out, "test": test, "ensemble": merged}
+        named = {key: x for part, one in estimates.items() for key, x in tables.estimate(part, one).items()}
+        lower = out.value - test.value
+        rows.append({"experiment": name, "name": asked[name]["name"], **named, "lower": lower, "n": test.n})
+    return pd.DataFrame(rows)
+
+
+def compared(profile: Profile, runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Compare each entry with the crop stream, as one family: ``tables.differences``, and ``name answer``.
+
+    *Different*: the interval of the difference excludes zero and DeLong's p of the two ensembles, corrected after Holm,
+    is below .05 (protocol 5).
+    """
+    asked, table = read_experiments(profile), tables.differences(runs, REFERENCE)
+    excludes = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    is_different = excludes & (table["p_auc"] < 1 - LEVEL)
+    answer = is_different.map({True: DIFFERENT, False: UNDECIDED})
+    return table.assign(name=[asked[name]["name"] for name in table["experiment"]], answer=answer)
+
+
+def best_against_readers(runs: Mapping[str, Sequence[Run]]) -> tuple[Interval, float]:
+    """Return the AUC of the ensemble of the best by cross-validation minus that of the readers' BI-RADS, and its p."""
+    ours, readers = (tables.together(runs[name]) for name in (BEST, READERS))
+    return delong_test(ours["label"].to_numpy(), ours["logit"].to_numpy(), readers["logit"].to_numpy())
+
+
+def sentence(table: pd.DataFrame) -> str:
+    """Say which entries of :func:`compared` differ from the crop stream, with their differences, and which do not."""
+    said = {answer: [_said(row) for row in part.itertuples()] for answer, part in table.groupby("answer")}
+    different = f"Different from the crop stream: {'; '.join(said[DIFFERENT])}." if DIFFERENT in said else ""
+    undecided = f"No difference shown: {'; '.join(said[UNDECIDED])}." if UNDECIDED in said else ""
+    return " ".join(filter(None, (different, undecided)))
+
+
+def _said(row) -> str:
+    return f"{row.name} {row.difference:+.3f} ({row.difference_low:+.3f} to {row.difference_high:+.3f})"
