@@ -96,7 +96,7 @@ def against(
     profile: Profile, names: Sequence[str], reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]]
 ) -> pd.DataFrame:
     """Compare variants of a profile with the repeats of a reference, as one family; columns as in :func:`answers`."""
-    pairs = {name: _common(reference, repeats.get(name, ())) for name in names}
+    pairs = {name: common(reference, repeats.get(name, ())) for name in names}
     found = {
         name: compare_folds([run.predictions for run in theirs], [run.predictions for run in ours])
         for name, (ours, theirs) in pairs.items() if ours
@@ -241,7 +241,7 @@ def _signs_by_fold(run: Run) -> list[dict[str, bool]]:
     return found
 
 
-def _common(ours: Sequence[Run], theirs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+def common(ours: Sequence[Run], theirs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """Return the runs of repeats that both sides have, by seed."""
     by_seed = [{run.config.seed: run for run in runs} for runs in (ours, theirs)]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys())

@@ -14,9 +14,9 @@ import pandas as pd
 
 from ..config import Profile, RunConfig
 from ..data.cohort import select_cohort, split_cohort
-from ..runs.experiments import read_groups
+from ..runs.experiments import read_experiments, read_groups
 from ..runs.records import Run
-from ..statistics import Interval, auc_bootstrap_interval, mean_auc, patient_draws
+from ..statistics import Interval, auc_bootstrap_interval, compare_folds, mean_auc, patient_draws
 from ..statistics.fold_groups import with_interval
 from . import answers
 
@@ -94,6 +94,29 @@ def mean_of_repeats(runs: Sequence[Run]) -> dict[str, Interval]:
     logits["mean of all"] = np.mean([*logits.values()], axis=0)
     label, patients = (tables[0][name].to_numpy() for name in ("label", "patient_id"))
     return {name: auc_bootstrap_interval(label, logit, patients) for name, logit in logits.items()}
+
+
+def with_another(
+    profile: Profile, names: Sequence[str], reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]]
+) -> pd.DataFrame:
+    """Compare the mean logit of the reference and one more network with the reference alone; see ``answers.answers``.
+
+    ``names`` are variants of the profile; each is joined with the reference repeat by repeat, on the same folds.
+    """
+    found = {}
+    for name in names:
+        pairs = answers.common(reference, repeats.get(name, ()))
+        if pairs[0]:
+            joined = [_mean_logit(*pair) for pair in zip(*pairs, strict=True)]
+            found[name] = compare_folds(joined, [run.predictions for run in pairs[0]])
+    asked = read_experiments(profile)
+    return answers.as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(names))
+
+
+def _mean_logit(one: Run, other: Run) -> pd.DataFrame:
+    own = one.predictions
+    theirs = other.predictions.set_index("sample_id")["logit"].reindex(own["sample_id"]).to_numpy()
+    return own.assign(logit=(own["logit"].to_numpy() + theirs) / 2)
 
 
 def _ordered(run: Run) -> pd.DataFrame:

@@ -13,7 +13,16 @@ from ..config import get_profile
 from ..data.cbis_ddsm.tables import read_tables
 from ..data.sample import sample_folder
 from ..runs.records import Run
-from . import answers, efficiency, external_scores, further_targets, limits, missing, official_split
+from . import (
+    answers,
+    efficiency,
+    external_scores,
+    fourth_look,
+    further_targets,
+    limits,
+    missing,
+    official_split,
+)
 from .official_split import in_words
 
 NOT_YET = "Not run yet."
@@ -39,6 +48,7 @@ def open_questions() -> pd.DataFrame:
         ("Would more breasts help?", "06b_what_limits_the_network", lambda: _breasts(parts)),
         ("Why does the official test set score lower?", "05a_why_the_test_set_scores_lower",
          lambda: official_split.short_answer(official_split.read_record())),
+        ("What do the networks reach on the test set, at the fourth look?", "05b_the_fourth_look", _fourth_look),
         ("What happens when a view is missing?", "08_missing_views_and_density", lambda: _views(held_out)),
         ("Does breast density matter?", "08_missing_views_and_density", lambda: _density(held_out)),
         ("Does the network know more than the readers' category?", "08_missing_views_and_density",
@@ -72,6 +82,16 @@ def _breasts(repeats: Repeats) -> str:
         f"When the training breasts double, the AUC changes by {in_words(curve.per_doubling, 'slope')}; with "
         f"{fewer.breasts:.0f} in a fold it is {fewer.auc:.3f}, with all {every.breasts:.0f} {every.auc:.3f}."
     )
+
+
+def _fourth_look() -> str:
+    settings = get_profile("mirror-final")
+    runs = {name: [run for run in seeds if run.is_evaluated] for name, seeds in answers.find_repeats(settings).items()}
+    if any(len(runs.get(name, ())) < len(settings.seeds) for name in fourth_look.OUT_OF_FOLD):
+        return NOT_YET
+    table = fourth_look.beside_out_of_fold(settings, runs, {}).set_index("experiment")
+    said = fourth_look.sentence(fourth_look.compared(settings, runs))
+    return f"Both streams reach an AUC of {in_words(table.loc['final_dual'], 'test', '')}. {said}"
 
 
 def _views(repeats: Repeats) -> str:

@@ -71,6 +71,7 @@ NEUTRAL: dict[str, object] = {
     "train.ema_decay": None,
     "train.augment": 1.0,
     "train.frozen_cache": None,
+    "train.cached_encoder": "evaluation",
     "train.keep": "best",
     "train.patience": 10,
     "train.precision": "32-true",
@@ -144,5 +145,7 @@ def _cannot_matter(config: RunConfig, fields: dict) -> Iterator[str]:
         yield "train.encoder_rate"
     if not train.flip_averaging or train.keep == "last":
         yield "train.best_epoch"
+    if train.frozen_cache is None:
+        yield "train.cached_encoder"
     if train.keep == "last":
         yield "train.patience"

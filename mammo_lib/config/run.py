@@ -332,6 +332,11 @@ class TrainConfig(Frozen):
         description="number of augmented variants per training view; the output of the frozen first part is computed "
         "once for each and kept on disk; none: augment and compute anew each time (not in the paper)",
     )  # fmt: skip
+    cached_encoder: Literal["training", "evaluation"] = Field(
+        "training",
+        description="mode of the encoder while it trains on a cache; 'evaluation': no drop path, no batch statistics "
+        "and no random gates, an error of runs before 28 November 2026 that their records keep",
+    )
     keep: Literal["best", "last"] = Field(
         "best",
         description="weights that a run keeps: those of the epoch with the best validation AUC, or those of the last "

@@ -31,12 +31,15 @@ BATCH = 64  # images that pass at a time
 def freeze_maps(config: RunConfig, prepared: Prepared, model: MammoMamba, *, progress: bool) -> dict[str, FrozenMaps]:
     """Compute the maps of a run's views that are not in the cache; return the maps of each stream.
 
+    The network's mode is left as ``train.cached_encoder`` wants it for the training that follows.
+
     Raises
     ------
     InputError
         Nothing at the encoder's front is frozen, or the disk has no room for the maps.
     """
-    caches = {stream: _cache_of(config, prepared, encoder) for stream, encoder in model.encoders.items()}
+    encoders = model.encoders.eval()
+    caches = {stream: _cache_of(config, prepared, encoder) for stream, encoder in encoders.items()}
     index = prepared.index
     waiting = [
         (stream, key)
@@ -53,6 +56,7 @@ def freeze_maps(config: RunConfig, prepared: Prepared, model: MammoMamba, *, pro
         maps = _maps_of(model.encoders[stream], prepared, key, cache, augmentation)
         with writing_to(cache.path(key), "free space there"):
             write_array(cache.path(key), maps)
+    encoders.train(model.training and config.train.cached_encoder == "training")
     return caches
 
 
@@ -78,7 +82,7 @@ def _cache_of(config: RunConfig, prepared: Prepared, encoder: ViewEncoder) -> Fr
     train = config.train
     settings = [VERSION, weights.hexdigest(), plain, train.frozen_cache, train.augment]
     with torch.inference_mode():
-        shape = encoder.eval().first_part(torch.zeros(1, 1, *prepared.size)).shape[1:]
+        shape = encoder.first_part(torch.zeros(1, 1, *prepared.size)).shape[1:]
     return FrozenMaps(prepared.folder, f"frozen-{fingerprint(settings)[:12]}", tuple(shape), train.frozen_cache)
 
 

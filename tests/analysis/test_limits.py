@@ -82,3 +82,15 @@ def test_the_mean_of_repeats_beats_each_where_their_errors_differ():
     found = limits.mean_of_repeats(runs)
     assert [*found] == ["repeat 1", "repeat 2", "mean of all"]
     assert found["mean of all"].value > max(found["repeat 1"].value, found["repeat 2"].value)
+
+
+def test_a_second_network_helps_where_its_errors_are_its_own():
+    """The mean with a network of other errors beats the reference; the mean with a copy of it changes nothing."""
+    reference, other = scored(1.0, 1.0, 0), scored(1.0, 1.0, 0)
+    other.predictions["logit"] = other.predictions["label"] + np.random.default_rng(0).normal(size=N)
+    other.predictions = other.predictions.sample(frac=1, random_state=0)  # another order of the same breasts
+    profile, names = get_profile("mirror-cv"), ["crop_160_16", "crop_plain", "crop_attention"]
+    repeats = {"crop_160_16": [other], "crop_plain": [reference]}
+    table = limits.with_another(profile, names, [reference], repeats).set_index("experiment")
+    assert table.loc["crop_160_16", "difference"] > 0.02 and table.loc["crop_plain", "difference"] == 0
+    assert len(table) == 2 and table.attrs["waiting"] == 1

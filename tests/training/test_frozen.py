@@ -161,3 +161,26 @@ def test_a_run_trains_on_its_cache(cached, collection, run_homes, tmp_path, monk
     run = train.train_run(changed(cached, train__epochs=1), collection)
     assert run.is_finished and run.predictions["logit"].notna().all()
     assert list((tmp_path / "cache").glob("*.frozen-*.npy"))
+
+
+@pytest.mark.parametrize("mode, is_training", [("training", True), ("evaluation", False)])
+def test_filling_the_cache_leaves_the_mode_that_the_config_wants(made, mode, is_training):
+    """In evaluation mode drop path, batch statistics and random gates are off: an error that older records keep."""
+    config, prepared, classifier, _ = made
+    frozen.freeze_maps(changed(config, train__cached_encoder=mode), prepared, classifier.train().model, progress=False)
+    assert classifier.model.encoders["crop"].training is is_training and classifier.model.training
+    frozen.freeze_maps(config, prepared, classifier.eval().model, progress=False)
+    assert not classifier.model.encoders["crop"].training
+
+
+def test_random_gates_are_random_while_a_network_trains_on_a_cache(made, collection, run_homes):
+    """They were not: filling the cache left the encoder in evaluation mode, where they are 0.5, as fixed gates are."""
+    config, *_ = made
+    logits = {}
+    for kind in ("fixed", "random"):
+        for mode in ("training", "evaluation"):
+            gate = {"kind": kind, "stages": "3+4", "blocks": "all"}
+            one = changed(config, model__gate=gate, train__cached_encoder=mode, train__epochs=1, train__keep="last")
+            logits[kind, mode] = train.train_run(one, collection).predictions["logit"].to_numpy()
+    assert np.array_equal(logits["fixed", "evaluation"], logits["random", "evaluation"])
+    assert not np.allclose(logits["fixed", "training"], logits["random", "training"])
