@@ -14,7 +14,9 @@ from .paths import MATERIAL
 from .run import LARGEST_SEED, Frozen, RunConfig
 
 PROFILES = MATERIAL / "book" / "profiles"
-ORDER = ("smoke", "mirror", "mirror-cv", "mirror-open", "mirror-limits", "mirror-final", "paper")
+ORDER = (
+    "smoke", "mirror", "mirror-cv", "mirror-cv-training", "mirror-open", "mirror-limits", "mirror-final", "paper",
+)  # fmt: skip
 MOST_BREASTS = 10_000  # of a phantom: some 15 GB
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 ALLOW_MISSING = "MAMMO_ALLOW_MISSING"  # 1: views that cannot be read are left out; set by --allow-missing

@@ -334,8 +334,8 @@ class TrainConfig(Frozen):
     )  # fmt: skip
     cached_encoder: Literal["training", "evaluation"] = Field(
         "training",
-        description="mode of the encoder while it trains on a cache; 'evaluation': no drop path, no batch statistics "
-        "and no random gates, an error of runs before 28 November 2026 that their records keep",
+        description="mode of the encoder while it trains on a cache; 'evaluation': drop path, batch statistics and "
+        "random gates are off, as in the first series of protocols 2 to 4, where it was an error",
     )
     keep: Literal["best", "last"] = Field(
         "best",

@@ -31,14 +31,13 @@ BATCH = 64  # images that pass at a time
 def freeze_maps(config: RunConfig, prepared: Prepared, model: MammoMamba, *, progress: bool) -> dict[str, FrozenMaps]:
     """Compute the maps of a run's views that are not in the cache; return the maps of each stream.
 
-    The network's mode is left as ``train.cached_encoder`` wants it for the training that follows.
-
     Raises
     ------
     InputError
         Nothing at the encoder's front is frozen, or the disk has no room for the maps.
     """
-    encoders = model.encoders.eval()
+    encoders, was_training = model.encoders, model.encoders.training
+    encoders.eval()
     caches = {stream: _cache_of(config, prepared, encoder) for stream, encoder in encoders.items()}
     index = prepared.index
     waiting = [
@@ -56,7 +55,7 @@ def freeze_maps(config: RunConfig, prepared: Prepared, model: MammoMamba, *, pro
         maps = _maps_of(model.encoders[stream], prepared, key, cache, augmentation)
         with writing_to(cache.path(key), "free space there"):
             write_array(cache.path(key), maps)
-    encoders.train(model.training and config.train.cached_encoder == "training")
+    encoders.train(was_training)
     return caches
 
 

@@ -306,6 +306,9 @@ def one_process_per_run(run: Run):
 def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
     """Run Lightning's loop, from the last complete epoch if there is one."""
     config = classifier.config
+    classifier.train()  # Lightning trains each module in the mode in which it finds it
+    if config.train.frozen_cache is not None and config.train.cached_encoder == "evaluation":
+        classifier.model.encoders.eval()
     has_choice = config.train.keep == "best"  # else the file holds the latest epoch
     best = ModelCheckpoint(
         run.folder, "best", "validation_auc" if has_choice else None, mode="max", enable_version_counter=False

@@ -68,7 +68,7 @@ def test_a_config_that_is_not_json_or_not_there(tmp_path):
 def test_unknown_profile_names_the_choices():
     with pytest.raises(
         InputError,
-        match="unknown profile 'somke': choose one of smoke, mirror, mirror-cv, mirror-open, mirror-limits, "
-        "mirror-final, paper",
+        match="unknown profile 'somke': choose one of smoke, mirror, mirror-cv, mirror-cv-training, mirror-open, "
+        "mirror-limits, mirror-final, paper",
     ):
         get_profile("somke")
