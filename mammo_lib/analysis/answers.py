@@ -105,6 +105,18 @@ def against(
     return as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(names))
 
 
+def between_series(first: Mapping[str, Sequence[Run]], second: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Compare each network of the second series of runs with that of the first, repeat by repeat (:func:`as_answers`).
+
+    The series differ in the mode of the encoder while it trains (``train.cached_encoder``, errata of the protocols).
+    """
+    pairs = {name: common(first[name], runs) for name, runs in second.items() if name in first}
+    return as_answers({
+        name: compare_folds([run.predictions for run in theirs], [run.predictions for run in ours])
+        for name, (ours, theirs) in pairs.items() if ours and not ours[0].config.baseline
+    })  # fmt: skip
+
+
 def as_answers(
     found: Mapping[str, FoldDifference], names: Mapping[str, str] | None = None, planned: int = 0
 ) -> pd.DataFrame:

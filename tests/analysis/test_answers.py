@@ -161,3 +161,12 @@ def test_the_geometries_are_chosen_by_the_rule_once_all_have_run(monkeypatch):
     assert answers.geometries(profile, repeats) == {"best": "crop", "long": "crop_224_16"}
     monkeypatch.setattr(answers, "scores", lambda *_: table.head(4))
     assert answers.geometries(profile, repeats) == {}
+
+
+def test_series_are_compared_network_by_network(run_homes):
+    """The second minus the first, where both have a repeat; baselines have no encoder."""
+    first, second = ({name: [written(records.FRESH / mode, name, 0, gain)] for name in names}
+                     for mode, gain, names in (("a", 1.0, ("crop", "crop_plain", "baseline_birads")),
+                                               ("b", 1.5, ("crop", "crop_ssm", "baseline_birads"))))  # fmt: skip
+    [row] = answers.between_series(first, second).to_dict("records")
+    assert row["experiment"] == "crop" and row["difference"] > 0
