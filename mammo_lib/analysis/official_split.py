@@ -491,6 +491,12 @@ def difference_in_words(network: Mapping) -> str:
     )
 
 
+def shares_in_words(cases: pd.DataFrame, name: str, level: str, group: str) -> str:
+    """Say the share of a level on both sides, within a group of breasts, from the table of :func:`balance`."""
+    row = cases.set_index(["name", "level", "group"]).loc[(name, level, group)]
+    return f"{row['train']:.0%} of the training and {row['test']:.0%} of the test breasts"
+
+
 def in_words(row: Mapping, name: str, sign: str = "+") -> str:
     """Return an estimate with its interval.
 

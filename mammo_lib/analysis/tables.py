@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,9 @@ from ..statistics import (
     wilson_interval,
 )
 from ..statistics.seeds import DECISIONS, SCORES
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler  # needs Jinja
 
 PUBLISHED = MATERIAL / "book" / "published.csv"
 DID_NOT_HELP = "what_did_not_help.csv"
@@ -378,7 +382,18 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             shown[name] = [_estimate_text(*one, sign) for one in bounds]
         else:
             shown[name] = [_text(name, value) for value in table[name]]
-    return shown.rename(columns=lambda name: name.replace("_", " "))
+    return shown.rename(columns=_title)
+
+
+def _title(column: str) -> str:
+    return column.replace("_", " ")
+
+
+def shown(table: pd.DataFrame) -> Styler:
+    """Return a table as a chapter shows it: :func:`readable`, no index, text on the left, and every cell escaped."""
+    texts = table.select_dtypes(exclude="number").columns.map(_title)
+    left = {name: [{"selector": "", "props": "text-align: left"}] for name in texts}
+    return readable(table).style.hide(axis="index").set_table_styles(left).format(escape="html")
 
 
 def as_text(value: object) -> str:

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "cbis_ddsm": ["open_source", "read_tables", "table_fingerprint"],
-        "cohort": ["assign_folds", "build_cohort", "cohort_funnel", "pooled_leak"],
+        "cohort": ["assign_folds", "build_cohort", "build_cohorts", "cohort_funnel", "pooled_leak"],
         "collection": ["Collection"],
         "data_sets": ["open_collection", "register_data_set"],
         "images": ["read_image"],

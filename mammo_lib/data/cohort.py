@@ -58,6 +58,11 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
     return _one_row_each(rows, keys)
 
 
+def build_cohorts(table: pd.DataFrame, definition: Definition = "paper") -> dict[str, pd.DataFrame]:
+    """Return the cohorts of both official splits by the split's name; see :func:`build_cohort`."""
+    return {split: build_cohort(table, definition, split) for split in SPLITS}
+
+
 def select_cohort(table: pd.DataFrame, data: DataConfig, split: str) -> pd.DataFrame:
     """Return the breasts of an official split that a config selects; breasts for training only are ``is_extra``."""
     cohort = build_cohort(table, data.definition, split).assign(is_extra=False)

@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "EQUIVALENCE", "OUT_OF_FOLD", "FoldDifference", "compare_folds", "evaluate_out_of_fold", "join_folds",
         "stratified_auc",
     ],
-    "metrics": ["Confusion", "auc", "auc_bootstrap_interval", "confusion", "reliability"],
+    "metrics": ["Confusion", "auc", "auc_bootstrap_interval", "auc_of", "confusion", "reliability"],
     "seeds": ["SeedEstimate", "difference_over_seeds", "ensemble", "over_seeds"],
     "subgroups": ["subgroups"],
 })  # fmt: skip

@@ -128,6 +128,15 @@ def auc_bootstrap_interval(
     return replace(found, low=bound) if found.value else replace(found, high=1 - bound)
 
 
+def auc_of(frame: pd.DataFrame, score: str = "probability") -> Interval:
+    """Return the AUC of a column with its interval over patients; breasts without a value are left out.
+
+    ``frame`` has ``label patient_id`` and the column.
+    """
+    known = frame.dropna(subset=score)
+    return auc_bootstrap_interval(known["label"].to_numpy(), known[score].to_numpy(float), known["patient_id"])
+
+
 def cumulative_rates(label: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return true and false positives, (resamples, thresholds + 1), from the strictest threshold to the loosest."""
     order = np.argsort(-probability, kind="stable")

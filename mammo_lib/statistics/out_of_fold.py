@@ -59,6 +59,9 @@ class FoldDifference:
     folds: int
     bound: float = EQUIVALENCE
 
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
     @property
     def interval(self) -> Interval:
         """The difference with its interval from placements."""

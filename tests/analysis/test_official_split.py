@@ -55,6 +55,7 @@ def test_what_differs_by_side_is_found_and_what_does_not_is_not():
     assert (tested.loc["subtlety", "p_holm"] > 0.05).all()
     assert tested.loc[("larger", "all"), "difference"] == pytest.approx(1, abs=0.25)
     assert (table.query("name == 'kind' and level == 'oval' and group == 'all'")["test"] == 0).all()
+    assert split.shares_in_words(table, "kind", "oval", "all") == "33% of the training and 0% of the test breasts"
 
 
 def test_permutation_p_values_are_uniform_where_nothing_differs():

@@ -197,6 +197,15 @@ def test_readable_merges_an_estimate_with_its_bounds():
     }  # fmt: skip
 
 
+def test_a_shown_table_has_no_index_and_its_texts_stand_on_the_left():
+    table = pd.DataFrame({"seen_in": [EVIL], "auc": [0.8], "auc_low": [0.7], "auc_high": [0.9]}, index=["row 7"])
+    page = results.shown(table).to_html()
+    cells = [html.unescape(cell) for cell in re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", page, re.DOTALL)]
+    assert cells == ["seen in", "auc", EVIL, "0.800 (0.700 to 0.900)"]
+    assert "<img" not in page
+    assert re.findall(r"\.(col\d+) \{\s*text-align: left;", page) == ["col0"]
+
+
 def test_whether_two_scores_can_be_told_apart_is_said_from_the_reference():
     table = pd.DataFrame(
         {"experiment": ["worse", "open", "behind"], "difference": [-0.12, 0.01, -0.01],

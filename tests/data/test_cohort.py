@@ -83,7 +83,9 @@ def test_no_phantom_patient_straddles(table):
 
 
 def check_nobody_straddles(table):
-    train, test = (c.build_cohort(table, "paper", split) for split in ("train", "test"))
+    cohorts = c.build_cohorts(table)
+    assert {name: set(cohort["split"]) for name, cohort in cohorts.items()} == {"train": {"train"}, "test": {"test"}}
+    train, test = cohorts.values()
     folds = c.assign_folds(train, 4, seed=0)
     assert not set(train["patient_id"]) & set(test["patient_id"])
     assert train.groupby(folds)["patient_id"].unique().explode().is_unique

@@ -1,5 +1,7 @@
 """Repeated cross-validation: AUC within folds, paired differences, equivalence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,6 +69,7 @@ def test_a_difference_is_found_and_has_a_sign():
     assert found.low > 0.05 and found.p < 1e-6 and not found.is_equivalent
     assert found.low <= found.value <= found.high
     assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+    assert str(replace(found, value=0.1, low=-0.2, high=0.4)) == "+0.100 (-0.200 to +0.400)"
     assert found.low_nb < found.value < found.high_nb and (found.repeats, found.folds, found.n) == (2, 10, 400)
 
 

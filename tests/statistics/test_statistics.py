@@ -445,6 +445,13 @@ def test_over_seeds_is_the_mean_with_the_spread_of_seeds():
     assert s.over_seeds(tests, "accuracy").value == pytest.approx(np.mean(accuracy))
 
 
+def test_the_auc_of_a_column_leaves_out_breasts_without_a_value():
+    test = seed_frames(seeds=1)[0].query("split == 'test'").reset_index(drop=True)
+    whole, known = s.auc_of(test), test.iloc[5:]
+    assert whole == s.auc_bootstrap_interval(test["label"], test["probability"].to_numpy(), test["patient_id"])
+    assert whole != s.auc_of(known) == s.auc_of(test.assign(partly=known["probability"]), "partly")
+
+
 def test_one_seed_is_the_bootstrap_over_patients():
     test = seed_frames(seeds=1)[0].query("split == 'test'")
     found = s.over_seeds([test], "auc")

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...files import read_json, read_table, safe_name, with_numbers
-from ..cohort import build_cohort
+from ..cohort import build_cohorts
 from ..folders import find_dicom
 from ..object_storage import PARTIAL, Stored, copy_objects
-from ..views import SPLITS, VIEWS
+from ..views import VIEWS
 from .audit import MANIFEST
 from .series import UID, index_dicom
 from .tables import read_tables, table_fingerprint
@@ -73,10 +73,9 @@ def series_of_cohort(table: pd.DataFrame, definition: str) -> pd.DataFrame:
 
 
 def _series_names(table: pd.DataFrame, definition: str) -> list[str]:
-    cohorts = [build_cohort(table, definition, split) for split in SPLITS]
     paths = [
         path
-        for cohort in cohorts
+        for cohort in build_cohorts(table, definition).values()
         for view in VIEWS
         for column in (f"whole_{view}", f"crops_{view}", f"masks_{view}")
         for cell in cohort[column].dropna()
