@@ -206,9 +206,11 @@ def _said(row) -> str:
 def caution(table: pd.DataFrame, bound: float = EQUIVALENCE) -> str:
     """Say how many answers the more conservative interval of Nadeau and Bengio would leave undecided.
 
-    It must exclude 0 for a difference, and lie within the bound for equivalence.
+    It must exclude 0 for a difference, and lie within the bound for equivalence. Empty without an answer.
     """
     decided = table[table["answer"] != UNDECIDED]
+    if decided.empty:
+        return ""
     holds_zero = (decided["nb_low"] <= 0) & (decided["nb_high"] >= 0)
     beyond = (decided["nb_low"] < -bound) | (decided["nb_high"] > bound)
     doubtful = decided[holds_zero.where(decided["answer"] != EQUIVALENT, beyond)]

@@ -105,6 +105,7 @@ def test_the_conservative_interval_is_read_out():
     })  # fmt: skip
     assert answers.caution(rows).endswith("2 of these 3 answers would be undecided: `a`, `c`.")
     assert answers.caution(rows.iloc[1:2]).endswith("0 of these 1 answers would be undecided.")
+    assert answers.caution(rows.assign(answer=answers.UNDECIDED)) == ""
 
 
 def test_scores_come_with_their_question(repeats):
