@@ -10,6 +10,8 @@ VENV    ?= .venv
 DATA    ?=
 PROFILE ?=
 JOBS    ?=
+# pytest starts one process per core; threads of their own would only wait for each other.
+THREADS := $(or $(OMP_NUM_THREADS),1)
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 PROJECT := --constraint constraints.txt --editable '.[book,dev]'
@@ -48,7 +50,7 @@ reproduce: $(READY)
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-	$(BIN)/python -m pytest -q -n auto -m "not slow" tests/ $(NBMAKE)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n auto -m "not slow" tests/ $(NBMAKE)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow tests/
