@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/frozen.py
 
-Time: one training epoch of the crop stream of profile ``mirror-cv`` (loader, forward, loss, backward, AdamW) with new
-augmentation in every epoch, and with a cache of eight augmented variants a view, in turn, on the breasts of a phantom.
-AUC: the committed records of ``crop``, repeat 0, with the cache and without it, paired out of fold; empty where the
-record without the cache is missing.
+Time: one training epoch of the crop stream of profile ``mirror-cv-training`` (loader, forward, loss, backward, AdamW)
+with new augmentation in every epoch, and with a cache of eight augmented variants a view, in turn, on the breasts of a
+phantom. AUC: the committed records of ``crop``, repeat 0, with the cache and without it, paired out of fold; empty
+where the record without the cache is missing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SIDES = (96, 224)
 
 def main() -> None:
     """Time both sizes, compare the two records, and write ``frozen.json``."""
-    profile = get_profile("mirror-cv")
+    profile = get_profile("mirror-cv-training")
     crop = experiment_configs(profile, "crop")[0]
     with tempfile.TemporaryDirectory() as folder:
         write_phantom(root := Path(folder) / "phantom", n_breasts=BREASTS, seed=0)
