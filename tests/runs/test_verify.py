@@ -156,6 +156,9 @@ def test_the_command_prints_a_table_adds_to_its_outcomes_and_fails_where_a_recor
     good = CliRunner().invoke(app, [*call, str(run.folder.parents[1])])
     assert good.exit_code == 0, good.output
     assert "bitwise" in good.output and "1 of 1 records reproduced" in good.output
+    without = [one for one in call if one not in ("--data", str(collection.root))]
+    named = CliRunner().invoke(app, [*without, str(run.folder.parents[1])], env={"MAMMO_DATA": str(collection.root)})
+    assert "1 of 1 records reproduced" in named.output  # the images that MAMMO_DATA names, not a phantom
     known = {"other/seed0": {"verdict": "bitwise"}}
     outcomes.write_text(json.dumps(known))
     bad = CliRunner().invoke(app, [*call, str(tmp_path / "tampered")])
