@@ -65,6 +65,8 @@ from .optimisation import (
 )
 from .readers import reader_probability
 
+SMALL = 100_000_000  # bytes of a last epoch; those of the paper's network fill gigabytes
+
 
 class Classifier(lightning.LightningModule):
     """Mammo-Mamba with the paper's loss and optimiser, and the options of the config."""
@@ -196,7 +198,7 @@ def complete(run: Run, collection: Collection, prepared: Prepared, *, progress: 
         cross_validate(run, collection, prepared, progress=progress)
     else:
         train_fold(run, collection, prepared, progress=progress)
-        forget_epochs(run)
+        forget_epochs(run, spared=SMALL)
 
 
 def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
@@ -265,10 +267,15 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
     run.finish(frame, {OUT_OF_FOLD: evaluate_out_of_fold(frame)})
 
 
-def forget_epochs(run: Run) -> None:
-    """Remove what a finished run will not resume from: with the optimiser's state, three times its weights."""
-    for name in (LAST, PREVIOUS):
-        (run.folder / name).unlink(missing_ok=True)
+def forget_epochs(run: Run, spared: int = 0) -> None:
+    """Remove a finished run's epochs: with the optimiser's state, three times its weights.
+
+    A last epoch of at most ``spared`` bytes is kept: should the run lose its metrics, nothing is trained again.
+    """
+    (run.folder / PREVIOUS).unlink(missing_ok=True)
+    last = run.folder / LAST
+    if last.is_file() and last.stat().st_size > spared:
+        last.unlink()
 
 
 def fold_config(config: RunConfig, fold: int) -> RunConfig:

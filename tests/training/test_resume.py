@@ -231,13 +231,25 @@ def test_checkpoints_get_their_name_when_they_are_whole(config, collection, monk
     assert list(run.folder.glob(".*ckpt*")) == []
 
 
-def test_only_what_is_resumed_from_holds_the_optimiser_and_a_finished_run_keeps_none(config, collection, monkeypatch):
+def test_only_what_is_resumed_from_holds_the_optimiser_and_a_finished_run_keeps_none_that_is_large(
+    config, collection, monkeypatch
+):
     config = changed(small(config), epochs=2)
     killed = killed_run(config, collection, monkeypatch, 1)
     assert len(weights(killed, "last.ckpt", "optimizer_states")) == 1
     assert weights(killed, "best.ckpt", "optimizer_states") == []
+    monkeypatch.setattr(train, "SMALL", 1000)
     run = train.train_run(config, collection)
     assert sorted(path.name for path in run.folder.glob("*.ckpt")) == ["best.ckpt"]
+
+
+def test_a_small_finished_run_that_lost_its_metrics_trains_no_further(config, collection, monkeypatch):
+    config = changed(small(config), epochs=1)
+    run = train.train_run(config, collection)
+    before = run.predictions
+    (run.folder / "metrics.json").unlink()
+    monkeypatch.setattr(train.Classifier, "training_step", lambda *_: pytest.fail("a step was trained"))
+    assert train.train_run(config, collection).predictions.equals(before)
 
 
 def test_what_a_killed_run_left_half_written_is_removed(config):
