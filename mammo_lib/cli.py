@@ -71,7 +71,9 @@ def reproduce(
     only: Annotated[list[str] | None, typer.Option(help="chapter number, e.g. 05; repeatable")] = None,
     start: Annotated[str | None, typer.Option("--from", help="first chapter to run, e.g. 03")] = None,
     force: Annotated[bool, typer.Option(help="also run notebooks that are up to date")] = False,
-    retrain: Annotated[bool, typer.Option("--retrain", help="train runs again that have records in results/")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="train again the runs that have records in results/")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="number of chapters to run in parallel (default: one per core)")
     ] = None,
@@ -80,12 +82,12 @@ def reproduce(
     ] = None,
     allow_missing: AllowMissing = False,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="go through the whole profile on a small phantom, one step per run")
+        bool, typer.Option("--rehearse", help="try the whole profile on a small phantom, with one step per run")
     ] = False,
 ) -> None:
-    """Run every notebook in order, then build the book; what is up to date is not run again.
+    """Run every notebook in order, then build the book; notebooks that are up to date are not run again.
 
-    Without --data and --profile the chapters show the committed records of real films and the sample that ships.
+    Without --data and --profile the chapters show the committed records of real films and the sample of eight breasts.
     """
     if rehearse:
         _refuse_beside(
@@ -128,8 +130,8 @@ def reproduce(
     typer.echo("building the book")
     book = reproduction.build_book()
     reproduction.write_summary(head, steps, outcomes, book)
-    typer.echo(f"where it comes from, as an RO-Crate: {reproduction.describe_as_crate(chosen, steps, book)}")
-    typer.echo(f"the report: {book}")
+    typer.echo(f"provenance, as an RO-Crate: {reproduction.describe_as_crate(chosen, steps, book)}")
+    typer.echo(f"the book: {book}")
 
 
 @app.command()
@@ -223,7 +225,7 @@ def plan(
     tflops: Annotated[
         float | None,
         typer.Option(
-            min=1e-3, help="sustained rate of one device, 10^12 operations a second (default: measured on this machine)"
+            min=1e-3, help="sustained rate of one device, in 10^12 operations per second (default: measured here)"
         ),
     ] = None,
 ) -> None:
@@ -310,14 +312,14 @@ def verify(
     ] = None,
     home: Annotated[Path | None, typer.Option("--records", help="the folder of records (default: results/)")] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="largest difference that counts as rounding")] = 1e-6,
-    out: Annotated[Path, typer.Option("--json", help="outcomes by record, added to")] = BUILD / "verified.json",
+    out: Annotated[Path, typer.Option("--json", help="file that collects the outcomes")] = BUILD / "verified.json",
     profile: ProfileOption = None,
     data: DataOption = None,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Train records again, and compare predictions and metrics with the recorded ones; exit code 1 where they differ.
+    """Train records again, and compare predictions and metrics with the recorded ones; exit code 1 if they differ.
 
-    Sums depend on the number of threads: OMP_NUM_THREADS=1 repeats a record made with one.
+    Results depend on the number of threads: OMP_NUM_THREADS=1 repeats a record that was made with one thread.
     """
     from .runs import records
     from .runs import verify as verification
@@ -348,14 +350,14 @@ def predict(
     run: Annotated[
         Path | None, typer.Option(help="folder of a finished run, with its checkpoint (default: the released network)")
     ] = None,
-    out: Annotated[Path, typer.Option(help="where a JSON file and a picture per breast go")] = Path("predictions"),
-    sample: Annotated[bool, typer.Option("--sample", help="score the eight breasts that ship with it")] = False,
+    out: Annotated[Path, typer.Option(help="folder for a JSON file and a picture per breast")] = Path("predictions"),
+    sample: Annotated[bool, typer.Option("--sample", help="score the eight breasts of the sample")] = False,
     cc: Annotated[Path | None, typer.Option("--cc", help="whole CC view of one breast")] = None,
     mlo: Annotated[Path | None, typer.Option("--mlo", help="whole MLO view")] = None,
     crop_cc: Annotated[Path | None, typer.Option("--crop-cc", help="the lesion in the CC view")] = None,
     crop_mlo: Annotated[Path | None, typer.Option("--crop-mlo", help="the lesion in the MLO view")] = None,
     box_cc: Annotated[
-        str | None, typer.Option("--box-cc", help="the lesion's box in the CC film instead, x0,y0,x1,y1 in its pixels")
+        str | None, typer.Option("--box-cc", help="the lesion's box instead: x0,y0,x1,y1 in pixels of the CC film")
     ] = None,
     box_mlo: Annotated[str | None, typer.Option("--box-mlo", help="the lesion's box in the MLO film")] = None,
     aspect: Annotated[
@@ -399,7 +401,7 @@ def predict(
 
 @app.command()
 def external(
-    data: Annotated[Path, typer.Option(help="folder of the collection; which one it is, its tables say")],
+    data: Annotated[Path, typer.Option(help="folder of the collection, which is recognised by its tables")],
     run: Annotated[
         Path | None,
         typer.Option(
@@ -410,13 +412,14 @@ def external(
         list[str] | None, typer.Option(help=f"also this baseline: {' or '.join(TRANSFERRED)}; repeatable")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option("--cbis-ddsm", help="folder of the images it was trained on (default: MAMMO_DATA)")
+        Path | None,
+        typer.Option("--cbis-ddsm", help="folder of CBIS-DDSM, for its held-out breasts (default: MAMMO_DATA)"),
     ] = None,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Score a trained network, unchanged, on another collection: mini-MIAS, CMMD, INbreast or VinDr-Mammo.
 
-    With the images of CBIS-DDSM, held-out breasts are scored too, with the views masked that the collection lacks. A
+    If CBIS-DDSM is given, its held-out breasts are scored too, and the views that the collection lacks are masked. A
     finished record is read, not made again.
     """
     for name in baseline or []:
@@ -466,14 +469,14 @@ def export_network(
     ],
     to: Annotated[str, typer.Option(help="onnx or torch-export")] = "onnx",
     opset: Annotated[int, typer.Option(help="version of ONNX's operators, 18 to 23")] = 20,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="of a variant: leave height and width free")] = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="for a variant: leave height and width free")] = False,
     out: Annotated[Path | None, typer.Option(help="the file (default: the name, with .onnx or .pt2)")] = None,
-    weights: Annotated[str | None, typer.Option(help="of a variant: a checkpoint, official, or random")] = None,
-    size: Annotated[int | None, typer.Option(help="of a variant: side of the images, pixels (default: 224)")] = None,
+    weights: Annotated[str | None, typer.Option(help="for a variant: a checkpoint, official, or random")] = None,
+    size: Annotated[int | None, typer.Option(help="for a variant: side of the images in pixels (default: 224)")] = None,
 ) -> None:
     """Write a network to a file that runs without this library: ONNX of standard operators, or torch.export.
 
-    The batch size is free. Images of a run keep their size; masks say which views exist.
+    The batch size is free. The image size of a trained run is fixed; masks say which views exist.
     """
     from .inference.deploy import export
 
@@ -729,7 +732,8 @@ def _console(width: int = 160):
 def _print_outcomes(outcomes: list) -> None:
     from rich.table import Table
 
-    shown = Table("record", "verdict", "rows", "largest difference", "of a metric", "columns that differ", box=None)
+    largest = "largest difference of a probability", "of a metric"
+    shown = Table("record", "verdict", "rows", *largest, "columns that differ", box=None)
     for one in outcomes:
         differences = ["" if value is None else f"{value:.2g}" for value in (one.probability, one.metric)]
         shown.add_row(one.record, one.verdict, str(one.rows or ""), *differences, ", ".join(one.columns))

@@ -63,7 +63,7 @@ def malignant_shares(shares: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("malignant breasts, % (n below)")
     spans = shares[shares["n"] >= FEW].groupby("name", sort=False)["value"].agg(["min", "max"])
     if spans.empty:
-        headline(figure, f"No level has {FEW} breasts")
+        headline(figure, f"No level has at least {FEW} breasts")
         return figure
     widest = (spans["max"] - spans["min"]).idxmax()
     low, high = 100 * spans.loc[widest, "min"], 100 * spans.loc[widest, "max"]

@@ -25,7 +25,8 @@ def cost_growth(table: pd.DataFrame, column: str, ylabel: str, finding: str) -> 
     for (name, own), (colour, marker) in zip(table.groupby("network", sort=False), styles, strict=False):
         axes.plot(own["side"], own[column], color=colour, marker=marker, label=name)
     sides = np.sort(table["side"].unique())
-    axes.plot(sides, table[column].min() * (sides / sides[0]) ** 2, color=GREY, linestyle=":", label="as the pixels")
+    linear = table[column].min() * (sides / sides[0]) ** 2
+    axes.plot(sides, linear, color=GREY, linestyle=":", label="proportional to pixels")
     axes.set(xscale="log", yscale="log", xlabel="side of the image, pixels", ylabel=ylabel)
     axes.set_xticks(sides, [str(side) for side in sides])
     axes.minorticks_off()

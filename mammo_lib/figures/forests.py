@@ -128,7 +128,7 @@ def _decision_finding(curve: pd.DataFrame, name: str) -> str:
     """Say for which thresholds the interval of the gain over both simple rules excludes 0."""
     better = curve[curve["gain_low"] > 0]["threshold"]
     if better.empty:
-        return f"{name[0].upper()}{name[1:]}: net benefit clearly exceeds both simple rules at no threshold"
+        return f"{name[0].upper()}{name[1:]}: no threshold at which net benefit is shown to exceed both simple rules"
     low, high = 100 * better.min(), 100 * better.max()
     span = f"{low:.0f}" if len(better) == 1 else f"{low:.0f}-{high:.0f}"
     return f"{name[0].upper()}{name[1:]}: net benefit exceeds both simple rules for thresholds of {span} %"

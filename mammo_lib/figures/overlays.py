@@ -100,7 +100,7 @@ def lesion_shares(shares: Mapping[str, object]) -> Figure:
     axes.invert_yaxis()
     axes.margins(y=0.35 / len(shares) + 0.1)
     axes.set_xlabel(
-        "mean in the lesion's box over mean in the breast; grey: boxes at random places, mean and central 95 %"
+        "ratio of the means in the lesion's box and in the breast; grey: boxes at random places, mean and central 95 %"
     )
     axes.xaxis.label.set_size(8)
     axes.tick_params(labelsize=8)

@@ -40,5 +40,5 @@ def denominators(matches: Mapping[str, Sequence[int]], common: Sequence[int], n_
     axes.set_yticks(range(len(matches)), list(matches))
     axes.set(xlim=(0, n_max), xlabel="size of the test set, breasts", ylim=(len(matches) - 0.5, -0.9))
     fitting = " and ".join(map(str, common))
-    axes.set_title(f"Only {fitting} breasts fit all {len(matches)} accuracies (sizes below {n_max})")
+    axes.set_title(f"Only test sets of {fitting} breasts fit all {len(matches)} accuracies (sizes below {n_max})")
     return figure

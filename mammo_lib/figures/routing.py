@@ -38,7 +38,7 @@ def gate_trajectories(history: pd.DataFrame, start: float) -> Figure:
     last = own[own["epoch"] == own["epoch"].max()]
     span = f"{last['mean'].min():.2f} to {last['mean'].max():.2f}"
     sd = last["sd"].max()
-    headline(figure, f"After a start at {start:.2f}, gates end at {span}; largest sd over breasts {sd:.3f}")
+    headline(figure, f"Gates start at {start:.2f} and end at {span}; largest sd over breasts {sd:.3f}")
     return figure
 
 
@@ -77,7 +77,7 @@ def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame, moved: pd.DataF
         bar = figure.colorbar(image, ax=list(ax_column), location="bottom", shrink=0.8, pad=0.02, ticks=MaxNLocator(5))
         bar.ax.tick_params(labelsize=7)
     spread = np.mean([one.std(axis=1).mean() for one in deviations.values()])
-    headline(figure, f"Over breasts, gates vary by {spread:.3f} (sd); over blocks, from {low:.2f} to {high:.2f}")
+    headline(figure, f"Gates vary by {spread:.3f} (sd) over breasts and from {low:.2f} to {high:.2f} over blocks")
     return figure
 
 

@@ -69,6 +69,7 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
         axes.errorbar(x, y, spread, fmt="os^"[i % 3], color=colour, capsize=2, label=name)
     axes.set(xlabel="mean predicted probability, %", ylabel="malignant breasts, %", xlim=(-2, 102), ylim=(-2, 102))
     gaps = [np.average((bins["mean"] - bins["value"]).abs(), weights=bins["n"]) for bins in curves.values()]
-    axes.set_title(f"Mean calibration error: {', then '.join(f'{100 * gap:.0f}' for gap in gaps)} percentage points")
+    told = ", ".join(f"{100 * gap:.0f} ({name})" for name, gap in zip(curves, gaps, strict=True))
+    axes.set_title(f"Mean calibration error in percentage points:\n{told}")
     legend_below(figure, axes)
     return figure

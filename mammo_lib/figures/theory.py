@@ -80,7 +80,8 @@ def scan_chunks(states: np.ndarray, chunk: int) -> Figure:
     top.set(xlabel="token", ylabel=f"the {states.shape[1]} numbers of a state")
     headline(
         figure,
-        f"Of {length} states the forward keeps {len(starts)} (orange);\nthe backward recomputes a chunk at a time",
+        f"Of {length} states the forward pass keeps {len(starts)} (orange);\n"
+        "the backward pass recomputes one chunk at a time",
     )
     return figure
 
@@ -131,7 +132,7 @@ def cost_curves(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) 
     axes.minorticks_off()
     growth = ", ".join(f"{times[-1] / times[0]:.0f}" for times in seconds.values())
     tokens = lengths[-1] // lengths[0]
-    axes.set_title(f"{tokens} times the tokens cost {growth} times the time (in the order of the legend)")
+    axes.set_title(f"{tokens} times the tokens take {growth} times as long (in the order of the legend)")
     axes.legend()
     return figure
 

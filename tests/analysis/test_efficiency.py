@@ -51,6 +51,6 @@ def test_the_figures_of_costs_say_what_they_draw():
     table = efficiency.counted()
     drawn = figures.cost_growth(table[table["network"] == "ViT-S"], "g", "work", "it grows")
     (axes,) = drawn.axes
-    assert [line.get_label() for line in axes.lines] == ["ViT-S", "as the pixels"]
+    assert [line.get_label() for line in axes.lines] == ["ViT-S", "proportional to pixels"]
     bars = figures.cost_parts(table.head(2), ["one", "two"], "parts").axes[0].patches
     assert sum(bar.get_width() for bar in bars) == pytest.approx(200)

@@ -188,8 +188,8 @@ def test_figures_say_what_the_record_holds(trained):
         "correlations": figures.correlation_forest(related),
     }
     title = {name: figure.get_suptitle() for name, figure in drawn.items()}
-    assert f"After a start at 0.88, gates end at {own['mean'].min():.2f}" in title["trajectories"]
-    assert "Over breasts, gates vary by" in title["heatmap"]
+    assert f"Gates start at 0.88 and end at {own['mean'].min():.2f}" in title["trajectories"]
+    assert "(sd) over breasts and from" in title["heatmap"]
     assert f"{(table['p_holm'] < 0.05).sum() or 'None'} of 6 interventions" in title["interventions"]
     assert f"{(related['p_holm'] < 0.05).sum() or 'None'} of 16 correlations" in title["correlations"]
     assert "crop" in title["views"]

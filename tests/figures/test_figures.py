@@ -78,7 +78,7 @@ CASES = {
     ),
     "kernels": (lambda: figures.kernel_curves({"dt": np.array([2.0, 1.0, 1.0])}), "within lag 0 "),
     "no overflow": (lambda: figures.precision_curves({"b": np.zeros(4)}), "No overflow in 4 tokens"),
-    "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens cost 4, 2"),
+    "cost": (lambda: figures.cost_curves([10, 20], {"a": [1.0, 4.0], "b": [1.0, 2.0]}), "2 times the tokens take 4, 2"),
     "gate": (
         lambda: figures.gate_opening(np.array([0.0, 2.0]), np.array([0.5, 0.88]), 2.0),
         "88% open .* slope of 0.11",
@@ -89,7 +89,7 @@ CASES = {
     ),
     # Window of 2 x 2, token (1, 0): the token above it is two steps back and weighs 1/4 of it.
     "memory": (lambda: figures.memory_maps({"dt": np.array([8.0, 4.0, 2.0, 1.0])}, 2, 1, 0), "2 steps back .* 25% of"),
-    "chunks": (lambda: figures.scan_chunks(np.ones((70, 2)), 32), "Of 70 states the forward keeps 3"),
+    "chunks": (lambda: figures.scan_chunks(np.ones((70, 2)), 32), "Of 70 states the forward pass keeps 3"),
     "precision": (
         lambda: figures.precision_curves({"a": np.array([0.0, 1e-7, np.inf, np.nan]), "b": np.zeros(4)}),
         r"Overflow after 2 tokens \(a\)$",
@@ -109,12 +109,12 @@ CASES = {
         lambda: figures.malignant_shares(SHARES),
         r"10 to 60 % malignant, by BI-RADS \(levels with at least 10 breasts\)",
     ),
-    "shares of few breasts": (lambda: figures.malignant_shares(SHARES.assign(n=9)), "No level has 10 breasts"),
+    "shares of few breasts": (lambda: figures.malignant_shares(SHARES.assign(n=9)), "No level has at least 10 breasts"),
     "reliability": (
         lambda: figures.reliability_diagram(
             {"raw": reliability(LABEL, PROBABILITY), "scaled": reliability(LABEL, LABEL * 1.0)}
         ),
-        "Mean calibration error: 30, then 0 percentage points",
+        r"Mean calibration error in percentage points:\n30 \(raw\), 0 \(scaled\)",
     ),
     "scores": (
         lambda: figures.auc_intervals({"age": Interval(0.5, 0.4, 0.6, 9), "size": Interval(0.8, 0.7, 0.9, 9)}),
@@ -149,7 +149,10 @@ CASES = {
         "The network: net benefit exceeds both simple rules for thresholds of 20-30 %",
     ),
     "crops": (lambda: figures.crop_sizes(np.array([10, 20, 300]), 64), "smaller than 20 px; 67% are enlarged"),
-    "denominators": (lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10), "Only 4 breasts fit all 2"),
+    "denominators": (
+        lambda: figures.denominators({"0.5": [2, 4], "0.25": [4]}, [4], 10),
+        "Only test sets of 4 breasts fit all 2",
+    ),
 }
 
 IMBALANCES = pd.DataFrame({
