@@ -128,6 +128,13 @@ def test_every_notebook_is_in_the_table_of_contents():
     assert [f"notebooks/{path.stem}" for path in NOTEBOOKS] == re.findall(r"notebooks/\S+", toc)
 
 
+def test_a_chapter_leads_to_the_one_after_it():
+    """By its last link; the last chapters lead back."""
+    for path, after in pairwise(NOTEBOOKS[:-1]):
+        last = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][-1]["source"])
+        assert re.findall(r"Next: \[[^]]+\]\((\S+)\)", last) == [after.name], path.name
+
+
 def test_pre_commit_runs_the_pinned_versions():
     hooks = {
         Path(repo["repo"]).name: repo

@@ -68,7 +68,7 @@ def best_against_readers(runs: Mapping[str, Sequence[Run]]) -> tuple[Interval, f
     return delong_test(ours["label"].to_numpy(), ours["logit"].to_numpy(), readers["logit"].to_numpy())
 
 
-def sentence(table: pd.DataFrame) -> str:
+def compared_in_words(table: pd.DataFrame) -> str:
     """Say which entries of :func:`compared` differ from the crop stream, with their differences, and which do not."""
     said = {answer: [_said(row) for row in part.itertuples()] for answer, part in table.groupby("answer")}
     different = f"Different from the crop stream: {'; '.join(said[DIFFERENT])}." if DIFFERENT in said else ""

@@ -90,7 +90,7 @@ def _fourth_look() -> str:
     if any(len(runs.get(name, ())) < len(settings.seeds) for name in fourth_look.OUT_OF_FOLD):
         return NOT_YET
     table = fourth_look.beside_out_of_fold(settings, runs, {}).set_index("experiment")
-    said = fourth_look.sentence(fourth_look.compared(settings, runs))
+    said = fourth_look.compared_in_words(fourth_look.compared(settings, runs))
     return f"Both streams reach an AUC of {in_words(table.loc['final_dual'], 'test', '')}. {said}"
 
 

@@ -56,7 +56,7 @@ def test_only_what_interval_and_p_both_show_is_different(runs):
     table = fourth_look.compared(PROFILE, runs).set_index("experiment")
     assert table.loc["final_whole", "answer"] == fourth_look.DIFFERENT
     assert table.loc["final_plain", "answer"] == fourth_look.UNDECIDED
-    said = fourth_look.sentence(table.reset_index())
+    said = fourth_look.compared_in_words(table.reset_index())
     assert said.startswith("Different from the crop stream: whole stream -0.")
     assert "No difference shown: crop stream, no gates" in said
 
