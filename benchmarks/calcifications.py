@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from mammo_lib.analysis.official_split import out_of_fold
-from mammo_lib.data import build_cohort, read_tables
+from mammo_lib.data import build_cohorts, read_tables
 from mammo_lib.data.sample import sample_folder
 from mammo_lib.files import write_json
 from mammo_lib.runs.records import COMMITTED, PROTOCOL_3, describe_environment
@@ -29,7 +29,7 @@ REPEATS = (0, 1)
 
 def score(table: pd.DataFrame, definition: str, name: str) -> dict:
     """Fit a baseline on a cohort's training breasts; score it out of fold and on the official test breasts."""
-    train, test = (build_cohort(table, definition, split) for split in ("train", "test"))
+    train, test = build_cohorts(table, definition).values()
     features = FEATURES[name](table, None, train)
     model = fit_logistic(features, train, seed=0)
     scored = model.decision_function(FEATURES[name](table, None, test).to_numpy(float))

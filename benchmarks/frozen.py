@@ -10,7 +10,6 @@ where the record without the cache is missing.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -97,4 +96,4 @@ def cost(crop: RunConfig) -> dict | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

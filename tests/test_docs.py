@@ -179,7 +179,7 @@ def found_at_the_fourth_look() -> list[str]:
     profile = PROFILES["mirror-final"]
     runs = answers.find_repeats(profile)
     compared = fourth_look.compared(profile, runs).set_index("experiment")
-    reached = fourth_look.beside_out_of_fold(profile, runs, {}).set_index("experiment").loc["final_dual"]
+    reached = fourth_look.beside_out_of_fold(profile, {"final_dual": runs["final_dual"]}, {}).iloc[0]
     aim, _ = fourth_look.best_against_readers(runs)
     gaps = (in_words(compared.loc[name], "difference") for name in ("final_dual", "final_plain", "final_whole"))
     return [in_words(reached, "test", ""), *gaps, f"{aim.value:+.3f} ({aim.low:+.3f} to {aim.high:+.3f})"]

@@ -96,13 +96,21 @@ def against(
     profile: Profile, names: Sequence[str], reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]]
 ) -> pd.DataFrame:
     """Compare variants of a profile with the repeats of a reference, as one family; columns as in :func:`answers`."""
-    pairs = {name: common(reference, repeats.get(name, ())) for name in names}
-    found = {
-        name: compare_folds([run.predictions for run in theirs], [run.predictions for run in ours])
-        for name, (ours, theirs) in pairs.items() if ours
-    }  # fmt: skip
-    asked = read_experiments(profile)
-    return as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(names))
+    return named({name: compare_repeats(reference, repeats.get(name, ())) for name in names}, profile)
+
+
+def compare_repeats(reference: Sequence[Run], runs: Sequence[Run]) -> FoldDifference | None:
+    """Compare runs with a reference, repeat by repeat; None if they have no repeat in common."""
+    ours, theirs = common(reference, runs)
+    if not ours:
+        return None
+    return compare_folds([run.predictions for run in theirs], [run.predictions for run in ours])
+
+
+def named(found: Mapping[str, FoldDifference | None], profile: Profile) -> pd.DataFrame:
+    """Return planned comparisons of a profile's variants as one family, None where one has not been run."""
+    asked, run = read_experiments(profile), {name: one for name, one in found.items() if one is not None}
+    return as_answers(run, {name: asked[name]["name"] for name in run}, planned=len(found))
 
 
 def between_series(first: Mapping[str, Sequence[Run]], second: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
@@ -110,11 +118,9 @@ def between_series(first: Mapping[str, Sequence[Run]], second: Mapping[str, Sequ
 
     The series differ in the mode of the encoder while it trains (``train.cached_encoder``, errata of the protocols).
     """
-    pairs = {name: common(first[name], runs) for name, runs in second.items() if name in first}
-    return as_answers({
-        name: compare_folds([run.predictions for run in theirs], [run.predictions for run in ours])
-        for name, (ours, theirs) in pairs.items() if ours and not ours[0].config.baseline
-    })  # fmt: skip
+    networks = {name: runs for name, runs in second.items() if name in first and not runs[0].config.baseline}
+    found = {name: compare_repeats(first[name], runs) for name, runs in networks.items()}
+    return as_answers({name: one for name, one in found.items() if one is not None})
 
 
 def as_answers(

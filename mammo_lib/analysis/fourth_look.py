@@ -15,6 +15,8 @@ from ..runs.experiments import read_experiments
 from ..runs.records import Run
 from ..statistics import LEVEL, Interval, delong_test, over_seeds, stratified_auc
 from . import tables
+from .answers import DIFFERENT, UNDECIDED
+from .official_split import in_words
 
 REFERENCE = "final_crop"  # what every other entry of the list is compared with
 BEST = "final_attention"  # the best by cross-validation when protocol 5 was fixed
@@ -24,7 +26,6 @@ OUT_OF_FOLD = {  # the same network or baseline in profile mirror-cv
     "final_attention": "crop_attention", "final_frozen_stages": "baseline_frozen_stages",
     "final_birads": "baseline_birads", "final_metadata": "baseline_metadata",
 }  # fmt: skip
-DIFFERENT, UNDECIDED = "different", "undecided"
 
 
 def beside_out_of_fold(
@@ -35,11 +36,10 @@ def beside_out_of_fold(
     ``test`` is the mean over seeds, ``ensemble`` their mean logit; ``lower`` is ``out`` minus ``test``. ``out`` is NaN
     for an entry without a record of cross-validation.
     """
-    asked, rows = read_experiments(profile), []
+    asked, rows, nan = read_experiments(profile), [], float("nan")
     for name, seeds in runs.items():
         crossed = repeats.get(OUT_OF_FOLD[name], ())
-        nan = Interval(float("nan"), float("nan"), float("nan"), 0)
-        out = stratified_auc([run.predictions for run in crossed]) if crossed else nan
+        out = stratified_auc([run.predictions for run in crossed]) if crossed else Interval(nan, nan, nan, 0)
         test = over_seeds(tables.rows_of(seeds), "auc").interval
         merged = over_seeds([tables.together(seeds)], "auc").interval
         estimates = {"out": out, "test": test, "ensemble": merged}
@@ -70,11 +70,7 @@ def best_against_readers(runs: Mapping[str, Sequence[Run]]) -> tuple[Interval, f
 
 def compared_in_words(table: pd.DataFrame) -> str:
     """Say which entries of :func:`compared` differ from the crop stream, with their differences, and which do not."""
-    said = {answer: [_said(row) for row in part.itertuples()] for answer, part in table.groupby("answer")}
-    different = f"Different from the crop stream: {'; '.join(said[DIFFERENT])}." if DIFFERENT in said else ""
-    undecided = f"No difference shown: {'; '.join(said[UNDECIDED])}." if UNDECIDED in said else ""
-    return " ".join(filter(None, (different, undecided)))
-
-
-def _said(row) -> str:
-    return f"{row.name} {row.difference:+.3f} ({row.difference_low:+.3f} to {row.difference_high:+.3f})"
+    heads = {DIFFERENT: "Different from the crop stream", UNDECIDED: "No difference shown"}
+    said = {answer: [f"{row['name']} {in_words(row, 'difference')}" for row in part.to_dict("records")]
+            for answer, part in table.groupby("answer")}  # fmt: skip
+    return " ".join(f"{head}: {'; '.join(said[answer])}." for answer, head in heads.items() if answer in said)

