@@ -345,7 +345,7 @@ def copy_record(run: Run, target: Path) -> Run:
 def describe_environment(protocol: Path = PROTOCOL) -> dict:
     """Return what a result depends on besides config and data: commit, versions, machine, protocol, a rehearsal."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if "ipykernel" not in sys.argv[0] else "notebook",
+        "command": _command(sys.argv),
         "commit": _git("rev-parse", "HEAD"),
         "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "protocol_hash": file_hash(protocol) if protocol.is_file() else None,
@@ -356,6 +356,14 @@ def describe_environment(protocol: Path = PROTOCOL) -> dict:
         "device": _device(),
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
     } | ({REHEARSED: True} if is_rehearsal() else {})
+
+
+def _command(arguments: list[str]) -> str:
+    """Return a command line without the folders of one machine: of an absolute path, its last part."""
+    program, *rest = arguments
+    if "ipykernel" in program:
+        return "notebook"
+    return " ".join([Path(program).name, *(Path(one).name if Path(one).is_absolute() else one for one in rest)])
 
 
 def _device() -> str:

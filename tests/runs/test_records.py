@@ -230,3 +230,11 @@ def test_all_runs_lists_finished_ones_only():
     runs.start_run(RunConfig(seed=9), "d")
     finished = finished_run()
     assert [run.folder for run in runs.all_runs(runs.FRESH)] == [finished.folder]
+
+
+def test_a_record_names_no_folder_of_one_machine():
+    command = runs._command(["/usr/bin/mammo", "run", "--data", "/home/somebody/cbis", "--profile", "my/own.yaml"])
+    assert command == "mammo run --data cbis --profile my/own.yaml"
+    assert runs._command(["/x/ipykernel_launcher.py", "-f", "/tmp/k.json"]) == "notebook"
+    committed = [run.environment.get("command") or "" for run in runs.all_runs(ROOT / "results")]
+    assert [one for one in committed if " /" in one] == []
