@@ -58,8 +58,9 @@ def compared(profile: Profile, runs: Mapping[str, Sequence[Run]]) -> pd.DataFram
     asked, table = read_experiments(profile), tables.differences(runs, REFERENCE)
     excludes = (table["difference_low"] > 0) | (table["difference_high"] < 0)
     is_different = excludes & (table["p_auc"] < 1 - LEVEL)
-    answer = is_different.map({True: DIFFERENT, False: UNDECIDED})
-    return table.assign(name=[asked[name]["name"] for name in table["experiment"]], answer=answer)
+    table.insert(1, "name", [asked[name]["name"] for name in table["experiment"]])
+    table.insert(2, "answer", is_different.map({True: DIFFERENT, False: UNDECIDED}))
+    return table
 
 
 def best_against_readers(runs: Mapping[str, Sequence[Run]]) -> tuple[Interval, float]:
