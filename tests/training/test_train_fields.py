@@ -33,9 +33,9 @@ CHANGES = {
     # At a rate of 1e-9 no epoch is better than the first.
     "keep": ("last", {"learning_rate": 1e-9, "epochs": 2}),
 }
-# devices: test_train.py, two processes train one run; frozen_cache and cached_encoder: test_frozen.py, which needs frozen
-# stages; inputs
-# are hidden and further targets weighed in test_train.py, where there are two views, two streams and two heads.
+# devices: test_train.py, two processes train one run; frozen_cache and cached_encoder: test_frozen.py, which needs
+# frozen stages; inputs are hidden and further targets weighed in test_train.py, where there are two views, two streams
+# and two heads.
 ELSEWHERE = {
     "devices",
     "frozen_cache",
