@@ -42,7 +42,7 @@ def open_questions() -> pd.DataFrame:
         ("What do the networks reach on the test set, at the fourth look?", "05b_the_fourth_look", _fourth_look),
         ("What happens when a view is missing?", "08_missing_views_and_density", lambda: _views(held_out)),
         ("Does breast density matter?", "08_missing_views_and_density", lambda: _density(held_out)),
-        ("Does the network know more than the readers' category?", "08_missing_views_and_density",
+        ("Does the network add to the readers' BI-RADS category?", "08_missing_views_and_density",
          lambda: _beyond(held_out)),
         ("Do further targets help?", "09_calcifications_and_more_than_one_task",
          lambda: _group("mirror-open", "targets", held_out)),
