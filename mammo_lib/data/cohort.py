@@ -6,6 +6,7 @@ A row of a cohort is one sample: a breast or, for the definition ``lesion``, a l
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -113,18 +114,25 @@ def assign_folds(cohort: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
     InputError
         There are more folds than patients, or than patients of one label, so that a fold would have none.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     if cohort["patient_id"].nunique() < n_folds:
         raise InputError(f"n_folds={n_folds} exceeds the {cohort['patient_id'].nunique()} patients: lower data.n_folds")
     label, n_patients = rarest_label(cohort)
     if n_patients < n_folds:
         raise InputError(f"n_folds={n_folds} exceeds the {n_patients} patients with label {label}: lower data.n_folds")
-    folds = pd.Series(-1, index=cohort.index, name="fold")
+    folds = _folds(tuple(cohort["label"]), tuple(cohort["patient_id"]), n_folds, seed)
+    return pd.Series(folds, index=cohort.index, name="fold")
+
+
+@cache
+def _folds(labels: tuple[int, ...], patients: tuple[str, ...], n_folds: int, seed: int) -> tuple[int, ...]:
+    """Return the fold of each row: every fold of a cross-validation asks for the same division."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = np.full(len(labels), -1)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    for fold, (_, members) in enumerate(splitter.split(cohort, cohort["label"], cohort["patient_id"])):
-        folds.iloc[members] = fold
-    return folds
+    for fold, (_, members) in enumerate(splitter.split(np.zeros(len(labels)), labels, patients)):
+        folds[members] = fold
+    return tuple(folds.tolist())
 
 
 def rarest_label(cohort: pd.DataFrame) -> tuple[int, int]:
