@@ -1,5 +1,6 @@
 """What all tests share: the scan, compiled once; one worker for the notebooks (they share run folders); GPU marks."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -29,6 +30,11 @@ def pytest_configure(config):
     """Compile the scan once, while the workers start: each of them would, and with coverage half as long again."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         config.compiler = subprocess.Popen([sys.executable, "-c", COMPILE])
+
+
+def pytest_collection_finish():
+    """What has been imported by now stays: the collector need not look at it again and again."""
+    gc.freeze()
 
 
 def pytest_unconfigure(config):
