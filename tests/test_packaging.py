@@ -328,6 +328,7 @@ def test_what_the_code_reads_travels_with_the_wheel(clean_python, tmp_path):
         "mammo_lib.runs.records.PROTOCOL_3": "book/protocol-3.md",
         "mammo_lib.runs.records.PROTOCOL_4": "book/protocol-4.md",
         "mammo_lib.runs.records.PROTOCOL_5": "book/protocol-5.md",
+        "mammo_lib.runs.records.PROTOCOL_6": "book/protocol-6.md",
         "mammo_lib.runs.records.PROTOCOL_EXTERNAL": "book/protocol-external.md",
         "mammo_lib.runs.records.PROTOCOL": "book/protocol.md",
         "mammo_lib.analysis.tables.PUBLISHED": "book/published.csv",

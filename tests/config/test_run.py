@@ -69,6 +69,6 @@ def test_unknown_profile_names_the_choices():
     with pytest.raises(
         InputError,
         match="unknown profile 'somke': choose one of smoke, mirror, mirror-cv, mirror-cv-training, mirror-open, "
-        "mirror-limits, mirror-final, paper",
+        "mirror-limits, mirror-final, mirror-whole, paper",
     ):
         get_profile("somke")
