@@ -49,6 +49,7 @@ def open_questions() -> pd.DataFrame:
         ("What is known about calcifications?", "09_calcifications_and_more_than_one_task", _calcifications),
         ("What does the network cost?", "10_resolution_and_efficiency", _cost),
         ("Does a larger input help?", "10_resolution_and_efficiency", lambda: _group("mirror-cv", "geometry", parts)),
+        ("Would larger whole films help?", "10_resolution_and_efficiency", lambda: _films(parts)),
         ("Does it hold on another collection?", "11_another_collection",
          lambda: external_scores.transfer_answer(external_scores.external_records("mini_mias"))),
     ]  # fmt: skip
@@ -59,6 +60,12 @@ def _group(profile: str, group: str, repeats: Repeats) -> str:
     settings = get_profile(profile)
     first = answers.read_groups(settings)[group][0]
     return answers.sentence(answers.answers(settings, group, repeats), first, len(settings.seeds), CALLED[group])
+
+
+def _films(repeats: Repeats) -> str:
+    settings = get_profile("mirror-whole")
+    larger = limits.against_reference(settings, "size", repeats.get("whole", ()), answers.find_repeats(settings))
+    return answers.sentence(larger, "whole", len(settings.seeds), "96 x 96 pixels")
 
 
 def _breasts(repeats: Repeats) -> str:
