@@ -199,15 +199,19 @@ def found_out_of_fold() -> list[str]:
     bare, scan = gaps["isolation", "crop_no_blocks"], gaps["isolation", "crop_ssm"]
     mixers = max(gaps["isolation", name].reach for name in ("crop_attention", "crop_gated_conv"))
     long = answers.answers(profile, "gates_long", repeats).iloc[0]
-    again = answers.answers(profile, "gates", answers.find_repeats(PROFILES["mirror-cv-training"])).iloc[0]
+    trained = answers.find_repeats(PROFILES["mirror-cv-training"])
+    again = answers.answers(profile, "gates", trained).iloc[0]
+    others = answers.answers(profile, "isolation", trained)
+    whole = gaps["streams", "whole"]
     return [
         f"{long['difference']:+.3f}; no effect larger than {long['reach']:.3f}",
         f"{again['difference']:+.3f}; no effect larger than {again['reach']:.3f}",
+        f"{others['difference'].min():+.3f} to {others['difference'].max():+.3f}",
         found_by_number_of_breasts(repeats),
         *(f"{gaps[key].difference:+.3f}; no effect larger than {gaps[key].reach:.3f}"
           for key in (("gates", "crop_plain"), ("streams", "crop"))),
         f"no effect larger than {mixers:.3f}",
-        *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})" for one in (bare, scan)),
+        *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})" for one in (bare, scan, whole)),
     ]  # fmt: skip
 
 
