@@ -24,7 +24,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from statsmodels.stats.multitest import multipletests
 from tqdm import tqdm
 
 from mammo_lib.analysis import official_split as split
@@ -37,7 +36,7 @@ from mammo_lib.errors import InputError
 from mammo_lib.files import read_json, read_table, with_numbers, write_csv, write_json, write_parquet
 from mammo_lib.runs.experiments import experiment_configs
 from mammo_lib.runs.records import COMMITTED, PROTOCOL_2, all_runs, describe_environment, part_of
-from mammo_lib.statistics import stratified_auc
+from mammo_lib.statistics import holm, stratified_auc
 from mammo_lib.training.baselines import FEATURES
 from mammo_lib.training.readers import PENALTIES, fit_logistic, metadata
 
@@ -251,7 +250,7 @@ def compare(breasts: Breasts) -> dict[str, list[dict]]:
         {"name": name, "kind": "out of fold"} | split.both_sides(*both, plain.train, plain.test)
         for name, both in scores.items()
     ]
-    for row, p in zip(sides, multipletests([row["p"] for row in sides], method="holm")[1], strict=True):
+    for row, p in zip(sides, holm([row["p"] for row in sides]), strict=True):
         row["p_holm"] = float(p)
     for name in SAME_FITS:
         sides += [{"name": name, "kind": "validation, same fits"} | same_fits(breasts, name, test, plain)]
@@ -260,7 +259,7 @@ def compare(breasts: Breasts) -> dict[str, list[dict]]:
         mixes += [{"name": name, "form": form} | split.on_the_other_mix(*both, one) for form, one in draws.items()]
         own = [{"name": name} | row for row in split.within_assessment(*both, plain)]
         tested = [row for row in own if "p" in row]
-        for row, p in zip(tested, multipletests([row["p"] for row in tested], method="holm")[1], strict=True):
+        for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p_holm"] = float(p)
         bands += own
     return {key: rows_of(pd.DataFrame(rows)) for key, rows in (("scores", sides), ("mixes", mixes), ("bands", bands))}

@@ -211,7 +211,8 @@ def found_out_of_fold() -> list[str]:
         *(f"{gaps[key].difference:+.3f}; no effect larger than {gaps[key].reach:.3f}"
           for key in (("gates", "crop_plain"), ("streams", "crop"))),
         f"no effect larger than {mixers:.3f}",
-        *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})" for one in (bare, scan, whole)),
+        *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})"
+          for one in (bare, scan, whole)),
     ]  # fmt: skip
 
 

@@ -11,12 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from ..config import Profile
 from ..runs.experiments import experiment_configs, read_experiments, read_groups
 from ..runs.records import Run, runs_by_config
-from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, compare_folds, stratified_auc
+from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, compare_folds, holm, stratified_auc
 from .diagnostics import fusion_dominance, gate_saturation, over_breasts, overcalling
 
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
@@ -135,8 +134,7 @@ def as_answers(
         return pd.DataFrame()
     waiting = [1.0] * max(0, planned - len(found))
     p, p_equivalence = (
-        multipletests([getattr(one, name) for one in found.values()] + waiting, method="holm")[1]
-        for name in ("p", "p_equivalence")
+        holm([getattr(one, name) for one in found.values()] + waiting) for name in ("p", "p_equivalence")
     )
     table = pd.DataFrame([
         {

@@ -12,9 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
-from ..statistics import LEVEL, Interval, auc, compare_folds, confusion, delong_test, patient_weights, stratified_auc
+from ..statistics import (
+    LEVEL,
+    Interval,
+    auc,
+    compare_folds,
+    confusion,
+    delong_test,
+    holm,
+    patient_weights,
+    stratified_auc,
+)  # fmt: skip
 
 CONSTANT_SD = 0.01  # a gate whose values over breasts have a smaller standard deviation is the same for every breast
 MOVED = 0.05  # a gate whose mean is nearer to its initial value has not left its start
@@ -201,7 +210,7 @@ def intervention_table(scores: pd.DataFrame) -> pd.DataFrame:
         if name in set(scores["intervention"]):
             rows.append({"intervention": name, "what": what} | compare(scores, name))
     table = pd.DataFrame(rows)
-    return table.assign(p_holm=multipletests(table["p"].fillna(1.0), method="holm")[1])
+    return table.assign(p_holm=holm(table["p"]))
 
 
 def _compare(scores: pd.DataFrame, name: str) -> dict[str, float]:
@@ -293,7 +302,7 @@ def gate_correlations(gates: pd.DataFrame, predictions: pd.DataFrame, split: str
             rows.append({"stream": stream, "stage": stage, "property": name,
                          **_rank_correlation(mine, other, known["patient_id"], seed)})  # fmt: skip
     table = pd.DataFrame(rows)
-    return table.assign(p_holm=multipletests(table["p"].fillna(1.0), method="holm")[1])
+    return table.assign(p_holm=holm(table["p"]))
 
 
 def _rank_correlation(one: pd.Series, other: pd.Series, patients: pd.Series, seed: int) -> dict[str, float]:

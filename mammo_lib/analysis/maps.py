@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam
 from jaxtyping import Float
-from statsmodels.stats.multitest import multipletests
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
@@ -33,6 +32,7 @@ from ..models import GatedConvMixer, log_odds
 from ..models.encoders import ViewEncoder, scatter
 from ..models.mambavision import Attention, Level, from_windows
 from ..models.seqmoe import SeqMoE, gate_name
+from ..statistics import holm
 
 KINDS = {
     "gate": "SeqMoE gate",
@@ -252,7 +252,7 @@ def shares_in_lesions(
                     gathered.setdefault(KINDS[one.kind] + one.place, []).append(view)
     shares = {name: lesion_share(*zip(*views, strict=True)) for name, views in gathered.items()}
     known = {name: share for name, share in shares.items() if share.n}
-    adjusted = multipletests([share.p for share in known.values()], method="holm")[1] if known else []
+    adjusted = holm([share.p for share in known.values()])
     return {name: replace(share, p=float(p)) for (name, share), p in zip(known.items(), adjusted, strict=True)}
 
 

@@ -24,14 +24,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import ndimage, stats
-from statsmodels.stats.multitest import multipletests
 
 from ..data.cohort import assign_folds
 from ..data.images import breast_mask, cut, read_image
 from ..errors import InputError
 from ..files import read_json
 from ..runs.records import COMMITTED, WAY_OUT
-from ..statistics import mean_auc, patient_draws
+from ..statistics import holm, mean_auc, patient_draws
 from ..statistics.fold_groups import FEW, with_interval
 from ..statistics.intervals import N_RESAMPLES, percentiles
 from .assessment import CATEGORIES
@@ -94,7 +93,7 @@ def balance(cohort: pd.DataFrame, names: Mapping[str, str], *, seed: int = 0, n:
                 rows += [{"name": name, "group": group} | row for row in _compared_sides(values, sides)]
     table = pd.DataFrame(rows)
     tested = table["p"].notna()
-    return table.assign(p_holm=pd.Series(multipletests(table.loc[tested, "p"], method="holm")[1], table.index[tested]))
+    return table.assign(p_holm=pd.Series(holm(table.loc[tested, "p"]), table.index[tested]))
 
 
 def _permuted_sides(cohort: pd.DataFrame, n: int, seed: int) -> np.ndarray:

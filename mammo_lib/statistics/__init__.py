@@ -11,7 +11,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "arithmetic": ["matching_confusions", "matching_denominators", "mcnemar_breasts", "mcnemar_power", "numerators"],
     "choices": ["fit_temperature", "scaled_probability", "youden_threshold"],
     "comparisons": [
-        "compare_predictions", "delong_interval", "delong_test", "mcnemar", "paired_differences", "unpaired_difference",
+        "compare_predictions", "delong_interval", "delong_test", "holm", "mcnemar", "paired_differences",
+        "unpaired_difference",
     ],
     "decisions": ["decision_curve"],
     "evaluation": ["evaluate_calibration", "evaluate_predictions"],

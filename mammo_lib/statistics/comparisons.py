@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -106,6 +107,16 @@ def _without_variance(value: float, label, one, other, pairs: int) -> tuple[Inte
     return Interval(value, bound * (1 + least) - 1, 1 - bound * (1 - most), len(label)), p
 
 
+def holm(p: ArrayLike) -> np.ndarray:
+    """Return p values corrected for their number after Holm (1979); NaN, a test that was not possible, counts as 1.
+
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
+    """
+    values = np.nan_to_num(np.asarray(p, dtype=float), nan=1.0)
+    return multipletests(values, method="holm")[1] if len(values) else values
+
+
 def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Compare one score with several on the same breasts: ``name value low high n p p_holm`` of AUC(one) - AUC(other).
 
@@ -118,7 +129,7 @@ def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, 
         difference, p = delong_test(label, one, other)
         rows.append({"name": name, **asdict(difference), "p": p})
     frame = pd.DataFrame(rows)
-    return frame.assign(p_holm=multipletests(frame["p"].fillna(1.0), method="holm")[1])
+    return frame.assign(p_holm=holm(frame["p"]))
 
 
 def compare_predictions(one: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -150,7 +161,7 @@ def compare_predictions(one: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -
         gained=[int((right & ~other).sum()) for other in also],
         lost=[int((~right & other).sum()) for other in also],
         p_mcnemar=p,
-        p_mcnemar_holm=multipletests(p, method="holm")[1],
+        p_mcnemar_holm=holm(p),
     )
 
 
