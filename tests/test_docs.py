@@ -188,6 +188,7 @@ def found_at_the_fourth_look() -> list[str]:
 def found_out_of_fold() -> list[str]:
     """What the README says of the cross-validated comparisons, from the committed records."""
     from mammo_lib.analysis import answers
+    from mammo_lib.analysis.official_split import in_words
 
     profile = PROFILES["mirror-cv"]
     repeats = answers.find_repeats(profile)
@@ -205,7 +206,7 @@ def found_out_of_fold() -> list[str]:
     whole = gaps["streams", "whole"]
     return [
         f"{long['difference']:+.3f}; no effect larger than {long['reach']:.3f}",
-        f"{again['difference']:+.3f}; no effect larger than {again['reach']:.3f}",
+        f"{again['answer']}: {in_words(again, 'difference')}",
         f"{others['difference'].min():+.3f} to {others['difference'].max():+.3f}",
         found_by_number_of_breasts(repeats),
         *(f"{gaps[key].difference:+.3f}; no effect larger than {gaps[key].reach:.3f}"
@@ -213,6 +214,7 @@ def found_out_of_fold() -> list[str]:
         f"no effect larger than {mixers:.3f}",
         *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})"
           for one in (bare, scan, whole)),
+        f"p = {scan.p_difference:.2f} after Holm's correction",
     ]  # fmt: skip
 
 

@@ -84,8 +84,8 @@ def answers(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) 
     """Compare the variants of a group with its first variant; Holm's correction covers every planned comparison.
 
     Columns: ``experiment name difference difference_low difference_high p_difference reach p_equivalence nb_low nb_high
-    answer repeats n``. Both p values are corrected. ``reach`` is the smallest bound at which TOST succeeds at 5 %. Only
-    repeats that both variants have are compared.
+    answer repeats n``. Both p values, and with them the answer, are corrected; the interval and ``reach``, the smallest
+    bound at which TOST succeeds at 5 %, are not. Only repeats that both variants have are compared.
     """
     first, *others = read_groups(profile)[group]
     return against(profile, others, repeats.get(first, ()), repeats)
@@ -183,7 +183,7 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str 
 
     >>> row = {"experiment": "a", "difference": 0.001, "answer": "equivalent", "reach": 0.01, "repeats": 2}
     >>> sentence(pd.DataFrame([row | {"difference_low": -0.01, "difference_high": 0.01}]), "crop")
-    'Compared with `crop`: `a` is equivalent, effects beyond ±0.010 excluded.'
+    'Compared with `crop`: `a`: equivalent, effects beyond ±0.010 excluded.'
     """
     against = f"{called} (`{reference}`)" if called else f"`{reference}`"
     if table.empty:
@@ -200,10 +200,10 @@ def _said(row) -> str:
     """Say one comparison."""
     estimate = f"{row.difference:+.3f} ({row.difference_low:+.3f} to {row.difference_high:+.3f})"
     return {
-        DIFFERENT: f"{row.shown} changes the AUC by {estimate}",
-        BOTH: f"{row.shown} changes the AUC by {estimate}, less than the bound",
-        EQUIVALENT: f"{row.shown} is equivalent, effects beyond ±{row.reach:.3f} excluded",
-        UNDECIDED: f"{row.shown} is undecided, {estimate}",
+        DIFFERENT: f"{row.shown}: different, {estimate}",
+        BOTH: f"{row.shown}: different, but by less than the bound, {estimate}",
+        EQUIVALENT: f"{row.shown}: equivalent, effects beyond ±{row.reach:.3f} excluded",
+        UNDECIDED: f"{row.shown}: undecided, {estimate}",
     }[row.answer]
 
 
@@ -218,11 +218,11 @@ def caution(table: pd.DataFrame, bound: float = EQUIVALENCE) -> str:
     holds_zero = (decided["nb_low"] <= 0) & (decided["nb_high"] >= 0)
     beyond = (decided["nb_low"] < -bound) | (decided["nb_high"] > bound)
     doubtful = decided[holds_zero.where(decided["answer"] != EQUIVALENT, beyond)]
+    said = f"{len(doubtful)} of these {len(decided)} answers would be undecided"
+    if len(decided) == 1:
+        said = "this answer would be undecided" if len(doubtful) else "this answer would be the same"
     names = f": {', '.join(_told(doubtful))}" if len(doubtful) else ""
-    return (
-        f"By the more conservative interval of Nadeau and Bengio {len(doubtful)} of these {len(decided)} answers would "
-        f"be undecided{names}."
-    )
+    return f"By the more conservative interval of Nadeau and Bengio {said}{names}."
 
 
 def _told(table: pd.DataFrame) -> pd.Series:

@@ -177,7 +177,7 @@ def transfer_answer(records: Mapping[str, Run]) -> str:
     run = records[NETWORK]
     loss, row = _mass_loss(records), at_the_old_threshold({NETWORK: run}).set_index("breasts").loc["external masses"]
     return (
-        f"{transfer_in_words(records)} The difference is {in_words(loss, 'difference')}: a loss is "
+        f"{transfer_in_words(records)} A loss is "
         f"{'shown' if loss['difference_high'] < 0 else 'neither shown nor excluded'}. Its probabilities exceed the "
         f"share of malignant masses by {in_words(row, 'calibration', '')} on average. At the old threshold it calls "
         f"{row['sensitivity']:.0%} of the malignant and {1 - row['specificity']:.0%} of the benign masses malignant."
@@ -190,7 +190,7 @@ def transfer_in_words(records: Mapping[str, Run]) -> str:
     return (
         f"On {loss['n']} masses of {records[NETWORK].environment['data_set']}, films of another country and scanner, "
         f"the released network reaches an AUC of {in_words(loss, 'external', '')}; on CBIS-DDSM, with the same view "
-        f"hidden, {loss['internal']:.3f}."
+        f"hidden, {loss['internal']:.3f} (difference {in_words(loss, 'difference')})."
     )
 
 

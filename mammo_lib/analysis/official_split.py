@@ -486,7 +486,7 @@ def difference_in_words(network: Mapping) -> str:
         f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
         f"out of fold, and of {network['test']:.3f} on the {network['n_test']} test breasts, a difference of "
         f"{in_words(network, 'difference')}, which "
-        f"{'can be chance' if holds_zero else 'is larger than chance alone makes likely'}."
+        f"{'may be due to chance' if holds_zero else 'is larger than chance alone makes likely'}."
     )
 
 

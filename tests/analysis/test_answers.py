@@ -82,9 +82,9 @@ def test_each_variant_gets_the_protocols_word(repeats):
     assert table.loc["crop_ssm", "reach"] == pytest.approx(0)
     assert table["repeats"].to_dict() == {"crop_ssm": 2, "crop_attention": 1, "crop_no_blocks": 2}
     said = answers.sentence(answers.answers(PROFILE, "isolation", repeats), "crop_plain")
-    assert "no token blocks (`crop_no_blocks`) changes the AUC by -0." in said
-    assert "attention only (`crop_attention`) [1 of 2 repeats] changes the AUC by +0.0" in said
-    assert "state-space mixers only (`crop_ssm`) is equivalent, effects beyond ±0.000 excluded" in said
+    assert "no token blocks (`crop_no_blocks`): different, -0." in said
+    assert "attention only (`crop_attention`) [1 of 2 repeats]: different, but by less than the bound, +0.0" in said
+    assert "state-space mixers only (`crop_ssm`): equivalent, effects beyond ±0.000 excluded" in said
     assert said.endswith(" Planned comparisons that have not been run: 2.")
 
 
@@ -104,7 +104,7 @@ def test_the_conservative_interval_is_read_out():
         "nb_low": [-0.2, -0.2, -0.03, -1.0], "nb_high": [0.01, -0.1, 0.01, 1.0],
     })  # fmt: skip
     assert answers.caution(rows).endswith("2 of these 3 answers would be undecided: `a`, `c`.")
-    assert answers.caution(rows.iloc[1:2]).endswith("0 of these 1 answers would be undecided.")
+    assert answers.caution(rows.iloc[1:2]).endswith("this answer would be the same.")
     assert answers.caution(rows.assign(answer=answers.UNDECIDED)) == ""
 
 

@@ -297,7 +297,7 @@ def test_the_answer_follows_the_rules_that_were_fixed(changes, expected):
     record = made_record(**changes)
     assert split.findings(record) == expected
     words = split.short_answer(record)
-    assert ("can be chance" in words and "unusual" not in words) == expected["chance"]
+    assert ("may be due to chance" in words and "unusual" not in words) == expected["chance"]
     assert ("readings explains" in words) == expected["cases"]
     assert ("films look different" in words) == expected["films"]
     assert words.count(". ") == 1 and words.endswith(".")
