@@ -156,6 +156,8 @@ def run(
 
     Finished runs are read, interrupted runs resume, and a run that fails does not stop the others (exit code 1).
     """
+    if cv and seed is not None:
+        raise InputError("--cv with --seed: the repeats have the seeds 0, 1, ...; leave out --seed")
     chosen = _profile(profile, data, allow_missing)
     configs = _configs(chosen, config, experiment, changes or [], seed)
     configs = as_repeats(configs, cv) if cv else configs
@@ -189,7 +191,7 @@ def show_config(
 ) -> None:
     """Print a run config as commented YAML, to save, edit and give to mammo run."""
     chosen = get_profile(profile)
-    configs = _configs(chosen, config, experiment, changes or [], seed or 0, needs_choice=False)
+    configs = _configs(chosen, config, experiment, changes or [], seed, needs_choice=False)
     typer.echo(as_yaml(configs[0]), nl=False)
 
 
@@ -325,8 +327,6 @@ def verify(
     from .runs import verify as verification
 
     chosen = verification.choose_records(home or records.COMMITTED, names or [])
-    if data is None and (named := os.environ.get("MAMMO_DATA")):
-        data = Path(named)  # where it is set, records are not compared with runs on a phantom
     profile_used = _profile(profile, data, allow_missing)
     from .data.data_sets import open_collection
 
@@ -380,7 +380,7 @@ def predict(
 
         paths = [sample_folder() / "mass-800"]
     refused: list[str] = []
-    breasts = find_breasts(paths, refused) if paths else [name_breast(named, boxes)]
+    breasts = find_breasts(paths, refused, out) if paths else [name_breast(named, boxes)]
     from .inference.predict import NOTICE, predict_breasts, trained_on, write_prediction
     from .inference.release import released_run
     from .runs.records import Run
@@ -634,6 +634,7 @@ def _refuse_beside(option: str, why: str, others: dict[str, object]) -> None:
 
 def _profile(name: str | None, data: Path | None, allow_missing: bool) -> Profile:
     """Return the profile that was named, else the one that suits the data; say which, and what is left out."""
+    data = data or (Path(named) if (named := os.environ.get("MAMMO_DATA")) else None)
     if name is None and data is not None and not os.environ.get("MAMMO_PROFILE"):
         from .data.data_sets import data_folder, suited_profile
 

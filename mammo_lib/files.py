@@ -226,9 +226,22 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_bytes(path, content.getvalue())
 
 
+def new_folder(folder: str | Path) -> Path:
+    """Return the absolute path of a folder that will be moved to its place as a whole.
+
+    Raises
+    ------
+    InputError
+        It is the current folder: whoever works there would be left in a folder that no longer exists.
+    """
+    if os.path.realpath(folder) == os.path.realpath("."):
+        raise InputError(f"{folder}: is the current folder; give a new one")
+    return Path(os.path.abspath(folder))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: completely or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.parent / f".{path.name}.{os.getpid()}"
     try:
         partial.write_bytes(content)
         os.replace(partial, path)

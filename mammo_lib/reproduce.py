@@ -318,9 +318,11 @@ def _shared_key(profile: Profile, data: Path | None, data_hash: dict | None) -> 
     digest = hashlib.sha256(json.dumps(switches, sort_keys=True).encode())
     sources = [("mammo_lib", "*.py"), ("book", "*.json"), ("book", "*.csv"), ("book", "protocol*.md")]
     # A chapter says how its profile differs from paper's; one shows committed records, whatever the profile.
-    sources += [("book/profiles", "*.yaml"), ("results", "metrics.json"), ("results", "test_set_shift.json")]
+    sources += [("book/profiles", "*.yaml"), ("results", "metrics.json"), ("results", "receipt.json")]
+    sources += [("results", "*.csv"), ("results", "test_set_shift.json"), ("results", "calcification_baselines.json")]
+    sources += [("benchmarks", "*.json"), ("released", "*"), ("sample", "*.csv")]
     for folder, pattern in sources:
-        for path in sorted((ROOT / folder).rglob(pattern)):
+        for path in filter(Path.is_file, sorted((ROOT / folder).rglob(pattern))):
             digest.update(path.read_bytes())
     return digest.digest()
 

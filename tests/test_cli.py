@@ -152,11 +152,19 @@ def test_a_folder_of_real_images_leads_to_the_real_profile(tmp_path, phantom_roo
         assert done.returncode == 2 and "reads a synthetic phantom, not your images" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["data", "prepare"], ["run", "--experiment", "dual_stream"]])
+def test_the_data_folder_of_the_environment_is_read(command, tmp_path):
+    assert str(tmp_path / "films") in one_line(mammo(*command, MAMMO_DATA=tmp_path / "films"))
+
+
 def test_settings_without_python(tmp_path):
     printed = mammo("config", "--profile", "smoke", "--set", "train.epochs=2", "--seed", "3")
     assert printed.returncode == 0 and "# passes over the training breasts" in printed.stdout
     (tmp_path / "run.yaml").write_text(printed.stdout)
     assert load_config(tmp_path / "run.yaml").train.epochs == 2
+    assert load_config(tmp_path / "run.yaml").seed == 3
+    assert "\nseed: 5" in mammo("config", "--profile", "smoke", "--set", "seed=5").stdout
+    assert "leave out --seed" in one_line(mammo("run", "--profile", "smoke", "--set", "seed=1", "--cv", 2, "--seed", 5))
     assert "did you mean train.epochs?" in one_line(mammo("run", "--set", "train.epoch=2"))
     assert "did you mean dual_stream?" in one_line(mammo("run", "--experiment", "dual_steam"))
     listed = mammo("list", "--profile", "mirror")

@@ -9,7 +9,7 @@ import pytest
 
 from mammo_lib import files
 from mammo_lib.errors import InputError
-from mammo_lib.files import read_json, read_table, read_text, safe_name, with_numbers
+from mammo_lib.files import new_folder, read_json, read_table, read_text, safe_name, with_numbers
 
 
 @pytest.mark.parametrize("text", ["P_00001_LEFT", "12-345.6", "Müller", "患者7", "a@b=c+d"])
@@ -174,3 +174,11 @@ def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
         files.write_bytes(path, b"new and never whole")
     assert path.read_bytes() == b"old and whole"
     assert [one.name for one in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", tmp_path, tmp_path / "a" / ".."):
+        with pytest.raises(InputError, match="is the current folder; give a new one"):
+            new_folder(folder)
+    assert new_folder("phantom") == tmp_path / "phantom"

@@ -105,6 +105,16 @@ def test_a_parameter_goes_to_the_notebooks_that_have_it_and_an_unknown_one_is_re
     assert (first.key == before[0].key, second.key == before[1].key) == (True, False)
 
 
+@pytest.mark.parametrize(
+    "name", ["benchmarks/efficiency.json", "results/what_did_not_help.csv", "released/dual/metrics.json"]
+)
+def test_what_a_chapter_shows_makes_it_stale(project, name):
+    before = reproduce.plan(SMOKE)[0].key
+    (project / name).parent.mkdir(parents=True, exist_ok=True)
+    (project / name).write_text("{}")
+    assert reproduce.plan(SMOKE)[0].key != before
+
+
 def test_a_kernel_that_dies_is_a_failure_with_its_cell(project):
     write_notebook(project / "notebooks/00_first.ipynb", "import os; os._exit(1)")
     step = reproduce.plan(SMOKE, only=["00"])[0]

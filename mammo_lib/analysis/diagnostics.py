@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from ..statistics import (
     LEVEL,
@@ -89,7 +89,7 @@ def gate_saturation(gates: pd.DataFrame, gate_bias: float) -> Finding:
 
 def initial_gate(gate_bias: float) -> float:
     """Return sigmoid(gate_bias), the value of every learned gate before training."""
-    return 1 / (1 + math.exp(-gate_bias))
+    return float(special.expit(gate_bias))
 
 
 def over_breasts(gates: pd.DataFrame) -> pd.DataFrame:

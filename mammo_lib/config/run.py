@@ -376,6 +376,15 @@ class RunConfig(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _gives_every_fold_a_seed(self):
+        largest = max(self.seed * self.data.n_folds + self.data.n_folds - 1, self.data.fold_seed + self.seed)
+        if self.data.fold == "each" and largest > LARGEST_SEED:
+            raise ValueError(
+                f"seed {self.seed} is too large for a cross-validation: a fold's would exceed {LARGEST_SEED}"
+            )
+        return self
+
     @property
     def inputs(self) -> tuple[DataConfig, tuple[View, ...], tuple[Stream, ...]]:
         """The network's input from a breast: pixels, views and streams."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import DataConfig
-from .images import fit_scale, read_image
+from .images import fit_scale, image_shape
 from .memo import remember
 from .prepare import chest_walls, plain_rows
 from .views import Box, ImageSource, film_box
@@ -26,7 +26,7 @@ def lesion_boxes(cohort: pd.DataFrame, source: ImageSource, data: DataConfig) ->
     wholes = located[(located["stream"] == "whole") & (located["status"] == "found")]
     if wholes.empty:
         return {}
-    shapes = remember("film shape", [Path(path) for path in wholes["path"]], _shape)
+    shapes = remember("film size", [Path(path) for path in wholes["path"]], image_shape)
     turned = chest_walls(wholes).eq("right") & data.orient
     in_film = _boxes_of_crops(located) | source.boxes(cohort)
     boxes = {}
@@ -61,7 +61,3 @@ def to_prepared(box: Box, shape: tuple[float, float], size: tuple[int, int], is_
 def _boxes_of_crops(located: pd.DataFrame) -> dict[tuple[str, str], Box]:
     crops = located[located["derived"].astype(bool) & (located["status"] == "found")]
     return {(row.sample_id, row.view): film_box(row) for row in plain_rows(crops)}
-
-
-def _shape(path: Path) -> list[int]:
-    return list(read_image(path).shape)

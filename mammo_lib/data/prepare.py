@@ -140,7 +140,7 @@ def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = 
 def chest_walls(films: pd.DataFrame) -> pd.Series:
     """Return the side of the chest wall in located whole films, ``left`` or ``right``, from the pixels."""
     seen = remember("chest walls", [Path(path) for path in films["path"]], _chest_wall)
-    return films["path"].map({str(path): side for path, side in seen.items()}).rename("chest_wall")
+    return films["path"].map(lambda path: seen[Path(path)]).rename("chest_wall")
 
 
 def _chest_wall(path: Path) -> str:
@@ -169,8 +169,9 @@ def _make_folder(cache: Path) -> None:
 def _with_keys(located: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     """Name the cache file of each located row by what its pixels are made from."""
     readable = located["status"] == "found"
-    paths = [Path(path) for path in located.loc[readable, "path"].unique()]
-    hashes = {str(path): content for path, content in remember("hashing", paths, _content_hash).items()}
+    names = located.loc[readable, "path"].unique()  # as the source writes them: ./a.png is Path("a.png")
+    known = remember("hashing", [Path(name) for name in names], _content_hash)
+    hashes = {name: known[Path(name)] for name in names}
     height, width = data.image_size
     side = height if height == width else [height, width]  # squares keep the names that they had as one number
     settings = [VERSION, side, data.mask_breast, data.orient]
@@ -178,7 +179,7 @@ def _with_keys(located: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     film_of = dict(zip(zip(wholes["sample_id"], wholes["view"], strict=True), wholes["path"].map(hashes), strict=True))
     keys = [
         _key(
-            row, hashes.get(row.path, ""), film_of.get((row.sample_id, row.view), ""),
+            row, hashes[row.path] if row.status == "found" else "", film_of.get((row.sample_id, row.view), ""),
             [*settings, data.crop_context] if row.derived and data.crop_context else settings,
         )
         for row in located.itertuples()

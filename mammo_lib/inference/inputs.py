@@ -99,12 +99,14 @@ class GivenBreast:
         return {*self.images, *cut}
 
 
-def find_breasts(paths: Sequence[Path], refused: list[str]) -> list[GivenBreast]:
+def find_breasts(paths: Sequence[Path], refused: list[str], beside: Path | None = None) -> list[GivenBreast]:
     """Return the breasts found in files and folders, ordered by name; masks of CBIS-DDSM are ignored.
 
     A file that cannot be identified, contradicts itself or is not a standard view is left out, and the reason is
     appended to ``refused``. The same holds for images that cannot be joined or that come from several patients or
     examinations, breasts with two files for one view, and breasts whose predictions would share a file name.
+
+    Images below the folder ``beside``, where earlier predictions lie, are passed over.
 
     Raises
     ------
@@ -112,7 +114,7 @@ def find_breasts(paths: Sequence[Path], refused: list[str]) -> list[GivenBreast]
         A path is missing or contains no image.
     """
     held: dict[tuple[str, str], list[GivenImage]] = {}
-    for path in _image_files(paths):
+    for path in _image_files(paths, beside):
         try:
             image = _identified(path)
         except InputError as error:
@@ -503,12 +505,14 @@ def _special(header: Dataset, frame: Dataset) -> str:
     return ""
 
 
-def _image_files(paths: Iterable[Path]) -> list[Path]:
+def _image_files(paths: Iterable[Path], beside: Path | None = None) -> list[Path]:
     """Return every image once, in order; the ``._`` files that macOS leaves beside others are none."""
     found = {}
     for path in map(Path, paths):
         if path.is_dir():
             images = find_images(path, "DICOM", "picture")
+            if beside is not None:
+                images = [image for image in images if beside.resolve() not in image.resolve().parents]
             if not images:
                 raise InputError(f"{path}: no image here; a folder of *.dcm, *.png, *.jpg or *.pgm files is expected")
         elif path.is_file():

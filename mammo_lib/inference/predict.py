@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from .. import figures
 from ..analysis.maps import KINDS, SpatialMap, finest, forward_maps, grad_cam, saliency_maps
@@ -330,7 +331,7 @@ def _in_words(auc: dict) -> str:
 
 
 def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, facts: dict) -> dict:
-    probability = 1 / (1 + math.exp(-logit))
+    probability = float(expit(logit))
     wanted = [(stream, view) for stream in config.model.streams for view in config.model.views]
     missing = [" ".join(key) for key in wanted if key not in pixels]
     alone = [f"crop {view}" for stream, view in pixels if stream == "crop" and ("whole", view) not in breast.images]
@@ -354,7 +355,7 @@ def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, 
         "research_use_only": NOTICE,
         "breast": breast.name,
         "probability": probability,
-        "probability_after_temperature": 1 / (1 + math.exp(-logit / facts["temperature"])),
+        "probability_after_temperature": float(expit(logit / facts["temperature"])),
         "decision": None if facts["is_phantom"] else "malignant" if probability >= facts["threshold"] else "benign",
         "logit": logit,
         **{name: facts[name] for name in ("threshold", "temperature", "run")},

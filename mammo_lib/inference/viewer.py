@@ -147,7 +147,7 @@ def explore(
 
 
 def open_lens(run: Run, collection: Collection, split: str = "validation") -> Lens:
-    """Open a run's network and the breasts of ``validation`` or, once it has been opened for this run, ``test``.
+    """Open a run's network and the breasts of ``validation``, ``out_of_fold`` or, once it has been opened, ``test``.
 
     Breasts whose images the collection lacks, all but a few in a sample, are left out.
     """
@@ -157,6 +157,9 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
         raise InputError(f"{run.folder}: the test set has not been opened for this run; use split='validation'")
     prepared = collection.prepare("test" if split == "test" else "train", *run.config.inputs)
     known = part_of(run.predictions, split).set_index("sample_id")
+    if known.empty:
+        others = ", ".join(sorted(run.predictions["split"].unique()))
+        raise InputError(f"{run.folder}: no predictions of split {split!r}; it has {others}: give split=...")
     cohort = prepared.cohort[prepared.cohort["sample_id"].isin(known.index)].reset_index(drop=True)
     cohort = cohort.assign(
         split=split, probability=cohort["sample_id"].map(known["probability"]), threshold=known["threshold"].iloc[0]

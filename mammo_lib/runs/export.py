@@ -21,7 +21,7 @@ import pandas as pd
 from .. import __version__
 from ..config.identity import flat
 from ..errors import InputError
-from ..files import file_hash, write_csv, write_json
+from ..files import file_hash, new_folder, write_csv, write_json
 from .crate import CBIS_DDSM, add_file, add_run, new_crate, write_crate
 from .records import Run, all_runs, copy_record
 
@@ -39,6 +39,7 @@ def export_records(home: Path, folder: Path) -> int:
     InputError
         There is no record, or the folder is in use.
     """
+    folder = new_folder(folder)
     runs = list(all_runs(home))
     if not runs:
         raise InputError(f"{home}: no record of a finished run below it; give a folder like results/")
@@ -47,6 +48,8 @@ def export_records(home: Path, folder: Path) -> int:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         _export(runs, partial)
+        if folder.exists():
+            folder.rmdir()  # empty: Windows moves nothing onto it
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

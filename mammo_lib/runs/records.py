@@ -30,11 +30,12 @@ from pydantic import ValidationError
 
 from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint, is_rehearsal
 from ..errors import InputError
-from ..files import file_hash, read_json, read_table, with_numbers, write_json, write_parquet
+from ..files import file_hash, read_json, read_table, with_numbers, write_bytes, write_json, write_parquet
 from .manifest import CHECKPOINT, MANIFEST, RECORD, REHEARSED, RELEASED, WAY_OUT, check_files, write_manifest
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
+METRICS = "metrics.json"  # a run that has it is finished
 PROTOCOL = MATERIAL / "book" / "protocol.md"
 PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
 PROTOCOL_3 = MATERIAL / "book" / "protocol-3.md"  # of runs whose config names it, as the next
@@ -69,7 +70,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether training and validation are complete."""
-        return (self.folder / "metrics.json").is_file()
+        return (self.folder / METRICS).is_file()
 
     @property
     def is_evaluated(self) -> bool:
@@ -84,9 +85,9 @@ class Run:
     @property
     def metrics(self) -> dict:
         """``metrics[split][name] = {value, low, high, n}``."""
-        metrics = self._json("metrics.json")
+        metrics = self._json(METRICS)
         if not metrics or not all(isinstance(one, dict) for one in metrics.values()):
-            raise InputError(f"{self.folder / 'metrics.json'}: holds no metrics by split; {WAY_OUT}")
+            raise InputError(f"{self.folder / METRICS}: holds no metrics by split; {WAY_OUT}")
         return metrics
 
     @property
@@ -167,7 +168,7 @@ class Run:
         coming = self.folder / ".metrics.json"
         write_json(coming, metrics)
         write_manifest(self.folder, coming)
-        os.replace(coming, self.folder / "metrics.json")
+        os.replace(coming, self.folder / METRICS)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -297,7 +298,7 @@ def protocol_of(config: RunConfig, *, is_fold: bool = False) -> Path:
 
 def all_runs(home: Path) -> Iterator[Run]:
     """Yield every finished run below ``home``, ordered by experiment and seed."""
-    for path in sorted(home.glob("*/*/metrics.json")):
+    for path in sorted(home.glob(f"*/*/{METRICS}")):
         yield Run(path.parent)
 
 
@@ -309,7 +310,7 @@ def check_records(home: Path) -> tuple[int, list[str]]:
     InputError
         The folder is missing or contains no record.
     """
-    folders = sorted({path.parent for name in ("config.json", "metrics.json") for path in home.rglob(name)})
+    folders = sorted({path.parent for name in ("config.json", METRICS) for path in home.rglob(name)})
     finished = [run for run in map(Run, folders) if run.is_finished or (run.folder / MANIFEST).is_file()]
     if not finished:
         raise InputError(f"{home}: no record of a finished run here or below; give a run's folder, or results/")
@@ -337,10 +338,15 @@ def publish(run: Run) -> Path:
 
 
 def copy_record(run: Run, target: Path) -> Run:
-    """Copy a finished run's record without its checkpoints, and without its folds, whose content is in the run."""
+    """Copy a finished run's record without its checkpoints, and without its folds, whose content is in the run.
+
+    The metrics, which make a run a finished one, come last: a killed copy is no record.
+    """
     run.refuse_damage()
-    left_out = shutil.ignore_patterns("*.ckpt", "*.lock", ".*", "fold[0-9]*")
-    return Run(Path(shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=left_out)))
+    left_out = shutil.ignore_patterns("*.ckpt", "*.lock", ".*", "fold[0-9]*", METRICS)
+    shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=left_out)
+    write_bytes(target / METRICS, (run.folder / METRICS).read_bytes())
+    return Run(target)
 
 
 def describe_environment(protocol: Path = PROTOCOL) -> dict:
@@ -364,7 +370,13 @@ def _command(arguments: list[str]) -> str:
     program, *rest = arguments
     if "ipykernel" in program:
         return "notebook"
-    return " ".join([Path(program).name, *(Path(one).name if Path(one).is_absolute() else one for one in rest)])
+    return " ".join([Path(program).name, *map(_without_folders, rest)])
+
+
+def _without_folders(argument: str) -> str:
+    """Shorten ``/home/anna/cbis`` to ``cbis``, and ``--data=/home/anna/cbis`` to ``--data=cbis``."""
+    head, equals, value = argument.rpartition("=")
+    return head + equals + (Path(value).name if Path(value).is_absolute() else value)
 
 
 def _device() -> str:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.special import expit, logit
 
 from ..errors import InputError
 from .choices import fit_temperature, youden_threshold
@@ -96,9 +95,8 @@ def evaluate_out_of_fold(frame: pd.DataFrame) -> dict[str, dict]:
     ``auc`` compares breasts within their fold; ``auc_pooled`` compares all breasts. Decisions are made at each fold's
     own threshold. Calibration uses the probabilities.
     """
-    own = logit(frame["threshold"].to_numpy())
-    shifted = frame.assign(probability=expit(frame["logit"] - own), threshold=0.5)
-    decisions, probabilities = evaluate_predictions(shifted), evaluate_predictions(frame.assign(threshold=0.5))
+    called = frame.assign(probability=(frame["probability"] >= frame["threshold"]).astype(float), threshold=0.5)
+    decisions, probabilities = evaluate_predictions(called), evaluate_predictions(frame.assign(threshold=0.5))
     kept = {name: value for name, value in probabilities.items() if name not in (*AT_THRESHOLD, "auc", "auc_bootstrap")}
     pooled = delong_interval(frame["label"].to_numpy(), frame["probability"].to_numpy())
     intervals = {"auc": stratified_auc([frame]), "auc_pooled": pooled}

@@ -93,9 +93,14 @@ def frozen_features(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFram
 
 
 def frozen_stages(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return the 112 pooled features at stride 16 on which the ``lite`` backbone is built, averaged over views."""
+    """Return the 112 pooled features at stride 16 on which the ``lite`` backbone is built, averaged over views.
+
+    A stream without a view is NaN, and takes the means of the breasts that were fitted.
+    """
     values = _pooled_maps(prepared, cohort, "lite0-stride16", lambda lite0, x: imagenet_stages(lite0)(x))
-    return pd.DataFrame(np.nanmean(values, axis=2).reshape(len(cohort), -1))
+    seen = np.isfinite(values).sum(axis=2, dtype=np.float32)
+    mean = np.divide(np.nansum(values, axis=2), seen, out=np.full_like(seen, np.nan), where=seen > 0)
+    return pd.DataFrame(mean.reshape(len(cohort), -1))
 
 
 def _pooled_maps(prepared: Prepared, cohort: pd.DataFrame, name: str, last_map: Callable) -> np.ndarray:
@@ -116,7 +121,7 @@ def _pooled_maps(prepared: Prepared, cohort: pd.DataFrame, name: str, last_map: 
     found = {key: np.load(path) for key, path in targets.items()}
     keys = dict(zip(zip(index["sample_id"], index["stream"], index["view"], strict=True), index["key"], strict=True))
     nothing = np.full_like(next(iter(found.values())), np.nan)
-    streams = sorted(index["stream"].unique())
+    streams = sorted(prepared.streams)
     return np.array(
         [
             [[found.get(keys.get((name, stream, view)), nothing) for view in VIEWS] for stream in streams]

@@ -206,3 +206,7 @@ def test_interventions_that_are_scored_otherwise_than_the_headline_are_said():
     # As it is 3 of 4 pairs are in order; in the headline all of them.
     note = d.scoring_note(scores, same.assign(logit=[0.0, 2.5, 2.0, 3.0]))
     assert "an AUC of 1.000 in the headline and 0.750 here" in note
+
+
+def test_a_gate_that_starts_shut_starts_at_0():
+    assert d.initial_gate(-800) == 0.0

@@ -72,3 +72,10 @@ def test_unknown_profile_names_the_choices():
         "mirror-limits, mirror-final, mirror-whole, paper",
     ):
         get_profile("somke")
+
+
+def test_every_fold_of_a_cross_validation_has_a_seed():
+    data = {"fold": "each"}
+    with pytest.raises(ValidationError, match="too large for a cross-validation"):
+        RunConfig(seed=1_234_567_890, data=data)
+    assert RunConfig(seed=1_234_567_890).seed and RunConfig(seed=1000, data=data).seed

@@ -281,3 +281,13 @@ def test_a_decoder_that_crashes_takes_nothing_along(phantom_root, tmp_path):
     assert problems == {victim.whole.path: CRASHED}
     written = [task for task in tasks if all(task.target(stream).is_file() for stream in task.streams)]
     assert len(written) == len(tasks) - 1
+
+
+def test_files_are_known_by_their_content_however_their_paths_are_written(phantom_root, tmp_path, monkeypatch):
+    source = open_source(phantom_root)
+    locate = type(source).locate
+    monkeypatch.setattr(
+        type(source), "locate", lambda *a: (t := locate(*a)).assign(path=t["path"].str.replace("/", "//"))
+    )
+    keys = prepared(phantom_root, tmp_path).index["key"]
+    assert keys.is_unique

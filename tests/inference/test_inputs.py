@@ -243,6 +243,14 @@ def test_what_macos_leaves_and_what_is_given_twice_is_passed_over(tmp_path):
         find_breasts([path.parent], [])
 
 
+def test_earlier_predictions_are_no_mammograms(tmp_path):
+    film(tmp_path / "a.dcm")
+    (tmp_path / "predictions").mkdir()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "predictions" / "W1_LEFT.png")
+    refused = []
+    assert len(find_breasts([tmp_path], refused, tmp_path / "predictions")) == 1 and refused == []
+
+
 def test_a_second_film_of_a_view_is_told(tmp_path):
     for name in ("a", "b", "c"):
         film(tmp_path / f"{name}.dcm")

@@ -89,6 +89,8 @@ def test_lesions_are_looked_for_where_the_official_split_lies(run, collection, m
 
 
 def test_what_it_needs_is_said(run, collection, tmp_path):
+    with pytest.raises(InputError, match="no predictions of split 'out_of_fold'; it has validation: give split="):
+        open_lens(run, collection, "out_of_fold")
     with pytest.raises(InputError, match="test set has not been opened"):
         explore(run, collection, split="test")
     shutil.copytree(run.folder, tmp_path / "record", ignore=shutil.ignore_patterns("*.ckpt"))

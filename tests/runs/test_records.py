@@ -221,6 +221,17 @@ def test_a_published_record_is_whole_without_its_checkpoint():
     assert "best.ckpt: damaged" in run.faults()[0]
 
 
+def test_a_killed_publication_is_no_record(monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    run = finished_run()
+    monkeypatch.setattr(runs, "write_bytes", killed, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        runs.publish(run)
+    assert list(runs.all_runs(runs.COMMITTED)) == []
+
+
 def test_every_committed_record_is_whole():
     n, faults = runs.check_records(ROOT / "results")
     assert n >= 42 and faults == []
@@ -235,6 +246,9 @@ def test_all_runs_lists_finished_ones_only():
 def test_a_record_names_no_folder_of_one_machine():
     command = runs._command(["/usr/bin/mammo", "run", "--data", "/home/somebody/cbis", "--profile", "my/own.yaml"])
     assert command == "mammo run --data cbis --profile my/own.yaml"
+    assert runs._command(["mammo", "run", "--data=/home/a/cbis", "--set", "x=/home/a/w.pth"]) == (
+        "mammo run --data=cbis --set x=w.pth"
+    )
     assert runs._command(["/x/ipykernel_launcher.py", "-f", "/tmp/k.json"]) == "notebook"
     committed = [run.environment.get("command") or "" for run in runs.all_runs(ROOT / "results")]
     assert [one for one in committed if " /" in one] == []

@@ -139,3 +139,8 @@ def test_decisions_are_made_at_each_folds_own_threshold():
     found = evaluate_out_of_fold(frame)
     assert found["accuracy"]["value"] == found["sensitivity"]["value"] == 1.0
     assert found["auc"]["value"] == 1.0 and found["auc_pooled"]["value"] == 0.75
+
+
+def test_a_threshold_that_rounds_to_1_still_decides():
+    frame = repeat([-45, 45, -45, 45], [0, 1, 0, 1], [0, 0, 1, 1]).assign(threshold=1.0)
+    assert evaluate_out_of_fold(frame)["sensitivity"]["value"] == 1.0

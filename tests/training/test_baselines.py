@@ -37,6 +37,13 @@ def test_a_baseline_leaves_a_record_and_is_opened_like_a_run(name, tiny_profile,
     assert (test["logit"].nunique() == 1) == (name == "majority")
 
 
+def test_a_stream_that_a_collection_lacks_is_missing_and_not_left_out(tiny_profile, collection):
+    config = config_of(tiny_profile, "frozen_stages")
+    prepared = collection.prepare("test", *config.inputs)
+    whole = dataclasses.replace(prepared, index=prepared.index.query("stream == 'whole'"))
+    assert np.isfinite(b.baseline_of(config, collection)(whole, whole.cohort)).all()
+
+
 def test_the_readers_score_is_their_assessment(tiny_profile, collection):
     cohort, logits = on_test(config_of(tiny_profile, "birads"), collection)
     label, stored = cohort["label"].to_numpy(), cohort["assessment"].to_numpy(float)

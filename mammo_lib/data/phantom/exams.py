@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ...config import MOST_BREASTS
 from ...errors import InputError, writing_to
-from ...files import read_json
+from ...files import new_folder, read_json
 from ..cbis_ddsm.defects import (
     CONFLICT,
     DEFECTS,
@@ -90,7 +90,7 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
     InputError
         ``root`` contains something else or cannot be written, ``n_breasts`` is out of bounds, or the layout is unknown.
     """
-    root = Path(root)
+    root = new_folder(root)
     wanted = {"n_breasts": n_breasts, "seed": seed, "layout": layout, "version": VERSION}
     if layout not in LAYOUTS:
         raise InputError(f"unknown phantom layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
