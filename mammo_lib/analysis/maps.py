@@ -90,7 +90,7 @@ def forward_maps(classifier: lightning.LightningModule, batch: dict) -> list[Spa
     }
     with torch.inference_mode(), overheard(mixers) as inputs:
         output = model(batch)
-        maps = _seqmoe_maps(classifier, output.gates, batch)
+        maps = _seqmoe_maps(classifier, output.gates)
         for (stream, stage, block), x in inputs.items():
             kind, tokens = _token_values(mixers[stream, stage, block], x)
             if kind:
@@ -276,7 +276,7 @@ def _levels(encoder: ViewEncoder) -> Sequence[Level]:
     return encoder.network.backbone.levels if isinstance(encoder.network, SeqMoE) else ()
 
 
-def _seqmoe_maps(classifier: lightning.LightningModule, gates: dict, batch: dict) -> list[SpatialMap]:
+def _seqmoe_maps(classifier: lightning.LightningModule, gates: dict) -> list[SpatialMap]:
     maps = []
     for stream, blocks in gates.items():
         encoder = classifier.model.encoders[stream]

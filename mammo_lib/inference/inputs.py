@@ -248,7 +248,7 @@ def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box]
             raise InputError(f"--box-{option}: a box in the {view} film, which is not given; add --{option} FILE")
         if ("crop", view) in images:
             raise InputError(f"--box-{option} and --crop-{option}: two crops of one view; give one of them")
-    known = {key: identify(path, *key) for key, path in images.items()}
+    known = {(stream, view): identify(path, stream) for (stream, view), path in images.items()}
     if len(set(map(os.path.realpath, images.values()))) < len(images):
         raise InputError(
             f"{', '.join(map(str, images.values()))}: one file for two images; give a separate file for each"
@@ -273,7 +273,7 @@ def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box]
     return with_collection(GivenBreast(name, side, dict(images), dict(boxes or {})))
 
 
-def identify(path: Path, stream: str = "", view: str = "") -> GivenImage | None:
+def identify(path: Path, stream: str = "") -> GivenImage | None:
     """Identify a file from its tags and name; None for a lesion mask of CBIS-DDSM.
 
     Raises

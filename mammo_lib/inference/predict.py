@@ -66,11 +66,6 @@ class Prediction:
         return f"{record['breast']}: probability {record['probability']:.3f}, {decision}{missing}"
 
 
-def trained_classifier(run: Run) -> Classifier:
-    """Return a run's network with its best weights (see :func:`with_weights`)."""
-    return load_best(with_weights(run))
-
-
 def with_weights(run: Run) -> Run:
     """Return a run with a checkpoint on this machine: ``run``, or the one that was retrained from its record.
 
@@ -140,7 +135,7 @@ def predict_breasts(
     """
     run = with_weights(run)
     classifier = load_best(run)
-    prepared, todo = [], iter(breasts)
+    todo = iter(breasts)
     while chunk := list(islice(todo, BATCH)):
         prepared = []
         for breast in chunk:

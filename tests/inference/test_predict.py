@@ -149,7 +149,7 @@ def test_a_record_without_weights_says_how_to_make_them(run, tmp_path):
     record = type(run)(tmp_path / "record")
     config = tmp_path / "record" / "config.json"
     with pytest.raises(InputError, match=r"best\.ckpt: missing.*MAMMO_RETRAIN=1 mammo run") as caught:
-        predict.trained_classifier(record)
+        predict.with_weights(record)
     assert str(config) in str(caught.value)
     assert load_config(config) == run.config  # the file that the command names is what `mammo run` reads
 

@@ -56,7 +56,7 @@ def draw_film(
         film = np.maximum(film, _pectoral(generator) * (thickness > 0))
     masks = []
     for mass in masses:
-        bump, mask = _mass(mass, _place(mass, view, nipple, thickness))
+        bump, mask = _mass(mass, _place(mass, view, nipple))
         film = film + bump * (0.4 + 0.6 * thickness)
         masks.append(mask)
     film = ndimage.gaussian_filter(film, 0.7) + generator.normal(0, 0.012, film.shape)
@@ -101,7 +101,7 @@ def _pectoral(generator) -> np.ndarray:
     return 0.55 / (1 + np.exp(-inside * 25)) * (1 + 0.05 * np.sin(y / 9 + x / 14))
 
 
-def _place(mass: Mass, view: str, nipple, thickness) -> tuple[float, float]:
+def _place(mass: Mass, view: str, nipple: tuple[float, float]) -> tuple[float, float]:
     """Return the (row, column) of a mass: at its distance from the nipple, towards the chest wall."""
     row = nipple[0] + mass.from_nipple * np.sin(mass.angle[view])
     column = nipple[1] - mass.from_nipple * np.cos(mass.angle[view])
