@@ -139,7 +139,7 @@ def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = 
 
 def chest_walls(films: pd.DataFrame) -> pd.Series:
     """Return the side of the chest wall in located whole films, ``left`` or ``right``, from the pixels."""
-    seen = remember("chest walls", [Path(path) for path in films["path"]], _chest_wall)
+    seen = remember(f"chest walls, {VERSION}", [Path(path) for path in films["path"]], _chest_wall)
     return films["path"].map({str(path): side for path, side in seen.items()}).rename("chest_wall")
 
 
