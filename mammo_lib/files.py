@@ -184,6 +184,24 @@ def _check_header(path: Path, header: list[str], columns: Iterable[str], way_out
         raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(header):.300}); {way_out}")
 
 
+def read_array(
+    path: Path, way_out: str = "delete the file and run the command again", part: int | None = None
+) -> np.ndarray:
+    """Return the array in a ``.npy`` file, or one ``part`` of it along its first axis, without reading the rest.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged, or has no such part.
+    """
+    import numpy as np
+
+    try:
+        return np.load(path) if part is None else np.load(path, mmap_mode="r")[part]
+    except Exception as error:  # numpy raises six kinds for a damaged header
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); {way_out}") from None
+
+
 def safe_name(text: str) -> str:
     """Return ``text`` as a file name without an extension; a safe name is unchanged.
 
