@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -12,9 +13,11 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import filelock
 
 from .errors import InputError
 
@@ -218,6 +221,23 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def alone(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file, in a folder that is there, for as long as the block runs.
+
+    Raises
+    ------
+    InputError
+        Another process holds it; the message is ``refusal``.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(filelock.FileLock(lock, timeout=0))
+        except filelock.Timeout:
+            raise InputError(refusal) from None
+        yield
 
 
 def write_json(path: Path, value: object) -> None:
