@@ -510,13 +510,15 @@ def fetch(
     ] = None,
 ) -> None:
     """Download the tables and images of a cohort (CC BY 3.0) from The Cancer Imaging Archive, or --from; resumable."""
-    with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    size, download = (_archive if address is None else partial(_object_storage, address))(folder, _definition(cohort))
-    typer.echo(f"cohort {cohort}: {size}")
-    if not tables_only and not dry_run:
-        download()
-        typer.echo(f"complete; next: mammo data audit --data {folder}")
+    from .data.object_storage import fetching
+
+    look = _archive if address is None else partial(_object_storage, address)
+    with fetching(folder):
+        size, download = look(folder, _definition(cohort))
+        typer.echo(f"cohort {cohort}: {size}")
+        if not tables_only and not dry_run:
+            download()
+            typer.echo(f"complete; next: mammo data audit --data {folder}")
 
 
 def _archive(folder: Path, definition: str) -> tuple[str, Callable[[], None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -12,9 +13,11 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import filelock
 
 from .errors import InputError
 
@@ -184,6 +187,24 @@ def _check_header(path: Path, header: list[str], columns: Iterable[str], way_out
         raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(header):.300}); {way_out}")
 
 
+def read_array(
+    path: Path, way_out: str = "delete the file and run the command again", part: int | None = None
+) -> np.ndarray:
+    """Return the array in a ``.npy`` file, or one ``part`` of it along its first axis, without reading the rest.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged, or has no such part.
+    """
+    import numpy as np
+
+    try:
+        return np.load(path) if part is None else np.load(path, mmap_mode="r")[part]
+    except Exception as error:  # numpy raises six kinds for a damaged header
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); {way_out}") from None
+
+
 def safe_name(text: str) -> str:
     """Return ``text`` as a file name without an extension; a safe name is unchanged.
 
@@ -200,6 +221,23 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def alone(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file, in a folder that is there, for as long as the block runs.
+
+    Raises
+    ------
+    InputError
+        Another process holds it; the message is ``refusal``.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(filelock.FileLock(lock, timeout=0))
+        except filelock.Timeout:
+            raise InputError(refusal) from None
+        yield
 
 
 def write_json(path: Path, value: object) -> None:

@@ -23,7 +23,7 @@ from typing import Literal
 
 from .config import BUILD, RETRAIN, ROOT, Profile
 from .errors import InputError
-from .files import read_json, write_json
+from .files import alone, read_json, write_json
 from .runs import records
 from .runs.crate import add_reproduction, add_run, new_crate, write_crate
 from .runs.executor import open_executor
@@ -195,10 +195,19 @@ def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:
 def run_chapters(
     steps: list[Step], profile: Profile, head: dict, jobs: int, *, keeps_going: bool = False
 ) -> Iterator[list[StepOutcome]]:
-    """Execute the steps, ``jobs`` at a time; after each, update the summary and yield all outcomes so far."""
+    """Execute the steps, ``jobs`` at a time; after each, update the summary and yield all outcomes so far.
+
+    Raises
+    ------
+    InputError
+        Another process executes chapters of this checkout.
+    """
     outcomes: list[StepOutcome] = []
     work = functools.partial(execute, profile=profile, show_cells=jobs == 1)
-    with open_executor(jobs) as (pool, _):  # processes: an interrupt ends them, and their kernels with them
+    STATE.mkdir(parents=True, exist_ok=True)
+    refusal = f"{STATE}: another mammo reproduce is at work in this checkout; wait until it ends, or use another one"
+    # Processes: an interrupt ends them, and their kernels with them.
+    with alone(STATE / ".lock", refusal), open_executor(jobs) as (pool, _):
         for outcome in run_steps(steps, work, pool, jobs, keeps_going=keeps_going):
             outcomes.append(outcome)
             write_summary(head, steps, outcomes)

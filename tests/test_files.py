@@ -5,11 +5,12 @@ import os
 import random
 from pathlib import Path, PureWindowsPath
 
+import numpy as np
 import pytest
 
 from mammo_lib import files
 from mammo_lib.errors import InputError
-from mammo_lib.files import new_folder, read_json, read_table, read_text, safe_name, with_numbers
+from mammo_lib.files import new_folder, read_array, read_json, read_table, read_text, safe_name, with_numbers
 
 
 @pytest.mark.parametrize("text", ["P_00001_LEFT", "12-345.6", "Müller", "患者7", "a@b=c+d"])
@@ -182,3 +183,20 @@ def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="is the current folder; give a new one"):
             new_folder(folder)
     assert new_folder("phantom") == tmp_path / "phantom"
+
+
+def first_byte_of_the_header(content):
+    return content[:10] + b"[" + content[11:]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: b"", lambda content: content[:50], lambda content: content[:-1], first_byte_of_the_header,
+])  # fmt: skip
+@pytest.mark.parametrize("part", [None, 0])
+def test_a_damaged_array_is_one_line(tmp_path, damage, part):
+    path = tmp_path / "a.npy"
+    files.write_array(path, np.ones((2, 3), np.uint16))
+    assert read_array(path, part=part).tolist() == ([[1, 1, 1]] * 2 if part is None else [1, 1, 1])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"a\.npy: cannot be read \(\w+\); delete the file and run the command again"):
+        read_array(path, part=part)

@@ -182,6 +182,17 @@ def test_the_summary_says_what_became_of_each_notebook(project):
     assert {"commit", "versions", "is_dirty", "started_at", "updated_at"} <= set(summary)
 
 
+def test_a_second_reproduction_in_a_checkout_is_refused_while_the_first_is_at_work(project, monkeypatch):
+    monkeypatch.setattr(reproduce, "execute", lambda step, profile, show_cells: 1.0)
+    steps = reproduce.plan(SMOKE)
+    first = reproduce.run_chapters(steps, SMOKE, {}, 1)
+    next(first)
+    with pytest.raises(InputError, match=r"papermill: another mammo reproduce is at work in this checkout; wait"):
+        next(reproduce.run_chapters(steps, SMOKE, {}, 1))
+    first.close()
+    assert len(list(reproduce.run_chapters(steps, SMOKE, {}, 1))) == len(steps)
+
+
 def test_a_finished_reproduction_is_an_ro_crate(project, run_homes, collection, monkeypatch):
     from rocrate.rocrate import ROCrate
 

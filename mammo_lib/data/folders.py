@@ -14,8 +14,20 @@ PICTURE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|P[25]\s")  # JPEG, PNG, PGM
 
 
 def find_dicom(root: Path) -> list[Path]:
-    """Return the DICOM files below ``root`` (:func:`find_images`)."""
-    return find_images(root, "DICOM")
+    """Return the DICOM files below ``root`` (:func:`find_images`), as tables can name them.
+
+    Raises
+    ------
+    InputError
+        A folder cannot be read, or a name is not in UTF-8.
+    """
+    found = find_images(root, "DICOM")
+    for path in (root, *found):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{path}: the name is not in UTF-8; rename the file, or the folder it is in") from None
+    return found
 
 
 def find_images(root: Path, *kinds: str) -> list[Path]:

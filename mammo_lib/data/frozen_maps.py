@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..files import read_array
 
 CLEAN, TURNED, N_PLAIN = 0, 1, 2
 
@@ -46,10 +46,5 @@ class FrozenMaps:
         """
         if key is None:
             return torch.zeros(self.shape)
-        try:
-            maps = np.load(self.path(key), mmap_mode="r")
-            return torch.from_numpy(maps[variant].astype(np.float32))
-        except (OSError, ValueError, IndexError) as error:
-            raise InputError(
-                f"{self.path(key)}: cannot be read ({type(error).__name__}); delete the file and start the run again"
-            ) from None
+        maps = read_array(self.path(key), "delete the file and start the run again", variant)
+        return torch.from_numpy(maps.astype(np.float32))

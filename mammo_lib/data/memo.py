@@ -32,15 +32,18 @@ MANY = 300  # files from which on a progress bar is worth its line
 BATCH = 64  # answers between two writes
 
 
-def remember(what: str, paths: Iterable[Path], compute: Callable[[Path], object]) -> dict[Path, object]:
+def remember(
+    what: str, paths: Iterable[Path], compute: Callable[[Path], object], keep: Callable[[object], bool] = lambda _: True
+) -> dict[Path, object]:
     """Return ``{path: compute(path)}``, in threads. Answers are JSON values.
 
-    Each file is processed once per ``what``. A killed call keeps the answers that it wrote; errors are not kept.
+    Each file is processed once per ``what``. A killed call keeps the answers that it wrote. Errors are not kept, nor
+    are answers that ``keep`` refuses, because they stand for an error.
     """
     paths = list(dict.fromkeys(paths))
-    stamps = {path: f"{what}|{path}|{_stamp(path)}" for path in paths}
+    stamps = {path: _as_text(f"{what}|{path}|{_stamp(path)}") for path in paths}
     with closing(_connect()) as memo:
-        known = _look_up(memo, stamps)
+        known = {path: answer for path, answer in _look_up(memo, stamps).items() if keep(answer)}
         waiting = [path for path in paths if path not in known]
         bar = tqdm(total=len(waiting), desc=what, unit="file", disable=len(waiting) < MANY, dynamic_ncols=True)
         with ThreadPoolExecutor() as pool, bar:
@@ -48,7 +51,7 @@ def remember(what: str, paths: Iterable[Path], compute: Callable[[Path], object]
                 batch = waiting[start : start + BATCH]
                 answers = dict(zip(batch, pool.map(compute, batch), strict=True))
                 known |= answers
-                _write(memo, {stamps[path]: answer for path, answer in answers.items()})
+                _write(memo, {stamps[path]: answer for path, answer in answers.items() if keep(answer)})
                 bar.update(len(batch))
     return known
 
@@ -64,6 +67,11 @@ def _stamp(path: Path) -> str:
     return f"{status.st_dev}|{status.st_ino}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
 
 
+def _as_text(name: str) -> str:
+    """Return text that SQLite can store; bytes of a file name that are not UTF-8 are written as escapes."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _connect() -> sqlite3.Connection:
     try:
         MEMO.parent.mkdir(parents=True, exist_ok=True)
@@ -77,10 +85,13 @@ def _connect() -> sqlite3.Connection:
 
 def _look_up(memo: sqlite3.Connection, stamps: dict[Path, str]) -> dict[Path, object]:
     found = {}
-    for path, stamp in stamps.items():
-        row = memo.execute("SELECT answer FROM memo WHERE stamp = ?", (stamp,)).fetchone()
-        if row:
-            found[path] = json.loads(row[0])
+    try:
+        for path, stamp in stamps.items():
+            row = memo.execute("SELECT answer FROM memo WHERE stamp = ?", (stamp,)).fetchone()
+            if row:
+                found[path] = json.loads(row[0])
+    except (sqlite3.Error, ValueError):
+        return found  # a damaged or locked file: the other answers are computed again
     return found
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, writing_to
+from ..files import alone
 
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # two letters at least: one is a drive of Windows
 BATCH = 8  # objects that are asked for at once
-PARTIAL = ".partial"
+PARTIAL, LOCK = ".partial", ".fetch.lock"  # in the folder: what is on its way, and who is at work
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,23 @@ def as_address(text: object) -> str | None:
     """
     found = ADDRESS.fullmatch(str(text))
     return f"{found[1]}://{found[2]}" if found else None
+
+
+@contextmanager
+def fetching(folder: Path) -> Iterator[None]:
+    """Let one download at a time write into a folder: what is on its way has the same names in each.
+
+    Raises
+    ------
+    InputError
+        Another one is at work, or the folder cannot be written.
+    """
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()
+    refusal = f"{folder}: another mammo data fetch is writing here; wait until it ends, or give another folder"
+    with alone(folder / LOCK, refusal):
+        yield
 
 
 def list_objects(address: str) -> Stored:
@@ -82,6 +100,7 @@ def copy_objects(stored: Stored, names: Iterable[str], folder: Path) -> None:
     waiting = [name for name in names if not _is_copied(folder / name, *stored.objects[name])]
     partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)  # not every driver makes the folder that it copies into
     total, done = stored.size(names), stored.size(names) - stored.size(waiting)
     with tqdm(total=total, initial=done, desc="copying", unit="B", unit_scale=True, disable=not waiting) as bar:
         for batch in _batches(waiting):

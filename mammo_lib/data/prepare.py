@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from ..config import DataConfig, fingerprint
 from ..errors import InputError, writing_to
-from ..files import file_hash, write_array
+from ..files import file_hash, read_array, write_array
 from ..runs.executor import CRASHED, IN_FLIGHT, WorkerDied, as_done, in_child, open_executor
 from .dicom import refusing
 from .images import breast_mask, faces_right, fit_into, read_image
@@ -85,8 +86,14 @@ class ViewTask:
 
 
 def load_pixels(path: Path) -> np.ndarray:
-    """Return one prepared view, float32 (height, width) in [0, 1]."""
-    return np.load(path).astype(np.float32) / FULL_SCALE
+    """Return one prepared view, float32 (height, width) in [0, 1].
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged.
+    """
+    return read_array(path).astype(np.float32) / FULL_SCALE
 
 
 def prepare(
@@ -139,7 +146,7 @@ def prepared_film(film: np.ndarray, data: DataConfig, mask: np.ndarray | None = 
 
 def chest_walls(films: pd.DataFrame) -> pd.Series:
     """Return the side of the chest wall in located whole films, ``left`` or ``right``, from the pixels."""
-    seen = remember("chest walls", [Path(path) for path in films["path"]], _chest_wall)
+    seen = remember(f"chest walls, {VERSION}", [Path(path) for path in films["path"]], _chest_wall)
     return films["path"].map(lambda path: seen[Path(path)]).rename("chest_wall")
 
 
@@ -158,8 +165,9 @@ def _make_folder(cache: Path) -> None:
         probe.touch()
         probe.unlink()
         for partial in cache.glob(".*.npy.*"):  # what a killed process left; a living one needs seconds
-            if time.time() - partial.stat().st_mtime > STALE_S:
-                partial.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process moved or removed it meanwhile
+                if time.time() - partial.stat().st_mtime > STALE_S:
+                    partial.unlink()
     except OSError as error:
         raise InputError(
             f"{cache}: cannot be written ({error.strerror}); the cache needs a folder to write to"

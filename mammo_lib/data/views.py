@@ -116,12 +116,12 @@ def as_frame(located) -> pd.DataFrame:
     return frame.join(boxes.astype(float))
 
 
-def is_binary(path: Path) -> bool:
-    """Whether an image has two grey levels; a file that cannot be decoded is reported later, when it is read."""
+def is_binary(path: Path) -> bool | None:
+    """Whether an image has two grey levels; None if it cannot be decoded, which is reported later, when it is read."""
     try:
         pixels = read_image(path)
     except InputError:
-        return False
+        return None
     # JPEG rings around edges: a mask stays within 4 % of black or white.
     return bool(((pixels < 0.04) | (pixels > 0.96)).all() and pixels.max() > pixels.min())
 

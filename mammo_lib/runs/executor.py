@@ -6,10 +6,11 @@ All have the interface of ``concurrent.futures``, so tasks do not depend on wher
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from itertools import islice
 
@@ -115,12 +116,19 @@ def as_done(executor: Executor, workers: int, function: Callable, tasks: Iterabl
             yield _result(future)
 
 
-def _result(future: Future):
-    from concurrent.futures import BrokenExecutor
+def is_death(error: Exception | None) -> bool:
+    """Whether a task ended with this error because its worker died; a Dask cluster has an exception of its own."""
+    distributed = sys.modules.get("distributed")  # where it is not loaded, there is no cluster
+    kinds = (BrokenExecutor,) if distributed is None else (BrokenExecutor, distributed.KilledWorker)
+    return isinstance(error, kinds)
 
+
+def _result(future: Future):
     try:
         return future.result()
-    except BrokenExecutor as error:
+    except Exception as error:
+        if not is_death(error):
+            raise
         raise WorkerDied(
             f"a worker process died ({type(error).__name__}), most often because memory ran out; lower --workers and "
             "run the command again"

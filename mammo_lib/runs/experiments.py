@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..config import MATERIAL, Profile, RunConfig, closest, describe, fingerprint, identity, merged
 from ..errors import InputError
@@ -17,6 +17,23 @@ from ..files import read_json
 
 BOOK = MATERIAL / "book"
 FROZEN = BOOK / "experiments.json"
+
+
+class _Experiment(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    question: str
+    overrides: dict[str, object] = {}
+    profiles: list[str] = []
+    name: str = ""
+
+
+class _List(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    note: str = ""
+    experiments: dict[str, _Experiment]
+    groups: dict[str, list[str]] = {}
 
 
 def read_experiments(profile: Profile, path: Path | None = None) -> dict[str, dict]:
@@ -73,6 +90,10 @@ def _configs(profile: Profile, name: str, experiment: dict, path: Path) -> list[
 
 def _read(path: Path) -> dict:
     content = read_json(path, "restore it from the repository")
-    if not isinstance(content.get("experiments"), dict):
-        raise InputError(f"{path}: not a list of experiments; restore it from the repository")
+    try:
+        _List.model_validate(content)
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: {describe(error, _List)}; correct the entry, or restore the file from the repository"
+        ) from None
     return content

@@ -25,7 +25,7 @@ from ..config import BUILD, RunConfig
 from ..data.collection import Collection
 from ..errors import InputError
 from . import records as runs
-from .executor import open_executor
+from .executor import is_death, open_executor
 from .records import Run, find_run, run_name
 
 ERROR_FILE = "error.txt"  # in a run's folder: the traceback of what ended it
@@ -152,7 +152,7 @@ def _run_all(jobs: list[Job], place: Place, cluster: str | None) -> Iterator[Run
 
 
 def _as_done(executor: Executor, n: int, jobs: list[Job]) -> Iterator[tuple[Job, RunOutcome | None]]:
-    """Yield jobs as they end. A dead worker breaks the pool: then None for all that were running, and no more."""
+    """Yield jobs as they end, None for one whose worker died. That breaks a local pool: then None for all, no more."""
     waiting, running = iter(jobs), {}
     while True:
         for job in islice(waiting, n - len(running)):
@@ -160,18 +160,14 @@ def _as_done(executor: Executor, n: int, jobs: list[Job]) -> Iterator[tuple[Job,
         if not running:
             return
         done, _ = wait(running, return_when=FIRST_COMPLETED)
-        ends = [(running.pop(future), _outcome(future)) for future in done]
-        yield from ends
-        if any(outcome is None for _, outcome in ends):
+        yield from [(running.pop(future), _outcome(future)) for future in done]
+        if any(isinstance(future.exception(), BrokenExecutor) for future in done):
             yield from ((job, None) for job in running.values())
             return
 
 
 def _outcome(future: Future) -> RunOutcome | None:
-    try:
-        return future.result()
-    except BrokenExecutor:
-        return None
+    return None if is_death(future.exception()) else future.result()
 
 
 def attempt(job: Job) -> RunOutcome:

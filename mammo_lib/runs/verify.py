@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 
@@ -91,9 +92,9 @@ def verify(
             cause = f"data {record.environment['data_hash'][:12]}, here {prepared.fingerprint[:12]}"
             return Verification(record.name, "other data", causes=(cause,))
         again = retrain(record, collection, prepared, progress=progress)
+        found = compare(record, again, tolerance)
     except InputError as error:
         return Verification(record.name, "failed", causes=(str(error),), seconds=time.perf_counter() - started)
-    found = compare(record, again, tolerance)
     if found["verdict"] == "bitwise":
         shutil.rmtree(again.folder)
     else:
@@ -157,12 +158,13 @@ def what_has_changed(before: dict, now: dict) -> tuple[str, ...]:
 
 
 def write_outcome(path: Path, one: Verification, tolerance: float) -> None:
-    """Put a verification into a file of outcomes by record; those of other records stay."""
-    known = read_json(path) if path.is_file() else {}
+    """Put a verification into a file of outcomes by record; those of other records, and of other processes, stay."""
     here = describe_environment()
     entry = {name: value for name, value in asdict(one).items() if name != "record"}
     entry |= {"tolerance": tolerance, "seconds": round(one.seconds, 1)}
     entry |= {name: here[name] for name in ("commit", "is_dirty", "device", "threads", "system", "python")}
     entry["verified_at"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, known | {one.record: entry})
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        known = read_json(path) if path.is_file() else {}
+        write_json(path, known | {one.record: entry})

@@ -28,7 +28,7 @@ from ..data.cohort import split_cohort
 from ..data.collection import Collection
 from ..data.prepare import Prepared, load_pixels
 from ..data.views import VIEWS, read_view
-from ..files import write_array
+from ..files import read_array, write_array
 from ..models.lite import imagenet_stages, load_lite, normalise
 from .readers import fit_logistic, metadata
 
@@ -118,7 +118,7 @@ def _pooled_maps(prepared: Prepared, cohort: pd.DataFrame, name: str, last_map: 
                 pooled = last_map(lite0, normalise(pixels[:, None])).mean((2, 3)).numpy()
             for key, values in zip(keys, pooled, strict=True):
                 write_array(targets[key], values)
-    found = {key: np.load(path) for key, path in targets.items()}
+    found = {key: read_array(path) for key, path in targets.items()}
     keys = dict(zip(zip(index["sample_id"], index["stream"], index["view"], strict=True), index["key"], strict=True))
     nothing = np.full_like(next(iter(found.values())), np.nan)
     streams = sorted(prepared.streams)

@@ -1,6 +1,7 @@
 """What is remembered about files: asked once, forgotten when the file changes, never in the way."""
 
 import os
+import sqlite3
 import time
 
 import pytest
@@ -71,3 +72,62 @@ def test_a_memo_that_is_damaged_is_done_without(tmp_path, monkeypatch):
     memo.MEMO.write_bytes(b"not a database, " * 100)
     (tmp_path / "a").touch()
     assert memo.remember("name", [tmp_path / "a"], lambda path: path.name) == {tmp_path / "a": "a"}
+
+
+def test_an_answer_that_stands_for_an_error_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(memo, "MEMO", tmp_path / "files.sqlite")
+    path, answers = tmp_path / "a", iter(["cannot be read", 7])
+    path.touch()
+    ask = lambda: memo.remember("n", [path], lambda _: next(answers), keep=lambda one: one == 7)[path]  # noqa: E731
+    assert [ask(), ask(), ask()] == ["cannot be read", 7, 7]
+
+
+def test_an_answer_that_was_kept_once_and_is_refused_now_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(memo, "MEMO", tmp_path / "files.sqlite")
+    path = tmp_path / "a"
+    path.touch()
+    memo.remember("n", [path], lambda _: "cannot be read")
+    assert memo.remember("n", [path], lambda _: 7, keep=lambda one: one == 7) == {path: 7}
+
+
+def test_a_name_that_is_not_utf8_is_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(memo, "MEMO", tmp_path / "files.sqlite")
+    path = tmp_path / os.fsdecode(b"film\xe9.dcm")
+    path.touch()
+    assert memo.remember("name", [path], lambda path: path.name) == {path: path.name}
+    assert memo.remember("name", [path], None) == {path: path.name}
+
+
+def malformed(connection):
+    content = bytearray(memo.MEMO.read_bytes())
+    memo.MEMO.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))  # the first page is the schema
+
+
+def locked(connection):
+    other = sqlite3.connect(memo.MEMO, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    connection.execute("PRAGMA busy_timeout = 0")
+    return other
+
+
+def no_json(connection):
+    with connection:
+        connection.execute("UPDATE memo SET answer = 'no JSON'")
+
+
+@pytest.mark.parametrize("damage", [malformed, locked, no_json])
+def test_a_memo_that_breaks_after_it_is_opened_is_done_without(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(memo, "MEMO", tmp_path / "files.sqlite")
+    path, opened, held = tmp_path / "a", memo._connect, []
+    path.touch()
+    memo.remember("name", [path], lambda path: "before")
+
+    def breaks():
+        connection = opened()
+        held.append(damage(connection))
+        return connection
+
+    monkeypatch.setattr(memo, "_connect", breaks)
+    assert memo.remember("name", [path], lambda path: "again") == {path: "again"}
+    for other in filter(None, held):
+        other.close()

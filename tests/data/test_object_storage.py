@@ -11,6 +11,7 @@ import pytest
 from moto import settings
 from moto.server import ThreadedMotoServer
 
+from mammo_lib import cli
 from mammo_lib.config import DataConfig
 from mammo_lib.data import collection as collections
 from mammo_lib.data import object_storage as storage
@@ -81,7 +82,7 @@ def test_prepared_pixels_are_those_of_the_local_folder(stocked, tmp_path, monkey
 def test_only_the_series_of_the_cohort_are_copied(stocked, tmp_path):
     address, root = stocked
     told = mammo("data", "fetch", tmp_path, "--from", address, "--dry-run")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != storage.LOCK) == sorted(
         path.name for path in root.iterdir() if path.name.endswith(fetch.LISTS)
     )
     stored = storage.list_objects(address)
@@ -136,6 +137,24 @@ def test_a_copy_that_is_interrupted_leaves_whole_files_and_resumes(s3, place, tm
     assert {path.name: path.stat().st_size for path in tmp_path.iterdir() if path.is_file()} == {"0": 1000, "1": 1001}
     storage.copy_objects(stored, stored.objects, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == list("012345")
+
+
+def test_a_second_fetch_into_a_folder_is_refused_while_the_first_is_at_work(tmp_path, monkeypatch):
+    def second(folder, definition):
+        cli.fetch(folder)
+
+    monkeypatch.setattr(cli, "_archive", second)
+    with pytest.raises(InputError, match=r"copy: another mammo data fetch is writing here; wait until it ends, or"):
+        cli.fetch(tmp_path / "copy")
+    monkeypatch.setattr(cli, "_archive", lambda *_: ("nothing", lambda: None))
+    cli.fetch(tmp_path / "copy")
+
+
+def test_a_folder_of_this_machine_is_an_address_too(tmp_path):
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "a").write_bytes(b"film")
+    storage.copy_objects(storage.list_objects((tmp_path / "from").as_uri()), ["a"], tmp_path / "to")
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "to").iterdir()] == [("a", b"film")]
 
 
 def test_an_object_that_does_not_arrive_whole_is_refused(s3, place, tmp_path):

@@ -231,6 +231,18 @@ def test_a_read_only_cache_is_one_line(phantom_root, tmp_path, monkeypatch):
         prepared(phantom_root, tmp_path / "cache")
 
 
+def test_a_partial_file_that_its_process_moves_in_meanwhile_is_no_error(tmp_path):
+    (tmp_path / ".a.npy.1").symlink_to("gone")  # listed, and not there when it is asked for its age
+    p._make_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_a_damaged_prepared_file_is_one_line(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.npy: cannot be read .*; delete the file and run the command again"):
+        p.load_pixels(tmp_path / "a.npy")
+
+
 def test_a_prepared_file_is_not_hashed_again(phantom_root, tmp_path, monkeypatch):
     before = prepared(phantom_root, tmp_path)
     monkeypatch.setattr(p, "file_hash", lambda path: pytest.fail("hashed again"))
@@ -243,6 +255,15 @@ def test_both_views_of_both_sides_face_one_way_and_tags_are_compared(phantom_roo
     facing = p.chest_walls(films)
     right = [name.endswith("RIGHT") for name in films["breast_id"]]
     assert (facing == np.where(right, "right", "left")).all()
+
+
+def test_chest_walls_are_asked_again_when_a_change_moves_pixels(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_text("asked, never read")
+    films = pd.DataFrame({"path": [str(tmp_path / "a.png")]})
+    for version, side in ((1, "left"), (2, "right")):
+        monkeypatch.setattr(p, "VERSION", version)
+        monkeypatch.setattr(p, "_chest_wall", lambda path, side=side: side)
+        assert p.chest_walls(films).tolist() == [side]
 
 
 def test_a_film_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):

@@ -171,6 +171,23 @@ def test_unknown_experiment_names_the_choices(tiny_profile):
         experiment_configs(tiny_profile, "dual")
 
 
+@pytest.mark.parametrize(("content", "problem"), [
+    ({"a": {"question": "?", "overrides": "x"}}, "experiments.a.overrides: Input should be a valid dictionary"),
+    ({"a": {"question": "?", "overrides": [1]}}, "experiments.a.overrides: Input should be a valid dictionary"),
+    ({"a": {"overrides": {}}}, "experiments.a.question: Field required"),
+    ({"a": {"question": "?", "override": {}}}, r"experiments.a.override: unknown key; did you mean .*overrides\?"),
+    ({"a": []}, "experiments.a: Input should be"),
+    ([], "experiments: Input should be a valid dictionary"),
+])  # fmt: skip
+def test_an_entry_of_a_list_of_ones_own_that_cannot_be_is_one_line(tiny_profile, tmp_path, content, problem):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"experiments": content}))
+    for read in (lambda: read_experiments(tiny_profile, path), lambda: experiment_configs(tiny_profile, "a", path)):
+        with pytest.raises(InputError, match=rf"own\.json: {problem}.*; correct the entry, or restore") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
 def test_an_opening_killed_between_its_two_files_counts_no_breast_twice(tiny_profile, collection, monkeypatch):
     from mammo_lib.runs import records as runs
 

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mammo_lib.errors import InputError
-from mammo_lib.runs.executor import WorkerDied, as_done, in_child, open_executor
+from mammo_lib.runs.executor import InProcess, WorkerDied, as_done, in_child, open_executor
 
 
 def square(x):
@@ -42,6 +43,16 @@ def test_a_dead_worker_is_one_line():
     with pytest.raises(InputError, match=message) as caught, open_executor(2) as (executor, n):
         list(as_done(executor, n, die, [1, 2]))
     assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_kills_workers_of_a_cluster_is_the_same_line():
+    from distributed import KilledWorker
+
+    def killed(x):
+        raise KilledWorker("task", SimpleNamespace(address="tcp://10.0.0.1:1"), 3)
+
+    with pytest.raises(WorkerDied, match=r"a worker process died \(KilledWorker\)"):
+        list(as_done(InProcess(), 1, killed, [1]))
 
 
 def test_few_tasks_are_in_flight(monkeypatch):

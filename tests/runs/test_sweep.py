@@ -104,6 +104,27 @@ def test_a_dead_worker_costs_its_own_run_at_most(configs, collection, monkeypatc
     assert len(pools) == n_deaths + 1
 
 
+@pytest.mark.parametrize("n_deaths", [1, 2])
+def test_a_run_that_kills_workers_of_a_cluster_costs_itself_at_most(monkeypatch, n_deaths):
+    from distributed import KilledWorker
+
+    deaths, asked = [None] * n_deaths, []
+
+    def attempt(job):
+        asked.append(job.config)
+        if job.config == "wild" and deaths:
+            deaths.pop()
+            raise KilledWorker("task", SimpleNamespace(address="tcp://10.0.0.1:1"), 3)
+        return sweep.RunOutcome(job.config)
+
+    monkeypatch.setattr(sweep, "attempt", attempt)
+    jobs = [SimpleNamespace(config=name, folder=name) for name in ("wild", "good", "other")]
+    errors = {one.config: one.error for one in sweep._run_all(jobs, Place(1), None)}
+    died = "its process died, most often because memory ran out"
+    assert errors == {"good": "", "other": "", "wild": "" if n_deaths == 1 else died}
+    assert asked == ["wild", "good", "other", "wild"]
+
+
 def test_runs_without_their_data_fail_alone(configs, collection, monkeypatch):
     original = type(collection).prepare
 

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -117,6 +119,38 @@ def test_other_data_are_told_before_anything_is_trained(small, collection, tmp_p
     found = verify.verify(run, collection)
     assert found.verdict == "other data" and not found.is_reproduced
     assert found.causes[0].startswith("data 000000000000, here ")
+
+
+def test_a_record_whose_predictions_cannot_be_read_has_failed_and_ends_nothing(small, tmp_path, monkeypatch):
+    run = Run(tmp_path / "dual_stream" / "seed0-damaged")
+    run.folder.mkdir(parents=True)
+    records.write_json(run.folder / "config.json", small.model_dump(mode="json"))
+    records.write_json(run.folder / "environment.json", {"data_hash": "same"})
+    (run.folder / "predictions.parquet").write_bytes(b"PAR1")
+    monkeypatch.setattr(verify, "retrain", lambda *a, **k: run)
+    found = verify.verify(run, SimpleNamespace(prepare=lambda *_: SimpleNamespace(fingerprint="same")))
+    assert found.verdict == "failed" and "predictions.parquet" in found.causes[0]
+
+
+def test_two_processes_that_add_an_outcome_at_once_keep_both(tmp_path, monkeypatch):
+    path = tmp_path / "verified.json"
+    path.write_text("{}")
+    add = lambda name: verify.write_outcome(path, verify.Verification(name, "bitwise"), 0.0)  # noqa: E731
+    other = threading.Thread(target=add, args=["b"])
+
+    def read_while_another_writes(path, original=verify.read_json):
+        content = original(path)
+        if threading.current_thread() is not other:
+            other.start()
+            other.join(0.2)  # without a lock it has written by now
+        return content
+
+    here = dict.fromkeys(("commit", "is_dirty", "device", "threads", "system", "python"))
+    monkeypatch.setattr(verify, "describe_environment", lambda: here)
+    monkeypatch.setattr(verify, "read_json", read_while_another_writes)
+    add("a")
+    other.join()
+    assert set(json.loads(path.read_text())) == {"a", "b"}
 
 
 def test_causes_are_named():

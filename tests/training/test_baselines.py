@@ -1,10 +1,12 @@
 """Baselines: what each sees, that only training breasts fit it, and that its run is a record like any other."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mammo_lib.errors import InputError
 from mammo_lib.runs import evaluate
 from mammo_lib.runs.experiments import experiment_configs
 from mammo_lib.statistics import auc
@@ -102,6 +104,13 @@ def test_features_are_computed_once(tiny_profile, collection, monkeypatch):
     _, first = on_test(config, collection)
     monkeypatch.setattr(b, "load_lite", lambda: pytest.fail("computed again"))
     np.testing.assert_array_equal(on_test(config, collection)[1], first)
+
+
+def test_a_damaged_file_of_features_is_one_line(tmp_path):
+    prepared = SimpleNamespace(folder=tmp_path, index=b.pd.DataFrame({"sample_id": ["A"], "key": ["a"]}))
+    (tmp_path / "a.lite0.npy").touch()
+    with pytest.raises(InputError, match=r"a\.lite0\.npy: cannot be read \(EOFError\); delete the file"):
+        b._pooled_maps(prepared, b.pd.DataFrame({"sample_id": ["A"]}), "lite0", None)
 
 
 def test_every_baseline_is_in_the_frozen_list(tiny_profile):

@@ -139,6 +139,7 @@ def test_a_network_whose_front_learns_has_nothing_to_keep(made):
 
 
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:150]),
+                                    lambda p: p.write_bytes(b""),
                                     lambda p: np.save(p, np.zeros((1, 2, 3, 3), np.float16))])  # fmt: skip
 def test_a_damaged_file_is_named(made, damage):
     _, prepared, _, maps = made

@@ -41,7 +41,7 @@ def index_dicom(root: Path, paths: list[Path]) -> pd.DataFrame:
     ``problem`` says why a header cannot be read (its series is then the folder's name), or which other file a
     duplicate repeats.
     """
-    headers = remember("DICOM headers", paths, _read_header)
+    headers = remember("DICOM headers", paths, _read_header, keep=lambda header: not header["problem"])
     rows = [{"path": str(path), "layout": _layout(root, path), **headers[path]} for path in paths]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     first = frame.drop_duplicates("instance").set_index("instance")["path"]

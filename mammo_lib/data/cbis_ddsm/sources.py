@@ -15,6 +15,7 @@ from ...errors import InputError
 from ...files import read_table, require, with_numbers
 from ..folders import find_dicom
 from ..memo import remember
+from ..prepare import VERSION
 from ..views import (
     CROP_MARGIN,
     STREAMS,
@@ -119,7 +120,9 @@ class SeriesSource:
                 return by_size[files.index(file)]
         if file.description == "cropped images":
             return False
-        return remember("binary pixels", [Path(file.path)], is_binary)[Path(file.path)]
+        path = Path(file.path)
+        found = remember(f"binary pixels, {VERSION}", [path], is_binary, keep=lambda answer: answer is not None)
+        return bool(found[path])
 
     def _view(self, row, view: str) -> list[Located]:
         """Return the crop and the whole film of one view."""
@@ -209,7 +212,7 @@ class Mirror800:
 
 def _box_in_film(film, mask) -> Box | None:
     """Return the box of a mask in pixels of its film, ``CROP_MARGIN`` wider a side; None for an empty mask."""
-    box = remember("mask box", [Path(mask.path)], mask_box)[Path(mask.path)]
+    box = remember(f"mask box, {VERSION}", [Path(mask.path)], mask_box)[Path(mask.path)]
     if box is None:
         return None
     taller, wider = film.rows / mask.rows, film.columns / mask.columns  # masks of another size than their film

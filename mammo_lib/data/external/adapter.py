@@ -123,7 +123,7 @@ class OtherCollection:
         """Return {image_path: height and width, or why they cannot be read} of the images that are there."""
         images = pd.concat([cohort[f"whole_{view}"] for view in VIEWS]).dropna().unique()
         paths = {image: self.root / image for image in images if (self.root / image).is_file()}
-        found = remember("image shape", paths.values(), shape_or_problem)
+        found = remember("image shape", paths.values(), shape_or_problem, keep=lambda shape: not isinstance(shape, str))
         return {image: found[path] for image, path in paths.items()}
 
     def _locate(self, row, view: str, stream: str, shapes: dict[str, list[int] | str]) -> Located:

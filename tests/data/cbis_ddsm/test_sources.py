@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from PIL import Image
 from mammo_lib.config import DataConfig
 from mammo_lib.data import views
 from mammo_lib.data.boxes import log_areas
-from mammo_lib.data.cbis_ddsm import sources
+from mammo_lib.data.cbis_ddsm import series, sources
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.images import breast_mask, faces_right, read_image, resize
@@ -313,6 +315,52 @@ def test_a_header_that_cannot_be_read_is_undecodable_before_training(phantom_of,
         row = one(sources.open_source(root).locate(cohort), "CC", "whole")
         assert row.status == "undecodable"
         assert why in row.problem
+
+
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path):
+    path = tmp_path / os.fsdecode(b"film\xe9.dcm")
+    path.touch()
+    with pytest.raises(InputError, match=r"film\\udce9\.dcm: the name is not in UTF-8; rename the file"):
+        sources.open_source(tmp_path)
+
+
+def refuse(*_):
+    raise InputError("the network drive did not answer")
+
+
+def test_a_header_that_could_not_be_read_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "a.dcm"
+    path.touch()
+    monkeypatch.setattr(series, "read_header", refuse)
+    assert series.index_dicom(tmp_path, [path])["problem"].tolist() == ["the network drive did not answer"]
+    monkeypatch.setattr(series, "read_header", lambda *_: {"Rows": 8, "Columns": 8})
+    assert series.index_dicom(tmp_path, [path])["problem"].tolist() == [""]
+
+
+def as_file(path):
+    """Return a file of an index, a mask or a crop of the size of its film."""
+    return SimpleNamespace(path=str(path), problem="", description="", rows=8, columns=8)
+
+
+def test_a_mask_whose_pixels_could_not_be_read_is_read_again(tmp_path, monkeypatch):
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
+    is_mask = partial(sources.SeriesSource._is_mask, None, as_file(tmp_path / "mask.png"), None, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "read_image", refuse)
+        assert is_mask() is False
+    assert is_mask() is True
+
+
+def test_what_pixels_said_is_asked_again_when_a_change_moves_pixels(tmp_path, monkeypatch):
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "mask.png")
+    mask = as_file(tmp_path / "mask.png")
+    found = []
+    for version, answer in ((1, True), (2, False)):
+        monkeypatch.setattr(sources, "VERSION", version)
+        monkeypatch.setattr(sources, "is_binary", lambda path, answer=answer: answer)
+        monkeypatch.setattr(sources, "mask_box", lambda path, answer=answer: [0, 0, 8, 8] if answer else None)
+        found.append((sources.SeriesSource._is_mask(None, mask, None, []), sources._box_in_film(mask, mask)))
+    assert found == [(True, (0, 0, 8, 8)), (False, None)]
 
 
 def test_links_are_followed_once(phantom_of, tmp_path):

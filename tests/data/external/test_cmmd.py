@@ -7,7 +7,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from mammo_lib.data.cohort import build_cohort
-from mammo_lib.data.external.cmmd import open_cmmd
+from mammo_lib.data.external import adapter
+from mammo_lib.data.external.cmmd import adapt_cmmd, open_cmmd
 from mammo_lib.errors import InputError
 
 # patient, side, abnormality, classification; the images of a breast: which tag says the view
@@ -187,3 +188,14 @@ def test_it_comes_under_the_protocol_of_other_collections(cmmd, tiny_profile):
     }  # fmt: skip
     prepared = other.prepare(other.breasts, *tiny_profile.run.inputs)
     assert set(prepared.index["stream"]) == {"whole"} and len(prepared.index) == 7  # three breasts of two views, one CC
+
+
+def test_a_size_that_could_not_be_read_is_read_again(cmmd, monkeypatch):
+    def refuse(path):
+        raise InputError(f"{path}: the network drive did not answer")
+
+    other = adapt_cmmd(cmmd)
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter, "image_shape", refuse)
+        assert set(other._shapes(other.breasts).values()) == {"the network drive did not answer"}
+    assert set(map(tuple, other._shapes(other.breasts).values())) == {(64, 48)}
