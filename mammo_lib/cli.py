@@ -99,7 +99,7 @@ def reproduce(
 
     if profile is None and data is None and not os.environ.get("MAMMO_PROFILE"):
         profile = reproduction.DEFAULT_BOOK
-    chosen, given = _profile(profile, data, allow_missing), _parameters(parameter or [])
+    (chosen, data), given = _profile(profile, data, allow_missing), _parameters(parameter or [])
     if rehearse:
         raise typer.Exit(_rehearse(chosen, jobs, is_new=force))
     from .data.data_sets import open_collection
@@ -158,7 +158,7 @@ def run(
     """
     if cv and seed is not None:
         raise InputError("--cv with --seed: the repeats have the seeds 0, 1, ...; leave out --seed")
-    chosen = _profile(profile, data, allow_missing)
+    chosen, data = _profile(profile, data, allow_missing)
     configs = _configs(chosen, config, experiment, changes or [], seed)
     configs = as_repeats(configs, cv) if cv else configs
     # What is wrong with the arguments is said before the seconds that torch takes to import.
@@ -255,7 +255,7 @@ def evaluate(
     allow_missing: AllowMissing = False,
 ) -> None:
     """Open the test set for all runs of the frozen experiment list together."""
-    chosen = _profile(profile, data, allow_missing)
+    chosen, data = _profile(profile, data, allow_missing)
     from .data.data_sets import open_collection
     from .runs.evaluate import evaluate_profile
 
@@ -327,7 +327,7 @@ def verify(
     from .runs import verify as verification
 
     chosen = verification.choose_records(home or records.COMMITTED, names or [])
-    profile_used = _profile(profile, data, allow_missing)
+    profile_used, data = _profile(profile, data, allow_missing)
     from .data.data_sets import open_collection
 
     collection, outcomes = open_collection(profile_used, data), []
@@ -602,7 +602,7 @@ def prepare(
     """Decode every image of the profile's cohort once, into the cache; resumable."""
     from .data.data_sets import open_collection
 
-    chosen = _profile(profile, data, allow_missing)
+    chosen, data = _profile(profile, data, allow_missing)
     collection = open_collection(chosen, data)
     for split in ("train", "test"):
         prepared = collection.prepare(split, *chosen.run.inputs, workers=workers, cluster=cluster)
@@ -634,19 +634,23 @@ def _refuse_beside(option: str, why: str, others: dict[str, object]) -> None:
         raise InputError(f"{option} with {', '.join(given)}: {why}; leave out {', '.join(given)}")
 
 
-def _profile(name: str | None, data: Path | None, allow_missing: bool) -> Profile:
-    """Return the profile that was named, else the one that suits the data; say which, and what is left out."""
-    data = data or (Path(named) if (named := os.environ.get("MAMMO_DATA")) else None)
-    if name is None and data is not None and not os.environ.get("MAMMO_PROFILE"):
-        from .data.data_sets import data_folder, suited_profile
+def _profile(name: str | None, data: Path | None, allow_missing: bool) -> tuple[Profile, Path | None]:
+    """Return the profile and the data that were named; of the profile, else the one that suits the data.
 
-        name = suited_profile(data_folder(data))
-        typer.secho(f"profile {name}: suits {data}; choose another one with --profile", fg="yellow", err=True)
+    Without a named profile, MAMMO_DATA stands for the data. What was chosen, and what is left out, is said.
+    """
+    if name is None and not os.environ.get("MAMMO_PROFILE"):
+        data = data or (Path(named) if (named := os.environ.get("MAMMO_DATA")) else None)
+        if data is not None:
+            from .data.data_sets import data_folder, suited_profile
+
+            name = suited_profile(data_folder(data))
+            typer.secho(f"profile {name}: suits {data}; choose another one with --profile", fg="yellow", err=True)
     if allow_missing:
         os.environ[ALLOW_MISSING] = "1"  # the notebooks' kernels inherit it
     if os.environ.get(ALLOW_MISSING) == "1":
         typer.secho(f"views that cannot be read are left out ({ALLOW_MISSING}=1)", fg="yellow", err=True)
-    return get_profile(name)
+    return get_profile(name), data
 
 
 def _configs(

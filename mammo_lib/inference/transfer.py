@@ -140,7 +140,9 @@ def lesion_sizes(prepared: Prepared) -> pd.Series:
     that are files of their own have no box and no size.
     """
     crops = prepared.index[(prepared.index["stream"] == "crop") & prepared.index["x0"].notna()]
-    shapes = remember("image shape", [Path(path) for path in crops["path"]], shape_or_problem)
+    shapes = remember(
+        "image shape", map(Path, crops["path"]), shape_or_problem, keep=lambda one: not isinstance(one, str)
+    )
     film = np.array([shapes[Path(path)] for path in crops["path"]], float).reshape(-1, 2)
     aspect, box = crops["aspect"].to_numpy(float), {name: crops[name].to_numpy(float) for name in CORNERS}
     sides = np.maximum((box["y1"] - box["y0"]) * aspect, box["x1"] - box["x0"])
