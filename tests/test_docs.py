@@ -194,7 +194,7 @@ def found_out_of_fold() -> list[str]:
     repeats = answers.find_repeats(profile)
     gaps = {
         (group, row.experiment): row
-        for group in ("gates", "streams", "isolation")
+        for group in ("gates", "streams", "isolation", "fusion", "additions")
         for row in answers.answers(profile, group, repeats).itertuples()
     }
     bare, scan = gaps["isolation", "crop_no_blocks"], gaps["isolation", "crop_ssm"]
@@ -203,7 +203,9 @@ def found_out_of_fold() -> list[str]:
     trained = answers.find_repeats(PROFILES["mirror-cv-training"])
     again = answers.answers(profile, "gates", trained).iloc[0]
     others = answers.answers(profile, "isolation", trained)
-    whole = gaps["streams", "whole"]
+    whole, mean, label = gaps["streams", "whole"], gaps["fusion", "dual_mean"], gaps["additions", "crop_labels_only"]
+    films = PROFILES["mirror-whole"]
+    tall = answers.answers(films, "shape", answers.find_repeats(films)).set_index("experiment").loc["whole_tall"]
     return [
         f"{long['difference']:+.3f}; no effect larger than {long['reach']:.3f}",
         f"{again['answer']}: {in_words(again, 'difference')}",
@@ -213,7 +215,9 @@ def found_out_of_fold() -> list[str]:
           for key in (("gates", "crop_plain"), ("streams", "crop"))),
         f"no effect larger than {mixers:.3f}",
         *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})"
-          for one in (bare, scan, whole)),
+          for one in (bare, scan, whole, label)),
+        f"{mean.difference:+.3f}; no effect larger than {mean.reach:.3f}",
+        in_words(tall, "difference"),
         f"p = {scan.p_difference:.2f} after Holm's correction",
     ]  # fmt: skip
 
