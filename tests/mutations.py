@@ -56,7 +56,7 @@ MUTATIONS = (
              "if self.is_finished and (faults := check_files(self.folder)):", "if False and (faults := []):",
              "tests/runs/test_records.py"),
     Mutation("files are written whole or not at all", "files.py",
-             'partial = path.with_name(f".{path.name}.{os.getpid()}")', "partial = path", "tests/test_files.py"),
+             'partial = path.parent / f".{path.name}.{os.getpid()}"', "partial = path", "tests/test_files.py"),
     Mutation("a phantom's network gives no decision", "inference/predict.py",
              'None if facts["is_phantom"] else "malignant"', '"malignant"', "tests/inference/test_release.py"),
     Mutation("validation breasts are found among training films", "data/views.py",
