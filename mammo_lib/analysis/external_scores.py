@@ -190,7 +190,7 @@ def transfer_in_words(records: Mapping[str, Run]) -> str:
     return (
         f"On {loss['n']} masses of {records[NETWORK].environment['data_set']}, films of another country and scanner, "
         f"the released network reaches an AUC of {in_words(loss, 'external', '')}; on CBIS-DDSM, with the same view "
-        f"hidden, {loss['internal']:.3f} (difference {in_words(loss, 'difference')})."
+        f"hidden, {loss['internal']:.3f}; the difference is {in_words(loss, 'difference')}."
     )
 
 
