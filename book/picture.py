@@ -12,13 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mammo_lib import figures
-from mammo_lib.analysis.tables import summary
+from mammo_lib.analysis.fourth_look import beside_out_of_fold
 from mammo_lib.config import ROOT, get_profile
 from mammo_lib.data.data_sets import open_sample
 from mammo_lib.data.prepare import load_pixels
 from mammo_lib.figures.style import BLUE, GREY, ORANGE, error_bars
 from mammo_lib.runs.evaluate import finished_runs
-from mammo_lib.runs.experiments import read_experiments
 
 TARGET = ROOT / "book" / "_static" / "result.svg"
 BREAST = "P_00009_RIGHT"  # the first malignant one of the sample
@@ -33,11 +32,10 @@ def images(collection, config) -> dict[str, object]:
 
 def scores(profile, collection) -> pd.DataFrame:
     """Return one row per entry of the list, the best first: mean AUC over seeds, interval over patients and seeds."""
-    asked = read_experiments(profile)
-    table = summary(finished_runs(profile, "fourth_look", collection))
-    table["name"] = [asked[name]["name"] for name in table["experiment"]]
-    table["is_network"] = [asked[name]["overrides"].get("baseline") is None for name in table["experiment"]]
-    return table.sort_values("mean", ascending=False, ignore_index=True)
+    runs = finished_runs(profile, "fourth_look", collection)
+    table = beside_out_of_fold(profile, runs, {})
+    table["is_network"] = [runs[name][0].config.baseline is None for name in table["experiment"]]
+    return table.sort_values("test", ascending=False, ignore_index=True)
 
 
 def draw(views: dict, rows: pd.DataFrame) -> Figure:
@@ -51,7 +49,7 @@ def draw(views: dict, rows: pd.DataFrame) -> Figure:
     axes = bottom.subplots()
     for is_network, colour, label in ((True, ORANGE, "networks"), (False, BLUE, "baselines")):
         part = rows[rows["is_network"] == is_network]
-        intervals = part[["mean", "mean_low", "mean_high"]].set_axis(["value", "low", "high"], axis=1)
+        intervals = part[["test", "test_low", "test_high"]].set_axis(["value", "low", "high"], axis=1)
         error_bars(axes, intervals, part.index.to_numpy(), colour, label)
     axes.axvline(0.5, color=GREY, linestyle=":")
     axes.set_yticks(range(len(rows)), rows["name"], fontsize=10)

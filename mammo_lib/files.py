@@ -232,11 +232,11 @@ def alone(lock: Path, refusal: str) -> Iterator[None]:
     InputError
         Another process holds it; the message is ``refusal``.
     """
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(filelock.FileLock(lock, timeout=0))
-        except filelock.Timeout:
-            raise InputError(refusal) from None
+    try:
+        held = filelock.FileLock(lock).acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(refusal) from None
+    with held:
         yield
 
 

@@ -35,6 +35,13 @@ EXECUTED = ROOT / "book" / "notebooks"
 STATE = BUILD / "papermill"
 SUMMARY = BUILD / "summary.json"
 DEFAULT_BOOK = "mirror"  # the profile whose records the book shows where no images are given
+SHOWN = (  # folder and name of what every chapter may show or say, whatever its profile
+    ("mammo_lib", "*.py"),
+    ("book", "*.json"), ("book", "*.csv"), ("book", "protocol*.md"), ("book/profiles", "*.yaml"),
+    ("results", "metrics.json"), ("results", "receipt.json"), ("results", "what_did_not_help.csv"),
+    ("results", "test_set_shift.json"), ("results", "calcification_baselines.json"),
+    ("benchmarks", "*.json"), ("released", "*"), ("sample", "*.csv"),
+)  # fmt: skip
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # else it may log its own shutdown as an error, into the progress
 
 # Chapters that train the profile's runs and open its test set. Later ones read these runs and wait for them, and for
@@ -325,12 +332,7 @@ def build_book(*, strict: bool = False) -> Path:
 def _shared_key(profile: Profile, data: Path | None, data_hash: dict | None) -> bytes:
     switches = [profile.model_dump_json(), str(data), data_hash, os.environ.get(RETRAIN) == "1"]
     digest = hashlib.sha256(json.dumps(switches, sort_keys=True).encode())
-    sources = [("mammo_lib", "*.py"), ("book", "*.json"), ("book", "*.csv"), ("book", "protocol*.md")]
-    # A chapter says how its profile differs from paper's; one shows committed records, whatever the profile.
-    sources += [("book/profiles", "*.yaml"), ("results", "metrics.json"), ("results", "receipt.json")]
-    sources += [("results", "*.csv"), ("results", "test_set_shift.json"), ("results", "calcification_baselines.json")]
-    sources += [("benchmarks", "*.json"), ("released", "*"), ("sample", "*.csv")]
-    for folder, pattern in sources:
+    for folder, pattern in SHOWN:
         for path in filter(Path.is_file, sorted((ROOT / folder).rglob(pattern))):
             digest.update(path.read_bytes())
     return digest.digest()

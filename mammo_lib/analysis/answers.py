@@ -108,8 +108,8 @@ def compare_repeats(reference: Sequence[Run], runs: Sequence[Run]) -> FoldDiffer
 
 def named(found: Mapping[str, FoldDifference | None], profile: Profile) -> pd.DataFrame:
     """Return planned comparisons of a profile's variants as one family, None where one has not been run."""
-    asked, run = read_experiments(profile), {name: one for name, one in found.items() if one is not None}
-    return as_answers(run, {name: asked[name]["name"] for name in run}, planned=len(found))
+    asked = read_experiments(profile)
+    return as_answers(found, {name: asked[name]["name"] for name in found})
 
 
 def between_series(first: Mapping[str, Sequence[Run]], second: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
@@ -122,17 +122,16 @@ def between_series(first: Mapping[str, Sequence[Run]], second: Mapping[str, Sequ
     return as_answers({name: one for name, one in found.items() if one is not None})
 
 
-def as_answers(
-    found: Mapping[str, FoldDifference], names: Mapping[str, str] | None = None, planned: int = 0
-) -> pd.DataFrame:
+def as_answers(planned: Mapping[str, FoldDifference | None], names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Return one family of comparisons as a table; for its columns see :func:`answers`.
 
-    ``names`` says what readers are told instead of a key; without it there is no such column. Of ``planned``
-    comparisons those that have not been run count with p = 1, so that an answer cannot be lost when they are.
+    ``names`` says what readers are told instead of a key; without it there is no such column. Planned comparisons that
+    have not been run are None and count with p = 1, so that an answer cannot be lost when they are.
     """
+    found = {name: one for name, one in planned.items() if one is not None}
     if not found:
         return pd.DataFrame()
-    waiting = [1.0] * max(0, planned - len(found))
+    waiting = [1.0] * (len(planned) - len(found))
     p, p_equivalence = (
         holm([getattr(one, name) for one in found.values()] + waiting) for name in ("p", "p_equivalence")
     )

@@ -23,7 +23,7 @@ from ..statistics import (
     holm,
     patient_weights,
     stratified_auc,
-)  # fmt: skip
+)
 
 CONSTANT_SD = 0.01  # a gate whose values over breasts have a smaller standard deviation is the same for every breast
 MOVED = 0.05  # a gate whose mean is nearer to its initial value has not left its start

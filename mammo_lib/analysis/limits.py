@@ -70,11 +70,9 @@ def learning_curve(shares: Mapping[float, Sequence[Run]], table: pd.DataFrame) -
 
 def training_breasts(config: RunConfig, table: pd.DataFrame) -> float:
     """Return how many breasts a fold of a cross-validation learns from, mean over the folds."""
-    data = config.data
-    cohort = select_cohort(table, data, "train")
-    seed = data.fold_seed + config.seed
-    folds = [data.model_copy(update={"fold": fold, "fold_seed": seed}) for fold in range(data.n_folds)]
-    return float(np.mean([len(split_cohort(fold, cohort)["train"]) for fold in folds]))
+    cohort = select_cohort(table, config.data, "train")
+    folds = map(config.of_fold, range(config.data.n_folds))
+    return float(np.mean([len(split_cohort(fold.data, cohort)["train"]) for fold in folds]))
 
 
 def against_reference(

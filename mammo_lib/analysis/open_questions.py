@@ -107,13 +107,16 @@ def _views(repeats: Repeats) -> str:
     lost = missing.worth(repeats["crop_held_out"])[1].set_index("experiment")
     said = [
         f"without {hidden} the AUC changes by {in_words(one, 'difference')}, {one['answer']}"
-        for shown, hidden in (("CC", "MLO"), ("MLO", "CC"))
-        for one in (lost.loc[f"{shown} only"],)
+        for hidden, one in (("MLO", lost.loc["CC only"]), ("CC", lost.loc["MLO only"]))
     ]
     return (
         f"Of the crop network, out of fold on {lost['n'].iloc[0]} training breasts, {'; '.join(said)} "
-        f"[{len(repeats['crop_held_out'])} of 2 repeats]."
+        f"{_of_planned(repeats)}."
     )
+
+
+def _of_planned(repeats: Repeats) -> str:
+    return f"[{len(repeats['crop_held_out'])} of {len(get_profile('mirror-open').seeds)} repeats]"
 
 
 def _density(repeats: Repeats) -> str:
@@ -132,8 +135,8 @@ def _beyond(repeats: Repeats) -> str:
     added, _ = missing.beyond_assessment(repeats["crop_held_out"])
     return (
         f"Out of fold on {added.n} training breasts, adding the crop network to the assessment changes the AUC by "
-        f"{added.value:+.3f} ({added.low:+.3f} to {added.high:+.3f}) [{len(repeats['crop_held_out'])} of 2 repeats]. "
-        "On the test breasts there is no evidence that a network adds to it within BI-RADS 4 (chapter 05)."
+        f"{added} {_of_planned(repeats)}. On the test breasts there is no evidence that a network adds to it within "
+        "BI-RADS 4 (chapter 05)."
     )
 
 

@@ -378,12 +378,17 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _gives_every_fold_a_seed(self):
-        largest = max(self.seed * self.data.n_folds + self.data.n_folds - 1, self.data.fold_seed + self.seed)
-        if self.data.fold == "each" and largest > LARGEST_SEED:
+        last = self.of_fold(self.data.n_folds - 1)
+        if self.data.fold == "each" and max(last.seed, last.data.fold_seed) > LARGEST_SEED:
             raise ValueError(
                 f"seed {self.seed} is too large for a cross-validation: a fold's would exceed {LARGEST_SEED}"
             )
         return self
+
+    def of_fold(self, fold: int) -> RunConfig:
+        """Return the config of one fold of a cross-validation; the seed divides patients and starts each network."""
+        data = self.data.model_copy(update={"fold": fold, "fold_seed": self.data.fold_seed + self.seed})
+        return self.model_copy(update={"data": data, "seed": self.seed * self.data.n_folds + fold})
 
     @property
     def inputs(self) -> tuple[DataConfig, tuple[View, ...], tuple[Stream, ...]]:

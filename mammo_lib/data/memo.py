@@ -23,6 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..config import BUILD
+from ..errors import printable
 from ..files import file_hash
 
 MEMO = BUILD / "files.sqlite"
@@ -41,7 +42,7 @@ def remember(
     are answers that ``keep`` refuses, because they stand for an error.
     """
     paths = list(dict.fromkeys(paths))
-    stamps = {path: _as_text(f"{what}|{path}|{_stamp(path)}") for path in paths}
+    stamps = {path: printable(f"{what}|{path}|{_stamp(path)}") for path in paths}
     with closing(_connect()) as memo:
         known = {path: answer for path, answer in _look_up(memo, stamps).items() if keep(answer)}
         waiting = [path for path in paths if path not in known]
@@ -65,11 +66,6 @@ def _stamp(path: Path) -> str:
     except OSError:
         return "gone"
     return f"{status.st_dev}|{status.st_ino}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
-
-
-def _as_text(name: str) -> str:
-    """Return text that SQLite can store; bytes of a file name that are not UTF-8 are written as escapes."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _connect() -> sqlite3.Connection:

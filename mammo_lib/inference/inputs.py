@@ -512,7 +512,8 @@ def _image_files(paths: Iterable[Path], beside: Path | None = None) -> list[Path
         if path.is_dir():
             images = find_images(path, "DICOM", "picture")
             if beside is not None:
-                images = [image for image in images if beside.resolve() not in image.resolve().parents]
+                earlier = beside.resolve()
+                images = [image for image in images if earlier not in image.resolve().parents]
             if not images:
                 raise InputError(f"{path}: no image here; a folder of *.dcm, *.png, *.jpg or *.pgm files is expected")
         elif path.is_file():

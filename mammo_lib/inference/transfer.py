@@ -27,7 +27,8 @@ from ..config import RunConfig, fingerprint
 from ..data.cohort import assign_folds
 from ..data.collection import Collection
 from ..data.external import OtherCollection
-from ..data.external.adapter import CORNERS, SPLIT, shape_or_problem
+from ..data.external.adapter import CORNERS, SPLIT
+from ..data.images import image_shape
 from ..data.loader import UNKNOWN, BreastDataset
 from ..data.memo import remember
 from ..data.prepare import Prepared
@@ -140,9 +141,7 @@ def lesion_sizes(prepared: Prepared) -> pd.Series:
     that are files of their own have no box and no size.
     """
     crops = prepared.index[(prepared.index["stream"] == "crop") & prepared.index["x0"].notna()]
-    shapes = remember(
-        "image shape", map(Path, crops["path"]), shape_or_problem, keep=lambda one: not isinstance(one, str)
-    )
+    shapes = remember("film size", map(Path, crops["path"]), image_shape)
     film = np.array([shapes[Path(path)] for path in crops["path"]], float).reshape(-1, 2)
     aspect, box = crops["aspect"].to_numpy(float), {name: crops[name].to_numpy(float) for name in CORNERS}
     sides = np.maximum((box["y1"] - box["y0"]) * aspect, box["x1"] - box["x0"])

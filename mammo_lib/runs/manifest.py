@@ -15,11 +15,12 @@ from ..errors import InputError
 from ..files import file_hash, read_json, write_json
 
 MANIFEST = "manifest.json"
+METRICS = "metrics.json"  # a run that has it is finished
 CHECKPOINT = "best.ckpt"  # not published with a record
 RELEASED = "weights.safetensors"  # a released network's, in half precision
 CHANGED_BY_OPENING = ("gates.parquet", "interventions.parquet", "predictions.parquet", "receipt.json")
 RECORD = (
-    "config.json", "environment.json", "history.csv", "gate_history.parquet", "metrics.json", CHECKPOINT,
+    "config.json", "environment.json", "history.csv", "gate_history.parquet", METRICS, CHECKPOINT,
     RELEASED, "hidden_inputs.parquet", "targets.parquet",
     *CHANGED_BY_OPENING,
 )  # fmt: skip
@@ -30,10 +31,8 @@ WAY_OUT = "restore the record, or delete its folder and run it again"
 def write_manifest(folder: Path, metrics: Path) -> None:
     """Write the hashes of a record's files; for the metrics, those of the present and of the new file."""
     files = {name: _hash(folder / name) for name in RECORD if (folder / name).is_file()}
-    before, files["metrics.json"] = files.get("metrics.json"), file_hash(metrics)
-    write_json(
-        folder / MANIFEST, {"files": files, "metrics_before": None if before == files["metrics.json"] else before}
-    )
+    before, files[METRICS] = files.get(METRICS), file_hash(metrics)
+    write_json(folder / MANIFEST, {"files": files, "metrics_before": None if before == files[METRICS] else before})
 
 
 def check_files(folder: Path) -> list[str]:
@@ -58,11 +57,11 @@ def _check(folder: Path, _state: tuple) -> tuple[str, ...]:
     except InputError as error:
         return (str(error),)
     files, before = held.get("files"), held.get("metrics_before")
-    if not isinstance(files, dict) or "metrics.json" not in files:
+    if not isinstance(files, dict) or METRICS not in files:
         return (f"{folder / MANIFEST}: does not list the files of a record; {WAY_OUT}",)
     was_cut_short = "receipt.json" not in files and (folder / "receipt.json").is_file()
     names = [name for name in RECORD if not (was_cut_short and name in CHANGED_BY_OPENING)]
-    found = {name: _fault(folder / name, files.get(name), before if name == "metrics.json" else None) for name in names}
+    found = {name: _fault(folder / name, files.get(name), before if name == METRICS else None) for name in names}
     return tuple(f"{folder / name}: {fault}; {WAY_OUT}" for name, fault in found.items() if fault)
 
 

@@ -31,11 +31,10 @@ from pydantic import ValidationError
 from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint, is_rehearsal
 from ..errors import InputError
 from ..files import file_hash, read_json, read_table, with_numbers, write_bytes, write_json, write_parquet
-from .manifest import CHECKPOINT, MANIFEST, RECORD, REHEARSED, RELEASED, WAY_OUT, check_files, write_manifest
+from .manifest import CHECKPOINT, MANIFEST, METRICS, RECORD, REHEARSED, RELEASED, WAY_OUT, check_files, write_manifest
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
-METRICS = "metrics.json"  # a run that has it is finished
 PROTOCOL = MATERIAL / "book" / "protocol.md"
 PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
 PROTOCOL_3 = MATERIAL / "book" / "protocol-3.md"  # of runs whose config names it, as the next

@@ -254,7 +254,7 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
     """
     folds = []
     for number in range(run.config.data.n_folds):
-        config = fold_config(run.config, number)
+        config = run.config.of_fold(number)
         folder = run.folder / f"fold{number}"
         fold = start_run(config, prepared.fingerprint, folder=folder, data_set=collection.name)
         if not fold.is_finished:
@@ -276,12 +276,6 @@ def forget_epochs(run: Run, spared: int = 0) -> None:
     last = run.folder / LAST
     if last.is_file() and last.stat().st_size > spared:
         last.unlink()
-
-
-def fold_config(config: RunConfig, fold: int) -> RunConfig:
-    """Return the config of one fold of a cross-validation; the seed divides the patients and starts each network."""
-    data = config.data.model_copy(update={"fold": fold, "fold_seed": config.data.fold_seed + config.seed})
-    return config.model_copy(update={"data": data, "seed": config.seed * config.data.n_folds + fold})
 
 
 def join_tables(run: Run, folds: list[Run]) -> None:

@@ -99,7 +99,7 @@ def test_the_record_holds_what_the_folds_hold(run, tmp_path, monkeypatch):
 
 def test_repeats_divide_and_start_anew(config):
     one, two = as_repeats([config], 2)
-    folds = [train.fold_config(c, f) for c in (one, two) for f in range(3)]
+    folds = [c.of_fold(f) for c in (one, two) for f in range(3)]
     assert len({c.seed for c in folds}) == 6
     assert [c.data.fold_seed for c in folds] == [0, 0, 0, 1, 1, 1]
     assert one.fingerprint != two.fingerprint
