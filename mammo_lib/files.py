@@ -14,6 +14,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -221,6 +222,17 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def known_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, computed once per state of the file: large weights take seconds."""
+    state = path.stat()
+    return _hash_of(path, (state.st_size, state.st_mtime_ns, state.st_ino))
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(path: Path, _state: tuple) -> str:
+    return file_hash(path)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ import yaml
 
 from . import reproduce
 from .config import BUILD, REHEARSAL, ROOT, Profile, RunConfig, get_profile, is_rehearsal
+from .config.checkpoints import OFFICIAL, weights_folder
 from .errors import InputError, writing_to
 from .files import read_json, write_json
 from .reproduce import StepOutcome
@@ -177,10 +178,9 @@ def _images(profile: Profile) -> Path | None:
 
 def _write_weights(configs: Iterable[RunConfig]) -> Iterator[Rehearsed]:
     from .models.random_weights import write_random_checkpoint
-    from .models.weights import RECORD, weights_folder
 
     for backbone in _needed(configs):
-        path, step = weights_folder() / read_json(RECORD)[backbone]["file"], f"checkpoint {backbone}"
+        path, step = weights_folder() / read_json(OFFICIAL)[backbone]["file"], f"checkpoint {backbone}"
         if path.is_file():
             yield Rehearsed(step, "finished before")
         else:

@@ -159,7 +159,7 @@ def test_formulas_are_set_without_a_network(tab, book):
 
 def test_nothing_sticks_out_on_a_phone(browser, book):
     page = browser.new_page(viewport={"width": 390, "height": 800})
-    for name in ("intro", f"notebooks/{CHAPTER}"):
+    for name in pages():
         page.goto(html(book, name).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
     page.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,15 +125,23 @@ def prepare(
     return _collect(cohort, located, views, streams, cache, failures, data)
 
 
-def prepare_view(whole, crop, data: DataConfig) -> dict[str, np.ndarray]:
-    """Return ``{stream: (height, width)}`` of one view; the crop, if any, takes its orientation from the film."""
-    image = read_image(whole.path)
-    film = read_view(whole, image)
+def prepare_view(
+    whole, crop, data: DataConfig, decoded: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """Return ``{stream: (height, width)}`` of one view; the crop, if any, takes its orientation from the film.
+
+    ``decoded`` holds the pixels of files, by path, that have been decoded already. No file is decoded twice.
+    """
+    decoded = dict(decoded or {})
+    for row in filter(None, (whole, crop)):
+        if row.path not in decoded:
+            decoded[row.path] = read_image(row.path)
+    film = read_view(whole, decoded[whole.path])
     mask = breast_mask(film) if data.mask_breast or data.orient else None
     pixels = {"whole": prepared_film(film, data, mask)}
     if crop is not None:
         lesion = with_context(crop, data.crop_context)
-        pixels["crop"] = _turn(read_view(lesion, image if crop.path == whole.path else None), mask, data)
+        pixels["crop"] = _turn(read_view(lesion, decoded[crop.path]), mask, data)
     return {stream: fit_into(image, data.image_size) for stream, image in pixels.items()}
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config import MATERIAL
+from ..config.checkpoints import find_checkpoint
 from ..errors import InputError
 from ..models.mambavision import LITE, VARIANTS, create_mambavision
 from ..models.portable import FORMATS, OPSET, check_choices, export_backbone, export_mammo_mamba
-from ..models.weights import find_checkpoint, load_pretrained, variant_of
+from ..models.weights import load_pretrained, variant_of
 from ..runs.records import Run
 from ..training.train import load_best
 from .predict import NOTICE, trained_on, with_weights

@@ -372,12 +372,13 @@ def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.nda
         raise InputError(f"{path}: no such image; give a DICOM, PNG, JPEG or PGM file")
     if is_dicom(path):
         _check_tags(path)
-        # The decoders of compressed DICOM are foreign code that can end the process: it tries them, not this one.
+        # The decoders of compressed DICOM are foreign code that can end the process: another one runs them.
         try:
-            in_child(_decode_only, path)
+            pixels = in_child(read_image, path)
         except WorkerDied:
             raise InputError(f"{path}: {CRASHED}") from None
-    pixels = read_image(path)
+    else:
+        pixels = read_image(path)
     height, width = pixels.shape
     if min(height, width) < MIN_SIDE[stream]:
         raise InputError(
@@ -388,11 +389,6 @@ def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.nda
     if pixels.max() - pixels.min() < 1e-6:
         raise InputError(f"{path}: empty, every pixel is {pixels.max():.3g}; give an image of a breast")
     return pixels
-
-
-def _decode_only(path: Path) -> None:
-    """Decode an image and forget it: pixels need not travel between processes."""
-    read_image(path)
 
 
 def _check_shape(path: Path, stream: str, ratio: float, aspect: float | None) -> None:

@@ -27,7 +27,7 @@ from ..config import BUILD, ROOT, DataConfig, RunConfig, get_profile, profile_na
 from ..data.collection import PHANTOM
 from ..data.images import fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
-from ..data.views import NO_BOX, read_view
+from ..data.views import NO_BOX
 from ..errors import InputError
 from ..files import file_hash, read_json, safe_name, write_bytes, write_json
 from ..runs import records as runs
@@ -159,11 +159,12 @@ def prepare_breast(breast: GivenBreast, config: RunConfig, aspect: float | None 
     """
     model, pixels = config.model, {}
     for view in model.views:
-        whole, crop = (_row(breast, stream, view, aspect) for stream in ("whole", "crop"))
+        decoded: dict[str, np.ndarray] = {}
+        whole, crop = (_row(breast, stream, view, aspect, decoded) for stream in ("whole", "crop"))
         if whole is not None:
-            found = prepare_view(whole, crop, config.data)
+            found = prepare_view(whole, crop, config.data, decoded)
         else:
-            found = {"crop": _crop_alone(crop, breast.side, config.data)} if crop is not None else {}
+            found = {"crop": _crop_alone(decoded[crop.path], breast.side, config.data)} if crop is not None else {}
         pixels |= {(stream, view): image for stream, image in found.items() if stream in model.streams}
     if not pixels:
         wanted = ", ".join(f"{stream} {view}" for stream in model.streams for view in model.views)
@@ -177,8 +178,13 @@ def prepare_breast(breast: GivenBreast, config: RunConfig, aspect: float | None 
     }
 
 
-def _row(breast: GivenBreast, stream: str, view: str, aspect: float | None) -> SimpleNamespace | None:
-    """Return a given image, or the box of a crop in its film, in the form of a located view; images are checked."""
+def _row(
+    breast: GivenBreast, stream: str, view: str, aspect: float | None, decoded: dict[str, np.ndarray]
+) -> SimpleNamespace | None:
+    """Return a given image, or the box of a crop in its film, in the form of a located view.
+
+    Images are checked, and their pixels added to ``decoded`` by path.
+    """
     path, box = breast.images.get((stream, view)), NO_BOX
     is_cut = path is None and (stream, view) in breast.streams
     if is_cut:
@@ -186,7 +192,9 @@ def _row(breast: GivenBreast, stream: str, view: str, aspect: float | None) -> S
     if path is None:
         return None
     shape = aspect or breast.shapes.get(view) if stream == "whole" or is_cut else None
-    pixels = read_checked(path, "whole" if is_cut else stream, shape)
+    if str(path) not in decoded:  # a film from which a crop is cut comes twice
+        decoded[str(path)] = read_checked(path, stream, shape)
+    pixels = decoded[str(path)]
     if is_cut and (box[0] >= pixels.shape[1] or box[1] >= pixels.shape[0]):
         height, width = pixels.shape
         where = f"{box[0]:g},{box[1]:g}, outside of {width} x {height} pixels"
@@ -195,12 +203,11 @@ def _row(breast: GivenBreast, stream: str, view: str, aspect: float | None) -> S
     return SimpleNamespace(path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, aspect=shape or 1.0, derived=is_cut)
 
 
-def _crop_alone(crop: SimpleNamespace, side: str, data: DataConfig) -> np.ndarray:
+def _crop_alone(image: np.ndarray, side: str, data: DataConfig) -> np.ndarray:
     """Prepare a crop without its film: it is assumed to lie as mammograms are displayed, right breasts facing left.
 
     NOTE: films of CBIS-DDSM do so in two of three cases only; with the film no assumption is needed.
     """
-    image = read_view(crop)
     return fit_into(image[:, ::-1] if data.orient and side == "RIGHT" else image, data.image_size)
 
 

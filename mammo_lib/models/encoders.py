@@ -10,11 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..config import RunConfig
+from ..config.checkpoints import find_checkpoint
 from .lite import on_imagenet_stages
 from .mambavision import VARIANTS, MambaVision, create_mambavision, mixer_kinds
 from .seqmoe import SeqMoE
 from .timm_encoders import TimmEncoder, create_timm_encoder
-from .weights import IMAGENET_MEAN, IMAGENET_STD, find_checkpoint, fold_grey_stem, load_checkpoint
+from .weights import IMAGENET_MEAN, IMAGENET_STD, fold_grey_stem, load_checkpoint
 
 STRIDES = (4, 8, 16, 32)
 

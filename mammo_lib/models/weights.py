@@ -6,7 +6,6 @@ The weights are NVIDIA's, under CC-BY-NC-SA-4.0; they are never shipped with thi
 from __future__ import annotations
 
 import copy
-import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,17 +15,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..config import MATERIAL, ROOT, is_rehearsal
+from ..config import is_rehearsal
+from ..config.checkpoints import OFFICIAL, weights_folder
 from ..errors import InputError
 from ..files import file_hash, read_json, read_text, write_bytes
 from .mambavision import VARIANTS, MambaVision, create_mambavision
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-WEIGHTS_FOLDER = "MAMMO_WEIGHTS"
 RANDOM_MARK = "random_weights"  # in a file that was made for a rehearsal
 SHOWN_KEYS = 5
 SUFFIXES = (".pth.tar", ".pth", ".safetensors")
-RECORD = MATERIAL / "data_manifest" / "weights.json"
 LICENCE_NOTICE = (
     "MambaVision weights (NVIDIA) are licensed CC-BY-NC-SA-4.0: non-commercial use, share alike, attribution. "
     "Hatamizadeh and Kautz, MambaVision, arXiv 2407.08083."
@@ -192,28 +190,6 @@ def fold_grey_stem(model: MambaVision) -> MambaVision:
     return folded
 
 
-def find_checkpoint(backbone: str, weights: str) -> Path:
-    """Return the checkpoint file of ``model.weights`` for a backbone: the given path, or the ``official`` one.
-
-    Official checkpoints keep their names (``mammo weights VARIANT`` fetches them); those of timm's networks are
-    ``<name>.safetensors``.
-
-    Raises
-    ------
-    InputError
-        The official checkpoint is not in the folder.
-    """
-    if weights != "official":
-        return Path(weights)
-    record = read_json(RECORD)
-    name = record[backbone]["file"] if backbone in record else f"{backbone}.safetensors"
-    path = weights_folder() / name
-    if not path.is_file():
-        fetch = f"`mammo weights {backbone}` downloads it" if backbone in record else "save timm's weights there"
-        raise InputError(f"{path}: no such checkpoint; {fetch}, or name its folder in {WEIGHTS_FOLDER}")
-    return path
-
-
 def find_pretrained(source: str) -> Path:
     """Return the file of a checkpoint: ``source`` itself, or what the Hugging Face hub has under this name.
 
@@ -224,21 +200,16 @@ def find_pretrained(source: str) -> Path:
     """
     if Path(source).is_file():
         return Path(source)
-    variant = next((name for name, one in read_json(RECORD).items() if one["repository"] == source), None)
+    variant = next((name for name, one in read_json(OFFICIAL).items() if one["repository"] == source), None)
     if variant:
         folder = weights_folder()
-        path = folder / read_json(RECORD)[variant]["file"]
+        path = folder / read_json(OFFICIAL)[variant]["file"]
         return path if path.is_file() else fetch_weights(variant, folder)
     if re.fullmatch(r"[\w-]+/[\w.-]+", source) and not source.endswith(SUFFIXES):
         return _download(source, "model.safetensors")
     raise InputError(
         f"{source}: no such checkpoint; give a file ({', '.join(SUFFIXES)}) or a repository of the Hugging Face hub"
     )
-
-
-def weights_folder() -> Path:
-    """Return where official checkpoints are kept: ``MAMMO_WEIGHTS``, else ``weights/`` in the project."""
-    return Path(os.environ.get(WEIGHTS_FOLDER) or ROOT / "weights")
 
 
 def fetch_weights(variant: str, folder: str | Path) -> Path:
@@ -249,7 +220,7 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
     InputError
         There is no network, the variant has no official weights, or the file differs from the recorded checksum.
     """
-    record = read_json(RECORD)
+    record = read_json(OFFICIAL)
     if variant not in record:
         raise InputError(f"no official weights for {variant!r}: choose one of {', '.join(record)}")
     print(LICENCE_NOTICE)
@@ -278,7 +249,7 @@ def check_recorded(variant: str, path: Path) -> None:
     The checksum of the first download is stored next to the file, in ``<file>.sha256``.
     """
     found, beside = file_hash(path), path.with_name(f"{path.name}.sha256")
-    known = read_json(RECORD)[variant]["sha256"] or (read_text(beside).strip() if beside.is_file() else None)
+    known = read_json(OFFICIAL)[variant]["sha256"] or (read_text(beside).strip() if beside.is_file() else None)
     if known and known != found:
         raise InputError(f"{path}: SHA-256 is {found}, recorded is {known}; download the file again")
     if not known:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config import is_rehearsal
 from ..errors import InputError
-from ..files import file_hash, read_json, write_json
+from ..files import file_hash, known_hash, read_json, write_json
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"  # a run that has it is finished
@@ -30,7 +30,7 @@ WAY_OUT = "restore the record, or delete its folder and run it again"
 
 def write_manifest(folder: Path, metrics: Path) -> None:
     """Write the hashes of a record's files; for the metrics, those of the present and of the new file."""
-    files = {name: _hash(folder / name) for name in RECORD if (folder / name).is_file()}
+    files = {name: known_hash(folder / name) for name in RECORD if (folder / name).is_file()}
     before, files[METRICS] = files.get(METRICS), file_hash(metrics)
     write_json(folder / MANIFEST, {"files": files, "metrics_before": None if before == files[METRICS] else before})
 
@@ -78,15 +78,4 @@ def _fault(path: Path, wanted: str | None, before: str | None) -> str | None:
         return "missing from the record" if wanted and path.name != CHECKPOINT else None
     if wanted is None:
         return None if path.name == CHECKPOINT else "not a file of this record, its manifest does not list it"
-    return None if _hash(path) in (wanted, before) else "damaged, it differs from the record's manifest"
-
-
-def _hash(path: Path) -> str:
-    state = path.stat()
-    return _hash_of(path, (state.st_size, state.st_mtime_ns, state.st_ino))
-
-
-@lru_cache(maxsize=1024)
-def _hash_of(path: Path, _state: tuple) -> str:
-    """Hash a file once per state: weights take seconds, and other files of a record change beside them."""
-    return file_hash(path)
+    return None if known_hash(path) in (wanted, before) else "damaged, it differs from the record's manifest"

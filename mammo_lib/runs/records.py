@@ -29,6 +29,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint, is_rehearsal
+from ..config.checkpoints import weights_hash
 from ..errors import InputError
 from ..files import file_hash, read_json, read_table, with_numbers, write_bytes, write_json, write_parquet
 from .manifest import CHECKPOINT, MANIFEST, METRICS, RECORD, REHEARSED, RELEASED, WAY_OUT, check_files, write_manifest
@@ -248,6 +249,8 @@ def find_run(config: RunConfig, data_hash: str) -> Run | None:
 
     A damaged record is an :class:`InputError`.
 
+    So is a run that started from a pretrained checkpoint other than the one that now has its name.
+
     With ``MAMMO_RETRAIN=1`` (``mammo reproduce --retrain``) committed records are ignored. Records made on this machine
     are not, so that a killed retraining resumes.
     """
@@ -255,8 +258,18 @@ def find_run(config: RunConfig, data_hash: str) -> Run | None:
         run = Run(home / config.experiment / run_name(config, data_hash))
         if run.is_finished:
             run.refuse_damage()
+            _refuse_other_weights(run, config)
             return run
     return None
+
+
+def _refuse_other_weights(run: Run, config: RunConfig) -> None:
+    known, found = run.environment.get("weights_hash"), weights_hash(config.model)
+    if known and found and known != found:
+        raise InputError(
+            f"{run.folder}: it started from weights with SHA-256 {known[:12]}, and {config.model.weights!r} now has "
+            f"{found[:12]}; give the new checkpoint another name (model.weights), or move the run's folder away"
+        )
 
 
 def fresh_run(config: RunConfig, data_hash: str) -> Run:
@@ -281,9 +294,13 @@ def start_run(
     run.folder.mkdir(parents=True, exist_ok=True)
     if run.is_finished:  # by another process, since this one looked
         return run
+    if (run.folder / "environment.json").is_file():
+        _refuse_other_weights(run, config)
     write_json(run.folder / "config.json", config.model_dump(mode="json"))
     protocol = protocol or protocol_of(config, is_fold=folder is not None)
     described = describe_environment(protocol) | {"data_hash": data_hash, "data_set": data_set} | facts
+    if found := weights_hash(config.model):
+        described["weights_hash"] = found
     write_json(run.folder / "environment.json", described)
     return run
 

@@ -352,8 +352,7 @@ def test_a_name_with_a_line_break_stays_in_one_line(tmp_path):
 
 def test_a_decoder_that_crashes_is_one_line(collection, monkeypatch):
     film = next(path for path in sorted(collection.root.rglob("*.dcm")) if "LEFT_CC/" in path.as_posix())
-    assert read_checked(film, "whole").ndim == 2  # in a process of its own, then here
-    monkeypatch.setattr(inputs, "_decode_only", os._exit)
-    monkeypatch.setattr(inputs, "in_child", lambda function, path: in_child(function, 11))
+    assert read_checked(film, "whole").ndim == 2  # in a process of its own
+    monkeypatch.setattr(inputs, "in_child", lambda function, path: in_child(os._exit, 11))
     with pytest.raises(InputError, match="its decoder crashed; convert the file"):
         read_checked(film, "whole")

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 from mammo_lib.cli import app
 from mammo_lib.config import PROFILES, load_config
+from mammo_lib.data import prepare, views
+from mammo_lib.data.images import read_image
 from mammo_lib.errors import InputError
-from mammo_lib.inference import predict
+from mammo_lib.inference import inputs, predict
 from mammo_lib.inference.inputs import GivenBreast, find_breasts, identify, name_breast, read_checked
 from mammo_lib.runs import records as runs
 from mammo_lib.runs.experiments import experiment_configs
@@ -51,6 +53,22 @@ def only(breast, *keys):
 
 def a_film(collection):
     return next(path for path in sorted(collection.root.rglob("*.dcm")) if "LEFT_CC/" in path.as_posix())
+
+
+def test_each_file_is_decoded_once(run, breasts, tmp_path, monkeypatch):
+    path = tmp_path / "x_LEFT_CC.png"
+    film = Image.fromarray((read_image(breasts[0].images["whole", "CC"]) * 255).astype(np.uint8))
+    film.save(path)
+    box = {"CC": (film.width / 4, film.height / 4, film.width / 2, film.height / 2)}
+    decoded = []
+    for module in (inputs, prepare, views):
+        monkeypatch.setattr(module, "read_image", lambda path: decoded.append(str(path)) or read_image(path))
+    pixels = predict.prepare_breast(name_breast({("whole", "CC"): path}, box), run.config)
+    assert {*pixels} == {("whole", "CC"), ("crop", "CC")}
+    assert decoded == [str(path)]
+    crop = breasts[0].images["crop", "CC"]
+    predict.prepare_breast(GivenBreast("x", "LEFT", {("crop", "CC"): crop}), run.config)
+    assert len(decoded) == 1  # a DICOM file is decoded in another process
 
 
 def test_a_breast_gets_the_probability_that_training_gives_it(run, data, breasts):

@@ -3,13 +3,12 @@
 import argparse
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from mammo_lib.config import DataConfig, ModelConfig, RunConfig
+from mammo_lib.config import DataConfig, ModelConfig, RunConfig, checkpoints
 from mammo_lib.errors import InputError
 from mammo_lib.models import build_model, create_mambavision, fold_grey_stem, load_checkpoint, weights
 from mammo_lib.models.encoders import build_mambavision
@@ -104,7 +103,7 @@ def test_a_folded_stem_equals_three_channels_inside_the_border(source):
 def record(tmp_path, monkeypatch):
     path = tmp_path / "weights.json"
     path.write_text(json.dumps({"T": {"repository": "nvidia/x", "file": "t.pth", "licence": "l", "sha256": None}}))
-    monkeypatch.setattr(weights, "RECORD", path)
+    monkeypatch.setattr(weights, "OFFICIAL", path)
     return path
 
 
@@ -145,17 +144,6 @@ def test_fetching_shows_the_licence_and_records_the_file(record, tmp_path, monke
     assert (tmp_path / "t.pth.sha256").is_file()
     with pytest.raises(InputError, match="no official weights for 'nano': choose one of T"):
         weights.fetch_weights("nano", tmp_path)
-
-
-def test_official_is_looked_up_by_backbone(tmp_path, monkeypatch):
-    monkeypatch.setenv(weights.WEIGHTS_FOLDER, str(tmp_path))
-    with pytest.raises(InputError, match=r"mambavision_large_1k\.pth\.tar: no such checkpoint; `mammo weights L`"):
-        weights.find_checkpoint("L", "official")
-    with pytest.raises(InputError, match=r"resnet50\.safetensors: no such checkpoint; save timm's weights there"):
-        weights.find_checkpoint("resnet50", "official")
-    (tmp_path / "mambavision_large_1k.pth.tar").touch()
-    assert weights.find_checkpoint("L", "official") == tmp_path / "mambavision_large_1k.pth.tar"
-    assert weights.find_checkpoint("L", "mine.pth") == Path("mine.pth")
 
 
 @pytest.mark.parametrize("change", [{"token_blocks": "ssm"}, {"token_blocks": "attention"}, {"mixer": "gated_conv"}])
@@ -265,7 +253,7 @@ def test_a_repository_of_the_hub_is_downloaded_and_an_official_one_kept(record, 
         return str(tmp_path / "t.pth")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", local)
-    monkeypatch.setenv(weights.WEIGHTS_FOLDER, str(tmp_path))
+    monkeypatch.setenv(checkpoints.WEIGHTS_FOLDER, str(tmp_path))
     for _ in range(2):  # the second time it is there
         assert MambaVision.from_pretrained("nvidia/x").num_classes == 0
     MambaVision.from_pretrained("someone/else")

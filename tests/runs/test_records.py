@@ -8,7 +8,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from mammo_lib.config import ROOT, RunConfig
+from mammo_lib.config import ROOT, ModelConfig, RunConfig
 from mammo_lib.errors import InputError
 from mammo_lib.runs import records as runs
 
@@ -219,6 +219,21 @@ def test_a_published_record_is_whole_without_its_checkpoint():
     assert runs.Run(runs.publish(run)).faults() == []
     run.checkpoint.write_bytes(b"other weights")
     assert "best.ckpt: damaged" in run.faults()[0]
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_is_not_taken_for_that_of_other_weights_of_the_same_name(tmp_path, is_finished):
+    path = tmp_path / "stem.pth"
+    path.write_bytes(b"first")
+    config = CONFIG.model_copy(update={"model": ModelConfig(weights=str(path))})
+    run = runs.start_run(config, "d")
+    if is_finished:
+        run.finish(FRAME, METRICS)
+    path.write_bytes(b"second")
+    with pytest.raises(InputError, match=r"started from weights with SHA-256 \w{12}, and '.*stem.pth' now has \w{12}"):
+        runs.find_run(config, "d") if is_finished else runs.start_run(config, "d")
+    path.unlink()  # a record is read where its weights are not at hand
+    assert (runs.find_run(config, "d") if is_finished else runs.start_run(config, "d")).folder == run.folder
 
 
 def test_a_killed_publication_is_no_record(monkeypatch):

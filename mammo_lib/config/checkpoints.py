@@ -1,0 +1,51 @@
+"""Which file a config's ``model.weights`` means, where it lies, and its hash."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import InputError
+from ..files import known_hash, read_json
+from .paths import MATERIAL, ROOT
+from .run import ModelConfig
+
+WEIGHTS_FOLDER = "MAMMO_WEIGHTS"
+OFFICIAL = MATERIAL / "data_manifest" / "weights.json"  # the released checkpoints, by variant
+
+
+def weights_folder() -> Path:
+    """Return where official checkpoints are kept: ``MAMMO_WEIGHTS``, else ``weights/`` in the project."""
+    return Path(os.environ.get(WEIGHTS_FOLDER) or ROOT / "weights")
+
+
+def find_checkpoint(backbone: str, weights: str) -> Path:
+    """Return the checkpoint file of ``model.weights`` for a backbone: the given path, or the ``official`` one.
+
+    Official checkpoints keep their names (``mammo weights VARIANT`` fetches them); those of timm's networks are
+    ``<name>.safetensors``.
+
+    Raises
+    ------
+    InputError
+        The official checkpoint is not in the folder.
+    """
+    if weights != "official":
+        return Path(weights)
+    record = read_json(OFFICIAL)
+    name = record[backbone]["file"] if backbone in record else f"{backbone}.safetensors"
+    path = weights_folder() / name
+    if not path.is_file():
+        fetch = f"`mammo weights {backbone}` downloads it" if backbone in record else "save timm's weights there"
+        raise InputError(f"{path}: no such checkpoint; {fetch}, or name its folder in {WEIGHTS_FOLDER}")
+    return path
+
+
+def weights_hash(model: ModelConfig) -> str | None:
+    """Return the SHA-256 of the checkpoint that a network starts from; None without one, or where it is not at hand."""
+    if model.weights is None:
+        return None
+    try:
+        return known_hash(find_checkpoint(model.backbone, model.weights))
+    except (InputError, OSError):
+        return None
