@@ -13,15 +13,15 @@ PICTURES = (".png", ".jpg", ".jpeg", ".pgm")
 PICTURE_START = re.compile(rb"\xff\xd8\xff|\x89PNG|P[25]\s")  # JPEG, PNG, PGM
 
 
-def find_dicom(root: Path) -> list[Path]:
-    """Return the DICOM files below ``root`` (:func:`find_images`), as tables can name them.
+def find_collection(root: Path, *kinds: str) -> list[Path]:
+    """Return the files of a collection below ``root`` (:func:`find_images`), whose names a table can hold.
 
     Raises
     ------
     InputError
         A folder cannot be read, or a name is not in UTF-8.
     """
-    found = find_images(root, "DICOM")
+    found = find_images(root, *kinds)
     for path in (root, *found):
         try:
             str(path).encode()

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from mammo_lib.data import dicom
-from mammo_lib.data.folders import find_dicom, find_images
+from mammo_lib.data.folders import find_collection, find_images
 from mammo_lib.data.images import read_image
 from mammo_lib.errors import InputError
 
@@ -337,8 +337,8 @@ def test_content_decides_singly_and_in_folders(tmp_path):
     (tmp_path / "d.png").rename(tmp_path / "d.dcm")
     (tmp_path / "e.csv").write_text("a,b\n")
     (tmp_path / "folder.dcm").mkdir()
-    assert [path.name for path in find_dicom(tmp_path)] == ["IM0001", "a.dcm", "b.png", "c.IMA", "d.dcm"]
-    assert find_images(tmp_path, "DICOM", "picture") == find_dicom(tmp_path)
+    assert [path.name for path in find_collection(tmp_path, "DICOM")] == ["IM0001", "a.dcm", "b.png", "c.IMA", "d.dcm"]
+    assert find_images(tmp_path, "DICOM", "picture") == find_collection(tmp_path, "DICOM")
     for name in ("IM0001", "b.png", "c.IMA"):
         np.testing.assert_array_equal(read_image(tmp_path / name), read_image(tmp_path / "a.dcm"))
     np.testing.assert_allclose(read_image(tmp_path / "d.dcm"), 0.2, rtol=1e-6)
@@ -359,5 +359,5 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, kind):
     refused(path, "no such image|not an image file|symbolic links")
     with pytest.raises(InputError):
         dicom.read_header(path, ["PatientID"])
-    assert find_dicom(tmp_path) == ([] if kind == "folder" else [path])
+    assert find_collection(tmp_path, "DICOM") == ([] if kind == "folder" else [path])
     assert time.monotonic() - began < 5

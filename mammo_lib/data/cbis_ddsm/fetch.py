@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ...errors import InputError
 from ...files import read_json, read_table, safe_name, with_numbers
 from ..cohort import build_cohorts
-from ..folders import find_dicom
+from ..folders import find_collection
 from ..object_storage import PARTIAL, Stored, copy_objects
 from ..views import VIEWS
 from .audit import MANIFEST
@@ -121,7 +121,7 @@ def _move_if_complete(row, partial: Path, folder: Path) -> bool:
     arrived = partial / row.series
     if not arrived.is_dir():
         return False
-    files = index_dicom(arrived, find_dicom(arrived))
+    files = index_dicom(arrived, find_collection(arrived, "DICOM"))
     if len(files) != row.images or files["problem"].ne("").any() or files["series"].ne(row.series).any():
         return False
     os.replace(arrived, folder / row.series)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...errors import InputError
 from ...files import read_table, require, with_numbers
-from ..folders import find_dicom
+from ..folders import find_collection
 from ..memo import remember
 from ..prepare import VERSION
 from ..views import (
@@ -46,7 +46,7 @@ def open_source(root: str | Path) -> ImageSource:
         There is no known layout, or there are several that would give different results.
     """
     root = Path(root)
-    dicom = find_dicom(root)
+    dicom = find_collection(root, "DICOM")
     found = {
         Mirror800.kind: (root / "mass-800" / "lesion_boxes.csv").is_file(),
         "kaggle": (root / KAGGLE_TABLE).is_file() and (root / "jpeg").is_dir(),

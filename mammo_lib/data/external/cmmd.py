@@ -22,7 +22,7 @@ from ...errors import InputError
 from ...files import read_table, require
 from ..collection import Collection
 from ..dicom import SIDES, VIEW_CODES, read_header
-from ..folders import find_dicom
+from ..folders import find_collection
 from ..memo import remember
 from ..views import BREAST, VIEWS, Box, Located, locate_each
 from .adapter import About, OtherCollection, as_left_out, as_table, find_named
@@ -131,7 +131,7 @@ def read_clinical_table(root: Path) -> pd.DataFrame:
 
 def _index_images(root: Path) -> pd.DataFrame:
     """Return ``patient_id laterality view image_path`` of every CC and MLO image, one per breast and view."""
-    paths = find_dicom(root)
+    paths = find_collection(root, "DICOM")
     headers = remember("CMMD headers", paths, _read_header)
     rows = [[*headers[path], path.relative_to(root).as_posix()] for path in paths if headers[path][2]]
     images = pd.DataFrame(rows, columns=[*BREAST, "view", "image_path"], dtype="string")

@@ -24,7 +24,7 @@ import pandas as pd
 from ...errors import InputError
 from ...files import read_table, require
 from ..dicom import SIDES
-from ..folders import find_images
+from ..folders import find_collection
 from ..views import VIEWS
 from .adapter import About, OtherCollection, as_left_out, as_table, find_named, only_one
 
@@ -134,7 +134,7 @@ def _read_sheet(path: Path) -> pd.DataFrame:
 
 def _named_files(root: Path) -> dict[str, tuple[Path, re.Match]]:
     """Return {number: file and what its name says} of every image below a folder."""
-    named = ((path, IMAGE.fullmatch(path.stem)) for path in find_images(root, "DICOM", "picture"))
+    named = ((path, IMAGE.fullmatch(path.stem)) for path in find_collection(root, "DICOM", "picture"))
     return {match["file"]: (path, match) for path, match in named if match}
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ...errors import InputError
 from ...files import read_text
-from ..folders import find_images
+from ..folders import find_collection
 from .adapter import About, OtherCollection, as_left_out, as_table, find_named, only_one
 
 SIDE = 1024  # pixels of every image, in both directions
@@ -53,7 +53,7 @@ def open_mias(root: str | Path) -> OtherCollection:
     root = Path(root)
     path = only_one(root, find_mias(root), "Info.txt")
     lesions = read_info(path)
-    images = {one.stem.lower(): one for one in find_images(root, "picture") if IMAGE.fullmatch(one.stem.lower())}
+    images = {one.stem.lower(): one for one in find_collection(root, "picture") if IMAGE.fullmatch(one.stem.lower())}
     has_image = lesions["image"].isin(list(images))
     without = lesions.loc[~has_image].drop_duplicates("image")
     left_out = [(row.image, f"no image ({row.finding})") for row in without.itertuples()]

@@ -20,7 +20,7 @@ import pandas as pd
 from ...errors import InputError
 from ...files import read_table, require, with_numbers
 from ..dicom import SIDES
-from ..folders import find_images
+from ..folders import find_collection
 from ..views import VIEWS
 from .adapter import About, OtherCollection, as_left_out, as_table, find_named, only_one
 
@@ -54,7 +54,7 @@ def open_vindr(root: str | Path) -> OtherCollection:
     """
     root = Path(root)
     images = _read_images(only_one(root, find_vindr(root), "breast-level_annotations.csv"))
-    files = {one.stem: one.relative_to(root).as_posix() for one in find_images(root, "DICOM", "picture")}
+    files = {one.stem: one.relative_to(root).as_posix() for one in find_collection(root, "DICOM", "picture")}
     has_file = images["image_id"].isin(list(files))
     left_out = [(name, "no image") for name in images.loc[~has_file, "image_id"]]
     left_out += [(name, "no row in the table") for name in sorted(set(files) - set(images["image_id"]))]

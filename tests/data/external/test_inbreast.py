@@ -1,12 +1,15 @@
 """INbreast: tables with other rows around them, names that say who it is, outlines, on a folder made here."""
 
+import os
 import plistlib
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from mammo_lib.data.external.detect import open_other
 from mammo_lib.data.external.inbreast import open_inbreast
 from mammo_lib.errors import InputError
 
@@ -129,3 +132,9 @@ def test_outlines_that_are_none_are_named(inbreast, content):
     (inbreast / "AllXML" / "20586908.xml").write_bytes(content)
     with pytest.raises(InputError, match=r"20586908.xml: not the outlines of OsiriX"):
         open_inbreast(inbreast)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(inbreast, tmp_path_factory):
+    folder = shutil.copytree(inbreast, tmp_path_factory.mktemp("named") / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(InputError, match=r"\\udce9.*: the name is not in UTF-8; rename the file, or the folder"):
+        open_other(folder)

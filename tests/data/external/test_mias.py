@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,9 @@ def test_the_real_collection_has_the_breasts_of_the_protocol():
         (55, 20, 53), (111, 49, 104),
     ]  # fmt: skip
     assert (collection.locate(scored).query("view == 'MLO'")["status"] == "found").all()
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(mias, tmp_path_factory):
+    folder = shutil.copytree(mias, tmp_path_factory.mktemp("named") / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(InputError, match=r"\\udce9.*: the name is not in UTF-8; rename the file, or the folder"):
+        open_other(folder)

@@ -1,10 +1,14 @@
 """VinDr-Mammo: its two tables, its boxes, and no label of malignancy, on a folder made here."""
 
+import os
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from mammo_lib.data.external.detect import open_other
 from mammo_lib.data.external.vindr import open_vindr
 from mammo_lib.errors import InputError
 
@@ -98,3 +102,9 @@ def test_a_box_outside_of_its_image_is_refused_with_the_image(vindr, tiny_profil
     collection = open_vindr(vindr)
     with pytest.raises(InputError, match=r"a1.png: a lesion at 405, 40 outside of 80 x 100"):
         collection.prepare(collection.breasts, *tiny_profile.run.inputs)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(vindr, tmp_path_factory):
+    folder = shutil.copytree(vindr, tmp_path_factory.mktemp("named") / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(InputError, match=r"\\udce9.*: the name is not in UTF-8; rename the file, or the folder"):
+        open_other(folder)
