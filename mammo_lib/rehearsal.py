@@ -148,7 +148,7 @@ def _steps(profile: Profile, jobs: int) -> Iterator[Rehearsed]:
     started = time.perf_counter()
     collection = open_collection(profile, _images(profile))
     configs = experiment_configs(profile, "all")
-    hashes = {split: collection.prepare(split, *profile.run.inputs).fingerprint for split in ("train", "test")}
+    hashes = {split: collection.data_hash(split, *profile.run.inputs) for split in ("train", "test")}
     yield Rehearsed("phantom", "done", time.perf_counter() - started)
     yield from _write_weights(configs)
     failed = False
@@ -289,7 +289,7 @@ def _of_chapter(outcome: StepOutcome) -> Rehearsed:
 
 
 def _run_of(config: RunConfig, collection: Collection) -> Run:
-    return fresh_run(config, collection.prepare("train", *config.inputs).fingerprint)
+    return fresh_run(config, collection.data_hash("train", *config.inputs))
 
 
 def _needed(configs: Iterable[RunConfig]) -> list[str]:

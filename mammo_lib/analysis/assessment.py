@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ..statistics import auc_of
+
+# BI-RADS 0 is incomplete: further imaging is needed. Orders of the categories, from the least to the most suspicious.
+ORDERS = {"lowest, as stored": (0, 1, 2, 3, 4, 5), "between 3 and 4": (1, 2, 3, 0, 4, 5), "left out": (1, 2, 3, 4, 5)}
 CATEGORIES = {0: "0 to 2", 1: "0 to 2", 2: "0 to 2", 3: "3", 4: "4", 5: "5"}
 
 
@@ -20,6 +24,21 @@ def risk_by_category(training: pd.DataFrame, assessment: pd.Series) -> pd.Series
     known = training.groupby(training["assessment"].map(CATEGORIES))["label"].agg(["sum", "size"])
     risk = (known["sum"] + 1) / (known["size"] + 2)
     return assessment.map(CATEGORIES).map(risk).fillna(0.5).astype(float)
+
+
+def rank_incomplete(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the AUC of the assessment alone for each place that BI-RADS 0 can have among the categories.
+
+    ``frame`` has ``assessment label patient_id``. The result has the columns ``BI-RADS 0 auc auc_low auc_high n``.
+    """
+    rows = []
+    for place, order in ORDERS.items():
+        ranks = frame["assessment"].map({category: rank for rank, category in enumerate(order)})
+        found = auc_of(frame.assign(rank=ranks / len(order)), "rank")
+        rows.append(
+            {"BI-RADS 0": place, "auc": found.value, "auc_low": found.low, "auc_high": found.high, "n": found.n}
+        )
+    return pd.DataFrame(rows)
 
 
 def never_called_back(table: pd.DataFrame) -> set[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..config import BUILD, DataConfig
 from .cohort import select_cohort
-from .prepare import Prepared, prepare
+from .prepare import Prepared, data_hash, prepare
 from .views import STREAMS, VIEWS, ImageSource
 
 CACHE = BUILD / "cache"
@@ -51,8 +51,22 @@ class Collection:
         """
         key = (split, data, tuple(views), tuple(streams), CACHE)
         if key not in self.ready:
-            cohort = self.cohort(data, split)
-            if self.only is not None:
-                cohort = cohort[cohort["breast_id"].isin(self.only)].reset_index(drop=True)
-            self.ready[key] = prepare(cohort, self.source, data, views, streams, cache=CACHE, **where)
+            self.ready[key] = prepare(self._held(data, split), self.source, data, views, streams, cache=CACHE, **where)
         return self.ready[key]
+
+    def data_hash(
+        self, split: str, data: DataConfig, views: Sequence[str] = VIEWS, streams: Sequence[str] = STREAMS
+    ) -> str:
+        """Return the fingerprint of what :meth:`prepare` returns, by which records are found; no image is decoded.
+
+        Where images may be left out (``data.allow_missing``), the missing ones are found by decoding all.
+        """
+        key = ("hash", split, data, tuple(views), tuple(streams), CACHE)
+        if key not in self.ready:
+            self.ready[key] = data_hash(self._held(data, split), self.source, data, views, streams, cache=CACHE)
+        return self.ready[key]
+
+    def _held(self, data: DataConfig, split: str) -> pd.DataFrame:
+        """Return the breasts of a split whose images are expected here."""
+        cohort = self.cohort(data, split)
+        return cohort if self.only is None else cohort[cohort["breast_id"].isin(self.only)].reset_index(drop=True)

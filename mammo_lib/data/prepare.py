@@ -116,13 +116,28 @@ def prepare(
         cache's ``problems.csv``), nothing is left, or the cache cannot be written. Prepared files are kept.
     """
     _make_folder(cache)
-    located = source.locate(cohort)
-    located = located[located["view"].isin(views) & (located["status"] != "absent")]
-    located = _with_keys(located, data)
+    located = _located(cohort, source, data, views)
     tasks = _tasks(located, data, cache)
     waiting = [task for task in tasks if not all(task.target(s).is_file() for s in task.streams if s in streams)]
     failures = _decode(waiting, workers, cluster)
     return _collect(cohort, located, views, streams, cache, failures, data)
+
+
+def data_hash(cohort: pd.DataFrame, source: ImageSource, data: DataConfig, views, streams, *, cache: Path) -> str:
+    """Return the fingerprint of what :func:`prepare` returns, without decoding an image where none may be left out.
+
+    An image that cannot be decoded is then no error here: no record has its hash.
+    """
+    located = _located(cohort, source, data, views)
+    if data.allow_missing or (located["status"] != "found").any():
+        return prepare(cohort, source, data, views, streams, cache=cache).fingerprint
+    return _collect(cohort, located, views, streams, cache, {}, data).fingerprint
+
+
+def _located(cohort: pd.DataFrame, source: ImageSource, data: DataConfig, views) -> pd.DataFrame:
+    """Return the existing views of a cohort, each with the name of its file in the cache."""
+    located = source.locate(cohort)
+    return _with_keys(located[located["view"].isin(views) & (located["status"] != "absent")], data)
 
 
 def prepare_view(

@@ -172,7 +172,7 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
 
 def lens_of(config: RunConfig, collection: Collection, profile: str) -> tuple[Lens | None, str]:
     """Return a run's network with its validation breasts; without weights, None and how to create them."""
-    run = find_run(config, collection.prepare("train", *config.inputs).fingerprint)
+    run = find_run(config, collection.data_hash("train", *config.inputs))
     if run is None:
         return (
             None,

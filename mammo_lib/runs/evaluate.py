@@ -192,7 +192,7 @@ def refuse_cross_validation(profile: Profile) -> None:
 
 
 def _find(config: RunConfig, collection: Collection) -> Run | None:
-    return find_run(config, collection.prepare("train", *config.inputs).fingerprint)
+    return find_run(config, collection.data_hash("train", *config.inputs))
 
 
 def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Run:

@@ -118,20 +118,19 @@ def visible_devices() -> tuple[str, ...]:
 def _look_for_work(
     configs: list[RunConfig], collection: Collection, place: Place, *, progress: bool
 ) -> tuple[list[RunOutcome], list[Job]]:
-    """Decode once what the cache lacks; tell finished runs, and runs without their data, from work to do."""
-    hashes, ended, jobs = {}, [], []
+    """Tell finished runs, and runs without their data, from work to do, for which the cache is filled here, once."""
+    ended, jobs = [], []
     for config in configs:
-        wanted = config.inputs
         try:
-            if wanted not in hashes:
-                hashes[wanted] = collection.prepare("train", *wanted).fingerprint
+            run = find_run(config, collection.data_hash("train", *config.inputs))
+            prepared = None if run else collection.prepare("train", *config.inputs)
         except InputError as error:
             ended.append(RunOutcome(config, error=str(error)))
             continue
-        if run := find_run(config, hashes[wanted]):
+        if prepared is None:
             ended.append(RunOutcome(config, run, was_finished=True))
         else:
-            folder = runs.FRESH / config.experiment / run_name(config, hashes[wanted])
+            folder = runs.FRESH / config.experiment / run_name(config, prepared.fingerprint)
             jobs.append(Job(config, collection, folder, place, has_bar=progress and len(configs) == 1))
     return ended, jobs
 

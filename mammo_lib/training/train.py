@@ -180,10 +180,10 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
     InputError
         The loss is not finite, or memory ran out. The message says which setting to change.
     """
-    prepared = collection.prepare("train", *config.inputs)
-    finished = find_run(config, prepared.fingerprint)
+    finished = find_run(config, collection.data_hash("train", *config.inputs))
     if finished:
         return finished
+    prepared = collection.prepare("train", *config.inputs)
     run = fresh_run(config, prepared.fingerprint)
     with one_process_per_run(run):
         if start_run(config, prepared.fingerprint, data_set=collection.name).is_finished:

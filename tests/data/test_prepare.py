@@ -52,6 +52,31 @@ def test_a_second_call_decodes_nothing(phantom_root, tmp_path, monkeypatch):
     assert prepared(phantom_root, tmp_path).fingerprint == before.fingerprint
 
 
+@pytest.mark.parametrize("allow_missing", [False, True])
+@pytest.mark.parametrize("state", ["whole", "missing", "damaged"])
+def test_the_hash_of_data_is_that_of_the_prepared(copy, tmp_path, monkeypatch, state, allow_missing):
+    cohort = build_cohort(read_tables(copy), "paper", "test")
+    film = next(path for path in sorted(copy.rglob("*.dcm")) if cohort["patient_id"].iloc[0] in path.as_posix())
+    if state == "missing":
+        film.unlink()
+    elif state == "damaged":
+        film.write_bytes(film.read_bytes()[:1000])
+    data = DATA.model_copy(update={"allow_missing": allow_missing})
+    arguments = (cohort, open_source(copy), data, VIEWS, STREAMS)
+    if state == "missing" and not allow_missing:
+        with pytest.raises(InputError, match="complete the data folder"):
+            p.data_hash(*arguments, cache=tmp_path)
+    elif state == "damaged" and not allow_missing:  # nothing is prepared, so no record has its hash
+        assert len(p.data_hash(*arguments, cache=tmp_path)) == 64
+        with pytest.raises(InputError, match="complete the data folder"):
+            prepared(copy, tmp_path)
+    else:
+        wanted = p.prepare(*arguments, cache=tmp_path).fingerprint
+        if not allow_missing:
+            monkeypatch.setattr(p, "prepare_view", lambda *a: pytest.fail("decoded"))
+        assert p.data_hash(*arguments, cache=tmp_path / "other") == wanted
+
+
 def test_a_killed_preparation_goes_on_and_ends_the_same(phantom_root, tmp_path, monkeypatch):
     whole = prepared(phantom_root, tmp_path / "whole")
     original, calls = p.prepare_view, []
