@@ -322,7 +322,7 @@ def test_what_the_code_reads_travels_with_the_wheel(clean_python, tmp_path):
     held = {
         "mammo_lib.data.cbis_ddsm.audit.MANIFEST": "data_manifest/cbis_ddsm.json",
         "mammo_lib.data.cbis_ddsm.fetch.SERIES": "data_manifest/cbis_ddsm_series.csv.gz",
-        "mammo_lib.models.weights.RECORD": "data_manifest/weights.json",
+        "mammo_lib.config.checkpoints.OFFICIAL": "data_manifest/weights.json",
         "mammo_lib.runs.experiments.FROZEN": "book/experiments.json",
         "mammo_lib.runs.records.PROTOCOL_2": "book/protocol-2.md",
         "mammo_lib.runs.records.PROTOCOL_3": "book/protocol-3.md",

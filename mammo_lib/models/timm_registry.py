@@ -17,9 +17,10 @@ from functools import partial
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..config.checkpoints import OFFICIAL
 from ..files import read_json
 from .mambavision import MambaVision, create_mambavision
-from .weights import IMAGENET_MEAN, IMAGENET_STD, LICENCE_NOTICE, RECORD, unwrapped
+from .weights import IMAGENET_MEAN, IMAGENET_STD, LICENCE_NOTICE, unwrapped
 
 # Name, our variant, official checkpoint, side of the images, share of their side that evaluation crops.
 NAMES = {
@@ -34,7 +35,7 @@ NAMES = {
 
 
 def _config(checkpoint: str, side: int, crop_pct: float) -> dict:
-    entry = read_json(RECORD)[checkpoint]
+    entry = read_json(OFFICIAL)[checkpoint]
     return {
         "hf_hub_id": entry["repository"], "hf_hub_filename": entry["file"], "license": entry["licence"].lower(),
         "num_classes": 1000, "input_size": (3, side, side), "crop_pct": crop_pct, "interpolation": "bicubic",
