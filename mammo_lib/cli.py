@@ -111,10 +111,10 @@ def reproduce(
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     reproduction.find_notebooks()
-    typer.echo(f"profile {chosen.name}: reading the data")
+    typer.echo(f"profile {chosen.name}: preparing the data")
     collection = open_collection(chosen, data, sample=True)
     splits = ("train",) if collection.is_sample else ("train", "test")
-    data_hash = {split: collection.data_hash(split, *chosen.run.inputs) for split in splits}
+    data_hash = {split: collection.prepare(split, *chosen.run.inputs).fingerprint for split in splits}
     if collection.is_sample:
         finished_runs(chosen, "all", collection)  # an error where a chapter would lack a record
         typer.echo("no images given: chapters show committed records and the sample of eight breasts")

@@ -149,16 +149,24 @@ def assign_parameters(notebooks: list[Path], parameters: dict) -> dict[Path, dic
     Raises
     ------
     InputError
-        No notebook declares a parameter. (papermill would only warn.)
+        A notebook cannot be read, or none declares a parameter. (papermill would only warn.)
     """
-    import papermill
-
-    declared = {path: set(papermill.inspect_notebook(path)) for path in notebooks}
+    declared = {path: _declared(path) for path in notebooks}
     known = set().union(*declared.values())
     for name in parameters:
         if name not in known:
             raise InputError(f"no notebook has a parameter {name!r}: choose from {', '.join(sorted(known)) or 'none'}")
     return {path: {k: v for k, v in parameters.items() if k in names} for path, names in declared.items()}
+
+
+def _declared(path: Path) -> set[str]:
+    import papermill
+
+    try:
+        return set(papermill.inspect_notebook(path))
+    except Exception as error:  # of the file, of JSON, of the notebook's form: many types
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise InputError(f"{path}: not a readable notebook ({reason}); restore it (git checkout {path.name})") from None
 
 
 def execute(step: Step, profile: Profile, *, show_cells: bool = True) -> float:

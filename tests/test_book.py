@@ -140,7 +140,7 @@ def test_an_executed_chapter_has_every_figure_of_its_notebook(tab, book):
 def test_the_reader_can_walk_from_page_to_page(tab, book):
     tab.goto(html(book, "intro").as_uri())
     tab.click(f".bd-sidebar-primary a[href$='{CHAPTER}.html']")
-    assert "The paper and its numbers" in tab.inner_text("h1")
+    tab.get_by_role("heading", name="The paper and its numbers").wait_for()
     tab.click("a.right-next")
     assert tab.url.endswith("00a_what_the_paper_leaves_open.html")
 

@@ -56,6 +56,17 @@ def test_executed_once_then_up_to_date(project):
     assert not reproduce.plan(SMOKE, force=True)[0].is_done
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"[]", b"{}", b'{"nbformat": 4, "nbformat_minor": 5, "cells": 1}']
+)
+def test_a_damaged_notebook_is_one_line(project, content):
+    path = project / "notebooks/05_second.ipynb"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"05_second.ipynb: not a readable notebook \(\w+: .*\); restore it") as caught:
+        reproduce.plan(SMOKE)
+    assert "\n" not in str(caught.value)
+
+
 def test_source_library_profile_and_data_each_make_a_notebook_stale(project):
     reproduce.execute(reproduce.plan(SMOKE)[0], SMOKE)
     assert not reproduce.plan(PROFILES["mirror"])[0].is_done
