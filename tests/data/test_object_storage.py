@@ -11,7 +11,7 @@ import pytest
 from moto import settings
 from moto.server import ThreadedMotoServer
 
-from mammo_lib import cli
+from mammo_lib.cli import data_commands
 from mammo_lib.config import DataConfig
 from mammo_lib.data import collection as collections
 from mammo_lib.data import object_storage as storage
@@ -141,13 +141,13 @@ def test_a_copy_that_is_interrupted_leaves_whole_files_and_resumes(s3, place, tm
 
 def test_a_second_fetch_into_a_folder_is_refused_while_the_first_is_at_work(tmp_path, monkeypatch):
     def second(folder, definition):
-        cli.fetch(folder)
+        data_commands.fetch(folder)
 
-    monkeypatch.setattr(cli, "_archive", second)
+    monkeypatch.setattr(data_commands, "_archive", second)
     with pytest.raises(InputError, match=r"copy: another mammo data fetch is writing here; wait until it ends, or"):
-        cli.fetch(tmp_path / "copy")
-    monkeypatch.setattr(cli, "_archive", lambda *_: ("nothing", lambda: None))
-    cli.fetch(tmp_path / "copy")
+        data_commands.fetch(tmp_path / "copy")
+    monkeypatch.setattr(data_commands, "_archive", lambda *_: ("nothing", lambda: None))
+    data_commands.fetch(tmp_path / "copy")
 
 
 def test_a_folder_of_this_machine_is_an_address_too(tmp_path):
