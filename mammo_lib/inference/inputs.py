@@ -1,81 +1,24 @@
-"""Input images for a prediction: their breast, view and stream, and whether they are usable.
+"""The breasts that a user gave: files joined by patient or examination, with the box of a lesion.
 
-A file is identified by its DICOM tags and its name, ``<patient>_<LEFT|RIGHT>_<CC|MLO>[_crop].<ext>``. If both are
-given, they must agree. A file that cannot be identified is refused; nothing is guessed. Images are joined into one
-breast only if they share a patient or an examination and no tag contradicts this.
+Images are joined into one breast only if they share a patient or an examination and no tag contradicts this.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from pydicom import Dataset
-from pydicom.multival import MultiValue
-
 from ..data.cbis_ddsm.sources import Mirror800
-from ..data.dicom import SIDES, VIEW_CODES, read_header, refusing
-from ..data.folders import find_images, is_dicom
-from ..data.images import read_image
-from ..data.views import CROP_MARGIN, VIEWS, Box, is_binary
+from ..data.folders import find_images
+from ..data.views import CROP_MARGIN, Box
 from ..errors import InputError, printable
 from ..files import safe_name
-from ..runs.executor import CRASHED, WorkerDied, in_child
-
-NAMES = (
-    re.compile(r"(?P<patient>.+?)_(?P<side>LEFT|RIGHT|L|R)_(?P<view>CC|MLO)(?P<crop>_crop|_\d+)?$", re.IGNORECASE),
-    # INbreast, which calls its MLO views ML: <image>_<patient>_MG_<L|R>_<CC|ML>_ANON.
-    re.compile(r"\d+_(?P<patient>[0-9a-f]+)_MG_(?P<side>L|R)_(?P<view>CC|MLO|ML)_ANON$", re.IGNORECASE),
-)
-TAGS = (
-    "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "StudyDate", "AccessionNumber",
-    "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Modality", "SeriesDescription",
-    "PaddleDescription", "ImageType", "SamplesPerPixel", "NumberOfFrames", "PresentationIntentType", "PartialView",
-    "QualityControlImage", "CalibrationImage", "EstimatedRadiographicMagnificationFactor",
-)  # fmt: skip
-WOMAN = ("PatientID", "PatientName", "PatientBirthDate")
-EXAMINATION = ("StudyInstanceUID", "StudyDate", "AccessionNumber")
-# What stands in the tags of de-identified files for "nobody says", letters and digits alone.
-NOBODY = re.compile(
-    r"(anon(ym(ous|i[sz]ed)?)?|de-?identified|removed|deleted|hidden|unknown|unnamed|none|null|nan?|empty|blank)"
-    r"(patient|id|name)?"
-)
-NO_MAMMOGRAM = {"LOCALIZER", "SCOUT", "PHANTOM", "QC", "CALIBRATION"}  # in ImageType
-SPECIAL_WORDS = re.compile(
-    r"\b(spot|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b", re.IGNORECASE
-)
-MAGNIFIED = 1.3  # times; in contact mammography the breast's distance from the detector makes about 1.1
-LATERALITIES = ("ImageLaterality", "FrameLaterality")
-MASK, CROP = "ROI mask images", "cropped images"  # SeriesDescription in CBIS-DDSM
-
-MIN_SIDE = {"whole": 200, "crop": 16}  # pixels; the smallest of CBIS-DDSM: 1,743 and about 60
-# Height over width in square pixels. Films of CBIS-DDSM: 1.18 to 3.03. Crops are any shape but a line.
-ASPECT = {"whole": (1.05, 3.5), "crop": (0.1, 10.0)}
-PADDED_ASPECT = (0.9, 3.5)  # where the user says how tall pixels are, a square may be one that was padded
-
-
-@dataclass(frozen=True)
-class GivenImage:
-    """An identified file: ``view`` CC or MLO, ``stream`` whole or crop; ``side`` is empty if unknown.
-
-    ``patient`` is empty if unknown. ``owner`` is shared by the images of one breast: the patient, else the examination,
-    else empty. ``says`` contains the tags of patient and examination.
-    """
-
-    path: Path
-    patient: str
-    side: str
-    view: str
-    stream: str
-    owner: str = ""
-    says: Mapping[str, str] = field(default_factory=dict)
+from .header_tags import EXAMINATION, WOMAN, letters_of
+from .identify import GivenImage, identify, identify_surely
 
 
 @dataclass(frozen=True)
@@ -116,7 +59,7 @@ def find_breasts(paths: Sequence[Path], refused: list[str], beside: Path | None 
     held: dict[tuple[str, str], list[GivenImage]] = {}
     for path in _image_files(paths, beside):
         try:
-            image = _identified(path)
+            image = identify_surely(path)
         except InputError as error:
             refused.append(str(error))
             continue
@@ -203,7 +146,7 @@ def _refuse_strangers(images: Iterable[GivenImage], tags: Sequence[str]) -> None
     """Refuse images whose tags say that they are of several women or of several examinations."""
     for tag in tags:
         said = {image.says.get(tag, "") for image in images} - {""}
-        values = sorted({_letters(value): value for value in said}.values() if tag == "PatientName" else said)
+        values = sorted({letters_of(value): value for value in said}.values() if tag == "PatientName" else said)
         if len(values) > 1:
             what = "women" if tag in WOMAN else "examinations"
             raise InputError(
@@ -271,234 +214,6 @@ def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box]
     side = next((image.side for image in known.values() if image.side), "")
     name = f"{first.patient or printable(first.path.stem)}_{side}".strip("_")
     return with_collection(GivenBreast(name, side, dict(images), dict(boxes or {})))
-
-
-def identify(path: Path, stream: str = "") -> GivenImage | None:
-    """Identify a file from its tags and name; None for a lesion mask of CBIS-DDSM.
-
-    Raises
-    ------
-    InputError
-        Tags and name contradict each other, the header cannot be read, or the image is not a standard view.
-    """
-    tags = _read_tags(path) if is_dicom(path) else {}
-    # CBIS-DDSM labels some crops as masks: the pixels decide.
-    if tags.get("description") == MASK and is_binary(path):
-        return None
-    named, coded = _named(printable(path.stem)), _named(tags.get("patient", ""))
-    side, seen = (
-        _agreed(path, {"name": named.get(what), "PatientID": coded.get(what), "tags": tags.get(what)})
-        for what in ("side", "view")
-    )
-    is_crop = bool(named.get("crop") or coded.get("crop")) or tags.get("description") in (CROP, MASK)
-    tagged = coded.get("patient", "") if coded else tags.get("patient", "")
-    patient = _agreed_patient(path, named.get("patient", ""), tagged)
-    # CBIS-DDSM, whose PatientID is a view's, and INbreast give images of one breast a study each.
-    says = {"PatientID": tagged} if coded else dict(tags.get("says", {}))
-    says |= dict.fromkeys(EXAMINATION, "") if named.get("archive") else {}
-    exam = next((f"study {says[tag]}" for tag in ("StudyInstanceUID", "AccessionNumber") if says.get(tag)), "")
-    return GivenImage(path, patient, side, seen, stream or ("crop" if is_crop else "whole"), patient or exam, says)
-
-
-def _named(text: str) -> dict[str, str]:
-    """Return what a text of one of the forms ``NAMES`` says: patient, side, view, crop; empty for another text."""
-    found = next(((form, match) for form in NAMES if (match := form.search(text))), None)
-    if found is None:
-        return {}
-    form, match = found
-    said = {name: value or "" for name, value in match.groupdict().items()}
-    side, view = said["side"].upper(), said["view"].upper()
-    known = {"side": SIDES.get(side, side), "view": "MLO" if view == "ML" else view}
-    archive = {"archive": "" if form is NAMES[0] else "INbreast"}
-    return said | known | archive | {"patient": "" if _is_nobody(said["patient"]) else said["patient"]}
-
-
-def _agreed(path: Path, said: Mapping[str, str | None]) -> str:
-    """Return the one value that name, PatientID and tags say, or the empty text where none says any."""
-    known = {source: value for source, value in said.items() if value}
-    if len(set(known.values())) > 1:
-        words = ", ".join(f"{value} by its {source}" for source, value in known.items())
-        raise InputError(f"{path}: {words}; correct the one that is wrong")
-    return next(iter(known.values()), "")
-
-
-def _agreed_patient(path: Path, named: str, tagged: str) -> str:
-    """Return whose image it is: a name that the user chose comes first, unless it is another of the tag's kind."""
-    tail = tagged if re.fullmatch(_kind(named), tagged) else tagged.partition("_")[2]  # Mass-Training_P_00001
-    if named and named != tail and re.fullmatch(_kind(named), tail):
-        return _agreed(path, {"name": named, "PatientID": tail})
-    return named or tagged
-
-
-def _kind(patient: str) -> str:
-    """Return a pattern for ids that differ from this one in digits only."""
-    return re.sub(r"\d", r"\\d", re.escape(patient))
-
-
-def _is_nobody(text: str) -> bool:
-    """Whether an id, a name or a date is none: empty, or a word that stands for that in de-identified files."""
-    return NOBODY.fullmatch(_letters(text)) is not None
-
-
-def _letters(text: str) -> str:
-    """Return letters and digits alone, in lower case: ``DOE^JANE`` and ``Doe Jane`` are one."""
-    return re.sub(r"[\W_]", "", text).casefold()
-
-
-def _identified(path: Path) -> GivenImage | None:
-    """Return what a file says that it is, which must be enough to place it; None for a mask."""
-    image = identify(path)
-    if image is not None and image.view and image.view not in VIEWS:
-        raise InputError(f"{path}: a view {image.view}; networks read {' and '.join(VIEWS)}: leave it out")
-    if image is not None and not (image.side and image.view):
-        raise InputError(
-            f"{path}: neither tags nor file name give breast and view; name it "
-            f"<patient>_<LEFT|RIGHT>_<CC|MLO>[_crop]{path.suffix}, or use --cc, --mlo, --crop-cc, --crop-mlo"
-        )
-    return image
-
-
-def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.ndarray:
-    """Return the pixels of a plausible mammogram, float32 (height, width) in [0, 1].
-
-    ``aspect`` is the height of a pixel over its width, None if unknown.
-
-    Raises
-    ------
-    InputError
-        Another modality than MG, raw detector values, several frames, colour, too small, another shape, or empty.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such image; give a DICOM, PNG, JPEG or PGM file")
-    if is_dicom(path):
-        _check_tags(path)
-        # The decoders of compressed DICOM are foreign code that can end the process: another one runs them.
-        try:
-            pixels = in_child(read_image, path)
-        except WorkerDied:
-            raise InputError(f"{path}: {CRASHED}") from None
-    else:
-        pixels = read_image(path)
-    height, width = pixels.shape
-    if min(height, width) < MIN_SIDE[stream]:
-        raise InputError(
-            f"{path}: {width} x {height} pixels, a {stream} image has {MIN_SIDE[stream]} a side or more; "
-            "give the original"
-        )
-    _check_shape(path, stream, height / width, aspect)
-    if pixels.max() - pixels.min() < 1e-6:
-        raise InputError(f"{path}: empty, every pixel is {pixels.max():.3g}; give an image of a breast")
-    return pixels
-
-
-def _check_shape(path: Path, stream: str, ratio: float, aspect: float | None) -> None:
-    low, high = PADDED_ASPECT if aspect and stream == "whole" else ASPECT[stream]
-    shape = ratio * (aspect or 1.0)
-    if low <= shape <= high:
-        return
-    way_out = (
-        "turn it upright, or give the height of a pixel over its width with --aspect (1: padded to a square)"
-        if stream == "whole"
-        else "give the lesion's surroundings as one image"
-    )
-    raise InputError(f"{path}: {shape:.2f} times as tall as wide, a {stream} image lies in {low} to {high}; {way_out}")
-
-
-def _check_tags(path: Path) -> None:
-    tags = _read_tags(path)
-    if tags["modality"] not in ("", "MG"):
-        raise InputError(f"{path}: Modality {tags['modality']}, not MG: not a mammogram; give a mammogram")
-    if tags["intent"] == "FOR PROCESSING":
-        raise InputError(f"{path}: FOR PROCESSING, raw detector values; give the image FOR PRESENTATION")
-    if tags["frames"] > 1:
-        raise InputError(f"{path}: {tags['frames']} frames, a tomosynthesis or a film strip; give a single 2-D view")
-    if tags["samples"] > 1:
-        raise InputError(f"{path}: {tags['samples']} colour channels; a mammogram is grey: give the original")
-
-
-def _read_tags(path: Path) -> dict:
-    with refusing(path, "the header cannot be read", "give the original file"):
-        header = read_header(path, TAGS)
-        frame = _frame(header)
-        own = {_text(one.get(tag)) for one in (header, frame) for tag in LATERALITIES} & set(SIDES)
-        # Laterality is the series', which may hold both sides.
-        sides = {SIDES[side] for side in own or {_text(header.get("Laterality"))} & set(SIDES)}
-        views = {_view(one) for one in (header, frame)} - {""}
-        tags = {
-            "patient": _said(header.get("PatientID")),
-            "side": "/".join(sorted(sides)),
-            "view": "/".join(sorted(views)),
-            "says": {tag: _said(header.get(tag)) for tag in (*WOMAN, *EXAMINATION)},
-            "description": _text(header.get("SeriesDescription")),
-            "modality": _text(header.get("Modality")),
-            "intent": _text(header.get("PresentationIntentType")),
-            "frames": int(header.get("NumberOfFrames") or 1),
-            "samples": int(header.get("SamplesPerPixel") or 1),
-        }
-        special = _special(header, frame)
-    if special:
-        raise InputError(f"{path}: {special}, no standard CC or MLO view; give the standard view")
-    for what, tag in (("side", "laterality"), ("view", "view")):
-        if "/" in tags[what]:
-            raise InputError(f"{path}: its tags name more than one {tag}, {tags[what]}; correct the one that is wrong")
-    return tags
-
-
-def _text(value: object) -> str:
-    """Return a tag's value as one line; several values are joined by the backslash that parted them in the file."""
-    values = [] if value is None else value if isinstance(value, MultiValue) else [value]
-    letters = "\\".join(map(str, values)).strip()
-    return printable(letters)
-
-
-def _said(value: object) -> str:
-    """Return what a tag says of woman or examination; empty where it holds a word or a filling for nobody."""
-    text = _text(value)
-    return "" if _is_nobody(text) or set(_letters(text)) <= {"x"} or set(_letters(text)) <= {"0"} else text
-
-
-def _frame(header: Dataset) -> Dataset:
-    """Return what the functional groups of a file say of laterality and view, of its first frame where they differ."""
-    found = Dataset()
-    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for element in (header.get(groups) or [Dataset()])[0].iterall():
-            if element.keyword in (*LATERALITIES, "ViewPosition", "ViewCodeSequence"):
-                found[element.tag] = element
-    return found
-
-
-def _view(header: Dataset) -> str:
-    """Return the view that tags name: CC, MLO, or another one as they call it; several are parted by a slash."""
-    position, orientation = _text(header.get("ViewPosition")).upper(), _text(header.get("PatientOrientation"))
-    codes = {value for code in header.get("ViewCodeSequence") or () for value in _values(code)}
-    named = {position, *(VIEW_CODES.get(value, "") for value in codes)} - {""}
-    # CBIS-DDSM writes the view into PatientOrientation; a code that is not known is another view.
-    return "/".join(sorted(named or {orientation} & set(VIEWS) or codes))
-
-
-def _values(code: Dataset) -> list[str]:
-    return [_text(code.get(name)) for name in ("CodeValue", "LongCodeValue") if code.get(name)]
-
-
-def _special(header: Dataset, frame: Dataset) -> str:
-    """Say why an image is no standard view of a breast; empty where nothing says so."""
-    for code in (*(header.get("ViewCodeSequence") or ()), *(frame.get("ViewCodeSequence") or ())):
-        for modifier in code.get("ViewModifierCodeSequence") or ():
-            meaning = _text(modifier.get("CodeMeaning"))
-            return f"a view with the modifier {' '.join([*_values(modifier), meaning]).strip() or 'of no name'}"
-    for tag in ("PartialView", "QualityControlImage", "CalibrationImage"):
-        if _text(header.get(tag)).upper() in ("YES", "BOTH"):
-            return f"{tag} {_text(header.get(tag)).upper()}"
-    factor = float(header.get("EstimatedRadiographicMagnificationFactor") or 1)
-    if not factor <= MAGNIFIED:
-        return f"magnified {factor:g} times"
-    kinds = NO_MAMMOGRAM & {word.strip().upper() for word in _text(header.get("ImageType")).split("\\")}
-    if kinds:
-        return f"ImageType {', '.join(sorted(kinds))}"
-    for tag in ("SeriesDescription", "PaddleDescription"):
-        if SPECIAL_WORDS.search(_text(header.get(tag)).replace("_", " ")):
-            return f"{tag} {_text(header.get(tag))!r}"
-    return ""
 
 
 def _image_files(paths: Iterable[Path], beside: Path | None = None) -> list[Path]:

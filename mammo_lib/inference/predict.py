@@ -34,7 +34,8 @@ from ..runs import records as runs
 from ..runs.experiments import experiment_configs
 from ..runs.records import Run
 from ..training.train import Classifier, load_best
-from .inputs import GivenBreast, read_checked
+from .checked_images import read_checked
+from .inputs import GivenBreast
 from .release import WITHOUT
 
 MIN_GRID = 6  # cells a side below which a map says too little about where to be drawn

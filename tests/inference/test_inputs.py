@@ -13,8 +13,10 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from mammo_lib.errors import InputError
-from mammo_lib.inference import inputs
-from mammo_lib.inference.inputs import find_breasts, identify, name_breast, read_checked
+from mammo_lib.inference import checked_images
+from mammo_lib.inference.checked_images import read_checked
+from mammo_lib.inference.identify import identify
+from mammo_lib.inference.inputs import find_breasts, name_breast
 from mammo_lib.runs.executor import in_child
 
 PIXELS = np.tile(np.linspace(4000, 0, 240), (400, 1)).astype("<u2")
@@ -353,6 +355,6 @@ def test_a_name_with_a_line_break_stays_in_one_line(tmp_path):
 def test_a_decoder_that_crashes_is_one_line(collection, monkeypatch):
     film = next(path for path in sorted(collection.root.rglob("*.dcm")) if "LEFT_CC/" in path.as_posix())
     assert read_checked(film, "whole").ndim == 2  # in a process of its own
-    monkeypatch.setattr(inputs, "in_child", lambda function, path: in_child(os._exit, 11))
+    monkeypatch.setattr(checked_images, "in_child", lambda function, path: in_child(os._exit, 11))
     with pytest.raises(InputError, match="its decoder crashed; convert the file"):
         read_checked(film, "whole")

@@ -15,8 +15,10 @@ from mammo_lib.config import PROFILES, load_config
 from mammo_lib.data import prepare, views
 from mammo_lib.data.images import read_image
 from mammo_lib.errors import InputError
-from mammo_lib.inference import inputs, predict
-from mammo_lib.inference.inputs import GivenBreast, find_breasts, identify, name_breast, read_checked
+from mammo_lib.inference import checked_images, predict
+from mammo_lib.inference.checked_images import read_checked
+from mammo_lib.inference.identify import identify
+from mammo_lib.inference.inputs import GivenBreast, find_breasts, name_breast
 from mammo_lib.runs import records as runs
 from mammo_lib.runs.experiments import experiment_configs
 from mammo_lib.training import train
@@ -61,7 +63,7 @@ def test_each_file_is_decoded_once(run, breasts, tmp_path, monkeypatch):
     film.save(path)
     box = {"CC": (film.width / 4, film.height / 4, film.width / 2, film.height / 2)}
     decoded = []
-    for module in (inputs, prepare, views):
+    for module in (checked_images, prepare, views):
         monkeypatch.setattr(module, "read_image", lambda path: decoded.append(str(path)) or read_image(path))
     pixels = predict.prepare_breast(name_breast({("whole", "CC"): path}, box), run.config)
     assert {*pixels} == {("whole", "CC"), ("crop", "CC")}

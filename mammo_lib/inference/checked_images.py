@@ -1,0 +1,76 @@
+"""Pixels of a file that a user gave, if they can be those of a mammogram."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..data.folders import is_dicom
+from ..data.images import read_image
+from ..errors import InputError
+from ..runs.executor import CRASHED, WorkerDied, in_child
+from .header_tags import read_tags
+
+MIN_SIDE = {"whole": 200, "crop": 16}  # pixels; the smallest of CBIS-DDSM: 1,743 and about 60
+# Height over width in square pixels. Films of CBIS-DDSM: 1.18 to 3.03. Crops are any shape but a line.
+ASPECT = {"whole": (1.05, 3.5), "crop": (0.1, 10.0)}
+PADDED_ASPECT = (0.9, 3.5)  # where the user says how tall pixels are, a square may be one that was padded
+
+
+def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.ndarray:
+    """Return the pixels of a plausible mammogram, float32 (height, width) in [0, 1].
+
+    ``aspect`` is the height of a pixel over its width, None if unknown.
+
+    Raises
+    ------
+    InputError
+        Another modality than MG, raw detector values, several frames, colour, too small, another shape, or empty.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such image; give a DICOM, PNG, JPEG or PGM file")
+    if is_dicom(path):
+        _check_tags(path)
+        # The decoders of compressed DICOM are foreign code that can end the process: another one runs them.
+        try:
+            pixels = in_child(read_image, path)
+        except WorkerDied:
+            raise InputError(f"{path}: {CRASHED}") from None
+    else:
+        pixels = read_image(path)
+    height, width = pixels.shape
+    if min(height, width) < MIN_SIDE[stream]:
+        raise InputError(
+            f"{path}: {width} x {height} pixels, a {stream} image has {MIN_SIDE[stream]} a side or more; "
+            "give the original"
+        )
+    _check_shape(path, stream, height / width, aspect)
+    if pixels.max() - pixels.min() < 1e-6:
+        raise InputError(f"{path}: empty, every pixel is {pixels.max():.3g}; give an image of a breast")
+    return pixels
+
+
+def _check_shape(path: Path, stream: str, ratio: float, aspect: float | None) -> None:
+    low, high = PADDED_ASPECT if aspect and stream == "whole" else ASPECT[stream]
+    shape = ratio * (aspect or 1.0)
+    if low <= shape <= high:
+        return
+    way_out = (
+        "turn it upright, or give the height of a pixel over its width with --aspect (1: padded to a square)"
+        if stream == "whole"
+        else "give the lesion's surroundings as one image"
+    )
+    raise InputError(f"{path}: {shape:.2f} times as tall as wide, a {stream} image lies in {low} to {high}; {way_out}")
+
+
+def _check_tags(path: Path) -> None:
+    tags = read_tags(path)
+    if tags["modality"] not in ("", "MG"):
+        raise InputError(f"{path}: Modality {tags['modality']}, not MG: not a mammogram; give a mammogram")
+    if tags["intent"] == "FOR PROCESSING":
+        raise InputError(f"{path}: FOR PROCESSING, raw detector values; give the image FOR PRESENTATION")
+    if tags["frames"] > 1:
+        raise InputError(f"{path}: {tags['frames']} frames, a tomosynthesis or a film strip; give a single 2-D view")
+    if tags["samples"] > 1:
+        raise InputError(f"{path}: {tags['samples']} colour channels; a mammogram is grey: give the original")

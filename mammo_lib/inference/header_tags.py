@@ -1,0 +1,138 @@
+"""What the tags of a DICOM file say: whose breast, which side and view; whether it is a standard mammogram."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+
+from ..data.dicom import SIDES, VIEW_CODES, read_header, refusing
+from ..data.views import VIEWS
+from ..errors import InputError, printable
+
+TAGS = (
+    "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "StudyDate", "AccessionNumber",
+    "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Modality", "SeriesDescription",
+    "PaddleDescription", "ImageType", "SamplesPerPixel", "NumberOfFrames", "PresentationIntentType", "PartialView",
+    "QualityControlImage", "CalibrationImage", "EstimatedRadiographicMagnificationFactor",
+)  # fmt: skip
+WOMAN = ("PatientID", "PatientName", "PatientBirthDate")
+EXAMINATION = ("StudyInstanceUID", "StudyDate", "AccessionNumber")
+# What stands in the tags of de-identified files for "nobody says", letters and digits alone.
+NOBODY = re.compile(
+    r"(anon(ym(ous|i[sz]ed)?)?|de-?identified|removed|deleted|hidden|unknown|unnamed|none|null|nan?|empty|blank)"
+    r"(patient|id|name)?"
+)
+NO_MAMMOGRAM = {"LOCALIZER", "SCOUT", "PHANTOM", "QC", "CALIBRATION"}  # in ImageType
+SPECIAL_WORDS = re.compile(
+    r"\b(spot|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b", re.IGNORECASE
+)
+MAGNIFIED = 1.3  # times; in contact mammography the breast's distance from the detector makes about 1.1
+LATERALITIES = ("ImageLaterality", "FrameLaterality")
+
+
+def read_tags(path: Path) -> dict:
+    """Return what a DICOM header says: ``patient side view says description modality intent frames samples``.
+
+    What it does not say is empty; ``says`` holds the tags of ``WOMAN`` and ``EXAMINATION``.
+
+    Raises
+    ------
+    InputError
+        The header cannot be read, contradicts itself, or is that of a spot view, a specimen or a test image.
+    """
+    with refusing(path, "the header cannot be read", "give the original file"):
+        header = read_header(path, TAGS)
+        frame = _frame(header)
+        own = {_text(one.get(tag)) for one in (header, frame) for tag in LATERALITIES} & set(SIDES)
+        # Laterality is the series', which may hold both sides.
+        sides = {SIDES[side] for side in own or {_text(header.get("Laterality"))} & set(SIDES)}
+        views = {_view(one) for one in (header, frame)} - {""}
+        tags = {
+            "patient": _said(header.get("PatientID")),
+            "side": "/".join(sorted(sides)),
+            "view": "/".join(sorted(views)),
+            "says": {tag: _said(header.get(tag)) for tag in (*WOMAN, *EXAMINATION)},
+            "description": _text(header.get("SeriesDescription")),
+            "modality": _text(header.get("Modality")),
+            "intent": _text(header.get("PresentationIntentType")),
+            "frames": int(header.get("NumberOfFrames") or 1),
+            "samples": int(header.get("SamplesPerPixel") or 1),
+        }
+        special = _special(header, frame)
+    if special:
+        raise InputError(f"{path}: {special}, no standard CC or MLO view; give the standard view")
+    for what, tag in (("side", "laterality"), ("view", "view")):
+        if "/" in tags[what]:
+            raise InputError(f"{path}: its tags name more than one {tag}, {tags[what]}; correct the one that is wrong")
+    return tags
+
+
+def _said(value: object) -> str:
+    """Return what a tag says of woman or examination; empty where it holds a word or a filling for nobody."""
+    text = _text(value)
+    return "" if is_nobody(text) or set(letters_of(text)) <= {"x"} or set(letters_of(text)) <= {"0"} else text
+
+
+def is_nobody(text: str) -> bool:
+    """Whether an id, a name or a date is none: empty, or a word that stands for that in de-identified files."""
+    return NOBODY.fullmatch(letters_of(text)) is not None
+
+
+def letters_of(text: str) -> str:
+    """Return letters and digits alone, in lower case: ``DOE^JANE`` and ``Doe Jane`` are one."""
+    return re.sub(r"[\W_]", "", text).casefold()
+
+
+def _text(value: object) -> str:
+    """Return a tag's value as one line; several values are joined by the backslash that parted them in the file."""
+    values = [] if value is None else value if isinstance(value, MultiValue) else [value]
+    letters = "\\".join(map(str, values)).strip()
+    return printable(letters)
+
+
+def _frame(header: Dataset) -> Dataset:
+    """Return what the functional groups of a file say of laterality and view, of its first frame where they differ."""
+    found = Dataset()
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for element in (header.get(groups) or [Dataset()])[0].iterall():
+            if element.keyword in (*LATERALITIES, "ViewPosition", "ViewCodeSequence"):
+                found[element.tag] = element
+    return found
+
+
+def _view(header: Dataset) -> str:
+    """Return the view that tags name: CC, MLO, or another one as they call it; several are parted by a slash."""
+    position, orientation = _text(header.get("ViewPosition")).upper(), _text(header.get("PatientOrientation"))
+    codes = {value for code in header.get("ViewCodeSequence") or () for value in _values(code)}
+    named = {position, *(VIEW_CODES.get(value, "") for value in codes)} - {""}
+    # CBIS-DDSM writes the view into PatientOrientation; a code that is not known is another view.
+    return "/".join(sorted(named or {orientation} & set(VIEWS) or codes))
+
+
+def _values(code: Dataset) -> list[str]:
+    return [_text(code.get(name)) for name in ("CodeValue", "LongCodeValue") if code.get(name)]
+
+
+def _special(header: Dataset, frame: Dataset) -> str:
+    """Say why an image is no standard view of a breast; empty where nothing says so."""
+    for code in (*(header.get("ViewCodeSequence") or ()), *(frame.get("ViewCodeSequence") or ())):
+        for modifier in code.get("ViewModifierCodeSequence") or ():
+            meaning = _text(modifier.get("CodeMeaning"))
+            return f"a view with the modifier {' '.join([*_values(modifier), meaning]).strip() or 'of no name'}"
+    for tag in ("PartialView", "QualityControlImage", "CalibrationImage"):
+        if _text(header.get(tag)).upper() in ("YES", "BOTH"):
+            return f"{tag} {_text(header.get(tag)).upper()}"
+    factor = float(header.get("EstimatedRadiographicMagnificationFactor") or 1)
+    if not factor <= MAGNIFIED:
+        return f"magnified {factor:g} times"
+    kinds = NO_MAMMOGRAM & {word.strip().upper() for word in _text(header.get("ImageType")).split("\\")}
+    if kinds:
+        return f"ImageType {', '.join(sorted(kinds))}"
+    for tag in ("SeriesDescription", "PaddleDescription"):
+        if SPECIAL_WORDS.search(_text(header.get(tag)).replace("_", " ")):
+            return f"{tag} {_text(header.get(tag))!r}"
+    return ""
