@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from mammo_lib.analysis import official_split as split
+from mammo_lib.analysis import reweighting as weighing
 from mammo_lib.analysis.assessment import CATEGORIES
 from mammo_lib.config import BUILD, get_profile
 from mammo_lib.data import open_collection
@@ -219,7 +220,7 @@ def kind_of_features(breasts: Breasts, kind: str) -> pd.DataFrame:
     if kind == "film measurements":
         return breasts.films
     if kind == "readings":
-        return split.readings(breasts.cohort)
+        return weighing.readings(breasts.cohort)
     both = breasts.features("frozen_features", as_they_are=True)
     half = both.shape[1] // 2  # streams in alphabetical order: crop, whole
     return rotate({KINDS[0]: both, KINDS[1]: both.iloc[:, half:], KINDS[2]: both.iloc[:, :half]}[kind])
@@ -240,14 +241,16 @@ def tell_apart(breasts: Breasts, kind: str) -> list[dict]:
 def compare(breasts: Breasts) -> dict[str, list[dict]]:
     """Return what each score reaches on both sides, on the other side's mix, and within bands of the assessment."""
     train, test = (breasts.cohort[breasts.cohort["split"] == side].reset_index(drop=True) for side in ("train", "test"))
-    draws = {form: split.resample(train, test, form) for form in tqdm(split.FORMS, desc="weights", dynamic_ncols=True)}
-    plain = draws[split.FORMS[0]]
+    draws = {
+        form: weighing.resample(train, test, form) for form in tqdm(weighing.FORMS, desc="weights", dynamic_ncols=True)
+    }
+    plain = draws[weighing.FORMS[0]]
     network_test = committed(breasts, "crop_only", "test")
     scores = {NETWORK: (committed(breasts, "crop", "out_of_fold"), network_test)}
     scores |= {SCORED[name]: baseline_scores(breasts, name) for name in SCORED}
     scores = {name: (in_order(one, train), in_order(other, test)) for name, (one, other) in scores.items()}
     sides = [
-        {"name": name, "kind": "out of fold"} | split.both_sides(*both, plain.train, plain.test)
+        {"name": name, "kind": "out of fold"} | weighing.both_sides(*both, plain.train, plain.test)
         for name, both in scores.items()
     ]
     for row, p in zip(sides, holm([row["p"] for row in sides]), strict=True):
@@ -256,8 +259,8 @@ def compare(breasts: Breasts) -> dict[str, list[dict]]:
         sides += [{"name": name, "kind": "validation, same fits"} | same_fits(breasts, name, test, plain)]
     mixes, bands = [], []
     for name, both in scores.items():
-        mixes += [{"name": name, "form": form} | split.on_the_other_mix(*both, one) for form, one in draws.items()]
-        own = [{"name": name} | row for row in split.within_assessment(*both, plain)]
+        mixes += [{"name": name, "form": form} | weighing.on_the_other_mix(*both, one) for form, one in draws.items()]
+        own = [{"name": name} | row for row in weighing.within_assessment(*both, plain)]
         tested = [row for row in own if "p" in row]
         for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p_holm"] = float(p)
@@ -276,20 +279,22 @@ def with_words(breasts: Breasts) -> list[dict]:
         in_order(frames, side) for frames, side in zip(baseline_scores(breasts, "metadata"), (train, test), strict=True)
     ]
     sounds = [np.mean([frame["logit"] for frame in frames], axis=0) for frames in said]
-    draws = split.resample(train.assign(suspicion=sounds[0]), test.assign(suspicion=sounds[1]), split.FORMS[0])
+    draws = weighing.resample(train.assign(suspicion=sounds[0]), test.assign(suspicion=sounds[1]), weighing.FORMS[0])
     scores = {NETWORK: (committed(breasts, "crop", "out_of_fold"), committed(breasts, "crop_only", "test"))}
     scores |= {SCORED[name]: baseline_scores(breasts, name) for name in ("frozen_stages", "frozen_features")}
     ordered = {name: (in_order(one, train), in_order(other, test)) for name, (one, other) in scores.items()}
-    rows = [{"name": name, "form": WITH_WORDS} | split.on_the_other_mix(*both, draws) for name, both in ordered.items()]
+    rows = [
+        {"name": name, "form": WITH_WORDS} | weighing.on_the_other_mix(*both, draws) for name, both in ordered.items()
+    ]
     return rows_of(pd.DataFrame(rows))
 
 
-def same_fits(breasts: Breasts, name: str, test: pd.DataFrame, plain: split.Resamples) -> dict:
+def same_fits(breasts: Breasts, name: str, test: pd.DataFrame, plain: weighing.Resamples) -> dict:
     """Compare validation and test breasts of the same fits (protocol 1)."""
     held_out = committed(breasts, name, "validation")
     own = breasts.cohort[breasts.cohort["sample_id"].isin(held_out[0]["sample_id"])].reset_index(drop=True)
-    draws = split.resample(own, test, split.FORMS[2])
-    return split.both_sides(
+    draws = weighing.resample(own, test, weighing.FORMS[2])
+    return weighing.both_sides(
         in_order(held_out, own), in_order(committed(breasts, name, "test"), test), draws.train, plain.test
     )
 

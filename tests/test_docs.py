@@ -174,7 +174,7 @@ def test_the_readmes_findings_are_those_of_the_records():
 def found_at_the_fourth_look() -> list[str]:
     """What the README says of the fourth look at the test set, from the committed records."""
     from mammo_lib.analysis import answers, fourth_look
-    from mammo_lib.analysis.official_split import in_words
+    from mammo_lib.analysis.tables import in_words
 
     profile = PROFILES["mirror-final"]
     runs = answers.find_repeats(profile)
@@ -188,7 +188,7 @@ def found_at_the_fourth_look() -> list[str]:
 def found_out_of_fold() -> list[str]:
     """What the README says of the cross-validated comparisons, from the committed records."""
     from mammo_lib.analysis import answers
-    from mammo_lib.analysis.official_split import in_words
+    from mammo_lib.analysis.tables import in_words
 
     profile = PROFILES["mirror-cv"]
     repeats = answers.find_repeats(profile)
@@ -237,7 +237,7 @@ def found_by_number_of_breasts(repeats) -> str:
 def found_elsewhere() -> list[str]:
     """What the README says of another collection, from the committed record."""
     from mammo_lib.analysis import external_scores
-    from mammo_lib.analysis.official_split import in_words
+    from mammo_lib.analysis.tables import in_words
 
     records = external_scores.external_records("mini_mias")
     loss = external_scores.losses(records).iloc[0]

@@ -16,7 +16,7 @@ from ..runs.records import Run
 from ..statistics import LEVEL, Interval, delong_test, over_seeds, stratified_auc
 from . import tables
 from .answers import DIFFERENT, UNDECIDED
-from .official_split import in_words
+from .tables import in_words
 
 REFERENCE = "final_crop"  # what every other entry of the list is compared with
 BEST = "final_attention"  # the best by cross-validation when protocol 5 was fixed

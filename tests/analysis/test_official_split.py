@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mammo_lib.analysis import official_split as split
+from mammo_lib.analysis import reweighting as weighing
 from mammo_lib.errors import InputError
 from mammo_lib.statistics import mean_auc
 from mammo_lib.training.readers import fit_logistic
@@ -85,15 +86,15 @@ def test_a_patient_on_both_sides_is_refused():
 def test_equal_mixes_need_no_weights():
     train, _ = sides(breasts())
     one = np.ones(len(train))
-    for form in split.FORMS:
-        assert split.weigher(form, train, train)(one, one) == pytest.approx(one, abs=1e-3)
+    for form in weighing.FORMS:
+        assert weighing.weigher(form, train, train)(one, one) == pytest.approx(one, abs=1e-3)
 
 
 def test_strata_weights_are_ratios_of_shares():
     train = breasts(4, label=0, assessment=[3, 3, 3, 4])
     test = breasts(4, label=0, assessment=[3, 4, 4, 4])
     # share of 3: 3/4 against 1/4, weight 1/3; of 4: 1/4 against 3/4, weight 3
-    weights = split.stratum_weights(train, test)(np.ones(4), np.ones(4))
+    weights = weighing.stratum_weights(train, test)(np.ones(4), np.ones(4))
     assert weights == pytest.approx([1 / 3, 1 / 3, 1 / 3, 3])
 
 
@@ -104,19 +105,19 @@ def test_weighted_readings_have_the_other_sides_means(by_label):
     harder = cohort["split"].eq("test") & (np.random.default_rng(2).random(4000) < 0.5)
     cohort.loc[harder, "subtlety"] = 1
     train, test = sides(cohort)
-    weights = split.odds_weights(train, test, by_label=by_label)(np.ones(len(train)), np.ones(len(test)))
+    weights = weighing.odds_weights(train, test, by_label=by_label)(np.ones(len(train)), np.ones(len(test)))
     assert abs(train["subtlety"].mean() - test["subtlety"].mean()) > 0.5
     assert np.average(train["subtlety"], weights=weights) == pytest.approx(test["subtlety"].mean(), abs=0.1)
 
 
 def test_an_unknown_form_is_refused():
     with pytest.raises(InputError, match="choose one of readings within label"):
-        split.weigher("by eye", *sides(breasts()))
+        weighing.weigher("by eye", *sides(breasts()))
 
 
 def test_effective_size():
-    assert split.effective_size(np.ones(7)) == 7
-    assert split.effective_size(np.array([3.0, 1.0])) == pytest.approx(16 / 10)
+    assert weighing.effective_size(np.ones(7)) == 7
+    assert weighing.effective_size(np.array([3.0, 1.0])) == pytest.approx(16 / 10)
 
 
 # ---- AUC on the other mix
@@ -135,9 +136,9 @@ def test_harder_cases_explain_the_difference_and_only_they():
     hard = rng.random(2000) < np.where(cohort["split"] == "test", 0.9, 0.2)
     cohort = scored(cohort.assign(assessment=np.where(hard, 4, 5)), np.where(hard, 0.3, 3.0))
     train, test = sides(cohort)
-    for form in split.FORMS:
-        draws = split.resample(train, test, form, n=40)
-        found = split.on_the_other_mix([train], [test], draws) | split.both_sides(
+    for form in weighing.FORMS:
+        draws = weighing.resample(train, test, form, n=40)
+        found = weighing.on_the_other_mix([train], [test], draws) | weighing.both_sides(
             [train], [test], draws.train, draws.test
         )
         assert found["difference"] > 0.1 and found["p"] < 0.001
@@ -148,8 +149,8 @@ def test_harder_cases_explain_the_difference_and_only_they():
 def test_a_score_that_is_worse_within_every_assessment_is_not_explained_by_the_mix():
     cohort = scored(breasts(2000), np.where(np.arange(2000) % 4 == 0, 0.5, 2.5))
     train, test = sides(cohort)
-    draws = split.resample(train, test, split.FORMS[0], n=40)
-    found = split.on_the_other_mix([train], [test], draws)
+    draws = weighing.resample(train, test, weighing.FORMS[0], n=40)
+    found = weighing.on_the_other_mix([train], [test], draws)
     assert found["explained_low"] < 0 < found["explained_high"]
     assert found["left_low"] > 0.1
 
@@ -160,16 +161,16 @@ def test_what_the_words_say_is_one_more_reading():
     sound = np.random.default_rng(9).normal(size=2000) + 0.8 * (cohort["split"] == "test")
     train, test = sides(cohort.assign(suspicion=sound))
     one = np.ones(len(train)), np.ones(len(test))
-    weights = split.odds_weights(train, test)(*one)
+    weights = weighing.odds_weights(train, test)(*one)
     assert np.average(train["suspicion"], weights=weights) == pytest.approx(test["suspicion"].mean(), abs=0.1)
-    plain = split.odds_weights(train.drop(columns="suspicion"), test.drop(columns="suspicion"))(*one)
+    plain = weighing.odds_weights(train.drop(columns="suspicion"), test.drop(columns="suspicion"))(*one)
     assert np.average(train["suspicion"], weights=plain) < test["suspicion"].mean() - 0.5
 
 
 def test_a_score_that_never_varies_has_no_difference():
     train, test = sides(breasts().assign(logit=0.0))
-    draws = split.resample(train, test, split.FORMS[2], n=20)
-    assert split.both_sides([train], [test], draws.train, draws.test)["p"] == 1.0
+    draws = weighing.resample(train, test, weighing.FORMS[2], n=20)
+    assert weighing.both_sides([train], [test], draws.train, draws.test)["p"] == 1.0
 
 
 def test_bands_that_are_too_small_give_numbers_only():
@@ -178,7 +179,7 @@ def test_bands_that_are_too_small_give_numbers_only():
     train, test = sides(cohort)
     rows = {
         row["band"]: row
-        for row in split.within_assessment([train], [test], split.resample(train, test, split.FORMS[2], n=50))
+        for row in weighing.within_assessment([train], [test], weighing.resample(train, test, weighing.FORMS[2], n=50))
     }
     assert set(rows) == {"0 to 3", "4", "5"}
     assert "train" not in rows["5"] and rows["5"]["n_test"] == 1
