@@ -17,7 +17,9 @@ from mammo_lib.analysis.official_split import out_of_fold
 from mammo_lib.data import build_cohorts, read_tables
 from mammo_lib.data.sample import sample_folder
 from mammo_lib.files import write_json
-from mammo_lib.runs.records import COMMITTED, PROTOCOL_3, describe_environment
+from mammo_lib.runs.environment import describe_environment
+from mammo_lib.runs.protocols import PROTOCOL_3
+from mammo_lib.runs.records import COMMITTED
 from mammo_lib.statistics import auc_bootstrap_interval, stratified_auc
 from mammo_lib.training.baselines import FEATURES
 from mammo_lib.training.readers import fit_logistic

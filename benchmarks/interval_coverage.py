@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
 from mammo_lib.files import write_json
-from mammo_lib.runs.records import describe_environment
+from mammo_lib.runs.environment import describe_environment
 from mammo_lib.statistics import compare_folds
 from mammo_lib.statistics.out_of_fold import EQUIVALENCE
 

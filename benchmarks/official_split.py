@@ -35,8 +35,10 @@ from mammo_lib.data.cbis_ddsm.sources import Mirror800
 from mammo_lib.data.collection import Collection
 from mammo_lib.errors import InputError
 from mammo_lib.files import read_json, read_table, with_numbers, write_csv, write_json, write_parquet
+from mammo_lib.runs.environment import describe_environment
 from mammo_lib.runs.experiments import experiment_configs
-from mammo_lib.runs.records import COMMITTED, PROTOCOL_2, all_runs, describe_environment, part_of
+from mammo_lib.runs.protocols import PROTOCOL_2
+from mammo_lib.runs.records import COMMITTED, all_runs, part_of
 from mammo_lib.statistics import holm, stratified_auc
 from mammo_lib.training.baselines import FEATURES
 from mammo_lib.training.readers import PENALTIES, fit_logistic, metadata

@@ -26,9 +26,9 @@ from .errors import InputError
 from .files import alone, read_json, write_json
 from .runs import records
 from .runs.crate import add_reproduction, add_run, new_crate, write_crate
+from .runs.environment import describe_environment
 from .runs.executor import open_executor
 from .runs.experiments import experiment_configs
-from .runs.records import describe_environment
 
 SOURCE = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "notebooks"

@@ -24,8 +24,9 @@ from ..config import MATERIAL, Profile, get_profile
 from ..errors import InputError
 from ..files import file_hash, read_table, with_numbers
 from ..runs.experiments import list_hash
+from ..runs.protocols import protocol_of
 from ..runs.receipts import is_exploratory
-from ..runs.records import COMMITTED, Run, part_of, protocol_of
+from ..runs.records import COMMITTED, Run, part_of
 from ..statistics import (
     LEVEL,
     Interval,

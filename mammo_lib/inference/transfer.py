@@ -34,7 +34,8 @@ from ..data.memo import remember
 from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import file_hash
-from ..runs.records import EXTERNAL, PROTOCOL_EXTERNAL, Run, find_run, start_run
+from ..runs.protocols import PROTOCOL_EXTERNAL
+from ..runs.records import EXTERNAL, Run, find_run, start_run
 from ..statistics import OUT_OF_FOLD, evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
 from ..training.baselines import fit_baseline
 from ..training.train import Classifier, as_predictions, load_best, predict, with_choices

@@ -23,10 +23,12 @@ from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import file_hash, write_json
 from ..statistics import evaluate_predictions
+from .environment import describe_environment
 from .executor import as_done, open_executor
 from .experiments import BOOK, FROZEN, experiment_configs, list_hash
+from .protocols import protocol_of
 from .receipts import added_after, first_opening
-from .records import Run, describe_environment, find_run, part_of, protocol_of, runs_by_config
+from .records import Run, find_run, part_of, runs_by_config
 
 ALSO = {"test_official": "official", "test_lesion": "lesion"}
 

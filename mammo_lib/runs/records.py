@@ -13,39 +13,29 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import filelock
 import pandas as pd
 from pydantic import ValidationError
 
-from ..config import BUILD, MATERIAL, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint, is_rehearsal
+from ..config import BUILD, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint
 from ..config.checkpoints import weights_hash
 from ..errors import InputError
-from ..files import file_hash, read_json, read_table, with_numbers, write_bytes, write_json, write_parquet
-from .manifest import CHECKPOINT, MANIFEST, METRICS, RECORD, REHEARSED, RELEASED, WAY_OUT, check_files, write_manifest
+from ..files import read_json, read_table, with_numbers, write_bytes, write_json, write_parquet
+from .environment import describe_environment
+from .manifest import CHECKPOINT, MANIFEST, METRICS, RECORD, RELEASED, WAY_OUT, check_files, write_manifest
+from .protocols import protocol_of
 
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
-PROTOCOL = MATERIAL / "book" / "protocol.md"
-PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
-PROTOCOL_3 = MATERIAL / "book" / "protocol-3.md"  # of runs whose config names it, as the next
-PROTOCOL_4 = MATERIAL / "book" / "protocol-4.md"
-PROTOCOL_5 = MATERIAL / "book" / "protocol-5.md"  # of the fourth look at the test set
-PROTOCOL_6 = MATERIAL / "book" / "protocol-6.md"  # of larger whole films
-PROTOCOL_EXTERNAL = MATERIAL / "book" / "protocol-external.md"  # of scores on other collections
 EXTERNAL = "external_"  # how the name of a record begins that holds scores on another collection
 RECEIPT = ("opened_at", "profile", "runs", "protocol_hash")  # and "added_after", if a profile's list was opened
-RECORDED_PACKAGES = ("mammo-lib", "torch", "lightning", "timm", "numpy", "pandas", "scikit-learn", "pydicom", "numba")
 
 
 @dataclass(frozen=True)
@@ -305,13 +295,6 @@ def start_run(
     return run
 
 
-def protocol_of(config: RunConfig, *, is_fold: bool = False) -> Path:
-    """Return the protocol that governs a run: the one its config names, that of cross-validations, or the first."""
-    if config.protocol:
-        return {3: PROTOCOL_3, 4: PROTOCOL_4, 5: PROTOCOL_5, 6: PROTOCOL_6}[config.protocol]
-    return PROTOCOL_2 if is_fold or config.data.fold == "each" else PROTOCOL
-
-
 def all_runs(home: Path) -> Iterator[Run]:
     """Yield every finished run below ``home``, ordered by experiment and seed."""
     for path in sorted(home.glob(f"*/*/{METRICS}")):
@@ -363,64 +346,3 @@ def copy_record(run: Run, target: Path) -> Run:
     shutil.copytree(run.folder, target, dirs_exist_ok=True, ignore=left_out)
     write_bytes(target / METRICS, (run.folder / METRICS).read_bytes())
     return Run(target)
-
-
-def describe_environment(protocol: Path = PROTOCOL) -> dict:
-    """Return what a result depends on besides config and data: commit, versions, machine, protocol, a rehearsal."""
-    return {
-        "command": _command(sys.argv),
-        "commit": _git("rev-parse", "HEAD"),
-        "is_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "protocol_hash": file_hash(protocol) if protocol.is_file() else None,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_count": os.cpu_count(),
-        "threads": _threads(),
-        "device": _device(),
-        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
-    } | ({REHEARSED: True} if is_rehearsal() else {})
-
-
-def _command(arguments: list[str]) -> str:
-    """Return a command line without the folders of one machine: of an absolute path, its last part."""
-    program, *rest = arguments
-    if "ipykernel" in program:
-        return "notebook"
-    return " ".join([Path(program).name, *map(_without_folders, rest)])
-
-
-def _without_folders(argument: str) -> str:
-    """Shorten ``/home/anna/cbis`` to ``cbis``, and ``--data=/home/anna/cbis`` to ``--data=cbis``."""
-    head, equals, value = argument.rpartition("=")
-    return head + equals + (Path(value).name if Path(value).is_absolute() else value)
-
-
-def _device() -> str:
-    """Name the GPU where torch is in use and has one, else the processor."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    from llvmlite import binding  # numba's: knows the processor's family on every system
-
-    return binding.get_host_cpu_name()
-
-
-def _threads() -> int | None:
-    """Return how many threads torch computes with, on which the order of its sums depends; None without torch."""
-    torch = sys.modules.get("torch")
-    return None if torch is None else torch.get_num_threads()
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

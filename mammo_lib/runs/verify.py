@@ -29,7 +29,8 @@ from ..data.collection import Collection
 from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import read_json, write_json
-from .records import Run, all_runs, describe_environment, start_run
+from .environment import describe_environment
+from .records import Run, all_runs, start_run
 
 SCRATCH = BUILD / "verify"  # holds the runs that came out otherwise
 TOLERANCE = 1e-6

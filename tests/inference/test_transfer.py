@@ -10,6 +10,7 @@ from mammo_lib.errors import InputError
 from mammo_lib.files import file_hash
 from mammo_lib.inference import transfer
 from mammo_lib.runs import records
+from mammo_lib.runs.protocols import PROTOCOL_EXTERNAL
 
 CLASSES = ["CIRC B", "SPIC M", "CALC M", "ASYM B", "MISC B", "CIRC M", "NORM", "SPIC B"]
 
@@ -46,7 +47,7 @@ def test_the_record_holds_scores_by_image_at_the_old_threshold(mias, network, ru
     assert scores["has_MLO"].all() and not scores["has_CC"].any()
     assert record.metrics["external"]["auc"]["n"] == 7 and record.metrics["external_masses"]["auc"]["n"] == 5
     assert {"calibration", "calibration_scaled"} <= set(record.metrics["external"])
-    assert record.environment["protocol_hash"] == file_hash(records.PROTOCOL_EXTERNAL)
+    assert record.environment["protocol_hash"] == file_hash(PROTOCOL_EXTERNAL)
     assert record.is_external and record.faults() == []
     assert {path.suffix for path in record.folder.iterdir() if path.name != ".lock"} == {".json", ".parquet"}
 

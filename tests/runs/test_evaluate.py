@@ -11,9 +11,11 @@ from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.collection import Collection
 from mammo_lib.errors import InputError
+from mammo_lib.files import file_hash
 from mammo_lib.runs import evaluate
 from mammo_lib.runs import records as runs
 from mammo_lib.runs.experiments import FROZEN, experiment_configs, read_experiments
+from mammo_lib.runs.protocols import PROTOCOL_5
 from mammo_lib.statistics import evaluate_predictions
 from mammo_lib.training import train
 
@@ -208,6 +210,6 @@ def test_a_receipt_names_the_protocol_and_the_list_of_its_profile(tiny_profile, 
     profile = PROFILES["mirror-final"]
     run = baseline(tiny_profile, collection, "birads", protocol=5)
     receipt = evaluate.opening_of(profile, [run])
-    assert receipt["protocol_hash"] == runs.file_hash(runs.PROTOCOL_5) == run.environment["protocol_hash"]
-    assert receipt["experiments_hash"] == runs.file_hash(FROZEN.with_name(profile.experiments))
-    assert evaluate.open_test_set(run, collection).run.receipt["protocol_hash"] == runs.file_hash(runs.PROTOCOL_5)
+    assert receipt["protocol_hash"] == file_hash(PROTOCOL_5) == run.environment["protocol_hash"]
+    assert receipt["experiments_hash"] == file_hash(FROZEN.with_name(profile.experiments))
+    assert evaluate.open_test_set(run, collection).run.receipt["protocol_hash"] == file_hash(PROTOCOL_5)

@@ -10,6 +10,7 @@ import pytest
 
 from mammo_lib.config import ROOT, ModelConfig, RunConfig
 from mammo_lib.errors import InputError
+from mammo_lib.runs import environment
 from mammo_lib.runs import records as runs
 
 CONFIG = RunConfig(seed=3)
@@ -259,11 +260,13 @@ def test_all_runs_lists_finished_ones_only():
 
 
 def test_a_record_names_no_folder_of_one_machine():
-    command = runs._command(["/usr/bin/mammo", "run", "--data", "/home/somebody/cbis", "--profile", "my/own.yaml"])
+    command = environment._command(
+        ["/usr/bin/mammo", "run", "--data", "/home/somebody/cbis", "--profile", "my/own.yaml"]
+    )
     assert command == "mammo run --data cbis --profile my/own.yaml"
-    assert runs._command(["mammo", "run", "--data=/home/a/cbis", "--set", "x=/home/a/w.pth"]) == (
+    assert environment._command(["mammo", "run", "--data=/home/a/cbis", "--set", "x=/home/a/w.pth"]) == (
         "mammo run --data=cbis --set x=w.pth"
     )
-    assert runs._command(["/x/ipykernel_launcher.py", "-f", "/tmp/k.json"]) == "notebook"
+    assert environment._command(["/x/ipykernel_launcher.py", "-f", "/tmp/k.json"]) == "notebook"
     committed = [run.environment.get("command") or "" for run in runs.all_runs(ROOT / "results")]
     assert [one for one in committed if " /" in one] == []

@@ -9,8 +9,10 @@ import pytest
 from mammo_lib.config import as_repeats
 from mammo_lib.data.cohort import split_cohort
 from mammo_lib.errors import InputError
+from mammo_lib.files import file_hash
 from mammo_lib.runs import records
 from mammo_lib.runs.evaluate import evaluate_profile
+from mammo_lib.runs.protocols import PROTOCOL_2
 from mammo_lib.statistics import fit_temperature, youden_threshold
 from mammo_lib.training import train
 
@@ -106,8 +108,8 @@ def test_repeats_divide_and_start_anew(config):
 
 
 def test_its_protocol_is_the_second(run):
-    assert run.environment["protocol_hash"] == records.file_hash(records.PROTOCOL_2)
-    assert records.Run(run.folder / "fold0").environment["protocol_hash"] == records.file_hash(records.PROTOCOL_2)
+    assert run.environment["protocol_hash"] == file_hash(PROTOCOL_2)
+    assert records.Run(run.folder / "fold0").environment["protocol_hash"] == file_hash(PROTOCOL_2)
 
 
 def test_the_test_set_stays_closed(tiny_profile, config, collection):

@@ -1,0 +1,22 @@
+"""The protocols, fixed before the runs that they govern, and which of them governs a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config import MATERIAL, RunConfig
+
+PROTOCOL = MATERIAL / "book" / "protocol.md"
+PROTOCOL_2 = MATERIAL / "book" / "protocol-2.md"  # of cross-validations
+PROTOCOL_3 = MATERIAL / "book" / "protocol-3.md"  # of runs whose config names it, as the next
+PROTOCOL_4 = MATERIAL / "book" / "protocol-4.md"
+PROTOCOL_5 = MATERIAL / "book" / "protocol-5.md"  # of the fourth look at the test set
+PROTOCOL_6 = MATERIAL / "book" / "protocol-6.md"  # of larger whole films
+PROTOCOL_EXTERNAL = MATERIAL / "book" / "protocol-external.md"  # of scores on other collections
+
+
+def protocol_of(config: RunConfig, *, is_fold: bool = False) -> Path:
+    """Return the protocol that governs a run: the one its config names, that of cross-validations, or the first."""
+    if config.protocol:
+        return {3: PROTOCOL_3, 4: PROTOCOL_4, 5: PROTOCOL_5, 6: PROTOCOL_6}[config.protocol]
+    return PROTOCOL_2 if is_fold or config.data.fold == "each" else PROTOCOL
