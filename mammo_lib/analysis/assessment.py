@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ..statistics import auc_of
+from .tables import estimate
 
 # BI-RADS 0 is incomplete: further imaging is needed. Orders of the categories, from the least to the most suspicious.
 ORDERS = {"lowest, as stored": (0, 1, 2, 3, 4, 5), "between 3 and 4": (1, 2, 3, 0, 4, 5), "left out": (1, 2, 3, 4, 5)}
@@ -34,10 +35,8 @@ def rank_incomplete(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for place, order in ORDERS.items():
         ranks = frame["assessment"].map({category: rank for rank, category in enumerate(order)})
-        found = auc_of(frame.assign(rank=ranks / len(order)), "rank")
-        rows.append(
-            {"BI-RADS 0": place, "auc": found.value, "auc_low": found.low, "auc_high": found.high, "n": found.n}
-        )
+        found = auc_of(frame.assign(rank=ranks), "rank")
+        rows.append({"BI-RADS 0": place, **estimate("auc", found), "n": found.n})
     return pd.DataFrame(rows)
 
 

@@ -28,6 +28,7 @@ from ..statistics import (
 )
 from ..statistics.fold_groups import with_interval
 from .answers import as_answers
+from .tables import estimate
 
 MASK = "mask"
 BOTH = "CC+MLO"
@@ -172,8 +173,7 @@ def _auc(name: str, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
     """Return the three columns of an AUC out of fold; NaN without frames."""
     if not frames:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
-    one = stratified_auc(frames)
-    return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+    return estimate(name, stratified_auc(frames))
 
 
 def _rows(run: Run, views: str, streams: str, fill: str) -> pd.Series:

@@ -404,16 +404,20 @@ def as_text(value: object) -> str:
 
 
 def in_words(row: Mapping, name: str, sign: str = "+") -> str:
-    """Return an estimate with its interval.
+    """Return an estimate of a row with its interval, as sentences say it.
 
     >>> in_words({"auc": 0.8, "auc_low": 0.7, "auc_high": 0.9}, "auc", "")
     '0.800 (0.700 to 0.900)'
     """
-    return f"{row[name]:{sign}.3f} ({row[f'{name}_low']:{sign}.3f} to {row[f'{name}_high']:{sign}.3f})"
+    return _with_bounds(row[name], row[f"{name}_low"], row[f"{name}_high"], sign)
 
 
 def _estimate_text(value: float, low: float, high: float, sign: str) -> str:
-    return "" if pd.isna(value) else f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+    return "" if pd.isna(value) else _with_bounds(value, low, high, sign)
+
+
+def _with_bounds(value: float, low: float, high: float, sign: str) -> str:
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
 def _text(name: str, value) -> str:

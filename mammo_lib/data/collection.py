@@ -57,13 +57,14 @@ class Collection:
     def data_hash(
         self, split: str, data: DataConfig, views: Sequence[str] = VIEWS, streams: Sequence[str] = STREAMS
     ) -> str:
-        """Return the fingerprint of what :meth:`prepare` returns, by which records are found; no image is decoded.
+        """Return the fingerprint of what :meth:`prepare` returns, by which records are found.
 
-        Where images may be left out (``data.allow_missing``), the missing ones are found by decoding all.
+        No image is decoded, unless some are missing or may be left out (``data.allow_missing``): then it is prepared.
         """
         key = ("hash", split, data, tuple(views), tuple(streams), CACHE)
         if key not in self.ready:
-            self.ready[key] = data_hash(self._held(data, split), self.source, data, views, streams, cache=CACHE)
+            known = data_hash(self._held(data, split), self.source, data, views, streams, cache=CACHE)
+            self.ready[key] = known or self.prepare(split, data, views, streams).fingerprint
         return self.ready[key]
 
     def _held(self, data: DataConfig, split: str) -> pd.DataFrame:

@@ -123,14 +123,17 @@ def prepare(
     return _collect(cohort, located, views, streams, cache, failures, data)
 
 
-def data_hash(cohort: pd.DataFrame, source: ImageSource, data: DataConfig, views, streams, *, cache: Path) -> str:
-    """Return the fingerprint of what :func:`prepare` returns, without decoding an image where none may be left out.
+def data_hash(
+    cohort: pd.DataFrame, source: ImageSource, data: DataConfig, views, streams, *, cache: Path
+) -> str | None:
+    """Return the fingerprint of what :func:`prepare` returns; no image is decoded.
 
-    An image that cannot be decoded is then no error here: no record has its hash.
+    None where an image is missing or may be left out, since only decoding tells what remains. An image that cannot be
+    decoded is no error here: no record has its hash.
     """
     located = _located(cohort, source, data, views)
     if data.allow_missing or (located["status"] != "found").any():
-        return prepare(cohort, source, data, views, streams, cache=cache).fingerprint
+        return None
     return _collect(cohort, located, views, streams, cache, {}, data).fingerprint
 
 

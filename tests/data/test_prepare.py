@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from mammo_lib.config import DataConfig
+from mammo_lib.data import collection as collections
 from mammo_lib.data import prepare as p
 from mammo_lib.data.cbis_ddsm.sources import open_source
 from mammo_lib.data.cbis_ddsm.tables import read_tables
@@ -62,19 +63,25 @@ def test_the_hash_of_data_is_that_of_the_prepared(copy, tmp_path, monkeypatch, s
     elif state == "damaged":
         film.write_bytes(film.read_bytes()[:1000])
     data = DATA.model_copy(update={"allow_missing": allow_missing})
-    arguments = (cohort, open_source(copy), data, VIEWS, STREAMS)
+    arguments = ("test", data, VIEWS, STREAMS)
+    monkeypatch.setattr(collections, "CACHE", tmp_path)
+
+    def opened():
+        return collections.Collection(copy, read_tables(copy), open_source(copy))
+
     if state == "missing" and not allow_missing:
         with pytest.raises(InputError, match="complete the data folder"):
-            p.data_hash(*arguments, cache=tmp_path)
+            opened().data_hash(*arguments)
     elif state == "damaged" and not allow_missing:  # nothing is prepared, so no record has its hash
-        assert len(p.data_hash(*arguments, cache=tmp_path)) == 64
+        assert len(opened().data_hash(*arguments)) == 64
         with pytest.raises(InputError, match="complete the data folder"):
             prepared(copy, tmp_path)
     else:
-        wanted = p.prepare(*arguments, cache=tmp_path).fingerprint
+        wanted = opened().prepare(*arguments).fingerprint
         if not allow_missing:
             monkeypatch.setattr(p, "prepare_view", lambda *a: pytest.fail("decoded"))
-        assert p.data_hash(*arguments, cache=tmp_path / "other") == wanted
+        monkeypatch.setattr(collections, "CACHE", tmp_path / "other")
+        assert opened().data_hash(*arguments) == wanted
 
 
 def test_a_killed_preparation_goes_on_and_ends_the_same(phantom_root, tmp_path, monkeypatch):
