@@ -20,14 +20,14 @@ from timing import paired_medians, record
 import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
 from mammo_lib.config import RunConfig, get_profile, merged
 from mammo_lib.data.data_sets import open_cbis_ddsm
-from mammo_lib.data.loader import MammogramData
 from mammo_lib.data.phantom import write_phantom
 from mammo_lib.data.prepare import Prepared, prepare
 from mammo_lib.runs.experiments import experiment_configs
 from mammo_lib.runs.records import runs_by_config
 from mammo_lib.statistics import compare_folds
+from mammo_lib.training.classifier import Classifier
+from mammo_lib.training.data_module import MammogramData
 from mammo_lib.training.frozen import freeze_maps, megabytes
-from mammo_lib.training.train import Classifier
 
 BREASTS, REPEATS = 60, 3
 SIDES = (96, 224)

@@ -91,23 +91,24 @@ def untrained_run(tmp_path_factory, tiny_profile, collection):
     import torch
 
     from mammo_lib.data.cohort import split_cohort
-    from mammo_lib.training import train
+    from mammo_lib.models.network import Network
+    from mammo_lib.runs.predictions import as_predictions, with_choices
 
     def make(**model):
         config = RunConfig.model_validate(merged(tiny_profile.run.model_dump(), {"model": model}))
         run = runs.Run(tmp_path_factory.mktemp("untrained") / "seed0-untrained")
         run.folder.mkdir()
         torch.manual_seed(0)
-        classifier = train.Classifier(config).eval()
+        network = Network(config).eval()
         with torch.no_grad():
-            for parameter in classifier.parameters():
+            for parameter in network.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        torch.save({"state_dict": classifier.state_dict()}, run.checkpoint)
+        torch.save({"state_dict": network.state_dict()}, run.checkpoint)
         runs.write_json(run.folder / "config.json", config.model_dump(mode="json"))
         runs.write_json(run.folder / "environment.json", {"data_hash": "none", "commit": None})
         cohort = split_cohort(config.data, collection.prepare("train", *config.inputs).cohort)["validation"]
         logits = torch.linspace(-1, 1, len(cohort)).numpy()
-        run.finish(train.with_choices(train.as_predictions(cohort, logits), 0.5, 2.0), {"validation": {}})
+        run.finish(with_choices(as_predictions(cohort, logits), 0.5, 2.0), {"validation": {}})
         return run
 
     return make

@@ -38,6 +38,9 @@ TORCH_FREE = [
     "models", "ops", "reproduce", "rehearsal", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "torchvision"}
+# What uses a finished network trains nothing, and does not wait for what training needs.
+TRAINING_FREE = ["data.loader", "models.network", "analysis.gates", "analysis.maps", "inference.predict",
+                 "inference.deploy", "inference.transfer", "inference.viewer", "inference.release"]  # fmt: skip
 
 
 def name_of(path: Path) -> str:
@@ -132,11 +135,16 @@ for name in {names}:
 """
 
 
-def test_tables_need_no_torch():
+@pytest.mark.parametrize(
+    ("names", "heavy"),
+    [(TORCH_FREE, HEAVY), (TRAINING_FREE, HEAVY - {"torch"})],
+    ids=["tables need no torch", "finished networks need nothing of training"],
+)
+def test_nothing_heavy_is_imported_that_is_not_needed(names, heavy):
     """A heavy package is told with the first module that brings it, imported one after another in one interpreter."""
-    code = IMPORTS.format(names=TORCH_FREE, heavy=HEAVY)
+    code = IMPORTS.format(names=names, heavy=heavy)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
-    assert done.stdout.splitlines() == TORCH_FREE
+    assert done.stdout.splitlines() == names
 
 
 def test_import_is_quiet():

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
@@ -28,6 +27,7 @@ from ..files import write_parquet
 from ..models import GatedConvMixer, MammoMamba, MammoMambaOutput, mean_log_odds
 from ..models.encoders import scatter
 from ..models.mammo_mamba import Overrides
+from ..models.network import Network, to_device
 from ..models.seqmoe import gate_name
 from ..runs.records import Run
 
@@ -165,13 +165,13 @@ def summarise(numbers: GateValues, views: tuple[str, ...]) -> list[dict]:
 
 
 @torch.inference_mode()
-def observe(classifier: lightning.LightningModule, loader) -> Observation:
+def observe(network: Network, loader) -> Observation:
     """Run a loader's breasts through the network once, with unchanged gates; the logit is the one used for scoring."""
-    model, batches, rows = classifier.model, [], []
+    model, batches, rows = network.model, [], []
     for batch in loader:
-        batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
+        batch = to_device(batch, network.device)
         with overheard_token_gates(model) as heard:
-            passes = classifier.passes(batch)
+            passes = network.passes(batch)
         batches.append((passes, gate_values(passes[0], heard, batch["present"]), batch["present"]))
         rows.append(batch["row"])
     order = torch.argsort(torch.cat(rows))
@@ -243,7 +243,7 @@ def donors(present: Bool[Tensor, "breasts _"], rng: np.random.Generator) -> np.n
 
 @torch.inference_mode()
 def intervene(
-    classifier: lightning.LightningModule, loader, seen: Observation, means: Mapping[GateKey, Mapping[str, float]],
+    network: Network, loader, seen: Observation, means: Mapping[GateKey, Mapping[str, float]],
     views: tuple[str, ...], seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Return ``row intervention draw logit``: the score of each breast with overridden gates or a swapped stream.
@@ -253,15 +253,15 @@ def intervene(
     ``whole_shuffled`` (the stream of another breast, ``N_STREAM_SHUFFLES`` draws).
     """
     rng = np.random.default_rng(seed)
-    logits = {(AS_IS, 0): seen.logit} | _with_streams_shuffled(classifier.model, seen, rng)
+    logits = {(AS_IS, 0): seen.logit} | _with_streams_shuffled(network.model, seen, rng)
     has_gates = any(seen.gates.values())
     plans = _plans(seen, means, views, rng) if has_gates else {}
     logits |= {name: np.full(len(seen.logit), np.nan, np.float32) for name in plans}
     for batch in loader if plans else ():
-        batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
+        batch = to_device(batch, network.device)
         rows = batch["row"]
         for name, plan in plans.items():
-            logits[name][rows.cpu().numpy()] = classifier.score(batch, plan(rows))[0].cpu().numpy()
+            logits[name][rows.cpu().numpy()] = network.score(batch, plan(rows))[0].cpu().numpy()
     return pd.concat([
         pd.DataFrame({"row": np.arange(len(logit)), "intervention": name, "draw": np.int8(draw),
                       "logit": logit.astype(np.float32)})
@@ -311,7 +311,7 @@ def _plans(seen: Observation, means, views, rng) -> dict[tuple[str, int], Callab
 
 
 def examine(
-    run: Run, classifier: lightning.LightningModule, loader, cohort: pd.DataFrame, log_area: Mapping,
+    run: Run, network: Network, loader, cohort: pd.DataFrame, log_area: Mapping,
     average_over: str = "validation",
 ) -> Observation:  # fmt: skip
     """Add a split's gates and interventions to the run's record; return what was seen with unchanged gates.
@@ -320,10 +320,10 @@ def examine(
     network without gates has no ``gates.parquet``.
     """
     views, split = run.config.model.views, cohort["split"].iloc[0]
-    seen = observe(classifier, loader)
+    seen = observe(network, loader)
     gates = _beside(run.gates, gate_rows(seen, cohort, views, log_area), split)
     means = mean_gates(gates[gates["split"] == average_over]) if len(gates) else {}
-    scored = intervene(classifier, loader, seen, means, views, seed=run.config.seed)
+    scored = intervene(network, loader, seen, means, views, seed=run.config.seed)
     who = cohort[["split", "sample_id"]].reset_index(drop=True)
     named = who.loc[scored["row"]].reset_index(drop=True).join(scored.drop(columns="row"))
     if len(gates):

@@ -19,7 +19,6 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import lightning
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam
@@ -31,6 +30,7 @@ from ..data.boxes import Box
 from ..models import GatedConvMixer, log_odds
 from ..models.encoders import ViewEncoder, scatter
 from ..models.mambavision import Attention, Level, from_windows
+from ..models.network import Network
 from ..models.seqmoe import SeqMoE, gate_name
 from ..statistics import holm
 
@@ -78,9 +78,9 @@ def finest(maps: Sequence[SpatialMap]) -> SpatialMap:
     return min(reversed(maps), key=lambda one: one.stride)
 
 
-def forward_maps(classifier: lightning.LightningModule, batch: dict) -> list[SpatialMap]:
+def forward_maps(network: Network, batch: dict) -> list[SpatialMap]:
     """Return the maps of one forward pass: spatial SeqMoE gates, token gates of mixers, attention received."""
-    model = classifier.model
+    model = network.model
     mixers = {
         (stream, stage, gate_name(stage, j)): block.mixer
         for stream, encoder in model.encoders.items()
@@ -90,14 +90,14 @@ def forward_maps(classifier: lightning.LightningModule, batch: dict) -> list[Spa
     }
     with torch.inference_mode(), overheard(mixers) as inputs:
         output = model(batch)
-        maps = _seqmoe_maps(classifier, output.gates)
+        maps = _seqmoe_maps(network, output.gates)
         for (stream, stage, block), x in inputs.items():
             kind, tokens = _token_values(mixers[stream, stage, block], x)
             if kind:
                 encoder = model.encoders[stream]
                 window, stride = _levels(encoder)[stage - 1].window, encoder.strides[stage - 1]
                 values = _scattered(tokens, window, stride, stream, batch)
-                maps += _by_view(classifier, kind, stream, block, values, stride)
+                maps += _by_view(network, kind, stream, block, values, stride)
     return maps
 
 
@@ -125,48 +125,45 @@ def attention_received(attention: Attention, x: Float[Tensor, "windows tokens di
     return torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(d), dim=-1).mean(dim=(1, 2))
 
 
-def grad_cam(classifier: lightning.LightningModule, batch: dict) -> list[SpatialMap]:
+def grad_cam(network: Network, batch: dict) -> list[SpatialMap]:
     """Return Grad-CAM (Selvaraju et al. 2017) of the log-odds of malignancy on the last stage of every stream.
 
     Negative parts are set to zero, as in the paper. The last stage is pooled by its mean, so that the map before this
     step splits the linearised decision exactly over its cells. Encoders other than MambaVision have no such map.
     """
-    inputs, present = _as_tensors(classifier, batch)
+    inputs, present = _as_tensors(network, batch)
     maps = []
-    for stream in classifier.model.streams:
-        if not _levels(classifier.model.encoders[stream]):
+    for stream in network.model.streams:
+        if not _levels(network.model.encoders[stream]):
             continue
-        explainer = LayerGradCam(_scorer(classifier), classifier.model.encoders[stream].network.backbone.norm)
+        explainer = LayerGradCam(_scorer(network), network.model.encoders[stream].network.backbone.norm)
         cells = explainer.attribute(inputs, additional_forward_args=present, relu_attributions=True)
         values = scatter(cells[:, 0].detach(), batch["present"][stream], torch.nan)
-        maps += _by_view(classifier, "grad_cam", stream, "", values, classifier.model.encoders[stream].strides[-1])
+        maps += _by_view(network, "grad_cam", stream, "", values, network.model.encoders[stream].strides[-1])
     return maps
 
 
-def integrated_gradients(
-    classifier: lightning.LightningModule, batch: dict, steps: int = IG_STEPS
-) -> dict[str, Tensor]:
+def integrated_gradients(network: Network, batch: dict, steps: int = IG_STEPS) -> dict[str, Tensor]:
     """Return by stream the contribution of each pixel to the log-odds of malignancy, (batch, views, height, width).
 
     Integrated gradients (Sundararajan et al. 2017) from black images along a straight line, Gauss-Legendre with
     ``steps`` points; over a breast they add up to log-odds(images) - log-odds(black).
     """
-    inputs, present = _as_tensors(classifier, batch)
-    explainer = IntegratedGradients(_scorer(classifier))
+    inputs, present = _as_tensors(network, batch)
+    explainer = IntegratedGradients(_scorer(network))
     found = explainer.attribute(inputs, additional_forward_args=present, n_steps=steps, internal_batch_size=64)
     return {
-        stream: attribution[:, :, 0].detach()
-        for stream, attribution in zip(classifier.model.streams, found, strict=True)
+        stream: attribution[:, :, 0].detach() for stream, attribution in zip(network.model.streams, found, strict=True)
     }
 
 
-def saliency_maps(classifier: lightning.LightningModule, batch: dict, steps: int = IG_STEPS) -> list[SpatialMap]:
+def saliency_maps(network: Network, batch: dict, steps: int = IG_STEPS) -> list[SpatialMap]:
     """Return Grad-CAM and the absolute integrated gradients, summed over cells of 4 x 4 pixels."""
-    maps = grad_cam(classifier, batch)
-    for stream, pixels in integrated_gradients(classifier, batch, steps).items():
+    maps = grad_cam(network, batch)
+    for stream, pixels in integrated_gradients(network, batch, steps).items():
         cells = nn.functional.avg_pool2d(pixels.abs(), IG_CELL, ceil_mode=True) * IG_CELL**2
         cells = cells.masked_fill(~batch["present"][stream][..., None, None], torch.nan)
-        maps += _by_view(classifier, "integrated_gradients", stream, "", cells, IG_CELL)
+        maps += _by_view(network, "integrated_gradients", stream, "", cells, IG_CELL)
     return maps
 
 
@@ -233,7 +230,7 @@ def lesion_share(
 
 
 def shares_in_lesions(
-    classifier: lightning.LightningModule, dataset: Dataset, names: Sequence[str], boxes: Mapping[tuple[str, str], Box]
+    network: Network, dataset: Dataset, names: Sequence[str], boxes: Mapping[tuple[str, str], Box]
 ) -> dict[str, LesionShare]:
     """Test every kind of map over whole views against the lesions of a data set; p is corrected after Holm over maps.
 
@@ -244,10 +241,10 @@ def shares_in_lesions(
     for start in range(0, len(dataset), CHUNK):
         rows = range(start, min(start + CHUNK, len(dataset)))
         batch = default_collate([dataset[row] for row in rows])
-        for one in forward_maps(classifier, batch) + saliency_maps(classifier, batch):
+        for one in forward_maps(network, batch) + saliency_maps(network, batch):
             for i, row in enumerate(rows):
                 if one.stream == "whole" and (names[row], one.view) in boxes and not np.isnan(one.values[i]).any():
-                    image = batch["images"]["whole"][i, classifier.config.model.views.index(one.view), 0].numpy()
+                    image = batch["images"]["whole"][i, network.config.model.views.index(one.view), 0].numpy()
                     view = one.on_image(i, image.shape), image > 0, boxes[names[row], one.view], names[row]
                     gathered.setdefault(KINDS[one.kind] + one.place, []).append(view)
     shares = {name: lesion_share(*zip(*views, strict=True)) for name, views in gathered.items()}
@@ -276,17 +273,17 @@ def _levels(encoder: ViewEncoder) -> Sequence[Level]:
     return encoder.network.backbone.levels if isinstance(encoder.network, SeqMoE) else ()
 
 
-def _seqmoe_maps(classifier: lightning.LightningModule, gates: dict) -> list[SpatialMap]:
+def _seqmoe_maps(network: Network, gates: dict) -> list[SpatialMap]:
     maps = []
     for stream, blocks in gates.items():
-        encoder = classifier.model.encoders[stream]
+        encoder = network.model.encoders[stream]
         for block, values in blocks.items():
             if values.ndim < 4:  # one number per image has no place
                 continue
             stage = int(block.removeprefix("stage")[0])
-            is_token = getattr(classifier.config.model.gate, "scope", "image") == "token"
+            is_token = getattr(network.config.model.gate, "scope", "image") == "token"
             stride = encoder.strides[stage - 1] * (1 if is_token else _levels(encoder)[stage - 1].window)
-            maps += _by_view(classifier, "gate", stream, block, values, stride)
+            maps += _by_view(network, "gate", stream, block, values, stride)
     return maps
 
 
@@ -305,22 +302,21 @@ def _scattered(tokens: Tensor, window: int, stride: int, stream: str, batch: dic
     return scatter(from_windows(tokens[..., None], window, shape)[:, 0], present, torch.nan)
 
 
-def _by_view(classifier: lightning.LightningModule, kind: str, stream: str, block: str, values: Tensor, stride: int):
+def _by_view(network: Network, kind: str, stream: str, block: str, values: Tensor, stride: int):
     arrays = values.float().cpu().numpy()
     return [
-        SpatialMap(kind, stream, view, block, arrays[:, i], stride)
-        for i, view in enumerate(classifier.config.model.views)
+        SpatialMap(kind, stream, view, block, arrays[:, i], stride) for i, view in enumerate(network.config.model.views)
     ]
 
 
-def _as_tensors(classifier: lightning.LightningModule, batch: dict) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    streams = classifier.model.streams
+def _as_tensors(network: Network, batch: dict) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    streams = network.model.streams
     return tuple(batch["images"][s] for s in streams), tuple(batch["present"][s] for s in streams)
 
 
-def _scorer(classifier: lightning.LightningModule):
+def _scorer(network: Network):
     """Return the log-odds of malignancy as a function of the streams' images, then of what is present."""
-    model = classifier.model
+    model = network.model
 
     def score(*tensors: Tensor) -> Tensor:
         images, present = tensors[: len(model.streams)], tensors[len(model.streams) :]

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..config import TARGETS, DataConfig, TrainConfig
+from ..config import TARGETS, TrainConfig
 from ..errors import InputError
-from .cohort import split_cohort
 from .frozen_maps import CLEAN, TURNED, FrozenMaps
 from .prepare import Prepared, load_pixels
 
@@ -131,45 +129,11 @@ class SeededShuffle(Sampler):
         return iter(torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed)).tolist())
 
 
-class MammogramData(lightning.LightningDataModule):
-    """Training and validation breasts of a run: patient-level folds of the training cohort, without test breasts."""
-
-    def __init__(
-        self, prepared: Prepared, data: DataConfig, train: TrainConfig, targets: Sequence[str] = ("malignancy",),
-        seed: int = 0, maps: Mapping[str, FrozenMaps] | None = None,
-    ):  # fmt: skip
-        super().__init__()
-        self.prepared, self.train, self.targets, self.seed, self.maps = prepared, train, targets, seed, maps
-        self.cohorts = split_cohort(data, prepared.cohort)
-        if (n_train := len(self.cohorts["train"])) < train.batch_size:
-            raise InputError(f"train.batch_size={train.batch_size} exceeds the {n_train} training breasts: lower it")
-
-    def cohort(self, split: str) -> pd.DataFrame:
-        """Return the breasts of ``train``, ``validation`` or ``extra``."""
-        return self.cohorts[split]
-
-    def train_dataloader(self) -> DataLoader:
-        """Return shuffled, augmented batches of the current epoch; order and noise depend only on (seed, epoch)."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
-        dataset = BreastDataset(
-            self.prepared, self.cohort("train"), self.targets, augment=self.train.augment, seed=seed, maps=self.maps
-        )
-        return _loader(dataset, self.train, sampler=SeededShuffle(len(dataset), seed), drop_last=True)
-
-    def val_dataloader(self) -> DataLoader:
-        """Return validation batches in cohort order."""
-        return self.unchanged("validation")
-
-    def unchanged(self, part: str) -> DataLoader:
-        """Return batches of a part in cohort order, without augmentation."""
-        return _loader(BreastDataset(self.prepared, self.cohort(part), self.targets, maps=self.maps), self.train)
-
-
 def test_loader(prepared: Prepared, train: TrainConfig) -> DataLoader:
     """Return the batches of a prepared test cohort, in its order. Only :mod:`mammo_lib.runs.evaluate` calls this."""
-    return _loader(BreastDataset(prepared, prepared.cohort), train)
+    return in_batches(BreastDataset(prepared, prepared.cohort), train)
 
 
-def _loader(dataset: BreastDataset, train: TrainConfig, **options) -> DataLoader:
+def in_batches(dataset: BreastDataset, train: TrainConfig, **options) -> DataLoader:
+    """Return the batches of a dataset: in its order, unless ``options`` of torch's loader say otherwise."""
     return DataLoader(dataset, batch_size=train.batch_size, num_workers=0, **options)

@@ -8,10 +8,10 @@ from ..config import MATERIAL
 from ..config.checkpoints import find_checkpoint
 from ..errors import InputError
 from ..models.mambavision import LITE, VARIANTS, create_mambavision
+from ..models.network import load_best
 from ..models.portable import FORMATS, OPSET, check_choices, export_backbone, export_mammo_mamba
 from ..models.weights import load_pretrained, variant_of
 from ..runs.records import Run
-from ..training.train import load_best
 from .predict import NOTICE, trained_on, with_weights
 
 RANDOM = "random"
@@ -84,14 +84,14 @@ def export_run(run: Run, path: Path, *, to: str = "onnx", opset: int = OPSET) ->
         The run has no checkpoint here, or its network is one that cannot be exported.
     """
     run = with_weights(run)
-    classifier, config = load_best(run).cpu(), run.config
+    network, config = load_best(run).cpu(), run.config
     threshold, temperature = run.choices
     facts = {
         "notice": NOTICE, "trained_on": trained_on(run), "config": config.fingerprint,
-        "views": list(config.model.views), "streams": list(classifier.model.streams),
+        "views": list(config.model.views), "streams": list(network.model.streams),
         "image_size": list(config.data.image_size), "threshold": threshold, "temperature": temperature,
     }  # fmt: skip
     return export_mammo_mamba(
-        classifier.model, path, image_size=config.data.image_size, flip_averaging=config.train.flip_averaging, to=to,
+        network.model, path, image_size=config.data.image_size, flip_averaging=config.train.flip_averaging, to=to,
         opset=opset, facts=facts,
     )  # fmt: skip

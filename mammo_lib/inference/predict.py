@@ -30,10 +30,10 @@ from ..data.prepare import FULL_SCALE, prepare_view
 from ..data.views import NO_BOX
 from ..errors import InputError
 from ..files import file_hash, read_json, safe_name, write_bytes, write_json
+from ..models.network import Network, load_best, to_device
 from ..runs import records as runs
 from ..runs.experiments import experiment_configs
 from ..runs.records import Run
-from ..training.train import Classifier, load_best
 from .checked_images import read_checked
 from .inputs import GivenBreast
 from .release import WITHOUT
@@ -135,19 +135,19 @@ def predict_breasts(
         The run has no weights on this machine, or an image is refused.
     """
     run = with_weights(run)
-    classifier = load_best(run)
+    network = load_best(run)
     todo = iter(breasts)
     while chunk := list(islice(todo, BATCH)):
         prepared = []
         for breast in chunk:
             try:
-                prepared.append((breast, prepare_breast(breast, classifier.config, aspect)))
+                prepared.append((breast, prepare_breast(breast, network.config, aspect)))
             except InputError as error:
                 if refused is None:
                     raise
                 refused.append(str(error))
         if prepared:
-            yield from _predict(run, classifier, prepared)
+            yield from _predict(run, network, prepared)
 
 
 def prepare_breast(breast: GivenBreast, config: RunConfig, aspect: float | None = None) -> dict:
@@ -224,45 +224,44 @@ def as_batch(prepared: Sequence[dict], config: RunConfig) -> dict:
     return {"images": images, "present": present}
 
 
-def _predict(run: Run, classifier: Classifier, prepared: list[tuple[GivenBreast, dict]]) -> Iterator[Prediction]:
-    batch = as_batch([pixels for _, pixels in prepared], classifier.config)
-    batch = {name: {s: tensor.to(classifier.device) for s, tensor in group.items()} for name, group in batch.items()}
+def _predict(run: Run, network: Network, prepared: list[tuple[GivenBreast, dict]]) -> Iterator[Prediction]:
+    batch = to_device(as_batch([pixels for _, pixels in prepared], network.config), network.device)
     with torch.inference_mode():
-        logits, output = classifier.score(batch)
-    maps, map_name = shown_maps(classifier, batch)
+        logits, output = network.score(batch)
+    maps, map_name = shown_maps(network, batch)
     facts = _facts(run)
     for i, (breast, pixels) in enumerate(prepared):
-        gates = gates_of(classifier, output, i)
-        record = _record(breast, pixels, classifier.config, float(logits[i]), facts) | {
+        gates = gates_of(network, output, i)
+        record = _record(breast, pixels, network.config, float(logits[i]), facts) | {
             "gates": gates, "stream_gate": _stream_gate(output.stream_gate, i), "map": map_name,
         }  # fmt: skip
-        size = classifier.config.data.image_size
+        size = network.config.data.image_size
         own = {key: maps[key].on_image(i, size) for key in pixels if key in maps}
         yield Prediction(record, pixels, own, map_name)
 
 
-def shown_maps(classifier: Classifier, batch: dict) -> tuple[dict[tuple[str, str], SpatialMap], str]:
+def shown_maps(network: Network, batch: dict) -> tuple[dict[tuple[str, str], SpatialMap], str]:
     """Return the maps of the picture by (stream, view), and their name.
 
     They are the finest spatial SeqMoE gate where there is one, else Grad-CAM, else integrated gradients. Maps of fewer
     than ``MIN_GRID`` cells a side are passed over.
     """
-    gates = [one for one in forward_maps(classifier, batch) if one.kind == "gate"]
-    fine = [one for one in (*gates, *grad_cam(classifier, batch)) if min(one.values.shape[1:]) >= MIN_GRID]
-    maps = [one for one in fine if one.kind == "gate"] or fine or saliency_maps(classifier, batch)
+    gates = [one for one in forward_maps(network, batch) if one.kind == "gate"]
+    fine = [one for one in (*gates, *grad_cam(network, batch)) if min(one.values.shape[1:]) >= MIN_GRID]
+    maps = [one for one in fine if one.kind == "gate"] or fine or saliency_maps(network, batch)
     one = finest(maps)
     shown = {(other.stream, other.view): other for other in maps if other.block == one.block}
     meaning = {
-        "gate": f"{KINDS['gate']}{one.place}, one value per {getattr(classifier.config.model.gate, 'scope', 'image')}",
+        "gate": f"{KINDS['gate']}{one.place}, one value per {getattr(network.config.model.gate, 'scope', 'image')}",
         "grad_cam": "Grad-CAM: features that raise the probability (one value per 32 x 32 pixels)",
         "integrated_gradients": "integrated gradients: influence of pixels on the probability, in either direction",
     }
     return shown, meaning.get(one.kind, KINDS[one.kind])
 
 
-def gates_of(classifier: Classifier, output, i: int) -> dict[str, dict[str, float]]:
+def gates_of(network: Network, output, i: int) -> dict[str, dict[str, float]]:
     """Return breast ``i``'s SeqMoE gates, ``{"crop CC": {block: value}}``; spatial gates by their mean."""
-    views, found = classifier.config.model.views, {}
+    views, found = network.config.model.views, {}
     for stream, blocks in output.gates.items():
         for j, view in enumerate(views):
             values = {block: float(gate[i, j].float().mean()) for block, gate in blocks.items()}

@@ -20,10 +20,11 @@ from ..data.loader import BreastDataset
 from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import write_bytes, write_json
+from ..models.network import Network, frozen_prefixes, load_best, predict
 from ..runs.manifest import RELEASED
+from ..runs.predictions import with_choices
 from ..runs.records import Run
 from ..statistics import evaluate_predictions
-from ..training.train import Classifier, frozen_prefixes, load_best, predict, with_choices
 
 COPIED = ("config.json", "history.csv", "gates.parquet", "gate_history.parquet")
 WITHOUT = {"crop": "without_crops", "whole": "without_whole_films"}  # metrics of the network with a stream hidden
@@ -80,7 +81,7 @@ def write_release(run: Run, folder: Path, collection: Collection, predictions: p
     return released
 
 
-def _hidden(network: Classifier, prepared: Prepared, frame: pd.DataFrame, stream: str) -> pd.DataFrame:
+def _hidden(network: Network, prepared: Prepared, frame: pd.DataFrame, stream: str) -> pd.DataFrame:
     """Return the predictions for the same breasts, in their order, with one stream masked."""
     cohort = prepared.cohort.set_index("sample_id").loc[frame["sample_id"]].reset_index()
     loader = DataLoader(BreastDataset(prepared, cohort), batch_size=network.config.train.batch_size)

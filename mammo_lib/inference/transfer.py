@@ -34,11 +34,12 @@ from ..data.memo import remember
 from ..data.prepare import Prepared
 from ..errors import InputError
 from ..files import file_hash
+from ..models.network import Network, load_best, predict
+from ..runs.predictions import as_predictions, with_choices
 from ..runs.protocols import PROTOCOL_EXTERNAL
 from ..runs.records import EXTERNAL, Run, find_run, start_run
 from ..statistics import OUT_OF_FOLD, evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
 from ..training.baselines import fit_baseline
-from ..training.train import Classifier, as_predictions, load_best, predict, with_choices
 from .predict import with_weights
 
 INTERNAL, MASKED = "internal", "internal_masked"
@@ -173,7 +174,7 @@ def _record(config: RunConfig, other: OtherCollection, prepared: Prepared, sourc
 
 
 def _score(
-    network: Classifier, prepared: Prepared, cohort: pd.DataFrame, hidden: Sequence[str] = (), *, progress: bool = False
+    network: Network, prepared: Prepared, cohort: pd.DataFrame, hidden: Sequence[str] = (), *, progress: bool = False
 ) -> pd.DataFrame:
     """Return a network's predictions of breasts, with some views masked."""
     dataset = BreastDataset(prepared, cohort.assign(label=cohort["label"].fillna(UNKNOWN).astype(int)))

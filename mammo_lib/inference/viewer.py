@@ -29,8 +29,8 @@ from ..data.boxes import Box, lesion_boxes
 from ..data.collection import Collection
 from ..data.loader import BreastDataset
 from ..errors import InputError
+from ..models.network import Network, load_best
 from ..runs.records import Run, find_run, part_of
-from ..training.train import Classifier, load_best
 from .predict import gates_of, run_command, with_weights
 
 DPI = 110
@@ -54,7 +54,7 @@ class Lens:
     """One run and the breasts to view: ``dataset`` contains their pixels, ``cohort`` their identities."""
 
     run: Run
-    classifier: Classifier
+    network: Network
     dataset: BreastDataset
     cohort: pd.DataFrame
     boxes: dict[tuple[str, str], Box]
@@ -73,21 +73,21 @@ class Lens:
 
     def shares(self) -> dict[str, LesionShare]:
         """Test which maps over whole views are brighter inside the lesions of these breasts."""
-        return shares_in_lesions(self.classifier, self.dataset, self.cohort["sample_id"].tolist(), self.boxes)
+        return shares_in_lesions(self.network, self.dataset, self.cohort["sample_id"].tolist(), self.boxes)
 
     def breast(self, name: str) -> BreastView:
         """Return this network's view of one breast."""
         row = int(np.flatnonzero(self.cohort["sample_id"] == name)[0])
         item = default_collate([self.dataset[row]])
         with torch.inference_mode():
-            output = self.classifier(item)
+            output = self.network(item)
         images = {
             (stream, view): item["images"][stream][0, j, 0].numpy()
-            for stream in self.classifier.model.streams
-            for j, view in enumerate(self.classifier.config.model.views)
+            for stream in self.network.model.streams
+            for j, view in enumerate(self.network.config.model.views)
         }
-        maps = forward_maps(self.classifier, item) + saliency_maps(self.classifier, item)
-        return BreastView(images, tuple(maps), gates_of(self.classifier, output, 0))
+        maps = forward_maps(self.network, item) + saliency_maps(self.network, item)
+        return BreastView(images, tuple(maps), gates_of(self.network, output, 0))
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def explore(
     lenses = {}
     for run in [runs] if isinstance(runs, Run) else runs:
         lens = open_lens(run, collection, split)
-        lenses[getattr(lens.classifier.config.model.gate, "scope", "image")] = lens
+        lenses[getattr(lens.network.config.model.gate, "scope", "image")] = lens
     seen = lru_cache(maxsize=16)(lambda scope, breast: lenses[scope].breast(breast))
     draw = partial(_draw, lenses, seen)
     still = as_png(draw(first_choice(lenses, seen)))
@@ -152,7 +152,7 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
     Breasts whose images the collection lacks, all but a few in a sample, are left out.
     """
     run = with_weights(run)
-    classifier = load_best(run).cpu()
+    network = load_best(run).cpu()
     if split == "test" and not run.is_evaluated:
         raise InputError(f"{run.folder}: the test set has not been opened for this run; use split='validation'")
     prepared = collection.prepare("test" if split == "test" else "train", *run.config.inputs)
@@ -167,7 +167,7 @@ def open_lens(run: Run, collection: Collection, split: str = "validation") -> Le
     # Sources find files by the official split; a fold calls its breasts validation.
     official = prepared.cohort[prepared.cohort["sample_id"].isin(cohort["sample_id"])]
     boxes = lesion_boxes(official, collection.source, run.config.data)
-    return Lens(run, classifier, BreastDataset(prepared, cohort), cohort, boxes, split)
+    return Lens(run, network, BreastDataset(prepared, cohort), cohort, boxes, split)
 
 
 def lens_of(config: RunConfig, collection: Collection, profile: str) -> tuple[Lens | None, str]:
@@ -188,7 +188,7 @@ def first_choice(lenses: dict[str, Lens], seen: Callable) -> Choice:
     """Return the first view: the breast with the highest probability, whole, with a spatial gate if there is one."""
     scope = next((name for name in lenses if name != "image"), next(iter(lenses)))
     lens = lenses[scope]
-    breast, model = lens.cohort["sample_id"].iloc[0], lens.classifier.config.model
+    breast, model = lens.cohort["sample_id"].iloc[0], lens.network.config.model
     maps = seen(scope, breast).maps
     stream, view = ("whole" if "whole" in model.streams else model.streams[0]), model.views[0]
     own = [one for one in maps if (one.stream, one.view) == (stream, view)]
@@ -231,7 +231,7 @@ def _controls(lenses: dict[str, Lens], seen: Callable, draw: Callable):
     import ipywidgets
 
     start = first_choice(lenses, seen)
-    model = lenses[start.scope].classifier.config.model
+    model = lenses[start.scope].network.config.model
     picture = ipywidgets.Image(value=as_png(draw(start)), format="png")
     menus = {
         "scope": ipywidgets.Dropdown(options=list(lenses), value=start.scope, description="gate scope"),

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "gated_conv": ["GatedConvMixer"],
         "mambavision": ["MambaVision", "create_mambavision"],
         "mammo_mamba": ["MammoMamba", "MammoMambaOutput", "build_model", "count_parameters", "log_odds"],
+        "network": ["Network", "load_best"],
         "portable": ["export_backbone", "export_mammo_mamba"],
         "scoring": ["mean_log_odds", "score", "score_passes"],
         "seqmoe": ["SeqMoE"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,8 +15,10 @@ from ..config.checkpoints import find_checkpoint
 from .lite import on_imagenet_stages
 from .mambavision import VARIANTS, MambaVision, create_mambavision, mixer_kinds
 from .seqmoe import SeqMoE
-from .timm_encoders import TimmEncoder, create_timm_encoder
 from .weights import IMAGENET_MEAN, IMAGENET_STD, fold_grey_stem, load_checkpoint
+
+if TYPE_CHECKING:
+    from .timm_encoders import TimmEncoder
 
 STRIDES = (4, 8, 16, 32)
 
@@ -144,6 +147,8 @@ def build_lite(config: RunConfig) -> ViewEncoder:
 
 def build_timm(config: RunConfig) -> ViewEncoder:
     """Build one of timm's networks."""
+    from .timm_encoders import create_timm_encoder  # imports timm, which no other encoder needs
+
     model = config.model
     network = create_timm_encoder(
         model.backbone, config.data.image_size, drop_path=config.train.drop_path,

@@ -22,8 +22,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from timm.layers import DropPath
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -190,7 +188,7 @@ class MambaVision(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
-        taken, last = feature_take_indices(len(self.levels), indices)
+        taken, last = self._taken(indices)
         maps = self.forward_stages(x, last + 1 if stop_early else None)
         final = self.norm(maps[-1]) if len(maps) == len(self.levels) else maps[-1]
         kept = [final if norm and i == len(self.levels) - 1 else maps[i] for i in taken]
@@ -200,7 +198,7 @@ class MambaVision(nn.Module):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the stages behind the last of ``indices``, in place; return the indices counted from 0."""
-        taken, last = feature_take_indices(len(self.levels), indices)
+        taken, last = self._taken(indices)
         self.levels = self.levels[: last + 1]
         self.levels[-1].downsample = nn.Identity()
         if prune_norm:
@@ -208,6 +206,12 @@ class MambaVision(nn.Module):
         if prune_head:
             self.num_classes, self.global_pool, self.head = 0, "", nn.Identity()
         return taken
+
+    def _taken(self, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+        """Return the stages that ``indices`` means, counted from 0, and the last of them."""
+        from timm.models._features import feature_take_indices
+
+        return feature_take_indices(len(self.levels), indices)
 
     def forward_stages(
         self, x: Float[Tensor, "batch channels height width"], n_stages: int | None = None
@@ -276,6 +280,15 @@ class Downsample(nn.Module):
         return self.reduction(x)
 
 
+def stochastic_depth(rate: float) -> nn.Module:
+    """Return the layer that drops a residual branch at random in training; at rate 0 none, and timm is not imported."""
+    if not rate:
+        return nn.Identity()
+    from timm.layers import DropPath
+
+    return DropPath(rate)
+
+
 class ConvBlock(nn.Module):
     """x + DropPath(BN(conv(GELU(BN(conv(x))))))."""
 
@@ -284,7 +297,7 @@ class ConvBlock(nn.Module):
         self.conv1, self.norm1 = nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width)
         self.conv2, self.norm2 = nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width)
         self.act = nn.GELU(approximate="tanh")
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = stochastic_depth(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine a map."""
@@ -321,7 +334,7 @@ class TokenBlock(nn.Module):
         self.width, self.is_ssm = width, not isinstance(mixer, Attention)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mixer, self.mlp = mixer, Mlp(width, round(width * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = stochastic_depth(drop_path)
         self.gamma_1 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else 1
         self.gamma_2 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else 1
 

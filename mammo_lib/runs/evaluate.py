@@ -177,7 +177,8 @@ def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
     Nothing is written, so the run's record keeps the results of its own test set. An absent stream is masked.
     """
     from ..data.loader import test_loader
-    from ..training.train import load_best, predict, with_choices
+    from ..models.network import load_best, predict
+    from .predictions import with_choices
 
     prepared = collection.prepare("test", *run.config.inputs)
     frame = predict(load_best(run), test_loader(prepared, run.config.train), prepared.cohort.assign(split="external"))
@@ -213,8 +214,9 @@ def _score(
     """Return each cohort's predictions, its split named by its key, beside what validation chose."""
     from ..analysis.gates import examine
     from ..data.loader import test_loader
+    from ..models.network import load_best, predict
     from ..training.baselines import baseline_of
-    from ..training.train import as_predictions, load_best, predict, with_choices
+    from .predictions import as_predictions, with_choices
 
     named = {split: prepared.cohort.assign(split=split) for split, prepared in cohorts.items()}
     if run.config.baseline:

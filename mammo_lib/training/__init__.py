@@ -5,7 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "train": ["Classifier", "load_best", "train_run"],
+        "classifier": ["Classifier"],
+        "train": ["train_run"],
         "baselines": ["baseline_of", "fit_baseline"],
     },
 )

@@ -12,16 +12,11 @@ import contextlib
 import gc
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import lightning
 import numpy as np
 import pandas as pd
-import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
-from safetensors.torch import load_file
-from torch import nn
-from torchmetrics.classification import BinaryAUROC
 
 from ..analysis.gates import Observation, examine, observe
 from ..analysis.heads import score_heads
@@ -31,16 +26,11 @@ from ..data.boxes import log_areas
 from ..data.cohort import split_cohort
 from ..data.collection import Collection
 from ..data.frozen_maps import FrozenMaps
-from ..data.loader import UNKNOWN, MammogramData
 from ..data.prepare import Prepared
-from ..errors import InputError
 from ..files import write_csv, write_parquet
-from ..models import MammoMambaOutput, build_model, mean_log_odds, score, score_passes
-from ..models.mambavision import VARIANTS
-from ..models.mammo_mamba import without_weights
-from ..models.weights import list_differences, read_torch
+from ..models.network import Network, load_best, predict
 from ..runs.executor import end_with
-from ..runs.manifest import WAY_OUT
+from ..runs.predictions import as_predictions, with_choices
 from ..runs.records import Run, find_run, fresh_run, start_run
 from ..statistics import (
     OUT_OF_FOLD,
@@ -52,121 +42,13 @@ from ..statistics import (
 )
 from .baselines import baseline_of
 from .callbacks import LAST, PREVIOUS, History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
+from .classifier import Classifier
+from .data_module import MammogramData
 from .frozen import freeze_maps
-from .hiding import hide
-from .joint_loss import JointLoss
-from .optimisation import (
-    WholeFiles,
-    cosine_schedule,
-    memory_advice,
-    parameter_groups,
-    quiet_lightning,
-    sigterm_as_failure,
-)
+from .optimisation import WholeFiles, memory_advice, quiet_lightning, sigterm_as_failure
 from .readers import reader_probability
 
 SMALL = 100_000_000  # bytes of a last epoch; those of the paper's network fill gigabytes
-
-
-class Classifier(lightning.LightningModule):
-    """Mammo-Mamba with the paper's loss and optimiser, and the options of the config."""
-
-    def __init__(self, config: RunConfig, reader_probability: np.ndarray | None = None):
-        super().__init__()
-        self.config = config
-        readers = None if reader_probability is None else torch.tensor(reader_probability, dtype=torch.float32)
-        self.register_buffer("reader_probability", readers, persistent=False)  # one per training breast
-        self.model = build_model(config)
-        train = config.train
-        self.loss = nn.CrossEntropyLoss(label_smoothing=train.label_smoothing, ignore_index=UNKNOWN)
-        self.joint_loss = JointLoss(config.model.targets[1:], train.target_weight, train.target_weighting)
-        self.validation_auc = BinaryAUROC()
-        self.seen: list[tuple[torch.Tensor, ...]] = []  # label, probability, crop weight of the validation so far
-
-    def forward(self, batch: dict):
-        """Return the model's output for a batch."""
-        return self.model(batch)
-
-    def passes(self, batch: dict, overrides=None) -> list[MammoMambaOutput]:
-        """Return the output for the unchanged images and, if the config averages flips, for the upside-down images."""
-        return score_passes(self.model, batch, flip_averaging=self.config.train.flip_averaging, overrides=overrides)
-
-    def score(self, batch: dict, overrides=None) -> tuple[torch.Tensor, MammoMambaOutput]:
-        """Return a batch's logits of malignancy, (batch,), and the output for the unchanged images."""
-        return score(self.model, batch, flip_averaging=self.config.train.flip_averaging, overrides=overrides)
-
-    def target(self, batch: dict) -> torch.Tensor:
-        """Return the target probabilities of benign and malignant, (batch, 2): the label, mixed with the readers'."""
-        malignant = batch["label"].float()
-        if self.reader_probability is not None:
-            share = self.config.train.reader_labels
-            malignant = (1 - share) * malignant + share * self.reader_probability[batch["row"]]
-        return torch.stack([1 - malignant, malignant], dim=1)
-
-    def on_train_epoch_start(self):
-        """Seed each epoch's noise by (seed, epoch, rank), so that an interruption does not change it."""
-        torch.manual_seed(
-            np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0]
-        )
-        # After this hook Lightning starts the loader, which draws one number, but not in the epoch it resumes with.
-        if self.trainer.fit_loop.is_resuming:
-            torch.empty((), dtype=torch.int64).random_()
-
-    def on_validation_epoch_start(self):
-        """Clear the validation of the previous epoch."""
-        self.seen.clear()
-
-    def training_step(self, batch: dict, _):
-        """Return the smoothed cross-entropy of a batch, joined with the losses of further targets."""
-        train = self.config.train
-        present = hide(batch["present"], view_dropout=train.view_dropout, stream_dropout=train.stream_dropout)
-        output = self.model(batch | {"present": present})
-        others = {
-            name: self._target_loss(output.target_logits[name], batch["targets"][name])
-            for name in self.config.model.targets[1:]
-        }
-        loss = self.joint_loss(self.loss(output.logits, self.target(batch)), others, [*output.embeddings.values()])
-        how = {"on_step": False, "on_epoch": True, "batch_size": len(batch["label"]), "sync_dist": True}
-        self.log("train_loss", loss, **how)
-        self.log_dict({f"train_loss_{name}": one for name, one in others.items()}, **how)
-        return loss
-
-    def _target_loss(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """Return the loss of a further target over the breasts whose class is known.
-
-        Of a batch without any the head gets a gradient of 0: processes that share a run wait for each parameter's.
-        """
-        return self.loss(logits, classes) if (classes != UNKNOWN).any() else 0 * logits.sum()
-
-    def validation_step(self, batch: dict, _) -> MammoMambaOutput:
-        """Accumulate the loss of the unchanged images, and the AUC; return the output, which callbacks read."""
-        train = self.config.train
-        is_averaged = train.flip_averaging and train.best_epoch == "as_scored"
-        passes = score_passes(self.model, batch, flip_averaging=is_averaged)
-        output, probability = passes[0], mean_log_odds(passes).sigmoid()
-        self.validation_auc.update(probability, batch["label"])
-        loss = self.loss(output.logits, batch["label"])
-        half = torch.full_like(probability, 0.5)
-        weight = half if output.stream_gate is None else output.stream_gate.float().mean(dim=1)
-        self.seen.append((batch["label"], probability, weight))
-        if output.stream_gate is not None:
-            self.log("crop_weight", weight.mean(), batch_size=len(weight), sync_dist=True)
-        self.log("validation_loss", loss, batch_size=len(batch["label"]), sync_dist=True, prog_bar=True)
-        self.log("validation_auc", self.validation_auc, prog_bar=True)
-        return output
-
-    def configure_optimizers(self):
-        """AdamW with a linear warm-up and a cosine decay to zero, per step."""
-        train = self.config.train
-        slower = train.encoder_rate if self.config.model.is_pretrained else 1.0
-        groups = parameter_groups(self.model, train.weight_decay, train.learning_rate, slower * train.learning_rate)
-        if learned := [*self.joint_loss.parameters()]:
-            groups.append({"params": learned, "weight_decay": 0.0})
-        optimizer = torch.optim.AdamW(groups)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = cosine_schedule(total, round(total * train.warmup_epochs / train.epochs))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def train_run(config: RunConfig, collection: Collection, *, progress: bool = False) -> Run:
@@ -231,15 +113,15 @@ def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress
     run.finish(frame, {"validation": evaluate_predictions(frame)})
 
 
-def score_parts(run: Run, classifier: Classifier, seen: Observation, data: MammogramData) -> None:
+def score_parts(run: Run, network: Network, seen: Observation, data: MammogramData) -> None:
     """Add to the run's record the validation breasts scored with inputs hidden, and what further heads say of them."""
-    model, settings, validation = classifier.model, run.config.model, data.cohort("validation")
+    model, settings, validation = network.model, run.config.model, data.cohort("validation")
     views, extra = settings.views, data.cohort("extra")
     if len(views) * len(model.streams) > 1:
-        training = mean_embeddings(observe(classifier, data.unchanged("train")))
+        training = mean_embeddings(observe(network, data.unchanged("train")))
         parts = [score_hidden(model, seen, validation, views, training)]
         if len(extra):
-            parts.append(score_as_taken(observe(classifier, data.unchanged("extra")), extra, views, model.streams))
+            parts.append(score_as_taken(observe(network, data.unchanged("extra")), extra, views, model.streams))
         write_parquet(run.folder / "hidden_inputs.parquet", pd.concat(parts, ignore_index=True))
     if len(settings.targets) > 1:
         write_parquet(run.folder / "targets.parquet", score_heads(model, seen, validation, settings.targets))
@@ -344,74 +226,3 @@ def averaged_weights(decay: float) -> WeightAveraging:
     * b, the constants of the input normalisation drift by rounding, and a resumed run would start without the drift.
     """
     return WeightAveraging(avg_fn=lambda average, new, _: average + (1 - decay) * (new - average))
-
-
-def load_best(run: Run) -> Classifier:
-    """Return the run's network with its best weights on validation, in eval mode.
-
-    Raises
-    ------
-    InputError
-        The checkpoint is missing or damaged, belongs to another network, or contains weights that are not finite.
-    """
-    model = run.config.model
-    is_whole = model.backbone in VARIANTS and not model.encoder.has_weights and run.checkpoint.suffix == ".ckpt"
-    with torch.device("meta") if is_whole else contextlib.nullcontext():  # nothing is drawn that the file holds
-        classifier = Classifier(without_weights(run.config))
-    own = classifier.state_dict()
-    frozen = frozen_prefixes(classifier) if run.checkpoint.suffix == ".safetensors" else ()  # of a release: left out
-    kept = {key: one for key, one in own.items() if key.startswith(frozen)}
-    found = read_weights(run.checkpoint, {key: one for key, one in own.items() if key not in kept})
-    classifier.load_state_dict(found | kept, assign=is_whole)
-    classifier.validation_auc = BinaryAUROC()  # which has no weights, but a device
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return classifier.eval().to(device)
-
-
-def frozen_prefixes(classifier: Classifier) -> tuple[str, ...]:
-    """Return how the names of weights begin that belong to frozen ImageNet stages, which are built with a network."""
-    return tuple(
-        f"model.encoders.{stream}.network.{name}."
-        for stream, encoder in classifier.model.encoders.items()
-        if classifier.config.model.encoder.has_weights
-        for name in encoder.frozen
-    )
-
-
-def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights of a run's checkpoint if they are finite and have the names and shapes of ``wanted``."""
-    try:
-        if path.suffix == ".safetensors":  # a released network's, in half precision
-            found = {key: one.float() for key, one in load_file(path).items()}
-        else:
-            found = read_torch(path)["state_dict"]
-        faults = list_differences(wanted, found) or [key for key, one in found.items() if not torch.isfinite(one).all()]
-    except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
-        raise InputError(f"{path}: not a readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None
-    if faults:
-        raise InputError(f"{path}: not the finite weights of this run's network: {faults[0]}; {WAY_OUT}")
-    return found
-
-
-@torch.inference_mode()
-def predict(classifier: Classifier, loader, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per breast of ``cohort``: identifiers, label, logit and probability of malignancy."""
-    logits = np.full(len(cohort), np.nan)
-    for batch in loader:
-        batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
-        logits[batch["row"].cpu().numpy()] = classifier.score(batch)[0].cpu().numpy()
-    return as_predictions(cohort, logits)
-
-
-def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
-    """Add logits of malignancy to the identifiers of a cohort's breasts."""
-    known = cohort[
-        ["sample_id", "patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]
-    ].reset_index(drop=True)
-    has = {f"has_{view}": cohort[f"whole_{view}"].notna().to_numpy() for view in ("CC", "MLO")}
-    return known.assign(logit=logits, probability=1 / (1 + np.exp(-logits)), **has)
-
-
-def with_choices(frame: pd.DataFrame, threshold: float, temperature: float) -> pd.DataFrame:
-    """Add the decision threshold and the temperature, chosen on validation, to every row."""
-    return frame.assign(threshold=float(threshold), temperature=float(temperature))

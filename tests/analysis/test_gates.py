@@ -10,6 +10,7 @@ from mammo_lib.analysis import diagnostics, gates
 from mammo_lib.config import RunConfig, merged
 from mammo_lib.models import SeqMoE, build_model, create_mambavision, mean_log_odds
 from mammo_lib.models.gated_conv import GatedConvMixer
+from mammo_lib.models.network import Network, load_best, predict
 from mammo_lib.runs import records as runs
 from mammo_lib.training import train
 
@@ -144,11 +145,11 @@ def test_interventions_are_what_they_say(trained, collection):
         "as_is": 1, "frozen": 1, "shut": 1, "open": 1, "shuffled": gates.N_SHUFFLES,
         "crop_shuffled": gates.N_STREAM_SHUFFLES, "whole_shuffled": gates.N_STREAM_SHUFFLES,
     }  # fmt: skip
-    plain = train.load_best(trained)
-    open_gates = train.Classifier(changed(trained.config, gate="none"))
+    plain = load_best(trained)
+    open_gates = Network(changed(trained.config, gate="none"))
     open_gates.load_state_dict({name: value for name, value in plain.state_dict().items() if ".gates." not in name})
     data = train.data_of(trained.config, collection.prepare("train", *trained.config.inputs))
-    expected = train.predict(open_gates.eval(), data.val_dataloader(), data.cohort("validation"))["logit"]
+    expected = predict(open_gates.eval(), data.val_dataloader(), data.cohort("validation"))["logit"]
     np.testing.assert_allclose(logits["open"], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -164,11 +165,11 @@ def test_a_second_split_stands_beside_the_first(trained):
 
 
 def test_fusing_again_gives_the_logits(trained, collection):
-    classifier = train.load_best(trained)
+    network = load_best(trained)
     data = train.data_of(trained.config, collection.prepare("train", *trained.config.inputs))
-    seen = gates.observe(classifier, data.val_dataloader())
+    seen = gates.observe(network, data.val_dataloader())
     with torch.inference_mode():
-        again = [classifier.model.decide(embeddings, seen.present) for embeddings in seen.embeddings]
+        again = [network.model.decide(embeddings, seen.present) for embeddings in seen.embeddings]
     assert len(again) == 2
     np.testing.assert_allclose(mean_log_odds(again).cpu(), seen.logit, rtol=1e-4, atol=1e-5)
 

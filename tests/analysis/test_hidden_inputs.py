@@ -7,6 +7,7 @@ import torch
 
 from mammo_lib.analysis import gates, hidden_inputs
 from mammo_lib.data.cohort import split_cohort
+from mammo_lib.models.network import load_best
 from mammo_lib.training import train
 
 
@@ -14,16 +15,16 @@ from mammo_lib.training import train
 def network(request, untrained_run, collection):
     """An untrained dual network over the phantom's validation breasts, observed."""
     run = untrained_run(view_fusion=request.param)
-    classifier, prepared = train.load_best(run), collection.prepare("train", *run.config.inputs)
+    network, prepared = load_best(run), collection.prepare("train", *run.config.inputs)
     data = train.data_of(run.config, prepared)
-    return run.config, classifier, data, gates.observe(classifier, data.val_dataloader())
+    return run.config, network, data, gates.observe(network, data.val_dataloader())
 
 
 @pytest.fixture(scope="module")
 def table(network):
-    config, classifier, data, seen = network
+    config, network, data, seen = network
     training = hidden_inputs.mean_embeddings(seen)
-    return hidden_inputs.score_hidden(classifier.model, seen, data.cohort("validation"), config.model.views, training)
+    return hidden_inputs.score_hidden(network.model, seen, data.cohort("validation"), config.model.views, training)
 
 
 def logits(table, views, streams, fill="mask"):
@@ -46,13 +47,13 @@ def test_complete_input_is_the_score_of_the_run(table, network):
 )
 def test_a_mask_is_a_film_that_was_never_taken(table, network, views, streams):
     """The network run anew on batches that lack the input gives the same scores."""
-    config, classifier, data, _ = network
+    config, network, data, _ = network
     found = []
     with torch.inference_mode():
         for batch in data.val_dataloader():
             kept = torch.tensor([view in views for view in config.model.views])
             present = {s: p & kept & (s in streams.split("+")) for s, p in batch["present"].items()}
-            found.append(classifier.score(batch | {"present": present})[0])
+            found.append(network.score(batch | {"present": present})[0])
     np.testing.assert_allclose(logits(table, views, streams), torch.cat(found).numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -66,12 +67,12 @@ def test_the_other_view_fills_like_a_mask_where_views_are_averaged(table, networ
 
 def test_a_mean_embedding_does_not_depend_on_the_hidden_view(network):
     """Two breasts with the same CC view and different MLO views get one score when the MLO view is filled."""
-    config, classifier, data, seen = network
+    config, network, data, seen = network
     training = hidden_inputs.mean_embeddings(seen)
     twin = {s: torch.cat([e[:1], torch.stack([e[0, 0], e[1, 1]])[None]]) for s, e in seen.embeddings[0].items()}
     two = gates.Observation(seen.logit[:2], seen.numbers, {}, [twin], {s: p[:2] for s, p in seen.present.items()})
     cohort = data.cohort("validation").iloc[:2]
-    one = hidden_inputs.score_hidden(classifier.model, two, cohort, config.model.views, training)
+    one = hidden_inputs.score_hidden(network.model, two, cohort, config.model.views, training)
     for fill in ("mask", "other_view", "mean"):
         first, second = logits(one, "CC", "crop+whole", fill)
         assert first == pytest.approx(second)

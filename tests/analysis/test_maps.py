@@ -14,19 +14,19 @@ from mammo_lib.data.boxes import lesion_boxes, to_prepared
 from mammo_lib.data.cbis_ddsm.sources import open_source
 from mammo_lib.models import log_odds
 from mammo_lib.models.mambavision import Attention
-from mammo_lib.training.train import Classifier
+from mammo_lib.models.network import Network
 
 
-def classifier_of(tiny_profile, size=64, **model):
+def network_of(tiny_profile, size=64, **model):
     torch.manual_seed(0)
     config = RunConfig.model_validate(
         merged(tiny_profile.run.model_dump(), {"model": model, "data": {"image_size": (size, size)}})
     )
-    classifier = Classifier(config).eval()
+    network = Network(config).eval()
     with torch.no_grad():
-        for parameter in classifier.parameters():
+        for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return classifier
+    return network
 
 
 def batch_of(n=3, size=64):
@@ -63,9 +63,9 @@ def test_attention_received_weighs_the_values():
     ("scope", "stride"), [("token", {"stage3": 16, "stage4": 32}), ("window", {"stage3": 64, "stage4": 64})]
 )
 def test_gates_lie_where_the_network_says(tiny_profile, scope, stride):
-    classifier, batch = classifier_of(tiny_profile, gate={"scope": scope}), batch_of()
-    found = [one for one in maps.forward_maps(classifier, batch) if one.kind == "gate"]
-    gates = classifier(batch).gates
+    network, batch = network_of(tiny_profile, gate={"scope": scope}), batch_of()
+    found = [one for one in maps.forward_maps(network, batch) if one.kind == "gate"]
+    gates = network(batch).gates
     assert {one.block for one in found} == set(gates["crop"])
     for one in found:
         expected = gates[one.stream][one.block][:, ("CC", "MLO").index(one.view)]
@@ -76,16 +76,16 @@ def test_gates_lie_where_the_network_says(tiny_profile, scope, stride):
 
 
 def test_one_gate_per_image_has_no_place(tiny_profile):
-    assert {one.kind for one in maps.forward_maps(classifier_of(tiny_profile), batch_of())} == {"attention"}
+    assert {one.kind for one in maps.forward_maps(network_of(tiny_profile), batch_of())} == {"attention"}
 
 
 def test_the_gate_of_the_convolution_is_recomputed_from_its_input(tiny_profile):
-    classifier = classifier_of(tiny_profile, mixer="gated_conv")
-    for module in classifier.modules():
+    network = network_of(tiny_profile, mixer="gated_conv")
+    for module in network.modules():
         if isinstance(module, maps.GatedConvMixer):
             torch.nn.init.zeros_(module.gate.weight)
             torch.nn.init.constant_(module.gate.bias, 1.0)
-    found = [one for one in maps.forward_maps(classifier, batch_of()) if one.kind == "mixer_gate"]
+    found = [one for one in maps.forward_maps(network, batch_of()) if one.kind == "mixer_gate"]
     assert len(found) == 2 * 2 * 3  # streams, views, blocks with a mixer: two in stage 3, one in stage 4
     for one in found:
         np.testing.assert_allclose(one.values[1:], 1 / (1 + np.exp(-1)), rtol=1e-5)
@@ -94,8 +94,8 @@ def test_the_gate_of_the_convolution_is_recomputed_from_its_input(tiny_profile):
 def test_token_maps_keep_rows_and_columns_apart(tiny_profile):
     # 80 px: stage 3 has 5 x 5 tokens in windows of 5. A gate that opens with the first channel of its input shows
     # that channel, row by row.
-    classifier = classifier_of(tiny_profile, size=80, mixer="gated_conv")
-    encoder = classifier.model.encoders["whole"]
+    network = network_of(tiny_profile, size=80, mixer="gated_conv")
+    encoder = network.model.encoders["whole"]
     mixer = encoder.network.backbone.levels[2].blocks[0].mixer
     with torch.no_grad():
         mixer.gate.weight.zero_()
@@ -103,7 +103,7 @@ def test_token_maps_keep_rows_and_columns_apart(tiny_profile):
         mixer.gate.bias.zero_()
     batch = batch_of(size=80)
     found = next(
-        one for one in maps.forward_maps(classifier, batch)
+        one for one in maps.forward_maps(network, batch)
         if (one.kind, one.stream, one.view, one.block) == ("mixer_gate", "whole", "CC", "stage3_block0")
     )  # fmt: skip
     stem = encoder.network.backbone
@@ -117,20 +117,20 @@ def test_token_maps_keep_rows_and_columns_apart(tiny_profile):
 
 
 def test_nothing_stays_on_the_modules(tiny_profile):
-    classifier = classifier_of(tiny_profile, gate={"scope": "token"})
-    before = {name: set(vars(module)) for name, module in classifier.named_modules()}
-    maps.forward_maps(classifier, batch_of())
-    maps.saliency_maps(classifier, batch_of(), steps=2)
-    assert {name: set(vars(module)) for name, module in classifier.named_modules()} == before
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in classifier.modules())
+    network = network_of(tiny_profile, gate={"scope": "token"})
+    before = {name: set(vars(module)) for name, module in network.named_modules()}
+    maps.forward_maps(network, batch_of())
+    maps.saliency_maps(network, batch_of(), steps=2)
+    assert {name: set(vars(module)) for name, module in network.named_modules()} == before
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in network.modules())
 
 
 def test_integrated_gradients_add_up_to_the_change_of_the_log_odds(tiny_profile):
-    classifier, batch = classifier_of(tiny_profile), batch_of()
-    found = maps.integrated_gradients(classifier, batch, steps=64)
+    network, batch = network_of(tiny_profile), batch_of()
+    found = maps.integrated_gradients(network, batch, steps=64)
     black = batch | {"images": {stream: torch.zeros_like(one) for stream, one in batch["images"].items()}}
     with torch.no_grad():
-        change = log_odds(classifier(batch).logits) - log_odds(classifier(black).logits)
+        change = log_odds(network(batch).logits) - log_odds(network(black).logits)
     total = sum(one.sum(dim=(1, 2, 3)) for one in found.values())
     # 64 points of quadrature leave some per cent of a path that bends at every ReLU.
     torch.testing.assert_close(total, change, rtol=0.05, atol=1e-3)
@@ -139,15 +139,15 @@ def test_integrated_gradients_add_up_to_the_change_of_the_log_odds(tiny_profile)
 
 
 def test_grad_cam_is_the_linearised_decision(tiny_profile):
-    classifier, batch = classifier_of(tiny_profile), batch_of()
+    network, batch = network_of(tiny_profile), batch_of()
     seen = {}
-    norm = classifier.model.encoders["whole"].network.backbone.norm
+    norm = network.model.encoders["whole"].network.backbone.norm
     handle = norm.register_forward_hook(lambda *a: seen.update(map=a[2]))
-    score = log_odds(classifier(batch).logits).sum()
+    score = log_odds(network(batch).logits).sum()
     handle.remove()
     slope = torch.autograd.grad(score, seen["map"])[0]
     cells = (slope.mean(dim=(2, 3), keepdim=True) * seen["map"]).sum(dim=1).clamp(min=0).detach().numpy()
-    found = {one.view: one.values for one in maps.grad_cam(classifier, batch) if one.stream == "whole"}
+    found = {one.view: one.values for one in maps.grad_cam(network, batch) if one.stream == "whole"}
     np.testing.assert_allclose(
         np.stack([found["CC"][0], found["CC"][1], found["MLO"][1]]), cells[:3], rtol=1e-4, atol=1e-7
     )
@@ -206,8 +206,8 @@ def test_the_p_value_holds_under_chance():
 
 def test_maps_that_follow_the_lesion_are_told_from_those_that_do_not(tiny_profile):
     # Gates are made to be one number everywhere; integrated gradients of any network follow bright pixels.
-    classifier = classifier_of(tiny_profile, gate={"scope": "token"})
-    for name, parameter in classifier.named_parameters():
+    network = network_of(tiny_profile, gate={"scope": "token"})
+    for name, parameter in network.named_parameters():
         if ".gates." in name and name.endswith("weight"):
             torch.nn.init.zeros_(parameter)
     items, boxes = [], {}
@@ -218,7 +218,7 @@ def test_maps_that_follow_the_lesion_are_told_from_those_that_do_not(tiny_profil
         boxes |= {(str(i), view): (x, y, x + 8, y + 8) for view in ("CC", "MLO")}
         present = dict.fromkeys(("crop", "whole"), torch.tensor([True, True]))
         items.append({"images": {"crop": images, "whole": images}, "present": present})
-    found = maps.shares_in_lesions(classifier, items, [str(i) for i in range(6)], boxes)
+    found = maps.shares_in_lesions(network, items, [str(i) for i in range(6)], boxes)
     assert found["SeqMoE gate, stage 3, block 1"].p == 1
     assert found["integrated gradients"].p < 0.05
     assert found["integrated gradients"].value > 1

@@ -12,8 +12,8 @@ from mammo_lib.errors import InputError
 from mammo_lib.inference import deploy
 from mammo_lib.inference.release import released_run
 from mammo_lib.models import create_mambavision
+from mammo_lib.models.network import load_best
 from mammo_lib.runs.records import COMMITTED
-from mammo_lib.training.train import load_best
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
@@ -40,12 +40,18 @@ def breasts(size, n, streams=("crop", "whole")):
     return {"images": {s: torch.rand(n, 2, 1, *size, generator=g) for s in streams}, "present": present}
 
 
-def difference(session, classifier, batch):
+def difference(session, network, batch):
     named = batch["images"] | {f"{stream}_present": one for stream, one in batch["present"].items()}
     [found] = session.run(None, {name: one.numpy() for name, one in named.items()})
     with torch.inference_mode():
-        expected, _ = classifier.score(batch)
+        expected, _ = network.score(batch)
     return ((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()).item()
+
+
+def test_a_finished_network_is_built_without_what_only_training_needs():
+    run = released_run()
+    assert run.config.train.drop_path > 0
+    assert not [module for module in load_best(run).modules() if type(module).__module__.startswith("timm")]
 
 
 def open_session(path):
@@ -56,9 +62,9 @@ def test_a_run_scores_in_onnxruntime_as_mammo_predict_does(untrained_run, tmp_pa
     run, path = untrained_run(token_blocks="attention"), tmp_path / "a.onnx"
     done = mammo(run.folder, "--out", path)
     assert (done.exit_code, done.stdout) == (0, f"{path}\n"), done.output
-    session, classifier = open_session(path), load_best(run)
+    session, network = open_session(path), load_best(run)
     for n in (1, 2, 9):
-        assert difference(session, classifier, breasts((32, 32), n)) < BOUND
+        assert difference(session, network, breasts((32, 32), n)) < BOUND
     facts = session.get_modelmeta().custom_metadata_map
     assert facts["config"] == run.config.fingerprint and "Not a medical device" in facts["notice"]
     assert (float(facts["threshold"]), float(facts["temperature"])) == run.choices

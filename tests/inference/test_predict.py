@@ -19,11 +19,11 @@ from mammo_lib.inference import checked_images, predict
 from mammo_lib.inference.checked_images import read_checked
 from mammo_lib.inference.identify import identify
 from mammo_lib.inference.inputs import GivenBreast, find_breasts, name_breast
+from mammo_lib.models.network import load_best
+from mammo_lib.models.network import predict as predict_as_in_training
 from mammo_lib.runs import records as runs
 from mammo_lib.runs.experiments import experiment_configs
 from mammo_lib.training import train
-from mammo_lib.training.train import load_best
-from mammo_lib.training.train import predict as predict_as_in_training
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import torch
 
 from mammo_lib.config import TrainConfig
 from mammo_lib.models import create_mambavision
+from mammo_lib.models.network import load_best, predict
 from mammo_lib.runs.records import Run
 from mammo_lib.training import train
 
@@ -65,7 +66,7 @@ def trained(config, collection, folder):
     run = Run(folder)
     (folder / "config.json").write_text(config.model_dump_json())
     train.fit(run, classifier, data, progress=False)
-    logits = train.predict(train.load_best(run), data.val_dataloader(), data.cohort("validation"))["logit"]
+    logits = predict(load_best(run), data.val_dataloader(), data.cohort("validation"))["logit"]
     return run.history.drop(columns="seconds"), logits
 
 

@@ -115,14 +115,14 @@ def test_a_network_reads_the_missing_stream_as_a_mask(cmmd, tiny_profile):
 def test_a_trained_run_is_scored_on_it_at_its_own_threshold(cmmd, tiny_profile, tmp_path):
     import torch
 
+    from mammo_lib.models.network import Network
     from mammo_lib.runs.evaluate import score_elsewhere
     from mammo_lib.runs.records import Run, write_json
-    from mammo_lib.training.train import Classifier
 
     run = Run(tmp_path / "run")
     run.folder.mkdir()
     write_json(run.folder / "config.json", tiny_profile.run.model_dump(mode="json"))
-    torch.save({"state_dict": Classifier(tiny_profile.run).state_dict()}, run.checkpoint)
+    torch.save({"state_dict": Network(tiny_profile.run).state_dict()}, run.checkpoint)
     kept = {"split": ["validation"], "label": [1], "probability": [0.5], "threshold": [0.4], "temperature": [1.5]}
     run.finish(pd.DataFrame(kept), {"validation": {}})
     scores = score_elsewhere(run, open_cmmd(cmmd))
