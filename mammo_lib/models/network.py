@@ -76,7 +76,7 @@ def load_best(run: Run) -> Network:
 
 
 def as_finished(config: RunConfig) -> RunConfig:
-    """Return the config of a network that is not trained further: it reads one checkpoint, its own, and drops nothing."""
+    """Return the config of a network that is only used: it reads one checkpoint, its own, and drops nothing."""
     config = without_weights(config)
     return config.model_copy(update={"train": config.train.model_copy(update={"drop_path": 0.0})})
 
