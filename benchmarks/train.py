@@ -26,7 +26,7 @@ def training_step(config: RunConfig, *, is_low: bool):
     network = build_model(config).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     size, streams = config.data.image_size, config.model.streams
-    images = {stream: torch.rand(BATCH, 2, 1, size, size) for stream in streams}
+    images = {stream: torch.rand(BATCH, 2, 1, *size) for stream in streams}
     batch = {"images": images, "present": {stream: torch.ones(BATCH, 2, dtype=torch.bool) for stream in streams}}
     label = torch.arange(BATCH) % 2
 

@@ -136,7 +136,7 @@ def plan(
         if not any(path.name.startswith(number) for path in notebooks):
             have = ", ".join(map(chapter_number, notebooks))
             raise InputError(f"no notebook starts with {number!r}: choose from {have}")
-    chosen = [path for path in notebooks if not start or path.name[:2] >= start[:2]]
+    chosen = [path for path in notebooks if not start or path.name >= start]
     chosen = [path for path in chosen if not only or path.name.startswith(tuple(only))]
     given = assign_parameters(chosen, {"profile": profile.name} | (parameters or {}))
     shared = _shared_key(profile, data, data_hash)

@@ -100,6 +100,9 @@ def test_only_and_from_choose_chapters(project):
     assert [s.source.name for s in reproduce.plan(SMOKE, start="05")] == ["05_second.ipynb"]
     with pytest.raises(InputError, match=r"no notebook starts with '07': choose from 00, 05"):
         reproduce.plan(SMOKE, only=["07"])
+    write_notebook(project / "notebooks/05a_more.ipynb", "2 + 2")
+    assert [s.source.name for s in reproduce.plan(SMOKE, start="05a")] == ["05a_more.ipynb"]
+    assert [s.source.name for s in reproduce.plan(SMOKE, start="05")] == ["05_second.ipynb", "05a_more.ipynb"]
 
 
 def test_a_parameter_goes_to_the_notebooks_that_have_it_and_an_unknown_one_is_refused(project):

@@ -24,6 +24,7 @@ from ..statistics import (
     patient_weights,
     stratified_auc,
 )
+from ..statistics.comparisons import NO_SPREAD, normal_p
 
 CONSTANT_SD = 0.01  # a gate whose values over breasts have a smaller standard deviation is the same for every breast
 MOVED = 0.05  # a gate whose mean is nearer to its initial value has not left its start
@@ -315,8 +316,12 @@ def _rank_correlation(one: pd.Series, other: pd.Series, patients: pd.Series, see
     rho = _weighted_correlation(x, y, np.ones((1, len(x))))[0]
     z = np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9))
     error = np.nanstd(np.arctanh(np.clip(_weighted_correlation(x, y, weights), -1 + 1e-9, 1 - 1e-9)))
+    if error < NO_SPREAD:  # a perfect order: no resample disturbs it, and the share of orders as good is its exact p
+        ties = np.unique(x, return_counts=True)[1]
+        orders = special.gammaln(len(x) + 1) - special.gammaln(ties + 1).sum()
+        return nothing | {"rho": rho, "p": float(min(1.0, 2 * np.exp(-orders)))}
     low, high = np.tanh(z + np.array([-1, 1]) * stats.norm.ppf(0.5 + LEVEL / 2) * error)
-    return nothing | {"rho": rho, "low": low, "high": high, "p": float(2 * stats.norm.sf(abs(z) / error))}
+    return nothing | {"rho": rho, "low": low, "high": high, "p": normal_p(z, error)}
 
 
 def _weighted_correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -199,8 +199,8 @@ def observe(network: Network, loader) -> Observation:
 def gate_rows(seen: Observation, cohort: pd.DataFrame, views: tuple[str, ...], log_area: Mapping) -> pd.DataFrame:
     """Return one row per breast and gate: ``split sample_id kind stream view stage block value spread log_area``.
 
-    ``log_area`` maps (sample_id, view) to the natural logarithm of the share of the film's bounding square that the
-    lesion's box covers. A fusion gate belongs to no view and gets the mean.
+    ``log_area`` maps (sample_id, view) to the natural logarithm of the share of the network's input that the lesion's
+    box covers. A fusion gate belongs to no view and gets the mean.
     """
     who = cohort[["split", "sample_id"]].reset_index(drop=True)
     size = np.array([[log_area.get((sample, view), np.nan) for view in views] for sample in who["sample_id"]])

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..errors import InputError
 from ..statistics import mean_auc, patient_draws
+from ..statistics.comparisons import normal_p
 from ..statistics.fold_groups import FEW, with_interval
 from ..statistics.intervals import N_RESAMPLES
 from .assessment import CATEGORIES
@@ -151,10 +151,9 @@ def both_sides(
     one, other = mean_auc(train, train_draws), mean_auc(test, test_draws)
     gap = one - other
     spread = np.nanstd(gap[1:], ddof=1)
-    p = 2 * stats.norm.sf(abs(gap[0]) / spread) if spread > 0 else 1.0
     return (
         with_interval("train", one) | with_interval("test", other) | with_interval("difference", gap)
-        | {"p": float(p), "n_train": len(train[0]), "n_test": len(test[0])}
+        | {"p": normal_p(gap[0], spread), "n_train": len(train[0]), "n_test": len(test[0])}
     )  # fmt: skip
 
 

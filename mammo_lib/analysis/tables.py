@@ -95,7 +95,8 @@ def openings(runs: Runs, profile: Profile) -> pd.DataFrame:
         for run in _flat(runs)
         if run.receipt
     ]
-    grouped = pd.DataFrame(rows).groupby(["opened_at", "exploratory", "same_list", "same_protocol"], as_index=False)
+    same = ["opened_at", "exploratory", "same_list", "same_protocol"]
+    grouped = pd.DataFrame(rows, columns=["experiment", *same]).groupby(same, as_index=False)
     counted = grouped.agg(experiments=("experiment", "nunique"), runs=("experiment", "size"))
     return counted[["opened_at", "experiments", "runs", "exploratory", "same_list", "same_protocol"]]
 

@@ -123,12 +123,17 @@ def external(
 
 def weights(
     variant: Annotated[str, typer.Argument(help="T, T2, S, B, B_21k, L, L_21k, L2 or L3_256_21k")],
-    folder: Annotated[Path, typer.Option(help="where to put the checkpoint")] = Path("weights"),
+    folder: Annotated[
+        Path | None, typer.Option(help="where to put the checkpoint (default: where weights: official looks for it)")
+    ] = None,
 ) -> None:
     """Download an official MambaVision checkpoint (CC-BY-NC-SA-4.0)."""
+    from ..config.checkpoints import weights_folder
     from ..models.weights import fetch_weights
 
-    typer.echo(f"{fetch_weights(variant, folder)}: give this path as model.weights")
+    path = fetch_weights(variant, folder or weights_folder())
+    how = "as model.weights, give this path" if folder else "model.weights: official finds it"
+    typer.echo(f"{path}: {how}")
 
 
 def export_network(

@@ -80,7 +80,7 @@ class BreastDataset(Dataset):
     def _augment(self, images: dict, row: int) -> dict:
         seed = np.random.SeedSequence([self.seed, row]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(seed))
+            torch.default_generator.manual_seed(int(seed))  # the CPU's alone: a GPU's noise is not touched
             return {
                 stream: torch.stack([self.augmentation(view) for view in views]) for stream, views in images.items()
             }

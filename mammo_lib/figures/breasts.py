@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .overlays import draw_image
-from .style import BLUE, FEW, LABEL_COLOURS, LABEL_NAMES, ORANGE, canvas, headline, legend_below, literal
+from .style import BLUE, LABEL_COLOURS, LABEL_NAMES, MIN_FOR_HEADLINE, ORANGE, canvas, headline, legend_below, literal
 
 
 def funnel(counts: pd.DataFrame) -> Figure:
@@ -61,13 +61,15 @@ def malignant_shares(shares: pd.DataFrame) -> Figure:
         ax.set_xticks(x, levels, fontsize=8)
         ax.set(xlabel=name, ylim=(0, 100), xlim=(-0.5, len(part) - 0.5))
     axes[0, 0].set_ylabel("malignant breasts, % (n below)")
-    spans = shares[shares["n"] >= FEW].groupby("name", sort=False)["value"].agg(["min", "max"])
+    spans = shares[shares["n"] >= MIN_FOR_HEADLINE].groupby("name", sort=False)["value"].agg(["min", "max"])
     if spans.empty:
-        headline(figure, f"No level has at least {FEW} breasts")
+        headline(figure, f"No level has at least {MIN_FOR_HEADLINE} breasts")
         return figure
     widest = (spans["max"] - spans["min"]).idxmax()
     low, high = 100 * spans.loc[widest, "min"], 100 * spans.loc[widest, "max"]
-    headline(figure, f"{low:.0f} to {high:.0f} % malignant, by {widest} (levels with at least {FEW} breasts)")
+    headline(
+        figure, f"{low:.0f} to {high:.0f} % malignant, by {widest} (levels with at least {MIN_FOR_HEADLINE} breasts)"
+    )
     return figure
 
 

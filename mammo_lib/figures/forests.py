@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import BLUE, FEW, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal
+from ..statistics.fold_groups import FEW
+from .style import BLUE, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal
 
 ROW = 0.36  # inches of height that a row of a forest needs
 
@@ -78,7 +79,7 @@ def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Fig
 def subgroup_forest(rows: pd.DataFrame) -> Figure:
     """Draw the AUC per subgroup: ``name level value low high n malignant``. The first row, all breasts, gives the line.
 
-    Levels without an interval (fewer than two breasts of a class) keep their row and are labelled.
+    Levels without an interval (too few breasts of a class) keep their row and are labelled.
     """
     is_drawn, overall = rows["low"].notna(), rows["value"].iloc[0]
     names = (rows["name"] + " " + rows["level"]).str.strip()
@@ -95,11 +96,13 @@ def subgroup_forest(rows: pd.DataFrame) -> Figure:
 
 
 def _subgroup_finding(levels: pd.DataFrame, overall: float) -> str:
-    large = levels[levels["low"].notna() & (levels["n"] >= FEW)]
+    large = levels[levels["low"].notna()]
     if large.empty:
-        return f"No subgroup has {FEW} breasts with two of each class"
+        return f"No subgroup has {FEW} breasts of each class"
     outside = int(((large["low"] > overall) | (large["high"] < overall)).sum())
-    spread = f"AUC {large['value'].min():.2f} to {large['value'].max():.2f} in subgroups of {FEW} or more"
+    spread = (
+        f"AUC {large['value'].min():.2f} to {large['value'].max():.2f} in subgroups with {FEW} or more of each class"
+    )
     return f"{spread}; {outside or 'no'} interval{'s exclude' if outside > 1 else ' excludes'} {overall:.2f}"
 
 

@@ -13,7 +13,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 PALETTE = [BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9"]
 LABEL_NAMES = {0: "benign", 1: "malignant"}
 LABEL_COLOURS = {0: BLUE, 1: ORANGE}
-FEW = 10  # breasts below which a share is not worth a headline
+MIN_FOR_HEADLINE = 10  # breasts below which a share is not worth a headline
 
 
 def use_style() -> None:

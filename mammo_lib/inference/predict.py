@@ -386,8 +386,12 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         if paths[0].is_file() and (other := read_json(paths[0]).get("breast")) != record["breast"]:
             raise InputError(f"{paths[0]}: holds {other!r}, not {record['breast']!r}; give another folder with --out")
-        write_bytes(paths[1], picture.getvalue())
-        write_json(paths[0], record)
+        write_json(paths[0], record)  # first: it refuses what is not a number
+        try:
+            write_bytes(paths[1], picture.getvalue())
+        except OSError:
+            paths[0].unlink()
+            raise
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from None
     return paths

@@ -190,8 +190,9 @@ class MambaVision(nn.Module):
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         taken, last = self._taken(indices)
         maps = self.forward_stages(x, last + 1 if stop_early else None)
-        final = self.norm(maps[-1]) if len(maps) == len(self.levels) else maps[-1]
-        kept = [final if norm and i == len(self.levels) - 1 else maps[i] for i in taken]
+        is_last = maps[-1].shape[1] == self.num_features  # not, if later stages are pruned or left out
+        final = self.norm(maps[-1]) if is_last else maps[-1]
+        kept = [final if norm and is_last and i == len(self.levels) - 1 else maps[i] for i in taken]
         return kept if intermediates_only else (final, kept)
 
     def prune_intermediate_layers(

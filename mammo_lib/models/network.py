@@ -64,8 +64,8 @@ def load_best(run: Run) -> Network:
     """
     model = run.config.model
     is_whole = model.backbone in VARIANTS and not model.encoder.has_weights and run.checkpoint.suffix == ".ckpt"
-    with torch.device("meta") if is_whole else contextlib.nullcontext():  # nothing is drawn that the file holds
-        network = Network(as_finished(run.config))
+    with torch.device("meta") if is_whole else contextlib.nullcontext():  # every value comes from the checkpoint
+        network = Network(inference_config(run.config))
     own = network.state_dict()
     frozen = frozen_prefixes(network) if run.checkpoint.suffix == ".safetensors" else ()  # of a release: left out
     kept = {key: one for key, one in own.items() if key.startswith(frozen)}
@@ -75,14 +75,14 @@ def load_best(run: Run) -> Network:
     return network.eval().to(device)
 
 
-def as_finished(config: RunConfig) -> RunConfig:
-    """Return the config of a network that is only used: it reads one checkpoint, its own, and drops nothing."""
+def inference_config(config: RunConfig) -> RunConfig:
+    """Return the config for inference: no pretrained checkpoint is read, and there is no stochastic depth."""
     config = without_weights(config)
     return config.model_copy(update={"train": config.train.model_copy(update={"drop_path": 0.0})})
 
 
 def frozen_prefixes(network: Network) -> tuple[str, ...]:
-    """Return how the names of weights begin that belong to frozen ImageNet stages, which are built with a network."""
+    """Return the state-dict prefixes of frozen ImageNet stages, which building a network restores."""
     return tuple(
         f"model.encoders.{stream}.network.{name}."
         for stream, encoder in network.model.encoders.items()
@@ -94,11 +94,10 @@ def frozen_prefixes(network: Network) -> tuple[str, ...]:
 def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the weights of a run's checkpoint if they are finite and have the names and shapes of ``wanted``."""
     try:
-        if path.suffix == ".safetensors":  # a released network's, in half precision
-            found = {key: one.float() for key, one in load_file(path).items()}
-        else:
-            found = read_torch(path)["state_dict"]
+        is_release = path.suffix == ".safetensors"  # in half precision
+        found = load_file(path) if is_release else read_torch(path)["state_dict"]
         found = {key: one for key, one in found.items() if key.startswith("model.")}  # without those of the loss
+        found = {key: one.to(wanted[key].dtype) if key in wanted else one for key, one in found.items()}
         faults = list_differences(wanted, found) or [key for key, one in found.items() if not torch.isfinite(one).all()]
     except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
         raise InputError(f"{path}: not a readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None
@@ -110,10 +109,14 @@ def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch
 @torch.inference_mode()
 def predict(network: Network, batches: Iterable[dict], cohort: pd.DataFrame) -> pd.DataFrame:
     """Return one row per breast of ``cohort``: identifiers, label, logit and probability of malignancy."""
-    logits = np.full(len(cohort), np.nan)
+    logits, is_scored = np.full(len(cohort), np.nan), np.zeros(len(cohort), bool)
     for batch in batches:
         batch = to_device(batch, network.device)
-        logits[batch["row"].cpu().numpy()] = network.score(batch)[0].cpu().numpy()
+        rows = batch["row"].cpu().numpy()
+        logits[rows], is_scored[rows] = network.score(batch)[0].cpu().numpy(), True
+    if not is_scored.all():
+        first = cohort["sample_id"].iloc[int(np.argmin(is_scored))]
+        raise ValueError(f"the batches hold {is_scored.sum()} of {len(cohort)} breasts; the first without is {first}")
     return as_predictions(cohort, logits)
 
 

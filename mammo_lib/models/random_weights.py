@@ -35,5 +35,5 @@ def write_random_checkpoint(backbone: str, path: Path) -> None:
 
 def _random_state(backbone: str) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return (create_mambavision(backbone) if backbone in VARIANTS else timm.create_model(backbone)).state_dict()

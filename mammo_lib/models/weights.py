@@ -6,6 +6,7 @@ The weights are NVIDIA's, under CC-BY-NC-SA-4.0; they are never shipped with thi
 from __future__ import annotations
 
 import copy
+import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -181,6 +182,8 @@ def fold_grey_stem(model: MambaVision) -> MambaVision:
     """
     folded = copy.deepcopy(model)
     convolution, norm = folded.patch_embed.conv_down[0], folded.patch_embed.conv_down[1]
+    if convolution.in_channels != 3:
+        raise ValueError(f"a stem of 3 channels is folded, this one has {convolution.in_channels}")
     mean, std = (torch.tensor(v).view(1, 3, 1, 1).to(convolution.weight) for v in (IMAGENET_MEAN, IMAGENET_STD))
     scaled = convolution.weight.detach() / std
     grey = nn.Conv2d(1, convolution.out_channels, 3, 2, 1, bias=False)
@@ -224,8 +227,10 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
     if variant not in record:
         raise InputError(f"no official weights for {variant!r}: choose one of {', '.join(record)}")
     print(LICENCE_NOTICE)
-    path = _download(record[variant]["repository"], record[variant]["file"], local_dir=folder)
-    check_recorded(variant, path)
+    path = Path(folder) / record[variant]["file"]
+    fetched = _download(record[variant]["repository"], record[variant]["file"], local_dir=path.parent / ".incoming")
+    check_recorded(variant, fetched, path.with_name(f"{path.name}.sha256"))
+    os.replace(fetched, path)  # only what was checked has the name that :func:`find_checkpoint` looks for
     return path
 
 
@@ -243,12 +248,12 @@ def _download(repository: str, file: str, **options) -> Path:
         ) from None
 
 
-def check_recorded(variant: str, path: Path) -> None:
+def check_recorded(variant: str, path: Path, beside: Path) -> None:
     """Compare a file with the checksum of its variant: the project's or, if there is none, that of the first download.
 
-    The checksum of the first download is stored next to the file, in ``<file>.sha256``.
+    The checksum of the first download is stored in the file ``beside``.
     """
-    found, beside = file_hash(path), path.with_name(f"{path.name}.sha256")
+    found = file_hash(path)
     known = read_json(OFFICIAL)[variant]["sha256"] or (read_text(beside).strip() if beside.is_file() else None)
     if known and known != found:
         raise InputError(f"{path}: SHA-256 is {found}, recorded is {known}; download the file again")

@@ -107,6 +107,17 @@ def _without_variance(value: float, label, one, other, pairs: int) -> tuple[Inte
     return Interval(value, bound * (1 + least) - 1, 1 - bound * (1 - most), len(label)), p
 
 
+def normal_p(value: float, spread: float) -> float:
+    """Return the two-sided p value of a difference with a standard error; NaN if it is undefined or without spread.
+
+    >>> round(normal_p(1.96, 1.0), 3), normal_p(0.1, 0.0), normal_p(0.0, 0.0)
+    (0.05, nan, 1.0)
+    """
+    if spread < NO_SPREAD:
+        return 1.0 if value == 0 else math.nan
+    return float(2 * stats.norm.sf(abs(value) / spread))
+
+
 def holm(p: ArrayLike) -> np.ndarray:
     """Return p values corrected for their number after Holm (1979); NaN, a test that was not possible, counts as 1.
 

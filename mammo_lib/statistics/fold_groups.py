@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from .choices import scaled_probability, youden_threshold
+from .comparisons import normal_p
 from .intervals import LEVEL, N_RESAMPLES, patient_weights, percentiles
 from .metrics import weighted_auc
 
@@ -75,15 +76,16 @@ def group_difference(repeats: Sequence[pd.DataFrame], one: np.ndarray, other: np
     """Return the AUC of the breasts ``one`` minus that of the breasts ``other``, unpaired.
 
     Keys: ``difference difference_low difference_high p detectable``; ``detectable`` is the smallest difference that
-    these numbers would find with 80 % power.
+    these numbers would find with 80 % power. All are NaN if a group has fewer than ``FEW`` breasts of a class.
     """
-    draws = patient_draws(repeats[0])
+    draws, label = patient_draws(repeats[0]), repeats[0]["label"].to_numpy()
+    if not (_is_large(label[one]) and _is_large(label[other])):
+        return dict.fromkeys(("difference", "difference_low", "difference_high", "p", "detectable"), np.nan)
     parts = [mean_auc([frame[inside] for frame in repeats], draws[:, inside]) for inside in (one, other)]
     gap = parts[0] - parts[1]
     spread = float(np.nanstd(gap[1:], ddof=1))
     needed = float(stats.norm.ppf(0.5 + LEVEL / 2) + stats.norm.ppf(POWER)) * spread
-    p = float(2 * stats.norm.sf(abs(gap[0]) / spread)) if spread > 0 else 1.0
-    return with_interval("difference", gap) | {"p": p, "detectable": needed}
+    return with_interval("difference", gap) | {"p": normal_p(gap[0], spread), "detectable": needed}
 
 
 def thresholds_by_group(frame: pd.DataFrame, group: pd.Series) -> np.ndarray:

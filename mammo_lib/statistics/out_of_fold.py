@@ -28,7 +28,7 @@ from ..errors import InputError
 from .choices import fit_temperature, youden_threshold
 from .comparisons import NO_SPREAD, delong_interval
 from .evaluation import evaluate_predictions
-from .intervals import LEVEL, Interval, Z, logit_interval, separated_interval
+from .intervals import LEVEL, Interval, Z, checked, logit_interval, separated_interval
 
 EQUIVALENCE = 0.02  # largest AUC difference that protocol 2 calls none
 OUT_OF_FOLD = "out_of_fold"
@@ -157,6 +157,7 @@ def check_repeats(*experiments: Sequence[pd.DataFrame]) -> None:
     first = experiments[0]
     for number, frames in enumerate(zip(*experiments, strict=True)):
         for frame in frames:
+            checked(frame["label"].to_numpy(), frame["logit"].to_numpy())
             if frame["sample_id"].tolist() != first[0]["sample_id"].tolist():
                 raise InputError(f"predictions: repeat {number} has other breasts; compare runs of one cohort")
             if frame["fold"].tolist() != frames[0]["fold"].tolist():

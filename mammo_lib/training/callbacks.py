@@ -43,7 +43,8 @@ class History(Callback):
     def on_validation_end(self, trainer, module):
         """Close the epoch's row before the checkpoint of this epoch is written."""
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {"epoch": trainer.current_epoch, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"], **values}
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # encoders may have a lower one
+        row = {"epoch": trainer.current_epoch, "learning_rate": rate, **values}
         self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
 
     def on_train_epoch_end(self, trainer, module):

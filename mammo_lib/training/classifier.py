@@ -61,7 +61,9 @@ class Classifier(lightning.LightningModule):
             name: self._target_loss(output.target_logits[name], batch["targets"][name])
             for name in self.config.model.targets[1:]
         }
-        loss = self.joint_loss(self.loss(output.logits, self.target(batch)), others, [*output.embeddings.values()])
+        unknown = [name for name in others if (batch["targets"][name] == UNKNOWN).all()]
+        main = self.loss(output.logits, self.target(batch))
+        loss = self.joint_loss(main, others, [*output.embeddings.values()], unknown)
         how = {"on_step": False, "on_epoch": True, "batch_size": len(batch["label"]), "sync_dist": True}
         self.log("train_loss", loss, **how)
         self.log_dict({f"train_loss_{name}": one for name, one in others.items()}, **how)
@@ -70,7 +72,8 @@ class Classifier(lightning.LightningModule):
     def _target_loss(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """Return the loss of a further target over the breasts whose class is known.
 
-        Of a batch without any the head gets a gradient of 0: processes that share a run wait for each parameter's.
+        If the batch has none, it is zero, but still depends on the head: distributed training waits for a gradient of
+        every parameter.
         """
         return self.loss(logits, classes) if (classes != UNKNOWN).any() else 0 * logits.sum()
 
@@ -97,7 +100,7 @@ class Classifier(lightning.LightningModule):
         slower = train.encoder_rate if self.config.model.is_pretrained else 1.0
         groups = parameter_groups(self.model, train.weight_decay, train.learning_rate, slower * train.learning_rate)
         if learned := [*self.joint_loss.parameters()]:
-            groups.append({"params": learned, "weight_decay": 0.0})
+            groups.append({"params": learned, "lr": train.learning_rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = cosine_schedule(total, round(total * train.warmup_epochs / train.epochs))

@@ -107,7 +107,9 @@ def _maps_of(encoder: ViewEncoder, prepared: Prepared, key: str, cache: FrozenMa
     with torch.random.fork_rng(devices=[]):
         for number in range(cache.variants):
             # torch keeps 32 bits of a seed
-            torch.manual_seed(int(np.random.SeedSequence([int(key, 16), number]).generate_state(1)[0]))
+            torch.default_generator.manual_seed(
+                int(np.random.SeedSequence([int(key, 16), number]).generate_state(1)[0])
+            )
             variants.append(image if augmentation is None else augmentation(image))
     device = encoder.mean.device
     parts = [encoder.first_part(part.to(device)).cpu() for part in torch.stack(variants).split(BATCH)]

@@ -5,13 +5,13 @@ L = L_main + w sum_t f_t L_t, with the weight w of the config and, by ``weightin
 | weighting | f_t |
 |---|---|
 | fixed | 1 |
-| uncertainty | exp(-s_t) with learned s_t, and L_main times exp(-s_main); each s / 2 is added (Kendall et al. 2018) |
+| uncertainty | exp(-s_t) with learned s_t, and L_main times exp(-s_main); s / 2 is added, without w (Kendall 2018) |
 | gradient | norm of dL_main/dz over that of dL_t/dz, with z the view embeddings; no gradient passes through it |
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,19 +28,23 @@ class JointLoss(nn.Module):
         learned = ["main", *targets] if weighting == "uncertainty" and targets else []
         self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in learned})
 
-    def forward(self, main: Tensor, others: Mapping[str, Tensor], embeddings: Sequence[Tensor]) -> Tensor:
-        """Return the joint loss; ``embeddings`` are the tensors from which all losses were computed."""
-        if self.log_variance:
-            main, others = self._tempered("main", main), {name: self._tempered(name, others[name]) for name in others}
-        total = main
-        for loss in others.values():
-            factor = gradient_ratio(main, loss, embeddings) if self.weighting == "gradient" else 1.0
-            total = total + self.weight * factor * loss
+    def forward(
+        self, main: Tensor, others: Mapping[str, Tensor], embeddings: Sequence[Tensor], unknown: Collection[str] = (),
+    ) -> Tensor:  # fmt: skip
+        """Return the joint loss; ``embeddings`` are the tensors from which all losses were computed.
+
+        Targets in ``unknown`` have no label in this batch: nothing is learned of their uncertainty.
+        """
+        total = self._factor("main") * main
+        for name, loss in others.items():
+            ratio = gradient_ratio(main, loss, embeddings) if self.weighting == "gradient" else 1.0
+            total = total + self.weight * ratio * self._factor(name) * loss
+        for name, log_variance in self.log_variance.items():
+            total = total + (0 if name in unknown else 0.5) * log_variance
         return total
 
-    def _tempered(self, name: str, loss: Tensor) -> Tensor:
-        log_variance = self.log_variance[name]
-        return torch.exp(-log_variance) * loss + log_variance / 2
+    def _factor(self, name: str) -> Tensor | float:
+        return torch.exp(-self.log_variance[name]) if self.log_variance else 1.0
 
 
 def gradient_ratio(main: Tensor, loss: Tensor, embeddings: Sequence[Tensor]) -> Tensor:

@@ -1,9 +1,7 @@
-"""Training: turns a run config and a collection into a finished run folder.
+"""One run, or every fold of a cross-validation: trained, scored on its validation breasts, and written as a record.
 
-Lightning provides the loop, the checkpoints, the progress bar and the devices. This module
-adds the parameter groups, the schedule, the reseeding that makes a resumed run equal to an
-uninterrupted one, and the record. Only training breasts are read here;
-:mod:`mammo_lib.runs.evaluate` opens the test set.
+Only training breasts are read here; :mod:`mammo_lib.runs.evaluate` opens the test set. Lightning's loop is
+:mod:`mammo_lib.training.trainer`, the loss and the optimiser are :mod:`mammo_lib.training.classifier`.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from collections.abc import Mapping
 import lightning
 import numpy as np
 import pandas as pd
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 
 from ..analysis.gates import Observation, examine, observe
 from ..analysis.heads import score_heads
@@ -41,12 +38,12 @@ from ..statistics import (
     youden_threshold,
 )
 from .baselines import baseline_of
-from .callbacks import LAST, PREVIOUS, History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
+from .callbacks import LAST, PREVIOUS
 from .classifier import Classifier
 from .data_module import MammogramData
 from .frozen import freeze_maps
-from .optimisation import WholeFiles, memory_advice, quiet_lightning, sigterm_as_failure
 from .readers import reader_probability
+from .trainer import first_process_alone, fit
 
 SMALL = 100_000_000  # bytes of a last epoch; those of the paper's network fill gigabytes
 
@@ -84,29 +81,51 @@ def complete(run: Run, collection: Collection, prepared: Prepared, *, progress: 
 
 
 def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
-    """Train a started run on its training folds, score the validation fold, and finish the run."""
+    """Train a started run on its training folds, score the validation fold, and finish the run.
+
+    Processes that share a run train together; then the first alone scores and writes.
+    """
     config = run.config
     if config.baseline:
         validation = split_cohort(config.data, prepared.cohort)["validation"]
-        frame = as_predictions(validation, baseline_of(config, collection)(prepared, validation))
-    else:
-        lightning.seed_everything(config.seed, verbose=False)
+        finish_fold(run, as_predictions(validation, baseline_of(config, collection)(prepared, validation)))
+        return
+    data = train_network(run, collection, prepared, progress=progress)
+    with first_process_alone() as is_first:
+        if is_first:
+            finish_fold(run, score_validation(run, data, collection))
+
+
+def train_network(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> MammogramData:
+    """Train the network of a started run; its weights are in the run's folder, its data are returned."""
+    config, readers = run.config, None
+    lightning.seed_everything(config.seed, verbose=False)
+    if config.train.reader_labels:
         train = split_cohort(config.data, prepared.cohort)["train"]
-        readers = None
-        if config.train.reader_labels:
-            readers = reader_probability(collection.table, train, config.seed, config.data.reader_words)
-        classifier = Classifier(config, readers)
-        is_cached = config.train.frozen_cache is not None
-        maps = freeze_maps(config, prepared, classifier.model, progress=progress) if is_cached else None
-        data = data_of(config, prepared, maps)
-        fit(run, classifier, data, progress=progress)
-        del classifier  # and its optimiser, before the kept weights are read
-        gc.collect()
-        kept, validation = load_best(run), data.cohort("validation")
-        frame = predict(kept, data.val_dataloader(), validation)
-        areas = log_areas(validation, collection.source, config.data)
-        seen = examine(run, kept, data.val_dataloader(), validation, areas)
-        score_parts(run, kept, seen, data)
+        readers = reader_probability(collection.table, train, config.seed, config.data.reader_words)
+    classifier = Classifier(config, readers)
+    is_cached = config.train.frozen_cache is not None
+    maps = freeze_maps(config, prepared, classifier.model, progress=progress) if is_cached else None
+    data = data_of(config, prepared, maps)
+    fit(run, classifier, data, progress=progress)
+    del classifier  # and its optimiser, before the kept weights are read
+    gc.collect()
+    return data
+
+
+def score_validation(run: Run, data: MammogramData, collection: Collection) -> pd.DataFrame:
+    """Return the validation breasts' predictions by the kept weights; add gates and interventions to the record."""
+    network, validation = load_best(run), data.cohort("validation")
+    frame = predict(network, data.val_dataloader(), validation)
+    seen = examine(
+        run, network, data.val_dataloader(), validation, log_areas(validation, collection.source, run.config.data)
+    )
+    score_parts(run, network, seen, data)
+    return frame
+
+
+def finish_fold(run: Run, frame: pd.DataFrame) -> None:
+    """Choose the threshold and the temperature on the validation breasts, and finish the run."""
     label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy()
     threshold = youden_threshold(label, frame["probability"].to_numpy())
     frame = with_choices(frame, threshold, fit_temperature(label, logit))
@@ -143,10 +162,11 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
             train_fold(fold, collection, prepared, progress=progress)
             forget_epochs(fold)
         folds.append(fold)
-    frames = {number: fold.predictions for number, fold in enumerate(folds)}
-    frame = join_folds(frames)
-    join_tables(run, folds)
-    run.finish(frame, {OUT_OF_FOLD: evaluate_out_of_fold(frame)})
+    with first_process_alone() as is_first:
+        if is_first:
+            frame = join_folds({number: fold.predictions for number, fold in enumerate(folds)})
+            join_tables(run, folds)
+            run.finish(frame, {OUT_OF_FOLD: evaluate_out_of_fold(frame)})
 
 
 def forget_epochs(run: Run, spared: int = 0) -> None:
@@ -154,10 +174,12 @@ def forget_epochs(run: Run, spared: int = 0) -> None:
 
     A last epoch of at most ``spared`` bytes is kept: should the run lose its metrics, nothing is trained again.
     """
-    (run.folder / PREVIOUS).unlink(missing_ok=True)
-    last = run.folder / LAST
-    if last.is_file() and last.stat().st_size > spared:
-        last.unlink()
+    with first_process_alone() as is_first:
+        if is_first:
+            (run.folder / PREVIOUS).unlink(missing_ok=True)
+            last = run.folder / LAST
+            if last.is_file() and last.stat().st_size > spared:
+                last.unlink()
 
 
 def join_tables(run: Run, folds: list[Run]) -> None:
@@ -184,45 +206,3 @@ def one_process_per_run(run: Run):
         end_with(os.getppid())
         return contextlib.nullcontext()
     return run.held()
-
-
-def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
-    """Run Lightning's loop, from the last complete epoch if there is one."""
-    config = classifier.config
-    classifier.train()  # Lightning trains each module in the mode in which it finds it
-    if config.train.frozen_cache is not None and config.train.cached_encoder == "evaluation":
-        classifier.model.encoders.eval()
-    has_choice = config.train.keep == "best"  # else the file holds the latest epoch
-    best = ModelCheckpoint(
-        run.folder, "best", "validation_auc" if has_choice else None, mode="max", enable_version_counter=False
-    )
-    breasts = data.cohort("train")["sample_id"].tolist()
-    recorder = RecordGates(run.folder, config.model.views)
-    gate = config.model.gate
-    watch = WatchFailures(recorder, gate.bias) if gate.kind == "learned" else WatchFailures()
-    patience = [EarlyStopping("validation_auc", mode="max", patience=config.train.patience)] if has_choice else []
-    whole = KeepWholeEpochs(run.folder, run.name)
-    callbacks = [History(run.folder), recorder, *patience, StopAtNaN(breasts, config), watch, best, whole]
-    if config.train.ema_decay:
-        callbacks.append(averaged_weights(config.train.ema_decay))
-    if progress:
-        callbacks.append(TQDMProgressBar())
-    with quiet_lightning(), sigterm_as_failure(), memory_advice(config):
-        trainer = lightning.Trainer(
-            max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
-            strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,
-            callbacks=callbacks, logger=False, plugins=[WholeFiles()],
-            enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
-        )  # fmt: skip
-        last = resume_point(run.folder, run.name)
-        trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
-
-
-def averaged_weights(decay: float) -> WeightAveraging:
-    """Return the callback that validates and keeps the exponential moving average of the weights.
-
-    This form of the average leaves constants unchanged, bit by bit. In Lightning's own form, decay * a + (1 - decay)
-    * b, the constants of the input normalisation drift by rounding, and a resumed run would start without the drift.
-    """
-    return WeightAveraging(avg_fn=lambda average, new, _: average + (1 - decay) * (new - average))

@@ -163,6 +163,15 @@ def test_correlations_find_what_the_gates_follow():
     assert (random["p_holm"] > 0.05).all()
 
 
+def test_a_perfect_correlation_has_no_interval():
+    who = WHO.assign(density=np.arange(N), assessment=0, subtlety=0)
+    table = d.gate_correlations(gates(lambda i, *_: i / N), who, "validation").set_index("property")
+    assert table.loc["density", "rho"].tolist() == pytest.approx([1, 1])
+    assert table.loc["density", ["low", "high"]].isna().all(axis=None)
+    few = d._rank_correlation(*[pd.Series([1.0, 2.0, 2.0, 3.0])] * 2, pd.Series(range(4)), 0)
+    assert few["p"] == pytest.approx(2 / 12)  # 4! / 2! orders
+
+
 def test_unknown_densities_are_left_out_and_constants_have_no_rank():
     who = WHO.assign(density=[0] * 10 + [1, 2, 3] * 10, assessment=4)
     table = d.gate_correlations(gates(lambda i, *_: i / N), who, "validation").set_index("property")

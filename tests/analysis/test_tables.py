@@ -93,6 +93,10 @@ def test_openings_tell_whether_the_list_is_still_the_same(tmp_path):
     assert table["same_protocol"].tolist() == [False, False]  # these receipts name no protocol of ours
 
 
+def test_without_receipts_nothing_was_opened():
+    assert results.openings({}, PAPER).empty and "opened_at" in results.openings({}, PAPER)
+
+
 def test_a_closed_split_is_an_error_that_says_what_to_run(runs):
     with pytest.raises(InputError, match=r"no 'test_lesion' predictions \(it has validation, test\); run `mammo eval"):
         results.rows_of(runs["dual_stream"], "test_lesion")

@@ -353,3 +353,8 @@ def test_a_prediction_is_written_whole_or_not_at_all(run, breasts, tmp_path, mon
     with pytest.raises(ZeroDivisionError):
         predict.write_prediction(found, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    found.record["logit"] = float("nan")
+    with pytest.raises(ValueError, match="JSON"):
+        predict.write_prediction(found, tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())

@@ -200,6 +200,17 @@ def test_features_and_classifier_are_reached_as_in_timms_networks():
         network.forward_intermediates(image, output_fmt="NLC")
 
 
+@pytest.mark.parametrize("prune_norm", [False, True])
+def test_a_pruned_network_gives_the_maps_of_the_whole_one(prune_norm):
+    torch.manual_seed(0)
+    network, image = create_mambavision("nano").eval(), torch.rand(2, 3, 64, 64)
+    stages = network.forward_stages(image)
+    assert network.prune_intermediate_layers([0, 1], prune_norm=prune_norm) == [0, 1]
+    final, kept = network.forward_intermediates(image, indices=[0, 1], norm=True)
+    assert torch.equal(final, stages[1])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, stages[:2], strict=True))
+
+
 def test_dropout_before_the_head_acts_in_training_only():
     network = create_mambavision("nano", num_classes=3, drop_rate=0.9)
     last = torch.rand(2, 128, 2, 2)

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,15 +108,54 @@ def record(tmp_path, monkeypatch):
     return path
 
 
-def test_a_checksum_is_recorded_once_and_then_checked(record, tmp_path):
-    (tmp_path / "t.pth").write_bytes(b"one")
-    weights.check_recorded("T", tmp_path / "t.pth")
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the hub; the test sets what it serves."""
+    import huggingface_hub
+
+    served = {}
+
+    def local(repository, file, local_dir):
+        Path(local_dir).mkdir(parents=True, exist_ok=True)
+        (Path(local_dir) / file).write_bytes(served[file])
+        return str(Path(local_dir) / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", local)
+    return served
+
+
+def test_a_checksum_is_recorded_once_and_then_checked(record, hub, tmp_path):
+    hub["t.pth"] = b"one"
+    path = weights.fetch_weights("T", tmp_path)
     assert (tmp_path / "t.pth.sha256").read_text().strip() == hashlib.sha256(b"one").hexdigest()
     assert json.loads(record.read_text())["T"]["sha256"] is None  # the installation stays as it is
-    weights.check_recorded("T", tmp_path / "t.pth")
-    (tmp_path / "t.pth").write_bytes(b"two")
+    weights.fetch_weights("T", tmp_path)
+    hub["t.pth"] = b"two"
     with pytest.raises(InputError, match="recorded is"):
-        weights.check_recorded("T", tmp_path / "t.pth")
+        weights.fetch_weights("T", tmp_path)
+    assert path.read_bytes() == b"one"
+
+
+def test_a_refused_download_is_not_found_later(record, hub, tmp_path, monkeypatch):
+    known = json.loads(record.read_text())
+    known["T"]["sha256"] = hashlib.sha256(b"official").hexdigest()
+    record.write_text(json.dumps(known))
+    monkeypatch.setattr(checkpoints, "OFFICIAL", record)
+    monkeypatch.setenv("MAMMO_WEIGHTS", str(tmp_path))
+    hub["t.pth"] = b"corrupt"
+    for _ in range(2):
+        with pytest.raises(InputError, match="recorded is"):
+            weights.find_pretrained("nvidia/x")
+    with pytest.raises(InputError, match="no such checkpoint"):
+        checkpoints.find_checkpoint("T", "official")
+    hub["t.pth"] = b"official"
+    assert weights.find_pretrained("nvidia/x") == checkpoints.find_checkpoint("T", "official") == tmp_path / "t.pth"
+
+
+def test_a_folded_stem_is_not_folded_again():
+    grey = fold_grey_stem(create_mambavision("nano"))
+    with pytest.raises(ValueError, match="a stem of 3 channels is folded, this one has 1"):
+        fold_grey_stem(grey)
 
 
 def test_without_a_network_the_way_out_is_named(record, tmp_path, monkeypatch, capsys):
@@ -132,14 +172,8 @@ def test_without_a_network_the_way_out_is_named(record, tmp_path, monkeypatch, c
     assert "CC-BY-NC-SA-4.0" in capsys.readouterr().out
 
 
-def test_fetching_shows_the_licence_and_records_the_file(record, tmp_path, monkeypatch, capsys):
-    import huggingface_hub
-
-    def local(repository, file, local_dir):
-        (tmp_path / file).write_bytes(b"weights")
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", local)
+def test_fetching_shows_the_licence_and_records_the_file(record, hub, tmp_path, capsys):
+    hub["t.pth"] = b"weights"
     assert weights.fetch_weights("T", tmp_path) == tmp_path / "t.pth"
     assert (tmp_path / "t.pth.sha256").is_file()
     with pytest.raises(InputError, match="no official weights for 'nano': choose one of T"):
@@ -249,15 +283,20 @@ def test_a_repository_of_the_hub_is_downloaded_and_an_official_one_kept(record, 
 
     def local(repository, file, **options):
         asked.append((repository, file, options))
-        torch.save(create_mambavision("nano", num_classes=0).state_dict(), tmp_path / "t.pth")
-        return str(tmp_path / "t.pth")
+        path = options.get("local_dir", tmp_path / "cache") / "t.pth"
+        path.parent.mkdir(exist_ok=True)
+        torch.save(create_mambavision("nano", num_classes=0).state_dict(), path)
+        return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", local)
     monkeypatch.setenv(checkpoints.WEIGHTS_FOLDER, str(tmp_path))
     for _ in range(2):  # the second time it is there
         assert MambaVision.from_pretrained("nvidia/x").num_classes == 0
     MambaVision.from_pretrained("someone/else")
-    assert asked == [("nvidia/x", "t.pth", {"local_dir": tmp_path}), ("someone/else", "model.safetensors", {})]
+    assert asked == [
+        ("nvidia/x", "t.pth", {"local_dir": tmp_path / ".incoming"}),
+        ("someone/else", "model.safetensors", {}),
+    ]
 
 
 @pytest.mark.parametrize(

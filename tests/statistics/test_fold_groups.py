@@ -84,6 +84,12 @@ def test_the_difference_of_groups_finds_a_harder_group():
     assert nothing["p"] > 0.01
 
 
+def test_a_group_that_is_too_small_has_no_difference():
+    frame, rows = predictions(), np.arange(200)
+    found = fold_groups.group_difference([frame], rows < 10, rows >= 10)
+    assert np.isnan([*found.values()]).all()
+
+
 def test_a_groups_threshold_comes_from_its_other_folds():
     frame = predictions()
     group = pd.Series(np.where(np.arange(200) < 100, "a", "b"))

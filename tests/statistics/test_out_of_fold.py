@@ -40,6 +40,14 @@ def test_breasts_are_compared_within_their_fold_only():
     assert auc(frame["label"], frame["logit"]) != pytest.approx(0.7)
 
 
+def test_a_logit_that_is_no_number_is_refused():
+    frame = simulated(0)
+    frame.loc[3, "logit"] = np.nan
+    for measure in (lambda: stratified_auc([frame]), lambda: compare_folds([frame], [frame])):
+        with pytest.raises(InputError, match="scores must be numbers, got 1 NaN"):
+            measure()
+
+
 def test_one_fold_of_single_breasts_is_nearly_delong():
     frame = simulated(0, folds=1)
     ours, delong = stratified_auc([frame]), delong_interval(frame["label"].to_numpy(), frame["logit"].to_numpy())

@@ -52,6 +52,21 @@ def test_uncertainty_starts_as_a_sum_and_its_optimum_is_the_logarithm():
     assert all(one.grad.abs() < 1e-6 for one in joint.parameters())
 
 
+def test_the_weight_multiplies_losses_and_not_the_uncertainty():
+    """d/ds (w exp(-s) L + s / 2) at s = 0 is 1/2 - w L."""
+    z, main, others = losses()
+    joint = JointLoss(["a"], 0.25, "uncertainty")
+    joint(main, others, [z]).backward()
+    assert joint.log_variance["a"].grad == 0.5 - 0.25 * 9
+
+
+def test_a_batch_without_labels_of_a_target_teaches_nothing_of_its_uncertainty():
+    z, main, _ = losses()
+    joint = JointLoss(["a"], 1.0, "uncertainty")
+    joint(main, {"a": 0 * z.sum()}, [z], unknown=["a"]).backward()
+    assert joint.log_variance["a"].grad == 0 and joint.log_variance["main"].grad != 0
+
+
 def test_only_learned_uncertainty_has_parameters():
     assert [len([*JointLoss(t, 1.0, w).parameters()]) for t, w in (
         ([], "uncertainty"), (["a"], "fixed"), (["a"], "gradient"), (["a"], "uncertainty"),

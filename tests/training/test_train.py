@@ -1,5 +1,6 @@
 """Training: what it leaves behind, what a kill costs, what it may not touch."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -16,7 +17,7 @@ from mammo_lib.errors import InputError
 from mammo_lib.models.network import load_best
 from mammo_lib.models.weights import read_torch
 from mammo_lib.statistics import evaluate_predictions
-from mammo_lib.training import train
+from mammo_lib.training import train, trainer
 from mammo_lib.training.optimisation import cosine_schedule, parameter_groups
 
 pytestmark = pytest.mark.usefixtures("run_homes")
@@ -159,10 +160,28 @@ def test_two_processes_train_one_run(config, collection, tmp_path):
     history = pd.read_csv(metrics.parent / "history.csv")
     assert len(history) == two.train.epochs
     assert np.isfinite(history[["train_loss", "validation_loss"]]).all(axis=None)
-    # Two processes pad the validation breasts to equal shares; the record is scored in one, each breast once.
+    # Two processes pad the validation breasts to equal shares; one scores them and writes the record.
     predictions = pd.read_parquet(metrics.parent / "predictions.parquet")
     assert sorted(predictions["sample_id"]) == sorted(validation_breasts(two, collection))
     assert np.isfinite(predictions["logit"]).all()
+
+
+def test_the_second_process_of_a_run_writes_no_record(config, collection, monkeypatch):
+    monkeypatch.setattr(train, "first_process_alone", lambda: contextlib.nullcontext(False))
+    run = train.train_run(config, collection)
+    assert run.checkpoint.is_file()  # it trained
+    assert not run.is_finished and not (run.folder / "predictions.parquet").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_waits_for_the_first(monkeypatch, rank):
+    waits = []
+    for name, answer in (("is_initialized", True), ("get_rank", rank)):
+        monkeypatch.setattr(torch.distributed, name, lambda answer=answer: answer)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: waits.append(True))
+    with trainer.first_process_alone() as is_first:
+        assert is_first == (rank == 0) and not waits
+    assert waits == [True]
 
 
 def test_schedule_warms_up_then_falls_to_zero():
