@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -289,8 +290,29 @@ def new_folder(folder: str | Path) -> Path:
     return Path(os.path.abspath(folder))
 
 
+def writable_file(path: Path) -> Path:
+    """Return the place to which a link leads, if a regular file can be put there.
+
+    Raises
+    ------
+    OSError
+        A pipe, a socket or a device is there, which renaming a file over it would destroy.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EEXIST, "a pipe, a socket or a device is there", str(path))
+    return path
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: completely or not at all."""
+    """Write a file atomically: completely or not at all. A link is followed; a pipe or a device is not replaced.
+
+    Raises
+    ------
+    OSError
+        The place cannot be written.
+    """
+    path = writable_file(path)
     partial = path.parent / f".{path.name}.{os.getpid()}"
     try:
         partial.write_bytes(content)

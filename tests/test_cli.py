@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,7 +114,10 @@ def test_truncated_image(damaged, command):
     film = a_test_film(damaged)
     film.write_bytes(film.read_bytes()[:-9999])
     (damaged.parent / "notebooks").mkdir()
-    (damaged.parent / "notebooks" / "00_none.ipynb").touch()
+    cell = nbformat.v4.new_code_cell("profile = ''", metadata={"tags": ["parameters"]})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
+    nbformat.write(notebook, damaged.parent / "notebooks" / "00_none.ipynb")
     line = one_line(fresh_mammo(*command, "--profile", "mirror", "--data", damaged, MAMMO_ROOT=damaged.parent))
     assert f"{film}: cannot be decoded" in line
     assert not list(damaged.parent.rglob("_build/cache/.*"))
@@ -164,6 +168,8 @@ def test_settings_without_python(tmp_path):
     assert load_config(tmp_path / "run.yaml").train.epochs == 2
     assert load_config(tmp_path / "run.yaml").seed == 3
     assert "\nseed: 5" in mammo("config", "--profile", "smoke", "--set", "seed=5").stdout
+    group = one_line(mammo("config", "--profile", "mirror-cv", "--experiment", "gates"))
+    assert "a group of" in group and "crop_gate_token" in group
     assert "leave out --seed" in one_line(mammo("run", "--profile", "smoke", "--set", "seed=1", "--cv", 2, "--seed", 5))
     assert "did you mean train.epochs?" in one_line(mammo("run", "--set", "train.epoch=2"))
     assert "did you mean dual_stream?" in one_line(mammo("run", "--experiment", "dual_steam"))
@@ -284,4 +290,4 @@ def test_another_collection_is_refused_in_one_line(tmp_path):
     (tmp_path / "Info.txt").write_text("mdb001 G CIRC B 500 500 30")
     Image.fromarray(np.zeros((1024, 1024), np.uint8)).save(tmp_path / "mdb001.pgm")
     missing = mammo("external", "--data", tmp_path, "--baseline", "frozen_stages", MAMMO_DATA="")
-    assert "a baseline is fitted on CBIS-DDSM: give the folder" in one_line(missing)
+    assert "give its folder with --cbis-ddsm DIR or MAMMO_DATA" in one_line(missing)

@@ -10,7 +10,16 @@ import pytest
 
 from mammo_lib import files
 from mammo_lib.errors import InputError
-from mammo_lib.files import new_folder, read_array, read_json, read_table, read_text, safe_name, with_numbers
+from mammo_lib.files import (
+    new_folder,
+    read_array,
+    read_json,
+    read_table,
+    read_text,
+    safe_name,
+    with_numbers,
+    write_bytes,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["P_00001_LEFT", "12-345.6", "Müller", "患者7", "a@b=c+d"])
@@ -200,3 +209,15 @@ def test_a_damaged_array_is_one_line(tmp_path, damage, part):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=r"a\.npy: cannot be read \(\w+\); delete the file and run the command again"):
         read_array(path, part=part)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_is_not_replaced_and_a_link_is_followed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="a pipe, a socket or a device is there"):
+        write_bytes(tmp_path / "pipe", b"x")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for content in (b"one", b"two"):
+        write_bytes(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == content

@@ -102,7 +102,7 @@ def external(
     other = open_other(data)
     given = reference or os.environ.get("MAMMO_DATA")
     if baseline and not given:
-        data_folder(None, "a baseline is fitted on CBIS-DDSM: ")
+        raise InputError("a baseline is fitted on CBIS-DDSM: give its folder with --cbis-ddsm DIR or MAMMO_DATA")
     home = open_cbis_ddsm(data_folder(given)) if given else None
     about = other.about
     typer.echo(f"{about.name}: {len(other.breasts)} breasts. {about.citation}\nLicence: {about.licence}")

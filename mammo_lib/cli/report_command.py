@@ -58,7 +58,8 @@ def reproduce(
     jobs = jobs or os.cpu_count() or 1
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    reproduction.find_notebooks()
+    choice = {"only": only or (), "start": start, "force": force, "parameters": given}
+    reproduction.plan(chosen, **choice)  # a chapter that does not exist is told before the data are prepared
     typer.echo(f"profile {chosen.name}: preparing the data")
     collection = open_collection(chosen, data, sample=True)
     splits = ("train",) if collection.is_sample else ("train", "test")
@@ -68,7 +69,6 @@ def reproduce(
         typer.echo("no images given: chapters show committed records and the sample of eight breasts")
     elif chosen.phantom_breasts is None:
         os.environ["MAMMO_DATA"] = str(collection.root)
-    choice = {"only": only or (), "start": start, "force": force, "parameters": given}
     steps = reproduction.plan(chosen, collection.root, data_hash=data_hash, **choice)
     head, outcomes = reproduction.start_summary(chosen, data_hash, given), []
     for outcomes in reproduction.run_chapters(steps, chosen, head, jobs):

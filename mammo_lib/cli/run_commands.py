@@ -79,6 +79,8 @@ def show_config(
     """Print a run config as commented YAML, to save, edit and give to mammo run."""
     chosen = get_profile(profile)
     configs = chosen_configs(chosen, config, experiment, changes or [], seed, needs_choice=False)
+    if len(names := list(dict.fromkeys(config.experiment for config in configs))) > 1:
+        raise InputError(f"--experiment {experiment}: a group of {len(names)}; choose one of {', '.join(names)}")
     typer.echo(as_yaml(configs[0]), nl=False)
 
 

@@ -6,7 +6,7 @@ and the field's description says so. The book prints these descriptions.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -24,6 +24,16 @@ class Frozen(BaseModel):
     """A config section: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, fields: object) -> object:
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields:
+                kinds = {cls.model_fields[name].annotation, *get_args(cls.model_fields[name].annotation)}
+                if {int, float} & kinds and bool not in kinds:
+                    raise ValueError(f"{name} must be a number, got {str(value).lower()}")
+        return fields
 
 
 LARGEST_SEED = 2**32 - 1  # numpy's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError
@@ -41,8 +42,20 @@ def find_images(root: Path, *kinds: str) -> list[Path]:
     InputError
         A folder cannot be read.
     """
-    found, entered = [], set()
     endings = (*(DICOM if "DICOM" in kinds else ()), *(PICTURES if "picture" in kinds else ()))
+    named = (path for path in walk_files(root) if not path.name.startswith("._") and path.name.upper() != "DICOMDIR")
+    return [path for path in named if path.suffix.lower() in endings or kind_of(path) in kinds]
+
+
+def walk_files(root: Path) -> Iterator[Path]:
+    """Yield every file below a folder, by folder and name. Links are followed, and each folder is entered once.
+
+    Raises
+    ------
+    InputError
+        A folder cannot be read.
+    """
+    entered = set()
 
     def refuse(error: OSError):
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); give this user access") from None
@@ -54,12 +67,7 @@ def find_images(root: Path, *kinds: str) -> list[Path]:
             continue
         entered.add((status.st_dev, status.st_ino))
         subfolders.sort()
-        for path in (Path(folder) / name for name in sorted(names)):
-            if path.name.startswith("._") or path.name.upper() == "DICOMDIR":
-                continue
-            if path.suffix.lower() in endings or kind_of(path) in kinds:
-                found.append(path)
-    return found
+        yield from (Path(folder) / name for name in sorted(names))
 
 
 def kind_of(path: Path) -> str:

@@ -15,6 +15,7 @@ from .header_tags import read_tags
 MIN_SIDE = {"whole": 200, "crop": 16}  # pixels; the smallest of CBIS-DDSM: 1,743 and about 60
 # Height over width in square pixels. Films of CBIS-DDSM: 1.18 to 3.03. Crops are any shape but a line.
 ASPECT = {"whole": (1.05, 3.5), "crop": (0.1, 10.0)}
+DARKEST = 1 / 16  # values of 12 bits among those of 16; real films and crops reach .7
 PADDED_ASPECT = (0.9, 3.5)  # where the user says how tall pixels are, a square may be one that was padded
 
 
@@ -48,6 +49,11 @@ def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.nda
     _check_shape(path, stream, height / width, aspect)
     if pixels.max() - pixels.min() < 1e-6:
         raise InputError(f"{path}: empty, every pixel is {pixels.max():.3g}; give an image of a breast")
+    if pixels.max() <= DARKEST:
+        raise InputError(
+            f"{path}: its brightest pixel is at {pixels.max():.1%} of the range, a black film: the pixels have fewer "
+            "bits than the file says; correct BitsStored, add a window, or scale them"
+        )
     return pixels
 
 

@@ -33,15 +33,18 @@ def export(
         There is no such run or variant, an option does not fit it, or the file cannot be written.
     """
     check_choices(to, opset)
+    others = {ending for form, ending in FORMATS.items() if form != to}
+    if path is not None and path.suffix in others:
+        raise InputError(f"--out {path}: that is the ending of another format; --to {to} makes {FORMATS[to]} files")
     if name in VARIANTS:
         return export_variant(
-            name, path or Path(name + FORMATS[to]), weights=weights, size=size or 224, is_dynamic=is_dynamic, to=to,
-            opset=opset,
+            name, path or Path(name + FORMATS[to]), weights=weights, size=224 if size is None else size,
+            is_dynamic=is_dynamic, to=to, opset=opset,
         )  # fmt: skip
     folder = Path(name) if Path(name).exists() else MATERIAL / name
     if not folder.is_dir():
         raise InputError(f"{name}: neither the folder of a run nor a variant; variants are {', '.join(VARIANTS)}")
-    if weights or size or is_dynamic:
+    if weights or size is not None or is_dynamic:
         raise InputError(
             f"{name}: --weights, --size and --dynamic belong to a variant; a run has its weights, and its windows are "
             "fitted to its image size"

@@ -18,11 +18,13 @@ from ..errors import InputError, printable
 from .header_tags import EXAMINATION, is_nobody, read_tags
 
 NAMES = (
-    re.compile(r"(?P<patient>.+?)_(?P<side>LEFT|RIGHT|L|R)_(?P<view>CC|MLO)(?P<crop>_crop|_\d+)?$", re.IGNORECASE),
+    re.compile(r"(?P<patient>.+?)_(?P<side>LEFT|RIGHT|L|R)_(?P<view>CC|MLO)(?P<crop>_crop)?$", re.IGNORECASE),
+    # CBIS-DDSM numbers the lesions of a view: Mass-Training_P_00001_LEFT_CC_1.
+    re.compile(r"(?P<patient>(Mass|Calc)-\w+?_P_\d+)_(?P<side>LEFT|RIGHT)_(?P<view>CC|MLO)(?P<crop>_\d+)$", re.I),
     # INbreast, which calls its MLO views ML: <image>_<patient>_MG_<L|R>_<CC|ML>_ANON.
     re.compile(r"\d+_(?P<patient>[0-9a-f]+)_MG_(?P<side>L|R)_(?P<view>CC|MLO|ML)_ANON$", re.IGNORECASE),
 )
-MASK, CROP = "ROI mask images", "cropped images"  # SeriesDescription in CBIS-DDSM
+MASK, CROP, WHOLE = "ROI mask images", "cropped images", "full mammogram images"  # SeriesDescription in CBIS-DDSM
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,16 @@ def identify(path: Path, stream: str = "") -> GivenImage | None:
         for what in ("side", "view")
     )
     is_crop = bool(named.get("crop") or coded.get("crop")) or tags.get("description") in (CROP, MASK)
+    shows = "crop" if is_crop else "whole" if tags.get("description") == WHOLE else ""
+    if stream and shows and stream != shows:
+        raise InputError(f"{path}: given as a {stream} image, by its name or tags a {shows} image; exchange them")
     tagged = coded.get("patient", "") if coded else tags.get("patient", "")
     patient = _agreed_patient(path, named.get("patient", ""), tagged)
     # CBIS-DDSM, whose PatientID is a view's, and INbreast give images of one breast a study each.
     says = {"PatientID": tagged} if coded else dict(tags.get("says", {}))
     says |= dict.fromkeys(EXAMINATION, "") if named.get("archive") else {}
     exam = next((f"study {says[tag]}" for tag in ("StudyInstanceUID", "AccessionNumber") if says.get(tag)), "")
-    return GivenImage(path, patient, side, seen, stream or ("crop" if is_crop else "whole"), patient or exam, says)
+    return GivenImage(path, patient, side, seen, stream or shows or "whole", patient or exam, says)
 
 
 def identify_surely(path: Path) -> GivenImage | None:
@@ -97,7 +102,7 @@ def _named(text: str) -> dict[str, str]:
     said = {name: value or "" for name, value in match.groupdict().items()}
     side, view = said["side"].upper(), said["view"].upper()
     known = {"side": SIDES.get(side, side), "view": "MLO" if view == "ML" else view}
-    archive = {"archive": "" if form is NAMES[0] else "INbreast"}
+    archive = {"archive": "INbreast" if form is NAMES[-1] else ""}
     return said | known | archive | {"patient": "" if is_nobody(said["patient"]) else said["patient"]}
 
 

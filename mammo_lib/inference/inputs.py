@@ -133,7 +133,7 @@ def parse_box(text: str, option: str) -> Box:
     """
     try:
         x0, y0, x1, y1 = (float(part) for part in text.split(","))
-        is_box = 0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf
+        is_box = 0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf and max(x1, y1) > 1  # shares of the film are not
     except ValueError:
         is_box = False
     if not is_box:

@@ -27,7 +27,7 @@ from ..config import BUILD, ROOT, DataConfig, RunConfig, get_profile, profile_na
 from ..data.collection import PHANTOM
 from ..data.images import fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
-from ..data.views import NO_BOX
+from ..data.views import CROP_MARGIN, NO_BOX, Box
 from ..errors import InputError
 from ..files import file_hash, read_json, safe_name, write_bytes, write_json
 from ..models.network import Network, load_best, to_device
@@ -196,12 +196,21 @@ def _row(
     if str(path) not in decoded:  # a film from which a crop is cut comes twice
         decoded[str(path)] = read_checked(path, stream, shape)
     pixels = decoded[str(path)]
-    if is_cut and (box[0] >= pixels.shape[1] or box[1] >= pixels.shape[0]):
-        height, width = pixels.shape
-        where = f"{box[0]:g},{box[1]:g}, outside of {width} x {height} pixels"
-        raise InputError(f"{path}: the lesion's box starts at {where}; give it in pixels of this film")
+    if is_cut:
+        _check_box(path, box, pixels.shape)
     x0, y0, x1, y1 = box
     return SimpleNamespace(path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, aspect=shape or 1.0, derived=is_cut)
+
+
+def _check_box(path: Path, box: Box, shape: tuple[int, int]) -> None:
+    """Refuse a box, widened by its margin, whose lesion does not lie in a film of this (height, width)."""
+    height, width = shape
+    x0, y0, x1, y1 = (edge + sign * CROP_MARGIN for edge, sign in zip(box, (1, 1, -1, -1), strict=True))
+    if x1 > width + CROP_MARGIN or y1 > height + CROP_MARGIN or min(x0, box[2]) >= width or min(y0, box[3]) >= height:
+        raise InputError(
+            f"{path}: the lesion's box {x0:g},{y0:g},{x1:g},{y1:g} reaches out of the film's {width} x {height} "
+            "pixels; give it in pixels of this film"
+        )
 
 
 def _crop_alone(image: np.ndarray, side: str, data: DataConfig) -> np.ndarray:

@@ -61,7 +61,10 @@ def scored_breasts(other: OtherCollection) -> pd.DataFrame:
     has_position = breasts["has_box"] | (not breasts["has_box"].any())
     chosen = breasts[known & has_position & (breasts["lesion_type"] != "none")]
     if chosen.empty:
-        raise InputError(f"{other.root}: no breast of {other.about.name} has a lesion and a label; complete the folder")
+        what = "lesion (is their table or folder there?)" if known.any() else "label"
+        raise InputError(
+            f"{other.root}: no breast of {other.about.name} has a {what}; give the folder of the whole copy"
+        )
     return chosen.reset_index(drop=True)
 
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ..errors import InputError, writing_to
+from ..files import writable_file
 from .mambavision import MambaMixer, MambaVision
 from .mammo_mamba import MammoMamba, log_odds
 from .scoring import upside_down
@@ -213,7 +214,9 @@ def _whole_files(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path}: a folder; give the name of a file with --out")
     way_out = "give another file with --out"
-    with writing_to(path, way_out), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export") as folder:
-        yield Path(folder) / path.name
-        for file in Path(folder).iterdir():
-            os.replace(file, path.parent / file.name)
+    with writing_to(path, way_out):
+        path = writable_file(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export") as folder:
+            yield Path(folder) / path.name
+            for file in Path(folder).iterdir():
+                os.replace(file, path.parent / file.name)

@@ -54,6 +54,18 @@ def test_a_wrong_change_is_one_line_that_says_what_was_meant(change, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("text", "epochs"), [("010", 10), ("+7", 7), ("3", 3)])
+def test_a_whole_number_is_decimal(text, epochs):
+    assert with_changes(RunConfig(), [f"train.epochs={text}"]).train.epochs == epochs
+
+
+@pytest.mark.parametrize("text", ["yes", "true", "1:30", "0x10", "off"])
+def test_what_is_no_number_is_none(text):
+    for change in (f"train.epochs={text}", f"seed={text}"):
+        with pytest.raises(InputError, match="--set"):
+            with_changes(RunConfig(), [change])
+
+
 @pytest.mark.parametrize("name", profile_names())
 def test_commented_yaml_reads_back(tmp_path, name):
     config = get_profile(name).run

@@ -132,6 +132,26 @@ def test_rasters_are_divided_by_their_range(tmp_path, name, dtype, full):
     np.testing.assert_allclose(im.read_image(tmp_path / name), stored / full, rtol=1e-6)
 
 
+@pytest.mark.parametrize("largest", [1023, 4095])
+def test_values_of_fewer_bits_in_16_are_not_a_black_film(tmp_path, largest):
+    pixels = np.linspace(0, largest, 64 * 48).astype(np.uint16).reshape(64, 48)
+    Image.fromarray(pixels).save(tmp_path / "film.png")
+    with pytest.raises(InputError, match=rf"the brightest of its 16-bit pixels is {largest}, .* scale them"):
+        im.read_image(tmp_path / "film.png")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_picture_is_turned_as_exif_says(tmp_path, orientation):
+    upright = np.zeros((64, 48), np.uint8)
+    upright[:8, :8] = 250
+    stored = Image.fromarray(np.rot90(upright, {1: 0, 3: 2, 6: 1, 8: 3}[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "film.png", exif=exif)
+    np.testing.assert_array_equal(im.read_image(tmp_path / "film.png"), np.float32(upright) / 255)
+    assert im.image_shape(tmp_path / "film.png") == (64, 48)
+
+
 def truncated_jpeg(path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:400])

@@ -1,5 +1,6 @@
 """`mammo export`: runs and variants by name, and one line for whatever does not fit."""
 
+import os
 import sys
 
 import pytest
@@ -125,3 +126,21 @@ def test_without_the_extra_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     said = refusal("nano", "--weights", "random", "--out", tmp_path / "a.onnx")
     assert "onnxscript is not installed: pip install -c constraints.txt -e '.[export]'" in said
+
+
+def test_the_ending_of_another_format_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"a\.onnx: that is the ending of another format"):
+        deploy.export("nano", tmp_path / "a.onnx", to="torch-export", weights="random")
+
+
+def test_a_size_of_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--size 0: must lie in"):
+        deploy.export("nano", tmp_path / "a.onnx", weights="random", size=0)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_is_not_replaced_by_an_export(tmp_path):
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(InputError, match="a pipe, a socket or a device is there"):
+        deploy.export("nano", tmp_path / "pipe.onnx", weights="random", size=32)
+    assert (tmp_path / "pipe.onnx").is_fifo()

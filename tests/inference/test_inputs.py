@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from mammo_lib.errors import InputError
 from mammo_lib.inference import checked_images
 from mammo_lib.inference.checked_images import read_checked
-from mammo_lib.inference.identify import identify
+from mammo_lib.inference.identify import identify, identify_surely
 from mammo_lib.inference.inputs import find_breasts, name_breast
 from mammo_lib.runs.executor import in_child
 
@@ -251,6 +251,24 @@ def test_earlier_predictions_are_no_mammograms(tmp_path):
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "predictions" / "W1_LEFT.png")
     refused = []
     assert len(find_breasts([tmp_path], refused, tmp_path / "predictions")) == 1 and refused == []
+
+
+def test_a_numbered_picture_is_no_crop(tmp_path):
+    """Only CBIS-DDSM numbers the lesions of a view; elsewhere a 2 may be a second film."""
+    Image.new("L", (400, 500)).save(tmp_path / "A1_LEFT_CC_2.png")
+    with pytest.raises(InputError, match="neither tags nor file name give breast and view"):
+        identify_surely(tmp_path / "A1_LEFT_CC_2.png")
+    Image.new("L", (400, 500)).save(tmp_path / "Mass-Training_P_00001_LEFT_CC_2.png")
+    image = identify(tmp_path / "Mass-Training_P_00001_LEFT_CC_2.png")
+    assert (image.patient, image.stream) == ("Mass-Training_P_00001", "crop")
+
+
+@pytest.mark.parametrize("name", ["a_LEFT_CC_crop.png", "Calc-Test_P_00001_LEFT_CC_1.png"])
+def test_what_a_name_says_of_the_stream_is_not_overridden(tmp_path, name):
+    Image.new("L", (400, 500)).save(tmp_path / name)
+    with pytest.raises(InputError, match="given as a whole image, by its name or tags a crop image; exchange them"):
+        identify(tmp_path / name, "whole")
+    assert identify(tmp_path / name, "crop").stream == "crop"
 
 
 def test_a_second_film_of_a_view_is_told(tmp_path):

@@ -65,7 +65,9 @@ def test_a_box_in_the_film_makes_the_crop_of_the_collection():
     assert not np.array_equal(predict.prepare_breast(shifted, config)["crop", "CC"], pixels[0]["crop", "CC"])
 
 
-@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,x", "5,0,5,9", "0,9,5,3", "-1,0,5,5", "0,0,inf,5", "nan,0,5,5", ""])
+@pytest.mark.parametrize(
+    "text", ["1,2,3", "1,2,3,x", "5,0,5,9", "0,9,5,3", "-1,0,5,5", "0,0,inf,5", "nan,0,5,5", "", "0.1,0.2,0.5,1"]
+)
 def test_what_is_no_box(text):
     with pytest.raises(InputError, match=r"--box-cc .*: give x0,y0,x1,y1 in pixels"):
         parse_box(text, "--box-cc")
@@ -81,9 +83,24 @@ def test_boxes_that_fit_no_film():
         name_breast({("whole", "CC"): film}, {"MLO": (0, 0, 5, 5)})
     with pytest.raises(InputError, match="--box-cc and --crop-cc: two crops of one view"):
         name_breast({("whole", "CC"): film, ("crop", "CC"): film}, {"CC": (0, 0, 5, 5)})
-    outside = name_breast({("whole", "CC"): film}, {"CC": (900, 0, 950, 50)})
-    with pytest.raises(InputError, match="the lesion's box starts at 900,0, outside of 800 x 800 pixels"):
+
+
+@pytest.mark.parametrize(
+    "text", ["900,0,950,50", "815,300,900,500", "700,700,821,790", "10,700,90,5000", "799,0,800,9e9"]
+)
+def test_a_box_that_reaches_out_of_its_film(text):
+    film = sample.SAMPLE / "mass-800/train/00175_RIGHT_CC.jpg"
+    outside = name_breast({("whole", "CC"): film}, {"CC": parse_box(text, "--box-cc")})
+    with pytest.raises(InputError, match=r"the lesion's box .* reaches out of the film's 800 x 800 pixels"):
         predict.prepare_breast(outside, release.released_run().config)
+
+
+@pytest.mark.parametrize("text", ["0,0,50,50", "700,700,800,800", "750,0,815,60"])
+def test_a_box_at_the_edge_of_its_film(text):
+    """An outline may reach over the edge by less than the margin of a crop."""
+    film = sample.SAMPLE / "mass-800/train/00175_RIGHT_CC.jpg"
+    inside = name_breast({("whole", "CC"): film}, {"CC": parse_box(text, "--box-cc")})
+    assert ("crop", "CC") in predict.prepare_breast(inside, release.released_run().config)
 
 
 def test_a_release_keeps_the_scores(untrained_run, collection, tmp_path):

@@ -121,7 +121,7 @@ def test_where_readers_are_all_that_is_known_nothing_is_said_of_malignancy(mias,
 
 def test_a_collection_without_labels_is_refused(mias, network, run_homes):
     write_mias(mias, ["NORM"] * 8)
-    with pytest.raises(InputError, match="no breast of mini-MIAS has a lesion and a label"):
+    with pytest.raises(InputError, match=r"no breast of mini-MIAS has a (lesion|label)"):
         transfer.score_network(network, open_other(mias))
 
 

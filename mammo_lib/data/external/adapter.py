@@ -33,6 +33,7 @@ import pandas as pd
 from ...config import DataConfig
 from ...errors import InputError
 from .. import collection
+from ..folders import is_dicom, walk_files
 from ..images import image_shape
 from ..memo import remember
 from ..prepare import Prepared, prepare
@@ -184,8 +185,13 @@ def as_left_out(items: Sequence[tuple[str, str]]) -> pd.DataFrame:
 def find_named(root: Path, pattern: str) -> list[Path]:
     """Return the files below a folder whose name is a match, in any case of letters; hidden ones are passed over."""
     form = re.compile(pattern, re.IGNORECASE)
-    found = (path for path in root.rglob("*") if form.fullmatch(path.name) and not path.name.startswith("."))
+    found = (path for path in walk_files(root) if form.fullmatch(path.name) and not path.name.startswith("."))
     return sorted(path for path in found if path.is_file())
+
+
+def dicom_first(paths: Sequence[Path]) -> list[Path]:
+    """Return files in their order, those of DICOM before pictures, which may be smaller copies of them."""
+    return sorted(paths, key=lambda path: not is_dicom(path))
 
 
 def only_one(root: Path, found: Sequence[Path], what: str) -> Path:

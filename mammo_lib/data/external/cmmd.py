@@ -35,7 +35,7 @@ ABOUT = About(
     licence="CC BY 4.0",
     truth="pathology",
 )
-CLINICAL = "CMMD_clinicaldata*.csv"  # published as .xlsx, under the same name
+CLINICAL = r"CMMD_clinicaldata.*\.csv"  # published as .xlsx, under the same name
 LESIONS = {"mass": "mass", "calcification": "calcification", "both": "mass"}  # as in CBIS-DDSM: the mass counts
 CLASSES = {"Benign": "BENIGN", "Malignant": "MALIGNANT"}
 WORDS = {"LeftRight": SIDES, "abnormality": LESIONS, "classification": CLASSES}
@@ -46,8 +46,8 @@ TAGS = ("PatientID", "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeS
 class CmmdFolder:
     """The images of CMMD: whole views only.
 
-    ``unmatched`` has one row (``patient_id laterality reason``) per breast of the clinical table without an image, and
-    per imaged breast that is not in the table; the latter has no label and is in no cohort.
+    ``unmatched`` has one row (``patient_id laterality reason``) per breast of the clinical table without an image, per
+    imaged breast that is not in the table, which has no label and is in no cohort, and per second image of a view.
     """
 
     root: Path
@@ -80,9 +80,12 @@ def open_cmmd(root: str | Path) -> Collection:
     """
     root = Path(root)
     lesions, images = read_clinical_table(root), _index_images(root)
+    again = images.duplicated([*BREAST, "view"])
+    second, images = images[again].assign(reason="a second image of its view"), images[~again]
     both = lesions.merge(images, on=BREAST, how="outer", indicator="found")
     reasons = both["found"].map({"left_only": "no image", "right_only": "no row in the clinical table"})
     unmatched = both.assign(reason=reasons).dropna(subset="reason")[[*BREAST, "reason"]].drop_duplicates()
+    unmatched = pd.concat([unmatched, second[[*BREAST, "reason"]]])
     table = both[both["found"] == "both"].drop(columns="found").reset_index(drop=True)
     if table.empty:
         raise InputError(f"{root}: no image belongs to a row of the clinical table; give the folder that holds both")
@@ -111,10 +114,10 @@ def read_clinical_table(root: Path) -> pd.DataFrame:
     InputError
         There is none or more than one, a column is missing, or a cell is outside its vocabulary.
     """
-    paths = sorted(path for path in Path(root).rglob(CLINICAL) if not path.name.startswith("."))
+    paths = find_named(Path(root), CLINICAL)
     if len(paths) != 1:
         raise InputError(
-            f"{root}: {len(paths)} files {CLINICAL}, expected 1; the archive gives it as .xlsx: save as CSV"
+            f"{root}: {len(paths)} files CMMD_clinicaldata*.csv, expected 1; the archive gives it as .xlsx: save as CSV"
         )
     raw = read_table(paths[0], ("ID1", *WORDS), "save the archive's table as CSV again")
     raw = raw.apply(lambda column: column.str.strip())
@@ -130,12 +133,11 @@ def read_clinical_table(root: Path) -> pd.DataFrame:
 
 
 def _index_images(root: Path) -> pd.DataFrame:
-    """Return ``patient_id laterality view image_path`` of every CC and MLO image, one per breast and view."""
+    """Return ``patient_id laterality view image_path`` of every CC and MLO image, in the order of their paths."""
     paths = find_collection(root, "DICOM")
     headers = remember("CMMD headers", paths, _read_header)
     rows = [[*headers[path], path.relative_to(root).as_posix()] for path in paths if headers[path][2]]
-    images = pd.DataFrame(rows, columns=[*BREAST, "view", "image_path"], dtype="string")
-    return images.drop_duplicates([*BREAST, "view"])
+    return pd.DataFrame(rows, columns=[*BREAST, "view", "image_path"], dtype="string")
 
 
 def _read_header(path: Path) -> list[str]:

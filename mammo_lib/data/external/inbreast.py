@@ -8,7 +8,7 @@ without a lesion. In the table the patient is "removed", so that the name of the
 blank; ``Bi-Rads`` may be 4a, 4b or 4c.
 
 The table has no result of a biopsy: the label is the readers' BI-RADS category, and no breast gets one of malignancy.
-A view that was taken twice, at a follow-up, is used once, the earlier one.
+Of a breast that was examined twice, the earlier examination is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...files import read_table, require
 from ..dicom import SIDES
 from ..folders import find_collection
 from ..views import VIEWS
-from .adapter import About, OtherCollection, as_left_out, as_table, find_named, only_one
+from .adapter import About, OtherCollection, as_left_out, as_table, dicom_first, find_named, only_one
 
 ABOUT = About(
     key="inbreast",
@@ -59,9 +59,9 @@ def open_inbreast(root: str | Path) -> OtherCollection:
     rows, files = read_inbreast_table(_chosen_table(root)), _named_files(root)
     outlines = {path.stem: path for path in find_named(root, r"\d+\.xml")}
     left_out = [(name, "no row in the table") for name in sorted(set(files) - set(rows["file"]))]
-    found, seen = [], set()
+    found, seen, examined = [], set(), {}
     for row in rows.sort_values(["date", "file"]).to_dict("records"):
-        key, reason = _matched(row, files.get(row["file"]), seen)
+        key, reason = _matched(row, files.get(row["file"]), seen, examined)
         if reason:
             left_out.append((row["file"], reason))
             continue
@@ -133,13 +133,17 @@ def _read_sheet(path: Path) -> pd.DataFrame:
 
 
 def _named_files(root: Path) -> dict[str, tuple[Path, re.Match]]:
-    """Return {number: file and what its name says} of every image below a folder."""
-    named = ((path, IMAGE.fullmatch(path.stem)) for path in find_collection(root, "DICOM", "picture"))
-    return {match["file"]: (path, match) for path, match in named if match}
+    """Return {number: file and what its name says} of every image below a folder; DICOM before a picture of it."""
+    files = dicom_first(find_collection(root, "DICOM", "picture"))
+    named = ((path, IMAGE.fullmatch(path.stem)) for path in files)
+    return {match["file"]: (path, match) for path, match in reversed([*named]) if match}
 
 
-def _matched(row: dict, file: tuple | None, seen: set) -> tuple[dict, str]:
-    """Return who and what an image is, and why it cannot be used, if so."""
+def _matched(row: dict, file: tuple | None, seen: set, examined: dict) -> tuple[dict, str]:
+    """Return who and what an image is, and why it cannot be used, if so.
+
+    ``seen`` are the views used so far, ``examined`` the date of each breast's first examination.
+    """
     if file is None:
         return {}, "no image"
     named = file[1]
@@ -151,6 +155,8 @@ def _matched(row: dict, file: tuple | None, seen: set) -> tuple[dict, str]:
     key = {"patient_id": named["patient"].lower(), "laterality": side, "view": view}
     if tuple(key.values()) in seen:
         return {}, "a second image of its view"
+    if examined.setdefault((key["patient_id"], side), row["date"]) != row["date"]:
+        return {}, "of a later examination"
     seen.add(tuple(key.values()))
     return key, ""
 
@@ -171,4 +177,5 @@ def _read_outlines(path: Path) -> Iterator[dict]:
 
 def _points(texts: list[str]) -> np.ndarray:
     """Return the points of an outline, (n, 2), from texts of the form "(x, y)"."""
-    return np.array([[float(part) for part in text.strip().strip("()").split(",")] for text in texts]).reshape(-1, 2)
+    pairs = (text.strip().strip("()").split(",") for text in texts)
+    return np.array([(float(x), float(y)) for x, y in pairs]).reshape(-1, 2)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ...errors import InputError
@@ -22,7 +23,7 @@ from ...files import read_table, require, with_numbers
 from ..dicom import SIDES
 from ..folders import find_collection
 from ..views import VIEWS
-from .adapter import About, OtherCollection, as_left_out, as_table, find_named, only_one
+from .adapter import About, OtherCollection, as_left_out, as_table, dicom_first, find_named, only_one
 
 ABOUT = About(
     key="vindr_mammo",
@@ -54,7 +55,8 @@ def open_vindr(root: str | Path) -> OtherCollection:
     """
     root = Path(root)
     images = _read_images(only_one(root, find_vindr(root), "breast-level_annotations.csv"))
-    files = {one.stem: one.relative_to(root).as_posix() for one in find_collection(root, "DICOM", "picture")}
+    images_here = dicom_first(find_collection(root, "DICOM", "picture"))
+    files = {one.stem: one.relative_to(root).as_posix() for one in reversed(images_here)}
     has_file = images["image_id"].isin(list(files))
     left_out = [(name, "no image") for name in images.loc[~has_file, "image_id"]]
     left_out += [(name, "no row in the table") for name in sorted(set(files) - set(images["image_id"]))]
@@ -99,12 +101,14 @@ def _read_findings(root: Path) -> pd.DataFrame:
     raw = read_table(path, ("image_id", "finding_categories", *BOX), WAY_OUT, fallback="latin-1")
     raw = with_numbers(path, raw, BOX)
     words = [re.findall(r"[A-Za-z][A-Za-z ]*", text) for text in raw["finding_categories"].fillna("")]
-    is_finding = [bool(some) and some != [NOTHING] for some in words]
+    is_finding = np.array([bool(some) and some != [NOTHING] for some in words], dtype=bool)
     raw, words = raw[is_finding], [some for some, is_one in zip(words, is_finding, strict=True) if is_one]
     for low, high in (("xmin", "xmax"), ("ymin", "ymax")):
         require(path, raw[high], (raw[high] > raw[low]) | raw[low].isna(), f"larger than {low}")
     types = [next((TYPES_OF[word] for word in TYPES_OF if word in some), "other") for some in words]
     findings = pd.DataFrame(
-        {"image_id": raw["image_id"].str.strip(), "finding": [" and ".join(some) for some in words]}
+        {"image_id": raw["image_id"].str.strip(), "finding": [" and ".join(some) for some in words]}, dtype="string"
     )
-    return findings.assign(lesion_type=types, **{ours: raw[theirs] for theirs, ours in BOX.items()})
+    return findings.assign(
+        lesion_type=pd.array(types, dtype="string"), **{ours: raw[theirs] for theirs, ours in BOX.items()}
+    )

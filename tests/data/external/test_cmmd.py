@@ -82,6 +82,20 @@ def test_what_does_not_match_is_told(cmmd):
     }
 
 
+def test_a_second_image_of_a_view_is_told(cmmd):
+    write_image(cmmd / "zz.dcm", "D1-0001", "L", "CC")
+    write_image(cmmd / "zzz.dcm", "D1-0001", "L", "CC")
+    told = open_cmmd(cmmd).source.unmatched
+    assert (told["reason"] == "a second image of its view").sum() >= 1
+
+
+def test_the_tables_name_may_be_in_small_letters(cmmd):
+    table = next(cmmd.glob("CMMD_clinicaldata*.csv"))
+    before = open_cmmd(cmmd).table
+    table.rename(cmmd / "cmmd_clinicaldata_revision.CSV")
+    pd.testing.assert_frame_equal(open_cmmd(cmmd).table.drop(columns="table"), before.drop(columns="table"))
+
+
 def test_a_semicolon_is_a_separator_too(cmmd):
     before = open_cmmd(cmmd).table
     write_table(cmmd, sep=";")

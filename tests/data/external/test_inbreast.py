@@ -56,6 +56,40 @@ def test_patients_come_from_the_names_of_files(inbreast):
     assert breasts.loc[right, "finding"] == "Calcification and Cluster and Mass"
 
 
+def test_a_picture_beside_its_dicom_is_not_used(inbreast):
+    """Outlines are in pixels of the DICOM file; pictures are often smaller."""
+    (inbreast / "PNG").mkdir()
+    picture = next((inbreast / "AllDICOMs").glob("20586908*"))
+    shutil.copy(picture, inbreast / "PNG" / picture.name)
+    dicom = picture.with_suffix(".dcm")
+    picture.unlink()
+    dicom.write_bytes(b"\0" * 128 + b"DICM")
+    table = open_inbreast(inbreast).table
+    assert set(table.loc[table["finding"] == "Mass", "image_path"]) == {f"AllDICOMs/{dicom.name}"}
+
+
+def test_views_of_two_examinations_are_not_one_breast(inbreast):
+    rows = [ROWS[0], ROWS[1].replace("201001", "201201"), *ROWS[2:4]]
+    (inbreast / "INbreast.csv").write_text("\n".join([HEADER, *rows]))
+    collection = open_inbreast(inbreast)
+    right = collection.breasts.set_index("laterality").loc["RIGHT"]
+    assert right["whole_MLO"] is pd.NA and right["whole_CC"] is not pd.NA
+    assert ("20586934", "of a later examination") in set(map(tuple, collection.left_out.to_numpy()))
+
+
+def test_outlines_in_a_linked_folder_are_read(inbreast, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "AllXML"
+    (inbreast / "AllXML").rename(elsewhere)
+    (inbreast / "AllXML").symlink_to(elsewhere)
+    assert open_inbreast(inbreast).breasts["has_box"].any()
+
+
+def test_outlines_with_decimal_commas_are_refused(inbreast):
+    write_outlines(inbreast, "20586908", ("Mass", [("370,5", "470,2"), ("430,1", "530,3")]))
+    with pytest.raises(InputError, match=r"20586908\.xml: not the outlines of OsiriX"):
+        open_inbreast(inbreast)
+
+
 def test_there_is_no_biopsy_so_no_label(inbreast):
     breasts = open_inbreast(inbreast).breasts.set_index("laterality")
     assert breasts["label"].isna().all()

@@ -66,6 +66,12 @@ def test_the_crop_shows_a_mass_before_a_larger_calcification(vindr):
     assert boxes.loc["MLO"].tolist() == [0, 0, 50, 50]
 
 
+def test_a_table_without_a_finding_marks_nothing(vindr):
+    write_tables(vindr, findings=[])
+    breasts = open_vindr(vindr).breasts
+    assert not breasts["has_box"].any() and set(breasts["lesion_type"]) == {"none"}
+
+
 def test_what_does_not_match_is_told(vindr):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(vindr / "images" / "stray.png")
     assert set(map(tuple, open_vindr(vindr).left_out.to_numpy())) == {
