@@ -44,7 +44,6 @@ SIDE, BATCH = 64, 8  # largest image and batch, where there is no GPU
 FOREIGN_BREASTS = 12
 KEEP_WEIGHTS = ("dual_stream", "scope_token")  # for other collections; for the maps of chapter 07
 STEPS = BUILD / "rehearsed.json"
-OTHERS = ("frozen_stages", "frozen_features")  # baselines that are scored on another collection, too
 
 
 @dataclass(frozen=True)
@@ -247,6 +246,7 @@ def _check_gates(profile: Profile, collection: Collection) -> None:
 
 
 def _score_elsewhere(profile: Profile, collection: Collection) -> Iterator[Rehearsed]:
+    from .config.run import TRANSFERRED
     from .data.external import open_other
     from .data.phantom.elsewhere import write_mias_phantom
     from .inference.transfer import score_baseline, score_network
@@ -260,7 +260,7 @@ def _score_elsewhere(profile: Profile, collection: Collection) -> Iterator[Rehea
         return
     other = open_other(root)
     yield try_step("mini-MIAS, network", partial(score_network, run, other, collection, progress=True))
-    for name in OTHERS:
+    for name in TRANSFERRED:
         yield try_step(f"mini-MIAS, {name}", partial(score_baseline, name, config, other, collection))
 
 

@@ -204,6 +204,8 @@ def found_out_of_fold() -> list[str]:
     again = answers.answers(profile, "gates", trained).iloc[0]
     others = answers.answers(profile, "isolation", trained)
     whole, mean, label = gaps["streams", "whole"], gaps["fusion", "dual_mean"], gaps["additions", "crop_labels_only"]
+    variants = [row for (group, _), row in gaps.items() if group == "gates"]
+    assert {row.answer for row in variants} == {"equivalent"}
     films = PROFILES["mirror-whole"]
     tall = answers.answers(films, "shape", answers.find_repeats(films)).set_index("experiment").loc["whole_tall"]
     return [
@@ -213,6 +215,8 @@ def found_out_of_fold() -> list[str]:
         found_by_number_of_breasts(repeats),
         *(f"{gaps[key].difference:+.3f}; no effect larger than {gaps[key].reach:.3f}"
           for key in (("gates", "crop_plain"), ("streams", "crop"))),
+        f"All {len(variants)} variants of the gates",
+        f"to the learned ones: no effect larger than {max(row.reach for row in variants):.3f}",
         f"no effect larger than {mixers:.3f}",
         *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})"
           for one in (bare, scan, whole, label)),

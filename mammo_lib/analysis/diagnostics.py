@@ -25,6 +25,7 @@ from ..statistics import (
     stratified_auc,
 )
 from ..statistics.comparisons import NO_SPREAD, normal_p
+from ..statistics.intervals import N_RESAMPLES
 
 CONSTANT_SD = 0.01  # a gate whose values over breasts have a smaller standard deviation is the same for every breast
 MOVED = 0.05  # a gate whose mean is nearer to its initial value has not left its start
@@ -34,7 +35,6 @@ IGNORED_DROP = 0.01  # a stream whose exchange between breasts costs less AUC is
 INFORMED = 0.60  # AUC below which no stream can be said to be used or ignored
 OVERCALLING = {"sensitivity": 0.95, "specificity": 0.30}  # nearly everything malignant: typical of learning crop frames
 BOTTLENECK = 0.5  # share of time or memory from which attention limits batch and resolution
-N_BOOTSTRAP = 2000
 ROUNDING = 1e-3  # two logits that differ by less are the same score
 
 GATE = ["stream", "stage", "block"]
@@ -312,7 +312,7 @@ def _rank_correlation(one: pd.Series, other: pd.Series, patients: pd.Series, see
     nothing = {"rho": math.nan, "low": math.nan, "high": math.nan, "p": math.nan, "n": int(usable.sum())}
     if usable.sum() < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return nothing
-    weights = patient_weights(patients[usable], N_BOOTSTRAP, seed)
+    weights = patient_weights(patients[usable], N_RESAMPLES, seed)
     rho = _weighted_correlation(x, y, np.ones((1, len(x))))[0]
     z = np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9))
     error = np.nanstd(np.arctanh(np.clip(_weighted_correlation(x, y, weights), -1 + 1e-9, 1 - 1e-9)))

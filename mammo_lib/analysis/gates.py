@@ -28,7 +28,7 @@ from ..models import GatedConvMixer, MammoMamba, MammoMambaOutput, mean_log_odds
 from ..models.encoders import scatter
 from ..models.mammo_mamba import Overrides
 from ..models.network import Network, to_device
-from ..models.seqmoe import gate_name
+from ..models.seqmoe import gate_name, parse_gate_name
 from ..runs.records import Run
 
 N_SHUFFLES = 5  # draws of gates from other breasts
@@ -130,8 +130,7 @@ def gate_values(output: MammoMambaOutput, heard: TokenGates, present: Mapping[st
 
 
 def _key(kind: str, stream: str, block: str) -> GateKey:
-    stage, number = block.removeprefix("stage").split("_block")
-    return GateKey(kind, stream, int(stage), int(number))
+    return GateKey(kind, stream, *parse_gate_name(block))
 
 
 def _per_view(tokens: Float[Tensor, "windows tokens"], present: Bool[Tensor, "batch views"]) -> Tensor:

@@ -31,7 +31,7 @@ from ..models import GatedConvMixer, log_odds
 from ..models.encoders import ViewEncoder, scatter
 from ..models.mambavision import Attention, Level, from_windows
 from ..models.network import Network
-from ..models.seqmoe import SeqMoE, gate_name
+from ..models.seqmoe import SeqMoE, gate_name, parse_gate_name
 from ..statistics import holm
 
 KINDS = {
@@ -65,7 +65,10 @@ class SpatialMap:
     @property
     def place(self) -> str:
         """The block in words, counted from 1, to append to the kind's name; empty if there is none."""
-        return f", stage {self.block[5]}, block {int(self.block[12:]) + 1}" if self.block else ""
+        if not self.block:
+            return ""
+        stage, block = parse_gate_name(self.block)
+        return f", stage {stage}, block {block + 1}"
 
     def on_image(self, row: int, size: tuple[int, int]) -> np.ndarray:
         """Return one breast's map at the input's (height, width), each cell drawn as a square."""
@@ -280,7 +283,7 @@ def _seqmoe_maps(network: Network, gates: dict) -> list[SpatialMap]:
         for block, values in blocks.items():
             if values.ndim < 4:  # one number per image has no place
                 continue
-            stage = int(block.removeprefix("stage")[0])
+            stage, _ = parse_gate_name(block)
             is_token = getattr(network.config.model.gate, "scope", "image") == "token"
             stride = encoder.strides[stage - 1] * (1 if is_token else _levels(encoder)[stage - 1].window)
             maps += _by_view(network, "gate", stream, block, values, stride)

@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ..config.run import TRANSFERRED
 from ..errors import InputError
 from .options import AllowMissing
 from .printing import echo_transfer
-
-TRANSFERRED = ("frozen_stages", "frozen_features")  # baselines that need nothing but pixels
 
 
 def predict(
@@ -53,7 +52,8 @@ def predict(
         paths = [sample_folder() / "mass-800"]
     refused: list[str] = []
     breasts = find_breasts(paths, refused, out) if paths else [name_breast(named, boxes)]
-    from ..inference.predict import NOTICE, predict_breasts, trained_on, write_prediction
+    from ..inference.predict import predict_breasts, write_prediction
+    from ..inference.provenance import NOTICE, trained_on
     from ..inference.release import released_run
     from ..runs.records import Run
 
@@ -108,7 +108,7 @@ def external(
     typer.echo(f"{about.name}: {len(other.breasts)} breasts. {about.citation}\nLicence: {about.licence}")
     for reason, n in other.left_out["reason"].value_counts().items():
         typer.echo(f"left out: {n} x {reason}")
-    from ..inference.predict import NOTICE
+    from ..inference.provenance import NOTICE
     from ..inference.release import released_run
     from ..inference.transfer import score_baseline, score_network
     from ..runs.records import Run

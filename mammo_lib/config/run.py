@@ -15,6 +15,7 @@ from .registry import BACKBONES, TARGETS, Backbone
 View = Literal["CC", "MLO"]
 Stream = Literal["crop", "whole"]
 Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features", "frozen_stages"]
+TRANSFERRED = ("frozen_stages", "frozen_features")  # need nothing but pixels, so that another collection has all
 TargetWeighting = Literal["fixed", "uncertainty", "gradient"]
 ReaderWords = Literal["own_split", "all_tables"]
 Definition = Literal["paper", "official", "lesion", "lesion-id", "calc", "mass+calc", "any-view"]

@@ -21,9 +21,8 @@ from .cbis_ddsm import open_source, read_tables
 from .collection import PHANTOM, Collection
 from .object_storage import as_address
 from .phantom import VERSION, write_phantom
+from .phantom.exams import STAMP
 from .sample import sample_breasts, sample_folder
-
-STAMP = "phantom.json"
 
 
 def open_cbis_ddsm(root: Path) -> Collection:

@@ -129,8 +129,8 @@ class SeededShuffle(Sampler):
         return iter(torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed)).tolist())
 
 
-def test_loader(prepared: Prepared, train: TrainConfig) -> DataLoader:
-    """Return the batches of a prepared test cohort, in its order. Only :mod:`mammo_lib.runs.evaluate` calls this."""
+def in_cohort_order(prepared: Prepared, train: TrainConfig) -> DataLoader:
+    """Return the batches of a prepared cohort that is scored and not trained on, in its order."""
     return in_batches(BreastDataset(prepared, prepared.cohort), train)
 
 

@@ -12,7 +12,7 @@ from ..models.network import load_best
 from ..models.portable import FORMATS, OPSET, check_choices, export_backbone, export_mammo_mamba
 from ..models.weights import load_pretrained, variant_of
 from ..runs.records import Run
-from .predict import NOTICE, trained_on, with_weights
+from .provenance import NOTICE, trained_on, with_weights
 
 RANDOM = "random"
 SMALLEST, LARGEST = 32, 4096  # pixels a side

@@ -19,7 +19,7 @@ TAGS = (
     "PaddleDescription", "ImageType", "SamplesPerPixel", "NumberOfFrames", "PresentationIntentType", "PartialView",
     "QualityControlImage", "CalibrationImage", "EstimatedRadiographicMagnificationFactor",
 )  # fmt: skip
-WOMAN = ("PatientID", "PatientName", "PatientBirthDate")
+PATIENT_TAGS = ("PatientID", "PatientName", "PatientBirthDate")
 EXAMINATION = ("StudyInstanceUID", "StudyDate", "AccessionNumber")
 # What stands in the tags of de-identified files for "nobody says", letters and digits alone.
 NOBODY = re.compile(
@@ -28,7 +28,8 @@ NOBODY = re.compile(
 )
 NO_MAMMOGRAM = {"LOCALIZER", "SCOUT", "PHANTOM", "QC", "CALIBRATION"}  # in ImageType
 SPECIAL_WORDS = re.compile(
-    r"\b(spot|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b", re.IGNORECASE
+    r"\b(spot\w*|coned?|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b",
+    re.IGNORECASE,
 )
 MAGNIFIED = 1.3  # times; in contact mammography the breast's distance from the detector makes about 1.1
 LATERALITIES = ("ImageLaterality", "FrameLaterality")
@@ -37,7 +38,7 @@ LATERALITIES = ("ImageLaterality", "FrameLaterality")
 def read_tags(path: Path) -> dict:
     """Return what a DICOM header says: ``patient side view says description modality intent frames samples``.
 
-    What it does not say is empty; ``says`` holds the tags of ``WOMAN`` and ``EXAMINATION``.
+    What it does not say is empty; ``says`` holds the tags of ``PATIENT_TAGS`` and ``EXAMINATION``.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def read_tags(path: Path) -> dict:
             "patient": _said(header.get("PatientID")),
             "side": "/".join(sorted(sides)),
             "view": "/".join(sorted(views)),
-            "says": {tag: _said(header.get(tag)) for tag in (*WOMAN, *EXAMINATION)},
+            "says": {tag: _said(header.get(tag)) for tag in (*PATIENT_TAGS, *EXAMINATION)},
             "description": _text(header.get("SeriesDescription")),
             "modality": _text(header.get("Modality")),
             "intent": _text(header.get("PresentationIntentType")),
@@ -72,7 +73,7 @@ def read_tags(path: Path) -> dict:
 
 
 def _said(value: object) -> str:
-    """Return what a tag says of woman or examination; empty where it holds a word or a filling for nobody."""
+    """Return what a tag says of patient or examination; empty where it holds a word or a filling for nobody."""
     text = _text(value)
     return "" if is_nobody(text) or set(letters_of(text)) <= {"x"} or set(letters_of(text)) <= {"0"} else text
 

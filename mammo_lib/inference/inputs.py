@@ -17,7 +17,7 @@ from ..data.folders import find_images
 from ..data.views import CROP_MARGIN, Box
 from ..errors import InputError, printable
 from ..files import safe_name
-from .header_tags import EXAMINATION, WOMAN, letters_of
+from .header_tags import EXAMINATION, PATIENT_TAGS, letters_of
 from .identify import GivenImage, identify, identify_surely
 
 
@@ -82,7 +82,7 @@ def _joined(images: Sequence[GivenImage]) -> GivenBreast:
     Raises
     ------
     InputError
-        Nothing joins them, they are of several women or examinations, or two are of one view.
+        Nothing joins them, they are of several patients or examinations, or two are of one view.
     """
     first = images[0]
     name = f"{first.owner or printable(first.path.stem)}_{first.side}"
@@ -91,7 +91,7 @@ def _joined(images: Sequence[GivenImage]) -> GivenBreast:
             f"{_listed(images)}: no PatientID and no examination, so they cannot be joined into one breast; name "
             "them <patient>_<LEFT|RIGHT>_<CC|MLO>, or use --cc, --mlo, --crop-cc, --crop-mlo"
         )
-    _refuse_strangers(images, (*WOMAN, *EXAMINATION))
+    _require_one_patient(images, (*PATIENT_TAGS, *EXAMINATION))
     held: dict[tuple[str, str], Path] = {}
     for image in images:
         key = (image.stream, image.view)
@@ -142,13 +142,13 @@ def parse_box(text: str, option: str) -> Box:
     return max(0.0, x0 - CROP_MARGIN), max(0.0, y0 - CROP_MARGIN), x1 + CROP_MARGIN, y1 + CROP_MARGIN
 
 
-def _refuse_strangers(images: Iterable[GivenImage], tags: Sequence[str]) -> None:
-    """Refuse images whose tags say that they are of several women or of several examinations."""
+def _require_one_patient(images: Iterable[GivenImage], tags: Sequence[str]) -> None:
+    """Require that all images are of one patient and, where its tags are compared, of one examination."""
     for tag in tags:
         said = {image.says.get(tag, "") for image in images} - {""}
         values = sorted({letters_of(value): value for value in said}.values() if tag == "PatientName" else said)
         if len(values) > 1:
-            what = "women" if tag in WOMAN else "examinations"
+            what = "patients" if tag in PATIENT_TAGS else "examinations"
             raise InputError(
                 f"{_listed(images)}: of several {what} ({tag} {', '.join(values)}); give the images of one breast "
                 "and one examination"
@@ -209,7 +209,7 @@ def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box]
                 "give the images of one breast"
             )
     # An archive may have cut an examination into studies: here the user says what belongs together.
-    _refuse_strangers(known.values(), (*WOMAN, "StudyDate"))
+    _require_one_patient(known.values(), (*PATIENT_TAGS, "StudyDate"))
     first = next(iter(known.values()))
     side = next((image.side for image in known.values() if image.side), "")
     name = f"{first.patient or printable(first.path.stem)}_{side}".strip("_")

@@ -23,23 +23,19 @@ from scipy.special import expit
 
 from .. import figures
 from ..analysis.maps import KINDS, SpatialMap, finest, forward_maps, grad_cam, saliency_maps
-from ..config import BUILD, ROOT, DataConfig, RunConfig, get_profile, profile_names
-from ..data.collection import PHANTOM
+from ..config import DataConfig, RunConfig
 from ..data.images import fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
 from ..data.views import CROP_MARGIN, NO_BOX, Box
 from ..errors import InputError
 from ..files import file_hash, read_json, safe_name, write_bytes, write_json
 from ..models.network import Network, load_best, to_device
-from ..runs import records as runs
-from ..runs.experiments import experiment_configs
 from ..runs.records import Run
 from .checked_images import read_checked
 from .inputs import GivenBreast
-from .release import WITHOUT
+from .provenance import NOTICE, cost_of_crops, is_phantom, trained_on, with_weights
 
 MIN_GRID = 6  # cells a side below which a map says too little about where to be drawn
-NOTICE = "Research use only. Not a medical device: no basis for a decision about a patient."
 BATCH = 8  # breasts that pass through the network together
 DPI = 150
 LINE = 110  # characters that fit across the picture
@@ -65,60 +61,6 @@ class Prediction:
         at = f"at the threshold {record['threshold']:.3f}"
         decision = f"{record['decision']} {at}" if record["decision"] else "no decision"
         return f"{record['breast']}: probability {record['probability']:.3f}, {decision}{missing}"
-
-
-def with_weights(run: Run) -> Run:
-    """Return a run with a checkpoint on this machine: ``run``, or the one that was retrained from its record.
-
-    Raises
-    ------
-    InputError
-        The folder is not a finished run, the run is a baseline, or its checkpoint is missing. Records are committed
-        without checkpoints, and the message contains the command that recreates it.
-    """
-    if not run.is_finished:
-        raise InputError(f"{run.folder}: not a finished run (metrics.json is missing); give a run's folder")
-    if run.config.baseline:
-        raise InputError(
-            f"{run.folder}: a baseline ({run.config.baseline}), which has no network; give a network's run"
-        )
-    again = Run(runs.FRESH / run.folder.parent.name / run.folder.name)
-    for one in (run, again):
-        if one.is_finished and one.checkpoint.is_file():
-            return one
-    raise InputError(
-        f"{run.checkpoint}: missing, because records are kept without weights; `{rebuild_command(run)}` recreates it"
-    )
-
-
-def rebuild_command(run: Run) -> str:
-    """Return the command that retrains a committed run, including its weights."""
-    profile = next((name for name in profile_names() if run.config in _configs_of(name, run.config)), "PROFILE")
-    data = "" if profile == "smoke" else " --data DIR"
-    return f"MAMMO_RETRAIN=1 mammo run {_from_root(run.folder / 'config.json')} --profile {profile}{data}"
-
-
-def run_command(config: RunConfig, profile: str) -> str:
-    """Return the command that trains a run; a config outside the profile's frozen list is first written to a file."""
-    options = f"--profile {profile}{'' if profile == 'smoke' else ' --data DIR'}"
-    if config in _configs_of(profile, config):
-        return f"mammo run --experiment {config.experiment} {options}"
-    path = BUILD / "configs" / f"{config.experiment}-{config.fingerprint[:12]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, config.model_dump(mode="json"))
-    return f"mammo run {_from_root(path)} {options}"
-
-
-def _from_root(path: Path) -> Path:
-    """Return a path as it is written in the project's folder: pages and messages name no folder of one machine."""
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-
-
-def _configs_of(profile: str, config: RunConfig) -> list[RunConfig]:
-    try:
-        return experiment_configs(get_profile(profile), config.experiment)
-    except InputError:
-        return []
 
 
 def predict_breasts(
@@ -303,42 +245,6 @@ def _facts(run: Run) -> dict:
             "commit": environment.get("commit"), "checkpoint": file_hash(run.checkpoint),
         },
     }  # fmt: skip
-
-
-def is_phantom(run: Run) -> bool:
-    """Whether a network was trained on synthetic images: its record says so, or its config is of such a profile."""
-    said = run.environment.get("data_set")
-    if said is not None:
-        return said.startswith(PHANTOM)
-    phantoms = [name for name in profile_names() if get_profile(name).phantom_breasts]
-    return any(run.config in _configs_of(name, run.config) for name in phantoms)
-
-
-def trained_on(run: Run) -> str:
-    """Say what a run's network was trained on, and how it scored on breasts that it was not trained on."""
-    config, said, auc = run.config, run.environment.get("data_set"), _auc_of(run)
-    source = said or (PHANTOM if is_phantom(run) else "a data set that its record does not name")
-    height, width = config.data.image_size
-    score = f"; {_in_words(auc)} on breasts that it was not trained on" if auc else ""
-    return f"{source}, {width} x {height} px, backbone {config.model.backbone}{score}"
-
-
-def cost_of_crops(run: Run) -> str:
-    """Say what missing crops cost this network in AUC, from its record, or that nobody measured it."""
-    given, without = _auc_of(run), _auc_of(run, WITHOUT["crop"])
-    if given is None or without is None:
-        return "what that costs was not measured for this network"
-    return f"without crops its AUC falls from {given['value']:.2f} to {_in_words(without).removeprefix('AUC ')}"
-
-
-def _auc_of(run: Run, split: str | None = None) -> dict | None:
-    """Return the AUC of a split of a record, by default of the first; None where the record has none."""
-    metrics = run.metrics
-    return metrics.get(split or next(iter(metrics)), {}).get("auc")
-
-
-def _in_words(auc: dict) -> str:
-    return f"AUC {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f}, n = {auc['n']})"
 
 
 def _record(breast: GivenBreast, pixels: dict, config: RunConfig, logit: float, facts: dict) -> dict:

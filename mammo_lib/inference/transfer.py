@@ -40,7 +40,7 @@ from ..runs.protocols import PROTOCOL_EXTERNAL
 from ..runs.records import EXTERNAL, Run, find_run, start_run
 from ..statistics import OUT_OF_FOLD, evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
 from ..training.baselines import fit_baseline
-from .predict import with_weights
+from .provenance import with_weights
 
 INTERNAL, MASKED = "internal", "internal_masked"
 MASSES, AGREEMENT = f"{SPLIT}_masses", "agreement_with_readers"

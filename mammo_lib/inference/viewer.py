@@ -31,7 +31,8 @@ from ..data.loader import BreastDataset
 from ..errors import InputError
 from ..models.network import Network, load_best
 from ..runs.records import Run, find_run, part_of
-from .predict import gates_of, run_command, with_weights
+from .predict import gates_of
+from .provenance import run_command, with_weights
 
 DPI = 110
 LIVE = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set in kernels that a person's front end has started

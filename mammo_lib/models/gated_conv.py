@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from ..ops import ssm_convolve
 
-D_STATE = 8
-DT_RANGE = (0.001, 0.1)
+D_STATE = 8  # of the state-space mixer, too
+DT_RANGE = (0.001, 0.1)  # Mamba's initial step sizes, log-uniform
 
 
 class GatedConvMixer(nn.Module):

@@ -26,11 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..ops import selective_scan
-from .gated_conv import GatedConvMixer
+from .gated_conv import D_STATE, DT_RANGE, GatedConvMixer
 
-D_STATE = 8
 D_CONV = 3
-DT_RANGE = (0.001, 0.1)  # Mamba's initial step sizes, log-uniform
 
 
 class Variant(NamedTuple):

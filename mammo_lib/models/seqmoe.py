@@ -201,5 +201,15 @@ class SeqMoE(nn.Module):
 
 
 def gate_name(stage: int, block: int) -> str:
-    """Return the name of a block's gate."""
+    """Return the name of a block's gate, stages counted from 1 and blocks from 0."""
     return f"stage{stage}_block{block}"
+
+
+def parse_gate_name(name: str) -> tuple[int, int]:
+    """Return the stage and the block of a gate's name.
+
+    >>> parse_gate_name(gate_name(3, 10))
+    (3, 10)
+    """
+    stage, block = name.removeprefix("stage").split("_block")
+    return int(stage), int(block)

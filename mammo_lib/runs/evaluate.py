@@ -176,12 +176,14 @@ def score_elsewhere(run: Run, collection: Collection) -> pd.DataFrame:
 
     Nothing is written, so the run's record keeps the results of its own test set. An absent stream is masked.
     """
-    from ..data.loader import test_loader
+    from ..data.loader import in_cohort_order
     from ..models.network import load_best, predict
     from .predictions import with_choices
 
     prepared = collection.prepare("test", *run.config.inputs)
-    frame = predict(load_best(run), test_loader(prepared, run.config.train), prepared.cohort.assign(split="external"))
+    frame = predict(
+        load_best(run), in_cohort_order(prepared, run.config.train), prepared.cohort.assign(split="external")
+    )
     return with_choices(frame, *run.choices)
 
 
@@ -213,7 +215,7 @@ def _score(
 ) -> dict[str, pd.DataFrame]:
     """Return each cohort's predictions, its split named by its key, beside what validation chose."""
     from ..analysis.gates import examine
-    from ..data.loader import test_loader
+    from ..data.loader import in_cohort_order
     from ..models.network import load_best, predict
     from ..training.baselines import baseline_of
     from .predictions import as_predictions, with_choices
@@ -226,9 +228,9 @@ def _score(
     network = load_best(run)
     if run.interventions is not None:  # absent from records older than interventions
         areas = log_areas(named["test"], collection.source, run.config.data)
-        examine(run, network, test_loader(cohorts["test"], run.config.train), named["test"], areas)
+        examine(run, network, in_cohort_order(cohorts["test"], run.config.train), named["test"], areas)
     return {
-        split: with_choices(predict(network, test_loader(cohorts[split], run.config.train), cohort), *choices)
+        split: with_choices(predict(network, in_cohort_order(cohorts[split], run.config.train), cohort), *choices)
         for split, cohort in named.items()
     }
 

@@ -21,7 +21,7 @@ WHO = pd.DataFrame({
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """Correlations here are 0 or near 1; 200 resamples tell them apart."""
-    monkeypatch.setattr(d, "N_BOOTSTRAP", 200)
+    monkeypatch.setattr(d, "N_RESAMPLES", 200)
 
 
 def gates(value) -> pd.DataFrame:

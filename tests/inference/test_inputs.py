@@ -82,8 +82,8 @@ def test_images_that_nothing_joins_are_breasts_of_their_own(tmp_path, first, sec
         ({"StudyDate": "20190101"}, {"StudyDate": "20210101"}, "several examinations (StudyDate 20190101, 20210101)"),
         ({}, {"StudyInstanceUID": "1.2.4"}, "several examinations (StudyInstanceUID 1.2.3, 1.2.4)"),
         ({"AccessionNumber": "7"}, {"AccessionNumber": "8"}, "several examinations (AccessionNumber 7, 8)"),
-        ({"PatientName": "A"}, {"PatientName": "B"}, "several women (PatientName A, B)"),
-        ({"PatientBirthDate": "19500101"}, {"PatientBirthDate": "19610101"}, "several women (PatientBirthDate 1950"),
+        ({"PatientName": "A"}, {"PatientName": "B"}, "several patients (PatientName A, B)"),
+        ({"PatientBirthDate": "19500101"}, {"PatientBirthDate": "19610101"}, "several patients (PatientBirthDate 1950"),
         (
             {"PatientID": None, "StudyInstanceUID": None},
             {"PatientID": "removed", "StudyInstanceUID": None},
@@ -91,7 +91,7 @@ def test_images_that_nothing_joins_are_breasts_of_their_own(tmp_path, first, sec
         ),
     ],
 )
-def test_images_of_two_women_or_examinations_are_refused_in_one_line(tmp_path, first, second, reason):
+def test_images_of_two_patients_or_examinations_are_refused_in_one_line(tmp_path, first, second, reason):
     film(tmp_path / "a.dcm", **first)
     film(tmp_path / "b.dcm", ViewPosition="MLO", **second)
     names, [line] = found(tmp_path)
@@ -127,9 +127,9 @@ def test_a_name_does_not_join_what_tags_part(tmp_path):
     film(tmp_path / "anna_L_MLO.dcm", PatientID="Mass-Test_P_00002_LEFT_MLO", ViewPosition="MLO")
     names, [line] = found(tmp_path)
     assert not names
-    assert "several women (PatientID Mass-Test_P_00001, Mass-Test_P_00002)" in line
+    assert "several patients (PatientID Mass-Test_P_00001, Mass-Test_P_00002)" in line
     given = {("whole", "CC"): tmp_path / "anna_L_CC.dcm", ("whole", "MLO"): tmp_path / "anna_L_MLO.dcm"}
-    with pytest.raises(InputError, match="several women"):
+    with pytest.raises(InputError, match="several patients"):
         name_breast(given)
 
 
@@ -161,6 +161,8 @@ def test_breasts_whose_predictions_would_be_one_file_are_told(tmp_path):
         ({"SeriesDescription": "L CC MAG"}, "'L CC MAG'"),
         ({"SeriesDescription": "Weekly phantom"}, "'Weekly phantom'"),
         ({"PaddleDescription": "SPOT 10CM"}, "'SPOT 10CM'"),
+        ({"SeriesDescription": "SpotMag"}, "'SpotMag'"),
+        ({"SeriesDescription": "CC coned"}, "'CC coned'"),
     ],
 )
 def test_special_views_are_refused(tmp_path, tags, reason):

@@ -15,7 +15,7 @@ from mammo_lib.config import PROFILES, load_config
 from mammo_lib.data import prepare, views
 from mammo_lib.data.images import read_image
 from mammo_lib.errors import InputError
-from mammo_lib.inference import checked_images, predict
+from mammo_lib.inference import checked_images, predict, provenance
 from mammo_lib.inference.checked_images import read_checked
 from mammo_lib.inference.identify import identify
 from mammo_lib.inference.inputs import GivenBreast, find_breasts, name_breast
@@ -119,7 +119,7 @@ def test_the_record_says_what_it_rests_on(run, breasts, tmp_path):
     (found,) = predict.predict_breasts(run, breasts[:1])
     record_path, picture = predict.write_prediction(found, tmp_path / "out")
     record = json.loads(record_path.read_text())
-    assert record["research_use_only"] == predict.NOTICE
+    assert record["research_use_only"] == provenance.NOTICE
     assert (record["threshold"], record["temperature"]) == (0.5, 2.0)
     assert record["decision"] == ("malignant" if record["probability"] >= 0.5 else "benign")
     # A temperature of 2 halves the logit.
@@ -169,7 +169,7 @@ def test_a_record_without_weights_says_how_to_make_them(run, tmp_path):
     record = type(run)(tmp_path / "record")
     config = tmp_path / "record" / "config.json"
     with pytest.raises(InputError, match=r"best\.ckpt: missing.*MAMMO_RETRAIN=1 mammo run") as caught:
-        predict.with_weights(record)
+        provenance.with_weights(record)
     assert str(config) in str(caught.value)
     assert load_config(config) == run.config  # the file that the command names is what `mammo run` reads
 
@@ -179,14 +179,14 @@ def test_a_run_that_was_trained_again_stands_in_for_its_record(run, tmp_path, mo
     shutil.copytree(run.folder, record, ignore=shutil.ignore_patterns("*.ckpt"))
     monkeypatch.setattr(runs, "FRESH", tmp_path / "fresh")
     shutil.copytree(run.folder, tmp_path / "fresh" / "dual_stream" / run.folder.name)
-    assert predict.with_weights(type(run)(record)).folder == tmp_path / "fresh" / "dual_stream" / run.folder.name
+    assert provenance.with_weights(type(run)(record)).folder == tmp_path / "fresh" / "dual_stream" / run.folder.name
 
 
 def test_commands_can_be_given_as_they_stand(tiny_profile, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "BUILD", tmp_path)
+    monkeypatch.setattr(provenance, "BUILD", tmp_path)
     listed = experiment_configs(PROFILES["mirror"], "dual_stream")[0]
-    assert predict.run_command(listed, "mirror") == "mammo run --experiment dual_stream --profile mirror --data DIR"
-    words = predict.run_command(tiny_profile.run, "smoke").split()
+    assert provenance.run_command(listed, "mirror") == "mammo run --experiment dual_stream --profile mirror --data DIR"
+    words = provenance.run_command(tiny_profile.run, "smoke").split()
     assert (words[:2], words[3:]) == (["mammo", "run"], ["--profile", "smoke"])
     assert load_config(words[2]) == tiny_profile.run
 
@@ -305,7 +305,7 @@ def test_the_command_takes_a_folder_and_names_what_it_refuses(run, breasts, tmp_
     Image.fromarray(NOISE.T).save(given / "P_9_LEFT_CC.png")
     done = CliRunner().invoke(app, ["predict", str(given), "--run", str(run.folder), "--out", str(tmp_path / "out")])
     lines = done.stdout.splitlines()
-    assert lines[0] == predict.NOTICE
+    assert lines[0] == provenance.NOTICE
     assert lines[1].startswith("trained on ")
     assert lines[2].startswith(f"{breasts[0].name}: probability 0.")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

@@ -11,7 +11,7 @@ from mammo_lib.cli import app
 from mammo_lib.data import sample
 from mammo_lib.data.data_sets import open_cbis_ddsm
 from mammo_lib.errors import InputError
-from mammo_lib.inference import predict, release
+from mammo_lib.inference import predict, provenance, release
 from mammo_lib.inference.inputs import find_breasts, name_breast, parse_box
 from mammo_lib.runs.records import COMMITTED, Run
 
@@ -29,7 +29,7 @@ def scored(tmp_path_factory):
 
 def test_the_sample_is_scored_at_once_as_the_committed_record_says(scored):
     printed, found, out = scored
-    assert printed.splitlines()[0] == predict.NOTICE
+    assert printed.splitlines()[0] == provenance.NOTICE
     assert printed.splitlines()[1].startswith("trained on CBIS-DDSM")
     assert {f"P_{name}" for name in found} == set(sample.sample_breasts())
     (record,) = (COMMITTED / "dual").glob("seed0-*")  # these breasts were held out of the released network's fold
@@ -131,4 +131,4 @@ def test_the_released_network_is_small_and_whole():
     run = release.released_run()
     assert run.faults() == []
     assert run.checkpoint.stat().st_size < 10e6
-    assert predict.trained_on(run).startswith("CBIS-DDSM, layout mirror-800, 96 x 96 px")
+    assert provenance.trained_on(run).startswith("CBIS-DDSM, layout mirror-800, 96 x 96 px")

@@ -35,13 +35,12 @@ from ..cbis_ddsm.defects import (
     SPELLING,
     SWAPPED,
 )
-from ..views import SPLITS, VIEWS
+from ..views import CROP_MARGIN, SPLITS, VIEWS
 from .layouts import CROP, FILM, LAYOUTS, MASK, PhantomImage, open_tree, write_rows
 from .pixels import Mass, draw_film, draw_mass_properties
 
 VERSION = 2  # raise it when a change here moves pixels or tables
 STAMP = "phantom.json"
-CROP_MARGIN = 20
 TRAIN_SHARE = 2 / 3
 MALIGNANT_SHARE = 0.45
 BOTH_SIDES_EVERY = 12  # every n-th breast belongs to the patient before it

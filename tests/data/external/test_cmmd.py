@@ -113,7 +113,7 @@ def test_whole_views_are_prepared_and_crops_are_absent(cmmd, tiny_profile):
 def test_a_network_reads_the_missing_stream_as_a_mask(cmmd, tiny_profile):
     import torch
 
-    from mammo_lib.data.loader import test_loader as batches
+    from mammo_lib.data.loader import in_cohort_order as batches
     from mammo_lib.models import build_model
 
     prepared = open_cmmd(cmmd).prepare("test", *tiny_profile.run.inputs, workers=1)
