@@ -27,7 +27,7 @@ from ..statistics import (
     youden_gain,
 )
 from ..statistics.fold_groups import with_interval
-from .answers import as_answers
+from .answers import as_answers, common
 from .tables import estimate
 
 MASK = "mask"
@@ -89,7 +89,8 @@ def fills(runs: Sequence[Run], streams: str) -> pd.DataFrame:
 
 
 def compare_inputs(ours: Sequence[Run], reference: Sequence[Run]) -> dict[str, FoldDifference]:
-    """Compare two networks on every input that both were scored with, by name; runs are those of equal seeds."""
+    """Compare two networks on every input that both were scored with, by name, in the repeats that both have."""
+    ours, reference = common(ours, reference)
     shared = [one for one in inputs_of(reference) if one in inputs_of(ours)]
     return {
         input_name(*one, shared[0][1]): compare_folds(frames_of(ours, *one), frames_of(reference, *one))
@@ -118,7 +119,8 @@ def by_training(reference: Sequence[Run], trained: Sequence[Run], singles: Mappi
 
 
 def compare_single(ours: Sequence[Run], reference: Sequence[Run], views: str, streams: str) -> FoldDifference:
-    """Compare a network of one view with a network of both of which the other view is hidden."""
+    """Compare a network of one view with one of both whose other view is hidden, in the repeats that both have."""
+    ours, reference = common(ours, reference)
     return compare_folds([run.predictions for run in ours], frames_of(reference, views, streams))
 
 

@@ -1,5 +1,7 @@
 """Chapter 08 from records: what is compared with what."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ class Scored:
     """A stand-in for a record: predictions, and the scores of hidden inputs."""
 
     def __init__(self, seed, loss):
-        rng = np.random.default_rng(seed)
+        rng, self.config = np.random.default_rng(seed), SimpleNamespace(seed=seed)
         label = np.tile([0, 1], N // 2)
         signal = 2.0 * label
         names, patients = [f"b{i:03d}" for i in range(N)], np.arange(N)
@@ -64,6 +66,12 @@ def test_networks_are_compared_input_by_input(runs):
     found = missing.compare_inputs(better, runs)
     assert [*found] == ["both views", "CC only", "MLO only"]
     assert found["both views"].value == 0 and found["CC only"].value > 0.1
+
+
+def test_only_repeats_that_both_have_are_compared(runs):
+    better = [Scored(seed, loss=0.0) for seed in (1, 2)]
+    (found,) = {one.repeats for one in missing.compare_inputs(better, runs).values()}
+    assert found == missing.compare_single(better, runs, "CC", "crop").repeats == 1
 
 
 def test_a_network_of_one_view_meets_the_hidden_view(runs):
