@@ -36,7 +36,7 @@ def released_run() -> Run:
     Raises
     ------
     InputError
-        It is not there.
+        The released network is missing.
     """
     run = Run(MATERIAL / "released" / "dual")
     if not run.is_finished:
