@@ -28,7 +28,7 @@ NOBODY = re.compile(
 )
 NO_MAMMOGRAM = {"LOCALIZER", "SCOUT", "PHANTOM", "QC", "CALIBRATION"}  # in ImageType
 SPECIAL_WORDS = re.compile(
-    r"\b(spot\w*|coned?|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b",
+    r"\b(spot(mag\w*)?|coned?|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b",
     re.IGNORECASE,
 )
 MAGNIFIED = 1.3  # times; in contact mammography the breast's distance from the detector makes about 1.1

@@ -142,7 +142,7 @@ CASES = {
     ),
     "subgroups": (
         lambda: figures.subgroup_forest(SUBGROUPS),
-        "AUC 0.60 to 0.90 in subgroups of 10 or more; 1 interval excludes 0.80",
+        "AUC 0.60 to 0.90 in subgroups with 10 or more of each class; 1 interval excludes 0.80",
     ),
     "decisions": (
         lambda: figures.decision_curves({"the network": CURVE, "readers": CURVE}),

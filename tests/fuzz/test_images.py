@@ -85,7 +85,7 @@ def whole_files() -> dict[str, bytes]:
     deflated.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
     return {
         ".dcm": as_bytes(film()), ".dicom": as_bytes(compressed), ".DCM": as_bytes(deflated),
-        ".png": picture(PIXELS, "PNG"), ".jpg": picture(grey, "JPEG"), ".pgm": picture(grey, "PPM"),
+        ".png": picture(16 * PIXELS, "PNG"), ".jpg": picture(grey, "JPEG"), ".pgm": picture(grey, "PPM"),
     }  # fmt: skip
 
 

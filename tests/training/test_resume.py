@@ -17,7 +17,7 @@ from mammo_lib.config import RunConfig, merged
 from mammo_lib.errors import InputError
 from mammo_lib.runs import records as runs
 from mammo_lib.runs.records import Run
-from mammo_lib.training import train
+from mammo_lib.training import train, trainer
 from mammo_lib.training.callbacks import generator_states, set_generator_states
 
 pytestmark = pytest.mark.usefixtures("run_homes")
@@ -202,7 +202,7 @@ def test_every_generator_goes_on_where_it_was():
 
 def test_averaging_leaves_constants_as_they_are():
     constant = torch.tensor([0.485, 0.456, 0.406])
-    update = train.averaged_weights(0.9)._kwargs["avg_fn"]
+    update = trainer.averaged_weights(0.9)._kwargs["avg_fn"]
     assert torch.equal(update(constant, constant, 1), constant)
     assert update(torch.tensor(1.0), torch.tensor(2.0), 1).item() == pytest.approx(1.1)  # 0.9 * 1 + 0.1 * 2
 
