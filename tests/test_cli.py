@@ -291,3 +291,9 @@ def test_another_collection_is_refused_in_one_line(tmp_path):
     Image.fromarray(np.zeros((1024, 1024), np.uint8)).save(tmp_path / "mdb001.pgm")
     missing = mammo("external", "--data", tmp_path, "--baseline", "frozen_stages", MAMMO_DATA="")
     assert "give its folder with --cbis-ddsm DIR or MAMMO_DATA" in one_line(missing)
+
+
+def test_a_home_folder_behind_an_equals_sign_is_that_of_the_user(tmp_path):
+    """A shell passes on the tilde of ``--cc=~/film.png`` as it stands."""
+    done = mammo("predict", "--cc=~/film.png", HOME=tmp_path)
+    assert one_line(done).startswith(f"mammo: {tmp_path}/film.png: no such image")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -58,7 +59,7 @@ def main() -> None:
             raise InputError(f"MAMMO_ROOT={ROOT}: a file; set it to the folder of a checkout, or unset it")
         for name in RANKS:  # here, since libraries read them while they are imported
             process_number(name)
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app([_expand_home(argument) for argument in sys.argv[1:]], standalone_mode=False) or 0)
     except InputError as error:
         _refuse(str(error))
     except UsageError as error:
@@ -78,6 +79,12 @@ def main() -> None:
         typer.echo(f"executed up to the error: {error.partial}", err=True)
         typer.echo(f"run the same command again to resume at {error.notebook.name}", err=True)
         sys.exit(1)
+
+
+def _expand_home(argument: str) -> str:
+    """Return ``--out=~/x`` with the home folder in place of the tilde: shells expand it only at the start of a word."""
+    option, equals, value = argument.partition("=")
+    return option + equals + os.path.expanduser(value) if option.startswith("--") else argument
 
 
 def _refuse(reason: str) -> NoReturn:

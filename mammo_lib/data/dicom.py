@@ -21,6 +21,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, get_decoder
 from pydicom.uid import (
@@ -40,7 +41,17 @@ MAX_PIXELS = 100_000_000  # the largest films have half of that: 24 x 30 cm at 4
 MAX_BYTES = 4 * MAX_PIXELS  # of a file, and of what a deflated one holds
 CHUNK = 1 << 20
 EXACT = 2**24  # up to here float32 tells one integer from the next
-MAGIC = {b"\xff\xd8\xff": "a JPEG file", b"\x89PNG": "a PNG file", b"PK": "a ZIP archive", b"<": "a web page"}
+# First bytes of files that are not DICOM: what they are, and what to do with them.
+AGAIN, CONVERT, UNPACK = "download the file again", "convert it to PNG without reducing its bits", "unpack it first"
+MAGIC = {
+    b"\xff\xd8\xff": ("a JPEG file", AGAIN), b"\x89PNG": ("a PNG file", AGAIN), b"<": ("a web page", AGAIN),
+    b"II*\0": ("a TIFF file", CONVERT), b"MM\0*": ("a TIFF file", CONVERT), b"BM": ("a BMP file", CONVERT),
+    b"GIF8": ("a GIF file", CONVERT), b"RIFF": ("a WebP file", CONVERT), b"\x93NUMPY": ("a NumPy array", CONVERT),
+    b"\0\0\0\x0cjP": ("a JPEG 2000 file outside DICOM", CONVERT), b"\x5c\x01\0\0": ("a NIfTI file", CONVERT),
+    b"%PDF": ("a PDF file", "give the image itself"), b"PK": ("a ZIP archive", UNPACK),
+    b"\x1f\x8b": ("a gzip archive", UNPACK), b"7z\xbc": ("a 7-Zip archive", UNPACK), b"Rar!": ("a RAR archive", UNPACK),
+}  # fmt: skip
+READABLE = ("a JPEG file", "a PNG file")  # by their content, whatever their name
 NUMBERS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
 LUTS = ("ModalityLUTSequence", "VOILUTSequence")
@@ -51,6 +62,7 @@ DEFAULTS = {
     "SamplesPerPixel": 1,
     "PhotometricInterpretation": "MONOCHROME2",
 }
+OVERLAY_BIT = 0x0102  # element of the groups 0x6000 to 0x60FF: the bit of a pixel that holds an overlay
 PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 PLACE = ("ImageLaterality", "Laterality", "FrameLaterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation")
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
@@ -61,7 +73,7 @@ warnings.filterwarnings("ignore", module="pydicom")
 
 
 @contextmanager
-def refusing(path: Path, what: str = "cannot be decoded", way_out: str = "download the file again") -> Iterator[None]:
+def refusing(path: Path, what: str = "cannot be decoded", remedy: str = AGAIN) -> Iterator[None]:
     """Raise an :class:`InputError` for anything that the block raises; decoders in Rust do not raise ``Exception``.
 
     A path that is not a regular file is refused before it is opened, because reading a pipe would block.
@@ -77,7 +89,8 @@ def refusing(path: Path, what: str = "cannot be decoded", way_out: str = "downlo
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; complete the data folder") from None
     except BaseException as error:
-        raise InputError(f"{path}: {what} ({why_unreadable(path, error)}); {way_out}") from None
+        reason, own_remedy = why_unreadable(path, error)
+        raise InputError(f"{path}: {what} ({reason}); {own_remedy or remedy}") from None
 
 
 def read_header(path: Path, tags: Sequence[str]) -> Dataset:
@@ -129,20 +142,23 @@ def read_film(path: Path) -> np.ndarray:
         return _to_unit_range(path, dataset, _decode(path, dataset))
 
 
-def why_unreadable(path: Path, error: BaseException) -> str:
-    """Return the actual type of a file if it contradicts its name, else the decoder's message, in one line."""
+def why_unreadable(path: Path, error: BaseException) -> tuple[str, str]:
+    """Return what a file is instead of an image, else the decoder's message, in one line; and the remedy, if known."""
     try:
         with open(path, "rb") as stream:
             start = stream.read(8)
     except OSError as refused:
-        return refused.strerror or "cannot be opened"
+        return refused.strerror or "cannot be opened", ""
     if not start:
-        return "an empty file"
-    known = next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None)
-    if known and Path(path).suffix.lower() in (".dcm", ".dicom"):
-        return f"{known} under a DICOM name"
+        return "an empty file", ""
+    kind, remedy = next((known for magic, known in MAGIC.items() if start.startswith(magic)), ("", ""))
+    is_named_dicom = Path(path).suffix.lower() in (".dcm", ".dicom")
+    if kind and (is_named_dicom or kind not in READABLE):
+        return kind + (" under a DICOM name" if is_named_dicom else ""), remedy
+    if isinstance(error, InvalidDicomError):
+        return "neither DICOM nor PNG, JPEG or PGM", "" if is_named_dicom else "give a file in one of these formats"
     said = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in said)[:200]
+    return "".join(c if c.isprintable() else "?" for c in said)[:200], ""
 
 
 def _lift_groups(dataset: Dataset) -> None:
@@ -220,6 +236,11 @@ def _check_declared(path: Path, dataset: Dataset) -> None:
             f"{path}: BitsStored must lie in 1 to BitsAllocated ({dataset.BitsAllocated}), got {dataset.BitsStored}; "
             "correct the tag"
         )
+    if _has(dataset, "HighBit") and int(dataset.HighBit) != int(dataset.BitsStored) - 1:
+        raise InputError(
+            f"{path}: HighBit {dataset.HighBit} with BitsStored {dataset.BitsStored}: values are read from the lowest "
+            f"bits only; store them there, or correct HighBit to {int(dataset.BitsStored) - 1}"
+        )
 
 
 def check_size(path: Path, width: int, height: int) -> None:
@@ -245,12 +266,12 @@ def _complete_numbers(path: Path, dataset: Dataset) -> None:
 
 
 def _decode(path: Path, dataset: Dataset) -> np.ndarray:
-    """Return stored values. Never with GDCM, which aborts the process where a stream and its header disagree."""
+    """Return stored values with their unused bits. Never with GDCM, which aborts where stream and header disagree."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
         _check_stream(path, dataset, syntax)
     plugin = "pylibjpeg" if syntax.is_encapsulated else ""
-    stored = get_decoder(syntax).as_array(dataset, decoding_plugin=plugin)[0]
+    stored = get_decoder(syntax).as_array(dataset, decoding_plugin=plugin, correct_unused_bits=False)[0]
     if stored.ndim != 2:  # more pixels than are declared become frames
         raise InputError(
             f"{path}: contains {len(stored)} frames of the {dataset.Columns} x {dataset.Rows} pixels that it declares; "
@@ -298,6 +319,7 @@ def _check_rle(frame: bytes, dataset: Dataset) -> None:
 def _to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarray:
     low, high = _stored_range(dataset)
     padding = _is_padding(dataset, stored)
+    stored = _clear_unused_bits(path, dataset, stored, padding)
     with np.errstate(all="ignore"):
         if "ModalityLUTSequence" in dataset:
             _drop(dataset, "RescaleSlope", "RescaleIntercept")  # the table stands for both
@@ -336,6 +358,29 @@ def _to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarr
 def _stored_range(dataset: Dataset) -> tuple[float, float]:
     bits = int(dataset.BitsStored)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+
+
+def _clear_unused_bits(path: Path, dataset: Dataset, stored: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
+    """Return values without the bits above BitsStored, which hold the sign, an overlay of old files, or nothing.
+
+    Anything else in them contradicts BitsStored: without these bits, bright pixels would become dark ones.
+    """
+    bits, spare = int(dataset.BitsStored), 8 * stored.itemsize - int(dataset.BitsStored)
+    if spare <= 0:
+        return stored
+    shown = stored if padding is None else stored[~padding]
+    lowest, highest = (int(shown.min()), int(shown.max())) if shown.size else (0, 0)
+    if not (_stored_range(dataset)[0] <= lowest and highest < 2**bits or _has_overlay(dataset, bits)):
+        raise InputError(
+            f"{path}: values from {lowest} to {highest}, which {bits} bits (BitsStored) do not hold; correct the tag"
+        )
+    return stored << spare >> spare
+
+
+def _has_overlay(dataset: Dataset, bits: int) -> bool:
+    """Whether an overlay is stored in the bits of the pixels that lie above the first ``bits``."""
+    places = [tag for tag in dataset.keys() if tag.group >> 8 == 0x60 and tag.elem == OVERLAY_BIT]
+    return any(int(dataset[tag].value or 0) >= bits for tag in places)
 
 
 def _is_padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ..data.folders import is_dicom
+from ..data.header_tags import standard_tags
 from ..data.images import read_image
 from ..errors import InputError
 from ..runs.executor import CRASHED, WorkerDied, in_child
-from .header_tags import read_tags
 
 MIN_SIDE = {"whole": 200, "crop": 16}  # pixels; the smallest of CBIS-DDSM: 1,743 and about 60
 # Height over width in square pixels. Films of CBIS-DDSM: 1.18 to 3.03. Crops are any shape but a line.
@@ -71,7 +71,7 @@ def _check_shape(path: Path, stream: str, ratio: float, aspect: float | None) ->
 
 
 def _check_tags(path: Path) -> None:
-    tags = read_tags(path)
+    tags = standard_tags(path)
     if tags["modality"] not in ("", "MG"):
         raise InputError(f"{path}: Modality {tags['modality']}, not MG: not a mammogram; give a mammogram")
     if tags["intent"] == "FOR PROCESSING":

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ..data.dicom import SIDES
 from ..data.folders import is_dicom
+from ..data.header_tags import EXAMINATION, is_nobody, standard_tags
 from ..data.views import VIEWS, is_binary
 from ..errors import InputError, printable
-from .header_tags import EXAMINATION, is_nobody, read_tags
 
 NAMES = (
     re.compile(r"(?P<patient>.+?)_(?P<side>LEFT|RIGHT|L|R)_(?P<view>CC|MLO)(?P<crop>_crop)?$", re.IGNORECASE),
@@ -52,7 +52,7 @@ def identify(path: Path, stream: str = "") -> GivenImage | None:
     InputError
         Tags and name contradict each other, the header cannot be read, or the image is not a standard view.
     """
-    tags = read_tags(path) if is_dicom(path) else {}
+    tags = standard_tags(path) if is_dicom(path) else {}
     # CBIS-DDSM labels some crops as masks: the pixels decide.
     if tags.get("description") == MASK and is_binary(path):
         return None

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from ..data.cbis_ddsm.sources import Mirror800
 from ..data.folders import find_images
+from ..data.header_tags import EXAMINATION, PATIENT_TAGS, letters_of
 from ..data.views import CROP_MARGIN, Box
 from ..errors import InputError, printable
 from ..files import safe_name
-from .header_tags import EXAMINATION, PATIENT_TAGS, letters_of
 from .identify import GivenImage, identify, identify_surely
 
 

@@ -361,3 +361,82 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, kind):
         dicom.read_header(path, ["PatientID"])
     assert find_collection(tmp_path, "DICOM") == ([] if kind == "folder" else [path])
     assert time.monotonic() - began < 5
+
+
+def test_values_above_the_stored_bits_are_refused_not_folded_into_them(path):
+    """pydicom clears these bits, so that 5000 in a file of 12 bits would be read as 904."""
+    stored = STORED.copy()
+    stored[0, 0] = 5000
+    write_dicom(path, stored, **TWELVE)
+    refused(path, r"values from 1000 to 5000, which 12 bits \(BitsStored\) do not hold; correct the tag")
+
+
+def test_a_compressed_stream_deeper_than_its_header_is_refused(path):
+    stored = np.tile(STORED, (16, 16))
+    stored[0, 0] = 60000
+    write_dicom(path, stored)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(uid.JPEG2000Lossless, encoding_plugin="pylibjpeg")
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(path)
+    refused(path, "values from 0 to 60000, which 12 bits")
+
+
+def test_values_in_the_upper_bits_are_refused(path):
+    write_dicom(path, STORED << 4, BitsStored=12, HighBit=15)
+    refused(path, "HighBit 15 with BitsStored 12.*correct HighBit to 11")
+
+
+def test_an_overlay_in_the_upper_bits_is_no_part_of_the_film(path):
+    """Older files keep an overlay in bit 12 to 15 of each pixel."""
+    drawn = STORED.copy()
+    drawn[::2] |= 1 << 12
+    write_dicom(path, drawn, **TWELVE)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new(0x60000102, "US", 12)
+    dataset.save_as(path)
+    np.testing.assert_allclose(read_image(path), PLAIN)
+
+
+def test_signed_values_may_leave_the_sign_out_of_unused_bits(path):
+    signed = STORED.astype(np.int32) - 2048
+    for made in (signed.astype(np.int16), signed.astype(np.int16) & 0x0FFF):
+        write_dicom(path, made.view(np.uint16), PixelRepresentation=1, **TWELVE)
+        np.testing.assert_allclose(read_image(path), PLAIN, atol=1e-6)
+
+
+def test_padding_beyond_the_stored_bits_is_black(path):
+    padded = STORED.copy()
+    padded[0, 0] = 65535
+    write_dicom(path, padded, PixelPaddingValue=65535, **TWELVE)
+    found = read_image(path)
+    assert found[0, 0] == 0
+    np.testing.assert_allclose(found[1:], PLAIN[1:])
+
+
+@pytest.mark.parametrize(
+    ("start", "kind", "remedy"),
+    [
+        (b"II*\0", "a TIFF file", "convert it to PNG"),
+        (b"MM\0*", "a TIFF file", "convert it to PNG"),
+        (b"BM" + bytes(6), "a BMP file", "convert it to PNG"),
+        (b"GIF89a", "a GIF file", "convert it to PNG"),
+        (b"\0\0\0\x0cjP  ", "a JPEG 2000 file outside DICOM", "convert it to PNG"),
+        (b"\x93NUMPY", "a NumPy array", "convert it to PNG"),
+        (b"%PDF-1.4", "a PDF file", "give the image itself"),
+        (b"PK\3\4", "a ZIP archive", "unpack it first"),
+        (b"\x1f\x8b\x08", "a gzip archive", "unpack it first"),
+        (b"<html>", "a web page", "download the file again"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.dcm", "a"])
+def test_another_format_is_named_with_what_to_do_about_it(tmp_path, name, start, kind, remedy):
+    path = tmp_path / name
+    path.write_bytes(start + bytes(200))
+    refused(path, f"{kind}{' under a DICOM name' if name == 'a.dcm' else ''}.*; {remedy}")
+
+
+def test_a_file_of_no_known_format_is_told_which_ones_are_read(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello")
+    refused(path, "neither DICOM nor PNG, JPEG or PGM.*; give a file in one of these formats")

@@ -158,6 +158,10 @@ def test_breasts_whose_predictions_would_be_one_file_are_told(tmp_path):
         ({"CalibrationImage": "YES"}, "CalibrationImage YES"),
         ({"EstimatedRadiographicMagnificationFactor": "1.8"}, "magnified 1.8 times"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "ImageType LOCALIZER"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "TOMO_PROJ", "RIGHT"]}, "ImageType TOMO_PROJ"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS"]}, "ImageType TOMOSYNTHESIS"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "RECOMBINED"]}, "ImageType RECOMBINED"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "STEREO_PLUS15"]}, "ImageType STEREO_PLUS15"),
         ({"SeriesDescription": "L CC MAG"}, "'L CC MAG'"),
         ({"SeriesDescription": "Weekly phantom"}, "'Weekly phantom'"),
         ({"PaddleDescription": "SPOT 10CM"}, "'SPOT 10CM'"),
@@ -182,7 +186,10 @@ def test_special_views_are_refused(tmp_path, tags, reason):
         {"PartialView": "NO", "QualityControlImage": "NO", "EstimatedRadiographicMagnificationFactor": "1.08"},
         {"EstimatedRadiographicMagnificationFactor": None, "ImageType": ["DERIVED", "PRIMARY", ""]},
         {"ViewCodeSequence": item(CodeValue="R-10242", ViewModifierCodeSequence=Sequence([]))},
+        {"ViewCodeSequence": item(CodeValue="R-10242", ViewModifierCodeSequence=item(CodeMeaning=""))},
         {"SeriesDescription": "L CC image, magenta spotlight"},
+        {"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "", "LOW_ENERGY"]},
     ],
 )
 def test_standard_views_are_taken(tmp_path, tags):

@@ -21,8 +21,9 @@ import pandas as pd
 from ...errors import InputError
 from ...files import read_table, require
 from ..collection import Collection
-from ..dicom import SIDES, VIEW_CODES, read_header
+from ..dicom import SIDES, read_header
 from ..folders import find_collection
+from ..header_tags import read_tags
 from ..memo import remember
 from ..views import BREAST, VIEWS, Box, Located, locate_each
 from .adapter import About, OtherCollection, as_left_out, as_table, find_named
@@ -39,7 +40,7 @@ CLINICAL = r"CMMD_clinicaldata.*\.csv"  # published as .xlsx, under the same nam
 LESIONS = {"mass": "mass", "calcification": "calcification", "both": "mass"}  # as in CBIS-DDSM: the mass counts
 CLASSES = {"Benign": "BENIGN", "Malignant": "MALIGNANT"}
 WORDS = {"LeftRight": SIDES, "abnormality": LESIONS, "classification": CLASSES}
-TAGS = ("PatientID", "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence")
+SPECIAL = "no standard CC or MLO view"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class CmmdFolder:
     """The images of CMMD: whole views only.
 
     ``unmatched`` has one row (``patient_id laterality reason``) per breast of the clinical table without an image, per
-    imaged breast that is not in the table, which has no label and is in no cohort, and per second image of a view.
+    imaged breast that is not in the table, which has no label and is in no cohort, and per image that is a second one of
+    its view or no standard view.
     """
 
     root: Path
@@ -80,12 +82,16 @@ def open_cmmd(root: str | Path) -> Collection:
     """
     root = Path(root)
     lesions, images = read_clinical_table(root), _index_images(root)
-    again = images.duplicated([*BREAST, "view"])
-    second, images = images[again].assign(reason="a second image of its view"), images[~again]
+    special = images.pop("special").ne("")
+    again = images[~special].duplicated([*BREAST, "view"]).reindex(images.index, fill_value=False)
+    passed_over = pd.concat(
+        [images[again].assign(reason="a second image of its view"), images[special].assign(reason=SPECIAL)]
+    )
+    images = images[~special & ~again]
     both = lesions.merge(images, on=BREAST, how="outer", indicator="found")
     reasons = both["found"].map({"left_only": "no image", "right_only": "no row in the clinical table"})
     unmatched = both.assign(reason=reasons).dropna(subset="reason")[[*BREAST, "reason"]].drop_duplicates()
-    unmatched = pd.concat([unmatched, second[[*BREAST, "reason"]]])
+    unmatched = pd.concat([unmatched, passed_over[[*BREAST, "reason"]]])
     table = both[both["found"] == "both"].drop(columns="found").reset_index(drop=True)
     if table.empty:
         raise InputError(f"{root}: no image belongs to a row of the clinical table; give the folder that holds both")
@@ -133,19 +139,17 @@ def read_clinical_table(root: Path) -> pd.DataFrame:
 
 
 def _index_images(root: Path) -> pd.DataFrame:
-    """Return ``patient_id laterality view image_path`` of every CC and MLO image, in the order of their paths."""
+    """Return ``patient_id laterality view special image_path`` of CC and MLO images, in the order of their paths."""
     paths = find_collection(root, "DICOM")
-    headers = remember("CMMD headers", paths, _read_header)
+    headers = remember("headers of CMMD", paths, _read_header)
     rows = [[*headers[path], path.relative_to(root).as_posix()] for path in paths if headers[path][2]]
-    return pd.DataFrame(rows, columns=[*BREAST, "view", "image_path"], dtype="string")
+    return pd.DataFrame(rows, columns=[*BREAST, "view", "special", "image_path"], dtype="string")
 
 
 def _read_header(path: Path) -> list[str]:
-    """Return patient, side and view; an empty view where it is neither CC nor MLO."""
-    header = read_header(path, TAGS)
-    patient, side = str(header.get("PatientID", "")), str(header.get("ImageLaterality", header.get("Laterality", "")))
-    codes = [str(code.get("CodeValue", "")) for code in header.get("ViewCodeSequence", ())]
-    if side not in SIDES:
-        raise InputError(f"{path}: ImageLaterality must be L or R, got {side!r}; leave the file out or correct its tag")
-    named = [str(header.get("ViewPosition", "")), *(VIEW_CODES.get(code, "") for code in codes)]
-    return [patient, SIDES[side], next((view for view in named if view in VIEWS), "")]
+    """Return patient, side, view and why it is no standard view; the view is empty where it is neither CC nor MLO."""
+    tags = read_tags(path)
+    if tags["side"] not in SIDES.values():
+        said = str(read_header(path, ("ImageLaterality",)).get("ImageLaterality", ""))
+        raise InputError(f"{path}: ImageLaterality must be L or R, got {said!r}; leave the file out or correct its tag")
+    return [tags["patient"], tags["side"], tags["view"] if tags["view"] in VIEWS else "", tags["special"]]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
@@ -87,6 +88,23 @@ def test_a_second_image_of_a_view_is_told(cmmd):
     write_image(cmmd / "zzz.dcm", "D1-0001", "L", "CC")
     told = open_cmmd(cmmd).source.unmatched
     assert (told["reason"] == "a second image of its view").sum() >= 1
+
+
+@pytest.mark.parametrize(
+    "tags", [{"EstimatedRadiographicMagnificationFactor": "1.8"}, {"PaddleDescription": "SPOT 10CM"}], ids=str
+)
+def test_a_spot_view_does_not_take_the_place_of_the_standard_view(cmmd, tags):
+    """Its file comes first by name."""
+    before = open_cmmd(cmmd).table
+    path = cmmd / "CMMD" / "0.dcm"
+    write_image(path, "D1-0001", "R", "CC")
+    spot = pydicom.dcmread(path)
+    for name, value in tags.items():
+        setattr(spot, name, value)
+    spot.save_as(path)
+    opened = open_cmmd(cmmd)
+    pd.testing.assert_frame_equal(opened.table, before)
+    assert ("D1-0001", "RIGHT", "no standard CC or MLO view") in set(map(tuple, opened.source.unmatched.to_numpy()))
 
 
 def test_the_tables_name_may_be_in_small_letters(cmmd):
@@ -186,7 +204,7 @@ def test_a_truncated_file_is_named(cmmd):
 
 def test_a_side_that_is_neither_is_named(cmmd):
     write_image(cmmd / "CMMD" / "odd.dcm", "D1-0009", "B", "CC")
-    with pytest.raises(InputError, match="ImageLaterality must be L or R, got 'B'"):
+    with pytest.raises(InputError, match="odd.dcm: ImageLaterality must be L or R, got 'B'"):
         open_cmmd(cmmd)
 
 

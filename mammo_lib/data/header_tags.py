@@ -8,9 +8,9 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from ..data.dicom import SIDES, VIEW_CODES, read_header, refusing
-from ..data.views import VIEWS
 from ..errors import InputError, printable
+from .dicom import SIDES, VIEW_CODES, read_header, refusing
+from .views import VIEWS
 
 TAGS = (
     "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "StudyDate", "AccessionNumber",
@@ -26,7 +26,11 @@ NOBODY = re.compile(
     r"(anon(ym(ous|i[sz]ed)?)?|de-?identified|removed|deleted|hidden|unknown|unnamed|none|null|nan?|empty|blank)"
     r"(patient|id|name)?"
 )
-NO_MAMMOGRAM = {"LOCALIZER", "SCOUT", "PHANTOM", "QC", "CALIBRATION"}  # in ImageType
+# In ImageType: test images, images that steer a biopsy, slices of a tomosynthesis and differences after contrast.
+NO_MAMMOGRAM = re.compile(
+    r"LOCALIZER|SCOUT|PHANTOM|QC|CALIBRATION|SPECIMEN|STEREO\w*|TOMO|TOMO_PROJ\w*|TOMOSYNTHESIS|RECOMBINED|SUBTRACTION"
+)
+SYNTHETIC = {"GENERATED_2D", "TOMO_2D"}  # a 2-D view beside or out of a tomosynthesis
 SPECIAL_WORDS = re.compile(
     r"\b(spot(mag\w*)?|coned?|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b",
     re.IGNORECASE,
@@ -36,14 +40,15 @@ LATERALITIES = ("ImageLaterality", "FrameLaterality")
 
 
 def read_tags(path: Path) -> dict:
-    """Return what a DICOM header says: ``patient side view says description modality intent frames samples``.
+    """Return what a DICOM header says: ``patient side view says description modality intent frames samples special``.
 
-    What it does not say is empty; ``says`` holds the tags of ``PATIENT_TAGS`` and ``EXAMINATION``.
+    What it does not say is empty; ``says`` holds the tags of ``PATIENT_TAGS`` and ``EXAMINATION``, and ``special`` why
+    the image is no standard view of a breast.
 
     Raises
     ------
     InputError
-        The header cannot be read, contradicts itself, or is that of a spot view, a specimen or a test image.
+        The header cannot be read, or contradicts itself.
     """
     with refusing(path, "the header cannot be read", "give the original file"):
         header = read_header(path, TAGS)
@@ -62,13 +67,25 @@ def read_tags(path: Path) -> dict:
             "intent": _text(header.get("PresentationIntentType")),
             "frames": int(header.get("NumberOfFrames") or 1),
             "samples": int(header.get("SamplesPerPixel") or 1),
+            "special": _special(header, frame),
         }
-        special = _special(header, frame)
-    if special:
-        raise InputError(f"{path}: {special}, no standard CC or MLO view; give the standard view")
     for what, tag in (("side", "laterality"), ("view", "view")):
         if "/" in tags[what]:
             raise InputError(f"{path}: its tags name more than one {tag}, {tags[what]}; correct the one that is wrong")
+    return tags
+
+
+def standard_tags(path: Path) -> dict:
+    """Return what :func:`read_tags` does, of a standard view only.
+
+    Raises
+    ------
+    InputError
+        As there, or the image is a spot view, a slice, a specimen or a test image.
+    """
+    tags = read_tags(path)
+    if tags["special"]:
+        raise InputError(f"{path}: {tags['special']}, no standard CC or MLO view; give the standard view")
     return tags
 
 
@@ -122,17 +139,17 @@ def _special(header: Dataset, frame: Dataset) -> str:
     """Say why an image is no standard view of a breast; empty where nothing says so."""
     for code in (*(header.get("ViewCodeSequence") or ()), *(frame.get("ViewCodeSequence") or ())):
         for modifier in code.get("ViewModifierCodeSequence") or ():
-            meaning = _text(modifier.get("CodeMeaning"))
-            return f"a view with the modifier {' '.join([*_values(modifier), meaning]).strip() or 'of no name'}"
+            if says := " ".join([*_values(modifier), _text(modifier.get("CodeMeaning"))]).strip():
+                return f"a view with the modifier {says}"
     for tag in ("PartialView", "QualityControlImage", "CalibrationImage"):
         if _text(header.get(tag)).upper() in ("YES", "BOTH"):
             return f"{tag} {_text(header.get(tag)).upper()}"
     factor = float(header.get("EstimatedRadiographicMagnificationFactor") or 1)
     if not factor <= MAGNIFIED:
         return f"magnified {factor:g} times"
-    kinds = NO_MAMMOGRAM & {word.strip().upper() for word in _text(header.get("ImageType")).split("\\")}
-    if kinds:
-        return f"ImageType {', '.join(sorted(kinds))}"
+    kinds = {word.strip().upper() for word in _text(header.get("ImageType")).split("\\")}
+    if not kinds & SYNTHETIC and (found := sorted(filter(NO_MAMMOGRAM.fullmatch, kinds))):
+        return f"ImageType {', '.join(found)}"
     for tag in ("SeriesDescription", "PaddleDescription"):
         if SPECIAL_WORDS.search(_text(header.get(tag)).replace("_", " ")):
             return f"{tag} {_text(header.get(tag))!r}"
