@@ -26,12 +26,12 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def writing_to(path: object, way_out: str = "give another place") -> Iterator[None]:
+def writing_to(path: object, remedy: str = "give another place") -> Iterator[None]:
     """Turn a system error while ``path`` is written (a file in place of a folder, a full disk) into one line."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); {way_out}") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}") from None
 
 
 def printable(text: str) -> str:

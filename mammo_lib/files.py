@@ -48,8 +48,8 @@ def read_text(path: Path, fallback: str | None = None) -> str:
     return _decoded(Path(path), _content(Path(path)), fallback)
 
 
-def read_json(path: Path, way_out: str = "restore the file") -> dict:
-    """Return the mapping in a JSON file; an error message ends with ``way_out``.
+def read_json(path: Path, remedy: str = "restore the file") -> dict:
+    """Return the mapping in a JSON file; an error message ends with ``remedy``.
 
     Raises
     ------
@@ -60,16 +60,16 @@ def read_json(path: Path, way_out: str = "restore the file") -> dict:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
-        raise InputError(f"{path}: not JSON ({error}); {way_out}") from None
+        raise InputError(f"{path}: not JSON ({error}); {remedy}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: JSON, but a {type(content).__name__} instead of a mapping; {way_out}")
+        raise InputError(f"{path}: JSON, but a {type(content).__name__} instead of a mapping; {remedy}")
     return content
 
 
 def read_table(
     path: Path,
     columns: Iterable[str] = (),
-    way_out: str = "restore the file",
+    remedy: str = "restore the file",
     unknown: Sequence[str] = UNKNOWN,
     fallback: str | None = None,
     header: str = "",
@@ -88,13 +88,13 @@ def read_table(
     """
     import pandas as pd
 
-    first, (names, *rows) = _cells(Path(path), way_out, fallback, header)
+    first, (names, *rows) = _cells(Path(path), remedy, fallback, header)
     header = [name.strip() for name in names]
-    _check_header(path, header, columns, way_out)
+    _check_header(path, header, columns, remedy)
     filled = {number: row for number, row in enumerate(rows, first) if any(cell.strip() for cell in row)}
     for number, row in filled.items():
         if len(row) != len(header):
-            raise InputError(f"{path}, row {number + 2}: {len(row)} cells under {len(header)} names; {way_out}")
+            raise InputError(f"{path}, row {number + 2}: {len(row)} cells under {len(header)} names; {remedy}")
     frame = pd.DataFrame(filled.values(), index=[*filled], columns=header, dtype="string")
     named = frame[[name for name in header if name]]  # pandas writes a column without a name, spreadsheets empty ones
     return named.mask(named.apply(lambda column: column.str.strip()).isin([*unknown]))
@@ -116,7 +116,7 @@ def with_numbers(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> pd.
     return table.assign(**numbers)
 
 
-def require(path: Path, column: pd.Series, is_right: pd.Series, must_be: str, way_out: str = "") -> None:
+def require(path: Path, column: pd.Series, is_right: pd.Series, must_be: str, remedy: str = "") -> None:
     """Raise InputError for the first invalid cell of a table's column; an unknown result counts as invalid."""
     import pandas as pd
 
@@ -124,7 +124,7 @@ def require(path: Path, column: pd.Series, is_right: pd.Series, must_be: str, wa
         value = column[row]
         found = "nothing" if pd.isna(value) else f"{value!r:.80}" if isinstance(value, str) else value
         raise InputError(
-            f"{path}, row {row + 2}: {column.name} must be {must_be}, got {found}{way_out and '; '}{way_out}"
+            f"{path}, row {row + 2}: {column.name} must be {must_be}, got {found}{remedy and '; '}{remedy}"
         )
 
 
@@ -160,11 +160,11 @@ def _decoded(path: Path, content: bytes, fallback: str | None = None) -> str:
     return text
 
 
-def _cells(path: Path, way_out: str, fallback: str | None = None, header: str = "") -> tuple[int, list[list[str]]]:
+def _cells(path: Path, remedy: str, fallback: str | None = None, header: str = "") -> tuple[int, list[list[str]]]:
     """Return the rows of a CSV file, the header first, and the number of lines above it."""
     content = _content(path)
     if BYTE_ORDER_MARKS.get(content[:2]):  # a spreadsheet's "Unicode text": not what was published, whoever made it
-        raise InputError(f"{path}: UTF-16; save it as CSV in UTF-8, or {way_out}")
+        raise InputError(f"{path}: UTF-16; save it as CSV in UTF-8, or {remedy}")
     text = _decoded(path, content, fallback).lstrip("\r\n")
     declared = re.match(r'"?sep=([^\w\s"]|\t)"?\r?\n', text)
     text = text[declared.end() :] if declared else text
@@ -174,23 +174,23 @@ def _cells(path: Path, way_out: str, fallback: str | None = None, header: str = 
     try:
         rows = [*csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)]
     except csv.Error as error:
-        raise InputError(f"{path}: not a readable CSV ({error}); {way_out}") from None
+        raise InputError(f"{path}: not a readable CSV ({error}); {remedy}") from None
     if not rows:
-        raise InputError(f"{path}: not a readable CSV (it is empty); {way_out}")
+        raise InputError(f"{path}: not a readable CSV (it is empty); {remedy}")
     return above.count("\n"), rows
 
 
-def _check_header(path: Path, header: list[str], columns: Iterable[str], way_out: str) -> None:
+def _check_header(path: Path, header: list[str], columns: Iterable[str], remedy: str) -> None:
     for name, times in Counter(header).items():
         if name and times > 1:
-            raise InputError(f"{path}: column {name!r:.80} occurs {times} times; {way_out}")
+            raise InputError(f"{path}: column {name!r:.80} occurs {times} times; {remedy}")
     missing = [name for name in columns if name not in header]
     if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(header):.300}); {way_out}")
+        raise InputError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(header):.300}); {remedy}")
 
 
 def read_array(
-    path: Path, way_out: str = "delete the file and run the command again", part: int | None = None
+    path: Path, remedy: str = "delete the file and run the command again", part: int | None = None
 ) -> np.ndarray:
     """Return the array in a ``.npy`` file, or one ``part`` of it along its first axis, without reading the rest.
 
@@ -204,7 +204,7 @@ def read_array(
     try:
         return np.load(path) if part is None else np.load(path, mmap_mode="r")[part]
     except Exception as error:  # numpy raises six kinds for a damaged header
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}); {way_out}") from None
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); {remedy}") from None
 
 
 def safe_name(text: str) -> str:

@@ -429,18 +429,18 @@ def test_every_name_of_a_face_is_there(name):
     assert [one for one in names if not hasattr(face, one)] == []
 
 
-def test_the_picture_of_the_street_is_the_street_that_is_tested():
+def test_the_picture_of_the_layers_is_the_order_that_is_tested():
     section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The order of imports")[1]
     drawn = [set(line.partition("#")[0].split()) for line in section.split("```")[1].splitlines()[1:]]
-    street = [{room for room in rank if room and not room.startswith("_")} for rank in load_street()]
-    assert drawn == [rank for rank in reversed(street) if rank]
+    layers = [{room for room in rank if room and not room.startswith("_")} for rank in load_layers()]
+    assert drawn == [rank for rank in reversed(layers) if rank]
 
 
-def load_street() -> list[set[str]]:
+def load_layers() -> list[set[str]]:
     spec = importlib.util.spec_from_file_location("layers", ROOT / "tests" / "test_layers.py")
     layers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(layers)
-    return layers.STREET
+    return layers.LAYERS
 
 
 def test_the_tree_names_every_room():

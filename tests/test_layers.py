@@ -1,4 +1,4 @@
-"""The one-way street: imports point only from later layers to earlier ones, and importing the library is quiet."""
+"""The layers: imports point only from later layers to earlier ones, and importing the library is quiet."""
 
 import ast
 import importlib
@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mammo_lib"
 # From the ground up; CONTRIBUTING.md draws it. A room stands once, but for `runs`: what a record is lies below
 # training, what makes many of them above.
-STREET = [
+LAYERS = [
     {"errors", "files", "_torchvision_shim", ""},
     {"config"},
     {"statistics"},
@@ -49,12 +49,12 @@ def name_of(path: Path) -> str:
 
 
 def rank_of(module: str) -> int:
-    """Return how high a module stands: by its own name where the street has it, else by its room's."""
+    """Return how high a module stands: by its own name where LAYERS has it, else by its room's."""
     for name in (module, module.split(".")[0]):
-        for rank, houses in enumerate(STREET):
-            if name in houses:
+        for rank, modules in enumerate(LAYERS):
+            if name in modules:
                 return rank
-    raise AssertionError(f"{module} has no place in STREET: give it one")
+    raise AssertionError(f"{module} has no place in LAYERS: give it one")
 
 
 def imports_of(path: Path) -> set[str]:

@@ -74,19 +74,19 @@ class Observation:
 
 
 @contextmanager
-def overheard_token_gates(model: MammoMamba) -> Iterator[TokenGates]:
+def captured_token_gates(model: MammoMamba) -> Iterator[TokenGates]:
     """Collect the token gates of ``gated_conv`` mixers, averaged over channels, inside the context.
 
     A forward hook on each gate's projection records them and is removed at the end, so modules store nothing.
     (SeqMoE's gates need no hook, because ``MammoMambaOutput`` returns them.)
     """
-    heard: TokenGates = {}
+    captured: TokenGates = {}
     hooks = []
     for stream, block, mixer in _gated_mixers(model):
-        passes = heard.setdefault(stream, {}).setdefault(block, [])
+        passes = captured.setdefault(stream, {}).setdefault(block, [])
         hooks.append(mixer.gate.register_forward_hook(_listener(passes)))
     try:
-        yield heard
+        yield captured
     finally:
         for hook in hooks:
             hook.remove()
@@ -104,8 +104,8 @@ def _gated_mixers(model: MammoMamba) -> Iterator[tuple[str, str, GatedConvMixer]
                     yield stream, gate_name(stage, j), block.mixer
 
 
-def gate_values(output: MammoMambaOutput, heard: TokenGates, present: Mapping[str, Tensor]) -> GateValues:
-    """Reduce the gates of a pass to a mean and a spread per view; of the token gates ``heard``, the first pass is used.
+def gate_values(output: MammoMambaOutput, captured: TokenGates, present: Mapping[str, Tensor]) -> GateValues:
+    """Reduce the gates of a pass to a mean and a spread per view; of the token gates, the first pass is used.
 
     NOTE: a mixer processes every token of its windows, including those that only pad the last window of a map.
     """
@@ -116,7 +116,7 @@ def gate_values(output: MammoMambaOutput, heard: TokenGates, present: Mapping[st
     }
     named |= {
         _key("token", stream, block): _per_view(passes[0], present[stream])
-        for stream, blocks in heard.items()
+        for stream, blocks in captured.items()
         for block, passes in blocks.items()
         if passes
     }
@@ -169,9 +169,9 @@ def observe(network: Network, loader) -> Observation:
     model, batches, rows = network.model, [], []
     for batch in loader:
         batch = to_device(batch, network.device)
-        with overheard_token_gates(model) as heard:
+        with captured_token_gates(model) as captured:
             passes = network.passes(batch)
-        batches.append((passes, gate_values(passes[0], heard, batch["present"]), batch["present"]))
+        batches.append((passes, gate_values(passes[0], captured, batch["present"]), batch["present"]))
         rows.append(batch["row"])
     order = torch.argsort(torch.cat(rows))
 

@@ -91,7 +91,7 @@ def forward_maps(network: Network, batch: dict) -> list[SpatialMap]:
         if level.window is not None
         for j, block in enumerate(level.blocks)
     }
-    with torch.inference_mode(), overheard(mixers) as inputs:
+    with torch.inference_mode(), captured_inputs(mixers) as inputs:
         output = model(batch)
         maps = _seqmoe_maps(network, output.gates)
         for (stream, stage, block), x in inputs.items():
@@ -105,7 +105,7 @@ def forward_maps(network: Network, batch: dict) -> list[SpatialMap]:
 
 
 @contextmanager
-def overheard(modules: Mapping[Hashable, nn.Module]) -> Iterator[dict[Hashable, Tensor]]:
+def captured_inputs(modules: Mapping[Hashable, nn.Module]) -> Iterator[dict[Hashable, Tensor]]:
     """Record the first input of every module during a forward pass; the hooks are removed with the context."""
     inputs: dict[Hashable, Tensor] = {}
 

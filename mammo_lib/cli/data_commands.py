@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import BUILD, LARGEST_SEED, MOST_BREASTS
+from ..config import BUILD, LARGEST_SEED, MAX_BREASTS
 from ..errors import writing_to
 from .options import AllowMissing, DataOption, DefinitionOption, ProfileOption, checked_definition, chosen_profile
 from .printing import open_console
@@ -21,7 +21,7 @@ MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[
 def phantom(
     folder: Path,
     breasts: Annotated[
-        int, typer.Option(help="number of two-view breasts, training and test together", min=12, max=MOST_BREASTS)
+        int, typer.Option(help="number of two-view breasts, training and test together", min=12, max=MAX_BREASTS)
     ] = 96,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED)] = 0,
     layout: Annotated[str, typer.Option(help="classic, nbia, flat, idc, kaggle or mirror-800")] = "classic",

@@ -3,7 +3,7 @@
 from .edit import as_repeats, as_yaml, closest, describe, load_config, merged, read_mapping, with_changes
 from .identity import completed, fingerprint, identity
 from .paths import BUILD, MATERIAL, RANKS, REHEARSAL, ROOT, find_material, find_root, is_rehearsal, process_number
-from .profiles import ALLOW_MISSING, MOST_BREASTS, Profile, get_profile, profile_names
+from .profiles import ALLOW_MISSING, MAX_BREASTS, Profile, get_profile, profile_names
 from .registry import BACKBONES, TARGETS, Backbone, Target, register_backbone, register_target
 from .run import (
     LARGEST_SEED,
@@ -20,7 +20,7 @@ from .run import (
 RETRAIN = "MAMMO_RETRAIN"  # set to 1: committed records do not count, so their runs are trained again
 
 __all__ = [
-    "ALLOW_MISSING", "BACKBONES", "BUILD", "LARGEST_SEED", "MATERIAL", "MOST_BREASTS", "RANKS", "REHEARSAL", "RETRAIN",
+    "ALLOW_MISSING", "BACKBONES", "BUILD", "LARGEST_SEED", "MATERIAL", "MAX_BREASTS", "RANKS", "REHEARSAL", "RETRAIN",
     "ROOT", "TARGETS", "Backbone", "DataConfig", "Definition", "LearnedGate", "ModelConfig", "Profile", "ReaderWords",
     "RunConfig", "Target", "TargetWeighting", "TrainConfig", "as_repeats", "as_yaml", "closest", "completed",
     "describe", "find_material", "find_root", "fingerprint", "get_profile", "identity", "is_rehearsal", "load_config",

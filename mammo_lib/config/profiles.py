@@ -18,7 +18,7 @@ ORDER = (
     "smoke", "mirror", "mirror-cv", "mirror-cv-training", "mirror-open", "mirror-limits", "mirror-final",
     "mirror-whole", "paper",
 )  # fmt: skip
-MOST_BREASTS = 10_000  # of a phantom: some 15 GB
+MAX_BREASTS = 10_000  # of a phantom: some 15 GB
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 ALLOW_MISSING = "MAMMO_ALLOW_MISSING"  # 1: views that cannot be read are left out; set by --allow-missing
 
@@ -30,7 +30,7 @@ class Profile(Frozen):
     about: str = Field("", description="purpose of the profile, in one line")
     data_set: str = Field("cbis-ddsm", description="data set reader: a name in mammo_lib.data.data_sets")
     phantom_breasts: int | None = Field(
-        None, ge=12, le=MOST_BREASTS, description="number of breasts of the generated phantom; none: real data"
+        None, ge=12, le=MAX_BREASTS, description="number of breasts of the generated phantom; none: real data"
     )
     phantom_seed: Seed = 0
     experiments: str = Field("experiments.json", description="file in book/ with the list of experiments")

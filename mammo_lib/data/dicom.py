@@ -370,7 +370,7 @@ def _clear_unused_bits(path: Path, dataset: Dataset, stored: np.ndarray, padding
         return stored
     shown = stored if padding is None else stored[~padding]
     lowest, highest = (int(shown.min()), int(shown.max())) if shown.size else (0, 0)
-    if not (_stored_range(dataset)[0] <= lowest and highest < 2**bits or _has_overlay(dataset, bits)):
+    if not ((_stored_range(dataset)[0] <= lowest and highest < 2**bits) or _has_overlay(dataset, bits)):
         raise InputError(
             f"{path}: values from {lowest} to {highest}, which {bits} bits (BitsStored) do not hold; correct the tag"
         )
@@ -379,7 +379,8 @@ def _clear_unused_bits(path: Path, dataset: Dataset, stored: np.ndarray, padding
 
 def _has_overlay(dataset: Dataset, bits: int) -> bool:
     """Whether an overlay is stored in the bits of the pixels that lie above the first ``bits``."""
-    places = [tag for tag in dataset.keys() if tag.group >> 8 == 0x60 and tag.elem == OVERLAY_BIT]
+    tags = dataset.keys()
+    places = [tag for tag in tags if tag.group >> 8 == 0x60 and tag.elem == OVERLAY_BIT]
     return any(int(dataset[tag].value or 0) >= bits for tag in places)
 
 

@@ -62,12 +62,12 @@ def _check_shape(path: Path, stream: str, ratio: float, aspect: float | None) ->
     shape = ratio * (aspect or 1.0)
     if low <= shape <= high:
         return
-    way_out = (
+    remedy = (
         "turn it upright, or give the height of a pixel over its width with --aspect (1: padded to a square)"
         if stream == "whole"
         else "give the lesion's surroundings as one image"
     )
-    raise InputError(f"{path}: {shape:.2f} times as tall as wide, a {stream} image lies in {low} to {high}; {way_out}")
+    raise InputError(f"{path}: {shape:.2f} times as tall as wide, a {stream} image lies in {low} to {high}; {remedy}")
 
 
 def _check_tags(path: Path) -> None:

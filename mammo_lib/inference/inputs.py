@@ -73,7 +73,7 @@ def find_breasts(paths: Sequence[Path], refused: list[str], beside: Path | None 
             breasts.append(_joined(images))
         except InputError as error:
             refused.append(str(error))
-    return _told_apart(breasts, refused)
+    return _uniquely_named(breasts, refused)
 
 
 def _joined(images: Sequence[GivenImage]) -> GivenBreast:
@@ -160,7 +160,7 @@ def _listed(images: Iterable[GivenImage]) -> str:
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
-def _told_apart(breasts: Sequence[GivenBreast], refused: list[str]) -> list[GivenBreast]:
+def _uniquely_named(breasts: Sequence[GivenBreast], refused: list[str]) -> list[GivenBreast]:
     """Return the breasts whose predictions get files of their own; the others are refused, a line per name."""
     by_name: dict[str, list[GivenBreast]] = {}
     for breast in breasts:

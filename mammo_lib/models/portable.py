@@ -213,8 +213,8 @@ def _whole_files(path: Path) -> Iterator[Path]:
     """Yield a place beside ``path`` whose files are moved there when they are complete."""
     if path.is_dir():
         raise InputError(f"{path}: a folder; give the name of a file with --out")
-    way_out = "give another file with --out"
-    with writing_to(path, way_out):
+    remedy = "give another file with --out"
+    with writing_to(path, remedy):
         path = writable_file(path)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export") as folder:
             yield Path(folder) / path.name

@@ -16,7 +16,7 @@ from itertools import islice
 
 from ..errors import InputError
 
-MOST_WORKERS = 64
+MAX_WORKERS = 64
 POLL_S = 0.5
 CRASHED = "its decoder crashed; convert the file to uncompressed DICOM or to PNG"
 IDLE_S = 60  # after which a process that waits for the next call ends
@@ -55,7 +55,7 @@ def open_executor(workers: int | None = None, cluster: str | None = None) -> Ite
         return
     cores = os.cpu_count() or 1
     workers = workers or cores
-    if workers > (most := max(MOST_WORKERS, cores)):
+    if workers > (most := max(MAX_WORKERS, cores)):
         raise InputError(f"{workers} worker processes: at most {most} on this machine of {cores} cores; ask for fewer")
     if workers == 1:
         yield InProcess(), 1

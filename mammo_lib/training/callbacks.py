@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from ..analysis.diagnostics import Finding, fusion_dominance, gate_saturation, overcalling
-from ..analysis.gates import GateValues, TokenGates, gate_values, join, overheard_token_gates, summarise
+from ..analysis.gates import GateValues, TokenGates, captured_token_gates, gate_values, join, summarise
 from ..errors import InputError
 from ..files import write_csv, write_parquet
 from ..models.weights import read_torch
@@ -76,24 +76,24 @@ class RecordGates(Callback):
         self.rows: list[dict] = []
         self.breasts: list[torch.Tensor] = []
         self.seen: list[GateValues] = []
-        self.hearing = contextlib.ExitStack()
-        self.heard: TokenGates = {}
+        self.capturing = contextlib.ExitStack()
+        self.captured: TokenGates = {}
 
     def on_validation_epoch_start(self, trainer, module):
         """Clear the previous epoch and register hooks on the mixers."""
         self.breasts, self.seen = [], []
-        self.heard = self.hearing.enter_context(overheard_token_gates(module.model))
+        self.captured = self.capturing.enter_context(captured_token_gates(module.model))
 
     def on_validation_batch_end(self, trainer, module, outputs, batch, batch_index, dataloader_index=0):
         """Reduce the batch's gates to two numbers per view, still on the device."""
         self.breasts.append(batch["row"])
-        self.seen.append(gate_values(outputs, self.heard, batch["present"]))
-        for passes in (passes for blocks in self.heard.values() for passes in blocks.values()):
+        self.seen.append(gate_values(outputs, self.captured, batch["present"]))
+        for passes in (passes for blocks in self.captured.values() for passes in blocks.values()):
             passes.clear()
 
     def on_validation_epoch_end(self, trainer, module):
         """Add the epoch's rows and write the table."""
-        self.hearing.close()
+        self.capturing.close()
         numbers = join(self.seen)
         if trainer.world_size > 1:
             numbers = self._of_all_processes(module, numbers)
@@ -262,11 +262,11 @@ def resume_point(folder: Path, run_name: str) -> Path | None:
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     if not found:
         return None
-    way_out = f"delete it, and the run resumes {f'from {found[1].name}' if len(found) > 1 else 'from its start'}"
+    remedy = f"delete it, and the run resumes {f'from {found[1].name}' if len(found) > 1 else 'from its start'}"
     try:
         held = read_torch(found[0])
     except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
-        raise InputError(f"{found[0]}: the checkpoint is damaged ({type(error).__name__}); {way_out}") from None
+        raise InputError(f"{found[0]}: the checkpoint is damaged ({type(error).__name__}); {remedy}") from None
     if not isinstance(held, dict) or held.get("run") != run_name:
-        raise InputError(f"{found[0]}: not a checkpoint of run {run_name}; {way_out}")
+        raise InputError(f"{found[0]}: not a checkpoint of run {run_name}; {remedy}")
     return found[0]

@@ -45,8 +45,8 @@ class MammogramData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in cohort order."""
-        return self.unchanged("validation")
+        return self.evaluation_loader("validation")
 
-    def unchanged(self, part: str) -> DataLoader:
+    def evaluation_loader(self, part: str) -> DataLoader:
         """Return batches of a part in cohort order, without augmentation."""
         return in_batches(BreastDataset(self.prepared, self.cohort(part), self.targets, maps=self.maps), self.train)

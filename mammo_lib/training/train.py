@@ -137,10 +137,10 @@ def score_parts(run: Run, network: Network, seen: Observation, data: MammogramDa
     model, settings, validation = network.model, run.config.model, data.cohort("validation")
     views, extra = settings.views, data.cohort("extra")
     if len(views) * len(model.streams) > 1:
-        training = mean_embeddings(observe(network, data.unchanged("train")))
+        training = mean_embeddings(observe(network, data.evaluation_loader("train")))
         parts = [score_hidden(model, seen, validation, views, training)]
         if len(extra):
-            parts.append(score_as_taken(observe(network, data.unchanged("extra")), extra, views, model.streams))
+            parts.append(score_as_taken(observe(network, data.evaluation_loader("extra")), extra, views, model.streams))
         write_parquet(run.folder / "hidden_inputs.parquet", pd.concat(parts, ignore_index=True))
     if len(settings.targets) > 1:
         write_parquet(run.folder / "targets.parquet", score_heads(model, seen, validation, settings.targets))

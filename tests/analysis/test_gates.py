@@ -82,16 +82,16 @@ def changed(config, **model):
     return RunConfig.model_validate(merged(config.model_dump(), {"model": model}))
 
 
-def test_token_gates_are_overheard_and_nothing_stays(tiny_profile, batch):
+def test_token_gates_are_captured_and_nothing_stays(tiny_profile, batch):
     model = build_model(changed(tiny_profile.run, mixer="gated_conv")).eval()
     mixers = [module for module in model.modules() if isinstance(module, GatedConvMixer)]
     inputs = []
     spy = mixers[0].gate.register_forward_hook(lambda _m, args, _o: inputs.append(args[0]))
-    with torch.inference_mode(), gates.overheard_token_gates(model) as heard:
+    with torch.inference_mode(), gates.captured_token_gates(model) as captured:
         output = model(batch)
     spy.remove()
     assert not any(mixer.gate._forward_hooks for mixer in mixers)
-    seen = gates.gate_values(output, heard, batch["present"])
+    seen = gates.gate_values(output, captured, batch["present"])
     (i,) = [i for i, key in enumerate(seen.keys) if key == ("token", "crop", 3, 0)]
     # One window a view at 32 px, and views in the order (0, CC), (0, MLO), (1, CC), (2, CC), (2, MLO).
     with torch.inference_mode():

@@ -48,8 +48,8 @@ class CmmdFolder:
     """The images of CMMD: whole views only.
 
     ``unmatched`` has one row (``patient_id laterality reason``) per breast of the clinical table without an image, per
-    imaged breast that is not in the table, which has no label and is in no cohort, and per image that is a second one of
-    its view or no standard view.
+    imaged breast that is not in the table, which has no label and is in no cohort, and per image that is a second one
+    of its view or no standard view.
     """
 
     root: Path

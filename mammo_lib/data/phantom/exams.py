@@ -16,7 +16,7 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
-from ...config import MOST_BREASTS
+from ...config import MAX_BREASTS
 from ...errors import InputError, writing_to
 from ...files import new_folder, read_json
 from ..cbis_ddsm.defects import (
@@ -93,8 +93,8 @@ def write_phantom(root: str | Path, *, n_breasts: int, seed: int, layout: str = 
     wanted = {"n_breasts": n_breasts, "seed": seed, "layout": layout, "version": VERSION}
     if layout not in LAYOUTS:
         raise InputError(f"unknown phantom layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
-    if not 12 <= n_breasts <= MOST_BREASTS:
-        raise InputError(f"a phantom has 12 to {MOST_BREASTS} breasts, got {n_breasts}")
+    if not 12 <= n_breasts <= MAX_BREASTS:
+        raise InputError(f"a phantom has 12 to {MAX_BREASTS} breasts, got {n_breasts}")
     with writing_to(root):
         if root.exists() and any(root.iterdir()):
             if _stamp_of(root) != wanted:

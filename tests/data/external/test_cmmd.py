@@ -204,7 +204,7 @@ def test_a_truncated_file_is_named(cmmd):
 
 def test_a_side_that_is_neither_is_named(cmmd):
     write_image(cmmd / "CMMD" / "odd.dcm", "D1-0009", "B", "CC")
-    with pytest.raises(InputError, match="odd.dcm: ImageLaterality must be L or R, got 'B'"):
+    with pytest.raises(InputError, match=r"odd\.dcm: ImageLaterality must be L or R, got 'B'"):
         open_cmmd(cmmd)
 
 
