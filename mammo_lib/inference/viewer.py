@@ -30,6 +30,7 @@ from ..data.collection import Collection
 from ..data.loader import BreastDataset
 from ..errors import InputError
 from ..models.network import Network, load_best
+from ..models.seqmoe import gate_name, parse_gate_name
 from ..runs.records import Run, find_run, part_of
 from .predict import gates_of
 from .provenance import run_command, with_weights
@@ -253,11 +254,11 @@ def _controls(lenses: dict[str, Lens], seen: Callable, draw: Callable):
             if (one.stream, one.view) == (menus["stream"].value, menus["view"].value)
         ]
         kind = _offer(menus["kind"], {KINDS[one.kind]: one.kind for one in own}, wanted and wanted.kind)
-        blocks = [one.block for one in own if one.kind == kind and one.block]
-        at = wanted.block if wanted else f"stage{menus['stage'].value}_block{menus['block'].value}"
-        stage = _offer(menus["stage"], {b[5]: b[5] for b in blocks}, at[5:6])
-        block = _offer(menus["block"], {str(int(b[12:]) + 1): b[12:] for b in blocks if b[5] == stage}, at[12:])
-        name = f"stage{stage}_block{block}" if blocks else ""
+        places = [parse_gate_name(one.block) for one in own if one.kind == kind and one.block]
+        at = parse_gate_name(wanted.block) if wanted and wanted.block else (None, None)
+        stage = _offer(menus["stage"], {str(stage): stage for stage, _ in places}, at[0])
+        block = _offer(menus["block"], {str(j + 1): j for above, j in places if above == stage}, at[1])
+        name = gate_name(stage, block) if places else ""
         picture.value = as_png(draw(Choice(scope, breast, menus["stream"].value, menus["view"].value, kind, name)))
 
     def follow(_) -> None:
@@ -275,9 +276,9 @@ def _controls(lenses: dict[str, Lens], seen: Callable, draw: Callable):
     return ipywidgets.VBox([ipywidgets.HBox(shown, layout={"flex_flow": "row wrap"}), picture])
 
 
-def _offer(menu, options: dict[str, str], wanted: str | None) -> str | None:
+def _offer(menu, options: dict[str, object], wanted: object) -> object:
     """Give a menu its options, and its value: the one wanted, else the one it had, else the last."""
-    had = wanted or menu.value
+    had = menu.value if wanted is None else wanted
     value = had if had in options.values() else (list(options.values()) or [None])[-1]
     menu.options = list(options.items())
     menu.value, menu.disabled = value, not options

@@ -36,7 +36,7 @@ def test_every_control_changes_the_picture_and_offers_only_what_is_there(run, un
     row, picture = viewer.box.children
     menus = {menu.description: menu for menu in row.children}
     assert list(menus) == ["gate scope", "breast", "stream", "view", "map", "stage", "block"]
-    assert (menus["map"].value, menus["stage"].value) == ("gate", "3")  # the finest gate that has a place
+    assert (menus["map"].value, menus["stage"].value) == ("gate", 3)  # the finest gate that has a place
     before = picture.value
     for name in ("breast", "stream", "view", "block"):
         menu = menus[name]
