@@ -10,10 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 from sklearn import metrics as sk
+from statsmodels.stats.multitest import multipletests
 
 from mammo_lib import statistics as s
 from mammo_lib.statistics import metrics, out_of_fold
-from mammo_lib.statistics.comparisons import paired_differences
+from mammo_lib.statistics.comparisons import holm, paired_differences
 from mammo_lib.statistics.intervals import LEVEL, Z, patient_weights
 
 SCORE = st.integers(-6, 6)  # few values: many ties
@@ -164,14 +165,19 @@ def test_paired_differences_are_antisymmetric_and_lie_in_their_intervals(breasts
         assert (p < 1 - LEVEL) == (not found.low <= 0 <= found.high)
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_that_of_statsmodels(p):
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-15)
+
+
 @given(scored(least=2, n_scores=5))
 def test_holm_never_lowers_a_p_value_nor_changes_their_order(breasts):
     label, one, *others = breasts
     table = paired_differences(label, one, {str(number): other for number, other in enumerate(others)})
-    p, holm = table.sort_values(["p", "p_holm"])[["p", "p_holm"]].to_numpy().T
-    assert (holm >= p - SMALL).all() and (np.diff(holm) >= -SMALL).all()
-    assert (holm <= np.minimum(1, p * len(p)) + SMALL).all()
-    assert holm[0] == pytest.approx(min(1, p[0] * len(p)))
+    p, raised = table.sort_values(["p", "p_holm"])[["p", "p_holm"]].to_numpy().T
+    assert (raised >= p - SMALL).all() and (np.diff(raised) >= -SMALL).all()
+    assert (raised <= np.minimum(1, p * len(p)) + SMALL).all()
+    assert raised[0] == pytest.approx(min(1, p[0] * len(p)))
 
 
 @given(scored(st.integers(0, 1), n_scores=2))
