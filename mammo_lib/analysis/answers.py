@@ -15,12 +15,13 @@ import pandas as pd
 from ..config import Profile
 from ..runs.experiments import experiment_configs, read_experiments, read_groups
 from ..runs.records import Run, runs_by_config
-from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, compare_folds, holm, stratified_auc
+from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, auc, compare_folds, holm, stratified_auc
 from .diagnostics import fusion_dominance, gate_saturation, over_breasts, overcalling
 
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
 AS_IS = "as_is"
 LONG = 100  # tokens of stage 3 from which protocol 2 calls a geometry long
+COLLAPSE = 0.2  # of AUC, some five standard errors of a fold of a hundred breasts
 SIGNS = ("overcalling", "gate saturation", "fusion dominance")
 
 
@@ -222,6 +223,36 @@ def caution(table: pd.DataFrame, bound: float = EQUIVALENCE) -> str:
         said = "this answer would be undecided" if len(doubtful) else "this answer would be the same"
     names = f": {', '.join(_told(doubtful))}" if len(doubtful) else ""
     return f"By the more conservative interval of Nadeau and Bengio {said}{names}."
+
+
+def collapsed_fits(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> str:
+    """Name the fits of a group whose AUC lies :data:`COLLAPSE` below the median of their variant's fits.
+
+    Such a fit counts in every table: nothing is fitted again because of its score. What the repeats without it would
+    say is added, as a description after the fact. Empty where no fit collapsed.
+    """
+    first, *others = read_groups(profile)[group]
+    said = []
+    for name in (first, *others):
+        runs = repeats.get(name, ())
+        area = pd.Series({
+            (number, fold): auc(own["label"].to_numpy(), own["logit"].to_numpy())
+            for number, run in enumerate(runs) for fold, own in run.predictions.groupby("fold")
+        }, dtype=float)  # fmt: skip
+        fallen = area[area < area.median() - COLLAPSE]
+        rest = area.drop(fallen.index)
+        for (number, fold), value in fallen.items():
+            said.append(
+                f"One fit of `{name}` collapsed: in fold {fold + 1} of repeat {number + 1} its AUC is {value:.3f}, in "
+                f"the other {len(rest)} fits {rest.min():.3f} to {rest.max():.3f}. It counts above."
+            )
+        whole = [run for number, run in enumerate(runs) if number not in fallen.index.get_level_values(0)]
+        if len(fallen) and name != first and (without := compare_repeats(repeats.get(first, ()), whole)):
+            said.append(
+                f"Without its repeat the difference would be {without.value:+.3f} ({without.low:+.3f} to "
+                f"{without.high:+.3f}), a description after the fact."
+            )
+    return " ".join(said)
 
 
 def _told(table: pd.DataFrame) -> pd.Series:

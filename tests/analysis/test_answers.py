@@ -108,6 +108,23 @@ def test_the_conservative_interval_is_read_out():
     assert answers.caution(rows.assign(answer=answers.UNDECIDED)) == ""
 
 
+def test_a_fit_that_collapsed_is_named_and_kept(repeats):
+    assert answers.collapsed_fits(PROFILE, "isolation", repeats) == ""
+    before = answers.answers(PROFILE, "isolation", repeats)
+    run = repeats["crop_ssm"][0]
+    frame = run.predictions
+    bad = frame.assign(logit=frame["logit"].mask(frame["fold"] == 2, -frame["logit"]))
+    fallen = SimpleNamespace(config=run.config, predictions=bad)
+    changed = repeats | {"crop_ssm": [fallen, *repeats["crop_ssm"][1:]]}
+    said = answers.collapsed_fits(PROFILE, "isolation", changed)
+    assert said.startswith("One fit of `crop_ssm` collapsed: in fold 3 of repeat 1 its AUC is 0.1")
+    assert "in the other 9 fits 0.8" in said
+    row = answers.answers(PROFILE, "isolation", changed).set_index("experiment").loc["crop_ssm"]
+    assert row["difference"] < before.set_index("experiment").loc["crop_ssm", "difference"] - 0.05
+    alone = answers.compare_repeats(repeats["crop_plain"], repeats["crop_ssm"][1:])
+    assert f"Without its repeat the difference would be {alone.value:+.3f}" in said
+
+
 def test_scores_come_with_their_question(repeats):
     table = answers.scores(PROFILE, "isolation", repeats)
     assert table["experiment"].tolist() == ["crop_plain", "crop_ssm", "crop_attention", "crop_no_blocks"]
