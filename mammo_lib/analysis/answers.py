@@ -16,10 +16,9 @@ from ..config import Profile
 from ..runs.experiments import experiment_configs, read_experiments, read_groups
 from ..runs.records import Run, runs_by_config
 from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, auc, compare_folds, holm, stratified_auc
-from .diagnostics import fusion_dominance, gate_saturation, over_breasts, overcalling
+from .diagnostics import AS_IS, fusion_dominance, gate_saturation, over_breasts, overcalling
 
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
-AS_IS = "as_is"
 LONG = 100  # tokens of stage 3 from which protocol 2 calls a geometry long
 COLLAPSE = 0.2  # of AUC, some five standard errors of a fold of a hundred breasts
 SIGNS = ("overcalling", "gate saturation", "fusion dominance")

@@ -39,6 +39,7 @@ ROUNDING = 1e-3  # two logits that differ by less are the same score
 
 GATE = ["stream", "stage", "block"]
 PROPERTIES = {"lesion size": "log_area", "density": "density", "BI-RADS": "assessment", "malignancy": "label"}
+AS_IS = "as_is"  # the network without an intervention
 INTERVENTIONS = {
     "frozen": "gates frozen at their means",
     "shuffled": "gates of another breast",
@@ -225,7 +226,7 @@ def _compare(scores: pd.DataFrame, name: str) -> dict[str, float]:
 
 
 def _compare_within_folds(scores: pd.DataFrame, name: str) -> dict[str, float]:
-    own = scores[scores["intervention"] == "as_is"].reset_index(drop=True)
+    own = scores[scores["intervention"] == AS_IS].reset_index(drop=True)
     draws = [own.assign(logit=logit) for logit in _draws(scores, name)]
     found = compare_folds(draws, [own] * len(draws))
     return {
@@ -257,7 +258,7 @@ def scoring_note(scores: pd.DataFrame, predictions: pd.DataFrame) -> str:
 
     Runs of protocol 1 averaged flips for their predictions and not for their interventions.
     """
-    both = scores[scores["intervention"] == "as_is"].merge(predictions[["sample_id", "logit"]], on="sample_id")
+    both = scores[scores["intervention"] == AS_IS].merge(predictions[["sample_id", "logit"]], on="sample_id")
     if np.allclose(both["logit_x"], both["logit_y"], atol=ROUNDING):
         return "Interventions are scored in the same way as the predictions."
     here, there = (auc(both["label"].to_numpy(), both[name].to_numpy(float)) for name in ("logit_x", "logit_y"))
@@ -269,7 +270,7 @@ def scoring_note(scores: pd.DataFrame, predictions: pd.DataFrame) -> str:
 
 
 def _as_is(scores: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    own = scores[scores["intervention"] == "as_is"]
+    own = scores[scores["intervention"] == AS_IS]
     return own["label"].to_numpy(), own["logit"].to_numpy(float)
 
 

@@ -30,10 +30,11 @@ from ..models.mammo_mamba import Overrides
 from ..models.network import Network, to_device
 from ..models.seqmoe import gate_name, parse_gate_name
 from ..runs.records import Run
+from .diagnostics import AS_IS
 
 N_SHUFFLES = 5  # draws of gates from other breasts
 N_STREAM_SHUFFLES = 20  # draws of a stream from other breasts: no encoder runs, so they cost nothing
-AS_IS, FROZEN, SHUFFLED, SHUT, OPEN = "as_is", "frozen", "shuffled", "shut", "open"
+FROZEN, SHUFFLED, SHUT, OPEN = "frozen", "shuffled", "shut", "open"
 TokenGates = dict[str, dict[str, list[Tensor]]]  # stream -> block -> one (windows, tokens) per pass
 
 

@@ -18,10 +18,10 @@ from ..config.registry import import_named
 from ..errors import InputError
 from . import external
 from .cbis_ddsm import open_source, read_tables
+from .cbis_ddsm.defects import STAMP
 from .collection import PHANTOM, Collection
 from .object_storage import as_address
 from .phantom import VERSION, write_phantom
-from .phantom.exams import STAMP
 from .sample import sample_breasts, sample_folder
 
 

@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...files import file_hash, read_json
 from ..cohort import build_cohort, pooled_leak
 from ..views import SPLITS
-from .defects import DEFECTS, count_file_defects, count_table_defects
+from .defects import DEFECTS, STAMP, count_file_defects, count_table_defects
 from .sources import SeriesSource, open_source
 from .tables import find_tables, published_name, read_tables, table_fingerprint
 
@@ -82,7 +82,7 @@ def audit_copy(root: str | Path) -> list[Check]:
 
 def load_manifest(root: Path) -> dict:
     """Return the manifest of the copy below ``root``: the phantom's own, else ``data_manifest/cbis_ddsm.json``."""
-    path = root / "phantom.json"
+    path = root / STAMP
     if not path.exists():
         return read_json(MANIFEST)
     try:

@@ -28,6 +28,7 @@ DUPLICATE = "files that repeat another one"
 UNREADABLE = "files that cannot be read"
 IN_TABLES = (NEWLINE, SPELLING, DENSITY, SAME_NAME, REVERSED, CONFLICT, SWAPPED, SINGLE_VIEW, SHARED_PATIENTS)
 IN_FILES = (ONE_SERIES, OTHER_SIZE, PATIENT_ID, OTHER_NAME, DUPLICATE, UNREADABLE)
+STAMP = "phantom.json"  # in a phantom's folder: how many of each were planted in it
 DEFECTS = (*IN_TABLES, *IN_FILES)
 
 

@@ -33,6 +33,7 @@ from ..cbis_ddsm.defects import (
     SHARED_PATIENTS,
     SINGLE_VIEW,
     SPELLING,
+    STAMP,
     SWAPPED,
 )
 from ..views import CROP_MARGIN, SPLITS, VIEWS
@@ -40,7 +41,6 @@ from .layouts import CROP, FILM, LAYOUTS, MASK, PhantomImage, open_tree, write_r
 from .pixels import Mass, draw_film, draw_mass_properties
 
 VERSION = 2  # raise it when a change here moves pixels or tables
-STAMP = "phantom.json"
 TRAIN_SHARE = 2 / 3
 MALIGNANT_SHARE = 0.45
 BOTH_SIDES_EVERY = 12  # every n-th breast belongs to the patient before it
