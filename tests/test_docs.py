@@ -187,7 +187,7 @@ def found_at_the_fourth_look() -> list[str]:
 
 def found_out_of_fold() -> list[str]:
     """What the README says of the cross-validated comparisons, from the committed records."""
-    from mammo_lib.analysis import answers
+    from mammo_lib.analysis import answers, limits
     from mammo_lib.analysis.tables import in_words
 
     profile = PROFILES["mirror-cv"]
@@ -206,21 +206,31 @@ def found_out_of_fold() -> list[str]:
     whole, mean, label = gaps["streams", "whole"], gaps["fusion", "dual_mean"], gaps["additions", "crop_labels_only"]
     variants = [row for (group, _), row in gaps.items() if group == "gates"]
     assert {row.answer for row in variants} == {"equivalent"}
+    assert {gaps["isolation", name].answer for name in ("crop_attention", "crop_gated_conv")} == {"equivalent"}
+    films_alone = answers.scores(profile, "streams", repeats).set_index("experiment").loc["whole"]
+    deeper = PROFILES["mirror-limits"]
+    stages = limits.against_reference(deeper, "stages", repeats[limits.REFERENCE], answers.find_repeats(deeper))
+    stages = stages.set_index("experiment").loc["crop_lite2"]
+    assert stages["answer"] == "different"
+    open_again = PROFILES["mirror-open"]
+    again_alone = answers.answers(open_again, "targets", answers.find_repeats(open_again)).set_index("experiment")
+    assert again_alone.loc["crop_held_out", "answer"] == "equivalent"
     films = PROFILES["mirror-whole"]
     tall = answers.answers(films, "shape", answers.find_repeats(films)).set_index("experiment").loc["whole_tall"]
     return [
-        f"{long['difference']:+.3f}; no effect larger than {long['reach']:.3f}",
+        f"{long['difference']:+.3f}, {long['answer']} (reach {long['reach']:.3f})",
         f"{again['answer']}: {in_words(again, 'difference')}",
         f"{others['difference'].min():+.3f} to {others['difference'].max():+.3f}",
         found_by_number_of_breasts(repeats),
-        *(f"{gaps[key].difference:+.3f}; no effect larger than {gaps[key].reach:.3f}"
-          for key in (("gates", "crop_plain"), ("streams", "crop"))),
+        *(f"{one.difference:+.3f}, {one.answer} (reach {one.reach:.3f})"
+          for one in (gaps["gates", "crop_plain"], gaps["streams", "crop"], mean)),
         f"All {len(variants)} variants of the gates",
-        f"to the learned ones: no effect larger than {max(row.reach for row in variants):.3f}",
-        f"no effect larger than {mixers:.3f}",
+        f"to the learned ones (largest reach {max(row.reach for row in variants):.3f}",
+        f"gated convolution is equivalent (largest reach {mixers:.3f}",
         *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})"
           for one in (bare, scan, whole, label)),
-        f"{mean.difference:+.3f}; no effect larger than {mean.reach:.3f}",
+        in_words(films_alone, "auc", ""),
+        f"AUC changes by {in_words(stages, 'difference')}, the largest",
         in_words(tall, "difference"),
         f"p = {scan.p_difference:.2f} after Holm's correction",
     ]  # fmt: skip

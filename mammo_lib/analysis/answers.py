@@ -178,11 +178,11 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str 
     """Summarise a family of comparisons in one sentence, from the table of :func:`answers`.
 
     A variant with fewer repeats than the protocol plans is marked, and planned comparisons without a run are counted.
-    ``called`` says what the reference is.
+    ``called`` says what the reference is. An equivalence is told with its reach (:func:`answers`).
 
     >>> row = {"experiment": "a", "difference": 0.001, "answer": "equivalent", "reach": 0.01, "repeats": 2}
     >>> sentence(pd.DataFrame([row | {"difference_low": -0.01, "difference_high": 0.01}]), "crop")
-    'Compared with `crop`: `a`: equivalent, effects beyond ±0.010 excluded.'
+    'Compared with `crop`: `a`: equivalent (reach 0.010).'
     """
     against = f"{called} (`{reference}`)" if called else f"`{reference}`"
     if table.empty:
@@ -201,7 +201,7 @@ def _said(row) -> str:
     return {
         DIFFERENT: f"{row.shown}: different, {estimate}",
         BOTH: f"{row.shown}: different, but by less than the bound, {estimate}",
-        EQUIVALENT: f"{row.shown}: equivalent, effects beyond ±{row.reach:.3f} excluded",
+        EQUIVALENT: f"{row.shown}: equivalent (reach {row.reach:.3f})",
         UNDECIDED: f"{row.shown}: undecided, {estimate}",
     }[row.answer]
 
@@ -218,6 +218,8 @@ def caution(table: pd.DataFrame, bound: float = EQUIVALENCE) -> str:
     beyond = (decided["nb_low"] < -bound) | (decided["nb_high"] > bound)
     doubtful = decided[holds_zero.where(decided["answer"] != EQUIVALENT, beyond)]
     said = f"{len(doubtful)} of these {len(decided)} answers would be undecided"
+    if doubtful.empty and len(decided) > 1:
+        said = f"all {len(decided)} answers would be the same"
     if len(decided) == 1:
         said = "this answer would be undecided" if len(doubtful) else "this answer would be the same"
     names = f": {', '.join(_told(doubtful))}" if len(doubtful) else ""

@@ -41,9 +41,14 @@ class LearningCurve:
 
 
 def by_share(reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]]) -> dict[float, list[Run]]:
-    """Return the runs of each share of the training patients, the smallest first; the reference has all of them."""
+    """Return the runs of each share of the training patients, the smallest first; the reference has all of them.
+
+    Of every share, only the repeats that all of them have: their folds are the same.
+    """
     shares = {runs[0].config.data.training_share: [*runs] for runs in repeats.values()}
-    return dict(sorted(({share: runs for share, runs in shares.items() if share < 1} | {1.0: [*reference]}).items()))
+    shares = {share: runs for share, runs in shares.items() if share < 1} | {1.0: [*reference]}
+    seeds = set.intersection(*({run.config.seed for run in runs} for runs in shares.values()))
+    return {share: [run for run in runs if run.config.seed in seeds] for share, runs in sorted(shares.items())}
 
 
 def learning_curve(shares: Mapping[float, Sequence[Run]], table: pd.DataFrame) -> LearningCurve:

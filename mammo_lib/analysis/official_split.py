@@ -274,32 +274,35 @@ def findings(record: Mapping) -> dict[str, bool]:
 
 
 def short_answer(record: Mapping) -> str:
-    """Say in two sentences how large the network's difference is, and which explanations hold."""
+    """Say in three sentences how large the network's difference is, and which explanations hold."""
     network, mix, found = record["scores"][0], record["mixes"][0], findings(record)
     usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
     unusual = ", ".join(usual[~usual].index)
     band = next(row for row in record["bands"] if row["band"] == "4")
     told = next(row for row in record["told_apart"] if row["among"] == "breasts of one label")
-    look = "look different" if found["films"] else "do not look different"
+    look = "the test films look different" if found["films"] else "no difference of the test films was found"
     explains = "explains" if found["cases"] else "is not shown to explain"
     return (
-        f"{difference_in_words(network)} Among random divisions the official one is ordinary for {usual.sum()} of "
+        f"{difference_in_words(record)} Among random divisions the official one is ordinary for {usual.sum()} of "
         f"{len(usual)} baselines{' and unusual for ' + unusual if unusual else ''}; "
-        f"the test films {look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
+        f"{look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
         f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
         f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')} (p = {band['p']:.3f}, one of several "
         "comparisons)."
     )
 
 
-def difference_in_words(network: Mapping) -> str:
-    """Say in one sentence how much lower a network scores on the test breasts."""
+def difference_in_words(record: Mapping) -> str:
+    """Say how much lower the network scores on the test breasts, and whether chance is excluded by the rule."""
+    network, is_chance = record["scores"][0], findings(record)["chance"]
     holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
+    rule = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"
+    why = "" if is_chance or not holds_zero else ", because the official division is unusual among random ones"
     return (
         f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
-        f"out of fold, and of {network['test']:.3f} on the {network['n_test']} test breasts, a difference of "
-        f"{in_words(network, 'difference')}, which "
-        f"{'may be due to chance' if holds_zero else 'is larger than chance alone makes likely'}."
+        f"out of fold in the first repeat, and of {network['test']:.3f} on the {network['n_test']} test breasts, a "
+        f"difference of {in_words(network, 'difference')}. The interval {'includes' if holds_zero else 'excludes'} 0; by the "
+        f"rule fixed beforehand {rule}{why}."
     )
 
 

@@ -39,6 +39,7 @@ def open_questions() -> pd.DataFrame:
         ("Are two streams better than one?", "06a_answers_by_cross_validation",
          lambda: _group("mirror-cv", "streams", parts)),
         ("Would more breasts help?", "06b_what_limits_the_network", lambda: _breasts(parts)),
+        ("Would better frozen stages help?", "06b_what_limits_the_network", lambda: _stages(parts)),
         ("Why does the official test set score lower?", "05a_why_the_test_set_scores_lower",
          lambda: official_split.short_answer(official_split.read_record())),
         ("What do the networks reach on the test set, at the fourth look?", "05b_the_fourth_look", _fourth_look),
@@ -72,8 +73,22 @@ def _both_series(group: str, first: Repeats, second: Repeats) -> str:
 
 def _films(repeats: Repeats) -> str:
     settings = get_profile("mirror-whole")
-    larger = limits.against_reference(settings, "size", repeats.get("whole", ()), answers.find_repeats(settings))
-    return answers.sentence(larger, "whole", len(settings.seeds), "96 x 96 pixels")
+    found = answers.find_repeats(settings)
+    larger = limits.against_reference(settings, "size", repeats.get("whole", ()), found)
+    shaped = answers.answers(settings, "shape", found)
+    return (
+        f"{answers.sentence(larger, 'whole', len(settings.seeds), '96 x 96 pixels')} "
+        f"{answers.sentence(shaped, 'whole_128', len(settings.seeds), 'padded squares')} {answers.caution(shaped)}"
+    ).strip()
+
+
+def _stages(repeats: Repeats) -> str:
+    settings = get_profile("mirror-limits")
+    found = limits.against_reference(
+        settings, "stages", repeats.get(limits.REFERENCE, ()), answers.find_repeats(settings)
+    )
+    said = answers.sentence(found, limits.REFERENCE, len(settings.seeds), "the stages of EfficientNet-Lite0")
+    return f"{said} {answers.caution(found)}".strip() if len(found) else said
 
 
 def _breasts(repeats: Repeats) -> str:

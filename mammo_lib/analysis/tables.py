@@ -207,9 +207,7 @@ def told_apart(differences: pd.DataFrame, experiment: str, name: str) -> str:
     """Compare the reference of :func:`differences` with an experiment in words: better, worse or undecided."""
     row = differences.set_index("experiment").loc[experiment]
     value, low, high = -row["difference"], -row["difference_high"], -row["difference_low"]
-    no_better = f"no better, as far as {row['n']:.0f} breasts can show, than"
-    undecided = "not shown to differ from" if value < 0 else no_better
-    relation = "better than" if low > 0 else "worse than" if high < 0 else undecided
+    relation = "better than" if low > 0 else "worse than" if high < 0 else "not shown to differ from"
     return f"{relation} {name} (AUC difference {value:+.3f}, {100 * LEVEL:.0f} % CI {low:+.3f} to {high:+.3f})"
 
 

@@ -84,7 +84,7 @@ def test_each_variant_gets_the_protocols_word(repeats):
     said = answers.sentence(answers.answers(PROFILE, "isolation", repeats), "crop_plain")
     assert "no token blocks (`crop_no_blocks`): different, -0." in said
     assert "attention only (`crop_attention`) [1 of 2 repeats]: different, but by less than the bound, +0.0" in said
-    assert "state-space mixers only (`crop_ssm`): equivalent, effects beyond ±0.000 excluded" in said
+    assert "state-space mixers only (`crop_ssm`): equivalent (reach 0.000)" in said
     assert said.endswith(" Planned comparisons that have not been run: 2.")
 
 

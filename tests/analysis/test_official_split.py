@@ -298,10 +298,10 @@ def test_the_answer_follows_the_rules_that_were_fixed(changes, expected):
     record = made_record(**changes)
     assert split.findings(record) == expected
     words = split.short_answer(record)
-    assert ("may be due to chance" in words and "unusual" not in words) == expected["chance"]
+    assert ("chance is not excluded" in words and "unusual" not in words) == expected["chance"]
     assert ("readings explains" in words) == expected["cases"]
     assert ("films look different" in words) == expected["films"]
-    assert words.count(". ") == 1 and words.endswith(".")
+    assert words.count(". ") == 2 and words.endswith(".")
 
 
 def test_the_difference_of_the_official_division_is_placed_too():
