@@ -297,3 +297,29 @@ def test_a_home_folder_behind_an_equals_sign_is_that_of_the_user(tmp_path):
     """A shell passes on the tilde of ``--cc=~/film.png`` as it stands."""
     done = mammo("predict", "--cc=~/film.png", HOME=tmp_path)
     assert one_line(done).startswith(f"mammo: {tmp_path}/film.png: no such image")
+
+
+def test_an_empty_argument_is_not_the_current_folder():
+    assert "an empty argument" in one_line(mammo("predict", ""))
+
+
+def test_names_with_brackets_are_no_markup(tmp_path, phantom_root):
+    data = tmp_path / "data"
+    shutil.copytree(phantom_root, data)
+    (data / "x[").mkdir()
+    (data / "x[" / "b].dcm").write_text("junk")
+    done = mammo("data", "audit", "--data", data, "--json", tmp_path / "audit.json")
+    assert "x[/b].dcm" in done.stdout
+
+
+def test_a_report_does_not_wait_for_a_pipe(tmp_path, phantom_root):
+    os.mkfifo(tmp_path / "pipe")
+    done = mammo("data", "audit", "--data", phantom_root, "--json", tmp_path / "pipe")
+    assert "a pipe, a socket or a device is there" in one_line(done)
+
+
+def test_weights_are_not_read_from_a_pipe(tmp_path, phantom_root):
+    os.mkfifo(tmp_path / "pipe")
+    change = f"model.weights={tmp_path / 'pipe'}"
+    done = mammo("run", "--set", change, "--data", phantom_root, "--profile", "smoke")
+    assert f"{tmp_path / 'pipe'}: a pipe or a device, not a checkpoint; give a file" in one_line(done)

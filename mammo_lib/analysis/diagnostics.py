@@ -347,8 +347,8 @@ def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table:
     known = ", ".join(correlations["property"].unique())
     varies = "NaN" if math.isnan(of_breast) else f"{of_breast:.0%}"
     return (
-        f"The breast, alone or by block, explains {varies} of the gates' variance, the block alone {shares['block']:.0%}. {related} of "
-        f"{len(correlations)} correlations with {known} survive Holm's correction."
+        f"The breast, alone or by block, explains {varies} of the gates' variance, the block alone "
+        f"{shares['block']:.0%}. {related} of {len(correlations)} correlations with {known} survive Holm's correction."
         f" Change of AUC (n = {int(table['n'].iloc[0])}): {cost}. After Holm's correction, "
         + ("the score depends on breast-specific gate values." if matters else
            "we found no evidence that the score depends on breast-specific gate values.")

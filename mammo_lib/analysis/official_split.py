@@ -275,7 +275,7 @@ def findings(record: Mapping) -> dict[str, bool]:
 
 def short_answer(record: Mapping) -> str:
     """Say in three sentences how large the network's difference is, and which explanations hold."""
-    network, mix, found = record["scores"][0], record["mixes"][0], findings(record)
+    mix, found = record["mixes"][0], findings(record)
     usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
     unusual = ", ".join(usual[~usual].index)
     band = next(row for row in record["bands"] if row["band"] == "4")
@@ -301,8 +301,8 @@ def difference_in_words(record: Mapping) -> str:
     return (
         f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
         f"out of fold in the first repeat, and of {network['test']:.3f} on the {network['n_test']} test breasts, a "
-        f"difference of {in_words(network, 'difference')}. The interval {'includes' if holds_zero else 'excludes'} 0; by the "
-        f"rule fixed beforehand {rule}{why}."
+        f"difference of {in_words(network, 'difference')}. The interval {'includes' if holds_zero else 'excludes'} 0; "
+        f"by the rule fixed beforehand {rule}{why}."
     )
 
 

@@ -78,6 +78,7 @@ def audit(
     report: Annotated[Path | None, typer.Option("--json", help="file for the report, as JSON")] = None,
 ) -> None:
     """Compare a copy of the data with the manifest; exit code 1 if they contradict each other."""
+    from rich.markup import escape
     from rich.table import Table
 
     from ..data.cbis_ddsm.audit import audit_copy, write_report
@@ -91,12 +92,10 @@ def audit(
     shown = Table("part", "what", "expected", "found", "", box=None, pad_edge=False)
     for before, check in zip([None, *checks], checks, strict=False):
         part = "" if before and before.part == check.part else check.part
-        found = f"{check.found}" + (
-            f"  [dim]e.g. {check.example.removeprefix(str(root) + os.sep)}[/]" if check.example and check.found else ""
-        )
-        shown.add_row(
-            part, check.what, "" if check.expected is None else str(check.expected), found, MARKS[check.verdict]
-        )
+        example = escape(check.example.removeprefix(str(root) + os.sep))
+        found = escape(f"{check.found}") + (f"  [dim]e.g. {example}[/]" if check.example and check.found else "")
+        expected = "" if check.expected is None else escape(str(check.expected))
+        shown.add_row(part, check.what, expected, found, MARKS[check.verdict])
     open_console(180).print(shown)
     wrong = [check for check in checks if check.verdict == "mismatch"]
     typer.echo(f"{len(checks)} checks, {len(wrong)} contradict the manifest; report: {path}")

@@ -57,6 +57,8 @@ def main() -> None:
     try:
         if ROOT.exists() and not ROOT.is_dir():
             raise InputError(f"MAMMO_ROOT={ROOT}: a file; set it to the folder of a checkout, or unset it")
+        if "" in sys.argv[1:]:  # of a variable that is not set; as a path it would be this folder
+            raise InputError("an empty argument: name the file or folder, or leave it out")
         for name in RANKS:  # here, since libraries read them while they are imported
             process_number(name)
         sys.exit(app([_expand_home(argument) for argument in sys.argv[1:]], standalone_mode=False) or 0)

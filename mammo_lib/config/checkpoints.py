@@ -28,16 +28,30 @@ def find_checkpoint(backbone: str, weights: str) -> Path:
     Raises
     ------
     InputError
-        The official checkpoint is not in the folder.
+        The official checkpoint is not in the folder, or the path is that of a folder, a pipe or a device.
     """
     if weights != "official":
-        return Path(weights)
+        return regular_file(Path(weights))
     record = read_json(OFFICIAL)
     name = record[backbone]["file"] if backbone in record else f"{backbone}.safetensors"
     path = weights_folder() / name
     if not path.is_file():
         fetch = f"`mammo weights {backbone}` downloads it" if backbone in record else "save timm's weights there"
         raise InputError(f"{path}: no such checkpoint; {fetch}, or name its folder in {WEIGHTS_FOLDER}")
+    return path
+
+
+def regular_file(path: Path) -> Path:
+    """Return a path at which a file is or may come to be.
+
+    Raises
+    ------
+    InputError
+        Something else is there: reading a pipe or a device would never end.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise InputError(f"{path}: {kind}, not a checkpoint; give a file")
     return path
 
 

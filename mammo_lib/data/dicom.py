@@ -54,6 +54,7 @@ MAGIC = {
 READABLE = ("a JPEG file", "a PNG file")  # by their content, whatever their name
 NUMBERS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
+FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # of VOILUTFunction
 LUTS = ("ModalityLUTSequence", "VOILUTSequence")
 # What a DICOM file means that lacks a tag; None: all bits that are allocated.
 DEFAULTS = {
@@ -253,16 +254,28 @@ def _complete_numbers(path: Path, dataset: Dataset) -> None:
     """Keep the first number of each tag, give half a rescale its other half, and refuse what is no number."""
     for tag in NUMBERS:
         if tag in dataset:
-            value = dataset[tag].value
-            value = value if isinstance(value, (float, int)) else next(v for v in value if str(v).strip())
-            if not math.isfinite(value) or (tag == "RescaleSlope" and value == 0):
-                raise InputError(f"{path}: {tag} is {value}, not a number to scale by; correct or remove the tag")
+            said = dataset[tag].value
+            values = [said] if isinstance(said, (str, float, int)) else list(said)
+            first = next(one for one in values if str(one).strip())
+            try:
+                value = float(first)
+            except ValueError:
+                value = math.nan
+            is_scale = value != 0 if tag == "RescaleSlope" else value > 0 if tag == "WindowWidth" else True
+            if not math.isfinite(value) or not is_scale:
+                raise InputError(f"{path}: {tag} is {first}, not a number to scale by; correct or remove the tag")
             dataset[tag].value = value
     if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
         dataset.RescaleSlope = dataset.get("RescaleSlope", 1)
         dataset.RescaleIntercept = dataset.get("RescaleIntercept", 0)
     if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
         _drop(dataset, "WindowCenter", "WindowWidth")
+    function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()
+    if function not in FUNCTIONS:
+        raise InputError(f"{path}: VOILUTFunction {function}, expected one of {', '.join(FUNCTIONS)}; correct the tag")
+    for tag in PADDING:
+        if tag in dataset and not isinstance(dataset[tag].value, int):
+            raise InputError(f"{path}: {tag} is {dataset[tag].value}, expected one whole number; correct or remove it")
 
 
 def _decode(path: Path, dataset: Dataset) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
+from pydicom.uid import UID
 
 from ..errors import InputError, printable
 from .dicom import SIDES, VIEW_CODES, read_header, refusing
@@ -17,14 +18,17 @@ TAGS = (
     "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Modality", "SeriesDescription",
     "PaddleDescription", "ImageType", "SamplesPerPixel", "NumberOfFrames", "PresentationIntentType", "PartialView",
-    "QualityControlImage", "CalibrationImage", "EstimatedRadiographicMagnificationFactor",
+    "QualityControlImage", "CalibrationImage", "EstimatedRadiographicMagnificationFactor", "SOPClassUID",
+    "PartialViewCodeSequence", "ViewModifierCodeSequence", "ProtocolName", "AcquisitionDeviceProcessingDescription",
+    "IssuerOfPatientID", "AcquisitionDate", "SeriesDate", "ContentDate",
 )  # fmt: skip
-PATIENT_TAGS = ("PatientID", "PatientName", "PatientBirthDate")
+PATIENT_TAGS = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+DATES = ("StudyDate", "AcquisitionDate", "SeriesDate", "ContentDate")  # the first that is given is the examination's
 EXAMINATION = ("StudyInstanceUID", "StudyDate", "AccessionNumber")
 # What stands in the tags of de-identified files for "nobody says", letters and digits alone.
 NOBODY = re.compile(
-    r"(anon(ym(ous|i[sz]ed)?)?|de-?identified|removed|deleted|hidden|unknown|unnamed|none|null|nan?|empty|blank)"
-    r"(patient|id|name)?"
+    r"(anon(ym(ous|i[sz]ed)?)?|de-?identified|removed|deleted|hidden|unknown|unnamed|none|null|nan?|empty|blank|test)"
+    r"(patient|id|name)?|patient(id|name)?|9{4,}"
 )
 # In ImageType: test images, images that steer a biopsy, slices of a tomosynthesis and differences after contrast.
 NO_MAMMOGRAM = re.compile(
@@ -32,9 +36,13 @@ NO_MAMMOGRAM = re.compile(
 )
 SYNTHETIC = {"GENERATED_2D", "TOMO_2D"}  # a 2-D view beside or out of a tomosynthesis
 SPECIAL_WORDS = re.compile(
-    r"\b(spot(mag\w*)?|coned?|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|flat[ -]?field)\b",
+    r"\b(spot(mag\w*|comp\w*)?|coned?|mag|magn?if\w*|locali[sz]er|scout|specimen|phantom|qc|quality control|"
+    r"flat[ -]?field)\b",
     re.IGNORECASE,
 )
+STORAGE = "1.2.840.10008.5.1.4.1.1."  # how the classes of stored objects begin
+RADIOGRAPH = re.compile(r"[17](\..+)?")  # computed and digital radiography, mammography; scanned films
+FOR_PROCESSING = "FOR PROCESSING"  # in PresentationIntentType and in the names of classes: raw values
 MAGNIFIED = 1.3  # times; in contact mammography the breast's distance from the detector makes about 1.1
 LATERALITIES = ("ImageLaterality", "FrameLaterality")
 
@@ -61,10 +69,11 @@ def read_tags(path: Path) -> dict:
             "patient": _said(header.get("PatientID")),
             "side": "/".join(sorted(sides)),
             "view": "/".join(sorted(views)),
-            "says": {tag: _said(header.get(tag)) for tag in (*PATIENT_TAGS, *EXAMINATION)},
+            "says": {tag: _said(header.get(tag)) for tag in (*PATIENT_TAGS, *EXAMINATION)}
+            | {"StudyDate": next(filter(None, (_said(header.get(tag)) for tag in DATES)), "")},
             "description": _text(header.get("SeriesDescription")),
             "modality": _text(header.get("Modality")),
-            "intent": _text(header.get("PresentationIntentType")),
+            "intent": _text(header.get("PresentationIntentType")) or _intent(header),
             "frames": int(header.get("NumberOfFrames") or 1),
             "samples": int(header.get("SamplesPerPixel") or 1),
             "special": _special(header, frame),
@@ -131,16 +140,27 @@ def _view(header: Dataset) -> str:
     return "/".join(sorted(named or {orientation} & set(VIEWS) or codes))
 
 
+def _intent(header: Dataset) -> str:
+    """Return ``FOR PROCESSING`` where the class of the object says so; empty otherwise."""
+    kind = UID(_text(header.get("SOPClassUID"))).name.upper()
+    return FOR_PROCESSING if kind.endswith(FOR_PROCESSING) else ""
+
+
 def _values(code: Dataset) -> list[str]:
     return [_text(code.get(name)) for name in ("CodeValue", "LongCodeValue") if code.get(name)]
 
 
 def _special(header: Dataset, frame: Dataset) -> str:
     """Say why an image is no standard view of a breast; empty where nothing says so."""
-    for code in (*(header.get("ViewCodeSequence") or ()), *(frame.get("ViewCodeSequence") or ())):
+    kind = UID(_text(header.get("SOPClassUID")))
+    if kind.startswith(STORAGE) and not RADIOGRAPH.fullmatch(kind.removeprefix(STORAGE)):
+        return f"an object of the class {kind.name}"
+    for code in (header, *(header.get("ViewCodeSequence") or ()), *(frame.get("ViewCodeSequence") or ())):
         for modifier in code.get("ViewModifierCodeSequence") or ():
             if says := " ".join([*_values(modifier), _text(modifier.get("CodeMeaning"))]).strip():
                 return f"a view with the modifier {says}"
+    if header.get("PartialViewCodeSequence"):
+        return "a partial view"
     for tag in ("PartialView", "QualityControlImage", "CalibrationImage"):
         if _text(header.get(tag)).upper() in ("YES", "BOTH"):
             return f"{tag} {_text(header.get(tag)).upper()}"
@@ -150,7 +170,7 @@ def _special(header: Dataset, frame: Dataset) -> str:
     kinds = {word.strip().upper() for word in _text(header.get("ImageType")).split("\\")}
     if not kinds & SYNTHETIC and (found := sorted(filter(NO_MAMMOGRAM.fullmatch, kinds))):
         return f"ImageType {', '.join(found)}"
-    for tag in ("SeriesDescription", "PaddleDescription"):
+    for tag in ("SeriesDescription", "ProtocolName", "PaddleDescription", "AcquisitionDeviceProcessingDescription"):
         if SPECIAL_WORDS.search(_text(header.get(tag)).replace("_", " ")):
             return f"{tag} {_text(header.get(tag))!r}"
     return ""

@@ -17,7 +17,7 @@ from .folders import is_dicom
 
 MASK_WIDTH = 200  # the breast is found on a copy this wide: ten times faster, as exact as a pixel of the input
 FORMATS = ("PNG", "JPEG", "PPM")
-MAX_OF_12_BITS = 4095
+MAX_OF_14_BITS = 2**14 - 1  # what detectors write at most
 TURNED = (5, 6, 7, 8)  # orientations of EXIF that exchange width and height
 GREY_TOLERANCE = 4 / 255  # between colour channels: JPEG rounds
 EDGE_SHARE = 0.03  # rows at the top and at the bottom that belong to the film's edge
@@ -135,10 +135,10 @@ def _read_picture(path: Path) -> np.ndarray:
             _check_is_grey(path, image)
         upright = ImageOps.exif_transpose(image)
         pixels = np.asarray(upright if is_wide else upright.convert("L"), dtype=np.float32)
-    if is_wide and 0 < pixels.max() <= MAX_OF_12_BITS:
+    if is_wide and 0 < pixels.max() <= MAX_OF_14_BITS:
         raise InputError(
-            f"{path}: the brightest of its 16-bit pixels is {pixels.max():.0f}, as if they were values of 12 bits or "
-            "fewer: a black film; scale them to 0 to 65535"
+            f"{path}: the brightest of its 16-bit pixels is {pixels.max():.0f}, as if they were values of 14 bits or "
+            "fewer: a dark film; scale them to 0 to 65535"
         )
     return pixels / (65535 if is_wide else 255)
 

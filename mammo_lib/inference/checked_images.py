@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.folders import is_dicom
-from ..data.header_tags import standard_tags
+from ..data.header_tags import FOR_PROCESSING, standard_tags
 from ..data.images import read_image
 from ..errors import InputError
 from ..runs.executor import CRASHED, WorkerDied, in_child
@@ -15,7 +15,7 @@ from ..runs.executor import CRASHED, WorkerDied, in_child
 MIN_SIDE = {"whole": 200, "crop": 16}  # pixels; the smallest of CBIS-DDSM: 1,743 and about 60
 # Height over width in square pixels. Films of CBIS-DDSM: 1.18 to 3.03. Crops are any shape but a line.
 ASPECT = {"whole": (1.05, 3.5), "crop": (0.1, 10.0)}
-DARKEST = 1 / 16  # values of 12 bits among those of 16; real films and crops reach .7
+DARKEST = 1 / 4  # values of 14 bits among those of 16; real films and crops reach .7
 PADDED_ASPECT = (0.9, 3.5)  # where the user says how tall pixels are, a square may be one that was padded
 
 
@@ -51,7 +51,7 @@ def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.nda
         raise InputError(f"{path}: empty, every pixel is {pixels.max():.3g}; give an image of a breast")
     if pixels.max() <= DARKEST:
         raise InputError(
-            f"{path}: its brightest pixel is at {pixels.max():.1%} of the range, a black film: the pixels have fewer "
+            f"{path}: its brightest pixel is at {pixels.max():.1%} of the range, a dark film: the pixels have fewer "
             "bits than the file says; correct BitsStored, add a window, or scale them"
         )
     return pixels
@@ -74,7 +74,7 @@ def _check_tags(path: Path) -> None:
     tags = standard_tags(path)
     if tags["modality"] not in ("", "MG"):
         raise InputError(f"{path}: Modality {tags['modality']}, not MG: not a mammogram; give a mammogram")
-    if tags["intent"] == "FOR PROCESSING":
+    if tags["intent"] == FOR_PROCESSING:
         raise InputError(f"{path}: FOR PROCESSING, raw detector values; give the image FOR PRESENTATION")
     if tags["frames"] > 1:
         raise InputError(f"{path}: {tags['frames']} frames, a tomosynthesis or a film strip; give a single 2-D view")

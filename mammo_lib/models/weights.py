@@ -101,8 +101,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; `mammo weights VARIANT` downloads one") from None
     except Exception as error:  # the two readers raise a dozen types for a damaged or refused file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(one_line(f"{path}: not a readable checkpoint ({reason})")) from None
+        raise InputError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); give a file of PyTorch or safetensors that "
+            "holds tensors alone, or download it again"
+        ) from None
     held = held if isinstance(held, Mapping) else {}
     if RANDOM_MARK in held and not is_rehearsal():
         raise InputError(f"{path}: random weights of a rehearsal; `mammo weights VARIANT` downloads official ones")

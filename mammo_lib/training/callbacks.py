@@ -259,7 +259,7 @@ def resume_point(folder: Path, run_name: str) -> Path | None:
     InputError
         The checkpoint is damaged or belongs to another run. A kill does not cause this.
     """
-    found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
     if not found:
         return None
     remedy = f"delete it, and the run resumes {f'from {found[1].name}' if len(found) > 1 else 'from its start'}"

@@ -117,7 +117,7 @@ def test_a_window_is_as_bright_above_where_the_slope_is_negative(path, function)
         ({"RescaleIntercept": "-inf"}, "RescaleIntercept"),
         ({"WindowCenter": "NaN", "WindowWidth": "100"}, "WindowCenter"),
         ({"WindowCenter": "100", "WindowWidth": "inf"}, "WindowWidth"),
-        ({"WindowCenter": "100", "WindowWidth": "-5"}, "Window Width"),
+        ({"WindowCenter": "100", "WindowWidth": "-5"}, "WindowWidth is -5"),
         ({"WindowCenter": "100", "WindowWidth": "5", "VOILUTFunction": "CUBIC"}, "CUBIC"),
         ({"RescaleSlope": "1e300"}, "not numbers"),
         ({"VOILUTSequence": [item(LUTDescriptor=[2, 0, 0], LUTData=b"\0\0\1\0")]}, "cannot be decoded"),
@@ -361,6 +361,26 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, kind):
         dicom.read_header(path, ["PatientID"])
     assert find_collection(tmp_path, "DICOM") == ([] if kind == "folder" else [path])
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("tags", "what"),
+    [
+        ({"WindowCenter": 100, "WindowWidth": 0}, "WindowWidth is 0.*not a number to scale by; correct or remove"),
+        ({"WindowCenter": 100, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "VOILUTFunction CUBIC, expected one of"),
+        ({"PixelPaddingValue": [0, 1]}, "PixelPaddingValue is .*, expected one whole number"),
+    ],
+)
+def test_tags_that_cannot_be_used_are_named(path, tags, what):
+    write_dicom(path, STORED, **TWELVE, **tags)
+    refused(path, what)
+
+
+@pytest.mark.parametrize("text", [b"abc ", b"1,0 "])
+def test_a_number_that_is_none_is_named(path, text):
+    write_dicom(path, STORED, RescaleSlope="1.00", RescaleIntercept="0", **TWELVE)
+    path.write_bytes(path.read_bytes().replace(b"1.00", text))
+    refused(path, f"RescaleSlope is {text.decode().strip()}, not a number to scale by; correct or remove the tag")
 
 
 def test_values_above_the_stored_bits_are_refused_not_folded_into_them(path):

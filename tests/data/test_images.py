@@ -132,8 +132,8 @@ def test_rasters_are_divided_by_their_range(tmp_path, name, dtype, full):
     np.testing.assert_allclose(im.read_image(tmp_path / name), stored / full, rtol=1e-6)
 
 
-@pytest.mark.parametrize("largest", [1023, 4095])
-def test_values_of_fewer_bits_in_16_are_not_a_black_film(tmp_path, largest):
+@pytest.mark.parametrize("largest", [1023, 4095, 16383])
+def test_values_of_fewer_bits_in_16_are_not_a_dark_film(tmp_path, largest):
     pixels = np.linspace(0, largest, 64 * 48).astype(np.uint16).reshape(64, 48)
     Image.fromarray(pixels).save(tmp_path / "film.png")
     with pytest.raises(InputError, match=rf"the brightest of its 16-bit pixels is {largest}, .* scale them"):

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
+from mammo_lib.data import header_tags
 from mammo_lib.errors import InputError
 from mammo_lib.inference import checked_images
 from mammo_lib.inference.checked_images import read_checked
@@ -162,6 +163,12 @@ def test_breasts_whose_predictions_would_be_one_file_are_told(tmp_path):
         ({"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS"]}, "ImageType TOMOSYNTHESIS"),
         ({"ImageType": ["DERIVED", "PRIMARY", "RECOMBINED"]}, "ImageType RECOMBINED"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "STEREO_PLUS15"]}, "ImageType STEREO_PLUS15"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.13.1.3"}, "the class Breast Tomosynthesis Image Storage"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, "the class CT Image Storage"),
+        ({"PartialViewCodeSequence": item(CodeValue="1")}, "a partial view"),
+        ({"ViewModifierCodeSequence": item(CodeMeaning="Spot")}, "the modifier Spot"),
+        ({"ProtocolName": "MAG L CC"}, "'MAG L CC'"),
+        ({"PaddleDescription": "SPOTCOMP"}, "'SPOTCOMP'"),
         ({"SeriesDescription": "L CC MAG"}, "'L CC MAG'"),
         ({"SeriesDescription": "Weekly phantom"}, "'Weekly phantom'"),
         ({"PaddleDescription": "SPOT 10CM"}, "'SPOT 10CM'"),
@@ -385,3 +392,30 @@ def test_a_decoder_that_crashes_is_one_line(collection, monkeypatch):
     monkeypatch.setattr(checked_images, "in_child", lambda function, path: in_child(os._exit, 11))
     with pytest.raises(InputError, match="its decoder crashed; convert the file"):
         read_checked(film, "whole")
+
+
+@pytest.mark.parametrize("tag", ["AcquisitionDate", "SeriesDate", "ContentDate"])
+def test_other_dates_stand_for_one_that_was_removed(tmp_path, tag):
+    bare = {"StudyInstanceUID": None, "StudyDate": None, "AccessionNumber": None}
+    for number, (view, date) in enumerate((("CC", "20190101"), ("MLO", "20210101"))):
+        film(tmp_path / f"{number}.dcm", ViewPosition=view, **bare, **{tag: date})
+    names, [line] = found(tmp_path)
+    assert not names and "of several examinations (StudyDate 20190101, 20210101)" in line
+
+
+def test_one_id_of_two_issuers_is_of_two_patients(tmp_path):
+    for number, (view, issuer) in enumerate((("CC", "North"), ("MLO", "South"))):
+        film(tmp_path / f"{number}.dcm", ViewPosition=view, IssuerOfPatientID=issuer)
+    names, [line] = found(tmp_path)
+    assert not names and "of several patients (IssuerOfPatientID North, South)" in line
+
+
+@pytest.mark.parametrize("name", ["TEST", "Patient", "999999"])
+def test_an_id_that_names_nobody_joins_nothing(tmp_path, name):
+    assert header_tags.is_nobody(name)
+
+
+def test_raw_values_are_known_by_the_class_of_the_object(tmp_path):
+    path = film(tmp_path / "a.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.1.2.1", PresentationIntentType=None)
+    with pytest.raises(InputError, match="FOR PROCESSING, raw detector values"):
+        read_checked(path, "whole")

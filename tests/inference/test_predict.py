@@ -364,5 +364,5 @@ def test_a_prediction_is_written_whole_or_not_at_all(run, breasts, tmp_path, mon
 def test_a_black_film_is_refused(tmp_path, depth):
     pixels = np.linspace(0, depth, 300 * 250).astype(np.uint8).reshape(300, 250)
     Image.fromarray(pixels).save(tmp_path / "film.png")
-    with pytest.raises(InputError, match=r"its brightest pixel is at .* of the range, a black film"):
+    with pytest.raises(InputError, match=r"its brightest pixel is at .* of the range, a dark film"):
         read_checked(tmp_path / "film.png", "whole")

@@ -16,8 +16,9 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 from ...config import MATERIAL, describe
 from ...errors import InputError
-from ...files import file_hash, read_json
+from ...files import file_hash, read_json, write_bytes
 from ..cohort import build_cohort, pooled_leak
+from ..folders import find_images
 from ..views import SPLITS
 from .defects import DEFECTS, STAMP, count_file_defects, count_table_defects
 from .sources import SeriesSource, open_source
@@ -72,7 +73,8 @@ def audit_copy(root: str | Path) -> list[Check]:
     try:
         source = open_source(root)
     except InputError as error:
-        return [*checks, Check("images", "a layout that is known", "some", str(error), "absent")]
+        verdict = "mismatch" if find_images(root, "DICOM", "picture") else "absent"
+        return [*checks, Check("images", "a layout that is known", "some", str(error), verdict)]
     checks.append(Check("images", "layout", None, source.kind, "note"))
     checks += _check_images(source, table)
     if isinstance(source, SeriesSource):
@@ -96,7 +98,8 @@ def load_manifest(root: Path) -> dict:
 def write_report(checks: list[Check], path: Path) -> None:
     """Write the checks as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(check) for check in checks], indent=1, default=str) + "\n", encoding="utf-8")
+    content = json.dumps([asdict(check) for check in checks], indent=1, default=str) + "\n"
+    write_bytes(path, content.encode("utf-8"))
 
 
 def checks_table(checks: list[Check]) -> pd.DataFrame:

@@ -237,6 +237,8 @@ def _read_boxes(path: Path) -> pd.DataFrame:
         require(path, boxes[name], is_inside, f"a place in a film of {side} px")
     for low, high in (("x0", "x1"), ("y0", "y1")):
         require(path, boxes[high], boxes[high] > boxes[low], f"larger than {low}")
+    in_pixels = (boxes["x1"] > 1) | (boxes["y1"] > 1)
+    require(path, boxes["x1"], in_pixels, f"in pixels of a film of {side} px, not a share of it")
     is_new = ~boxes.duplicated(["patient_id", "laterality", "view", *corners])
     require(path, boxes["patient_id"], is_new, "of a box that no row above has", "leave the repeated row out")
     area = (boxes["x1"] - boxes["x0"]) * (boxes["y1"] - boxes["y0"])
@@ -257,4 +259,8 @@ def _read_sizes(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: cols_est is empty in every row; complete the data folder")
     # The width of some films is not known: they get the median shape of the others.
     shape = (sizes["rows"] / sizes["cols_est"]).median()
+    if shape < 1:
+        raise InputError(
+            f"{path}: most films are wider than tall (rows / cols_est {shape:.2f}); exchange the two columns"
+        )
     return sizes.assign(cols_est=sizes["cols_est"].fillna(sizes["rows"] / shape)).set_index("image")

@@ -82,7 +82,13 @@ def read_info(path: Path) -> pd.DataFrame:
     rows = [_read_line(path, number, line.split()) for number, line in lines if IMAGE.match(line.strip().lower())]
     if not rows:
         raise InputError(f"{path}: no line names an image (mdb001 ...); give the table as published")
-    return pd.DataFrame(rows)
+    lesions = pd.DataFrame(rows)
+    for image, own in lesions.groupby("image", sort=False):
+        if (own["finding"] == "NORM").any() and len(own) > 1:
+            raise InputError(f"{path}: {image} is NORM and has another line; correct the line that is wrong")
+        if own.astype("string").duplicated().any():
+            raise InputError(f"{path}: {image} has two equal lines; leave one out")
+    return lesions
 
 
 def _names_images(path: Path) -> bool:

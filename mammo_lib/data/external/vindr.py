@@ -65,7 +65,10 @@ def open_vindr(root: str | Path) -> OtherCollection:
     kept = images[has_file].assign(image_path=images["image_id"].map(files))
     again = kept.duplicated(["patient_id", "laterality", "view"])
     left_out += [(name, "a second image of its view") for name in kept.loc[again, "image_id"]]
-    table = kept[~again].merge(_read_findings(root), on="image_id", how="left")
+    findings = _read_findings(root)
+    foreign = ~findings["image_id"].isin(images["image_id"])
+    left_out += [(name, "a finding without a row in the table") for name in findings.loc[foreign, "image_id"]]
+    table = kept[~again].merge(findings, on="image_id", how="left")
     table["lesion_type"] = table["lesion_type"].fillna("none")
     return OtherCollection(ABOUT, root, as_table(table), as_left_out(left_out))
 
@@ -100,7 +103,8 @@ def _read_findings(root: Path) -> pd.DataFrame:
     path = only_one(root, found, "finding_annotations.csv")
     raw = read_table(path, ("image_id", "finding_categories", *BOX), WAY_OUT, fallback="latin-1")
     raw = with_numbers(path, raw, BOX)
-    words = [re.findall(r"[A-Za-z][A-Za-z ]*", text) for text in raw["finding_categories"].fillna("")]
+    texts = raw["finding_categories"].fillna("").str.title()
+    words = [re.findall(r"[A-Za-z][A-Za-z ]*", text) for text in texts]
     is_finding = np.array([bool(some) and some != [NOTHING] for some in words], dtype=bool)
     raw, words = raw[is_finding], [some for some, is_one in zip(words, is_finding, strict=True) if is_one]
     for low, high in (("xmin", "xmax"), ("ymin", "ymax")):

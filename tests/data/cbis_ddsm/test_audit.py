@@ -62,6 +62,14 @@ def test_tables_without_images_are_audited(copy):
     assert "mismatch" not in {check.verdict for check in checks}
 
 
+def test_images_that_could_not_be_checked_are_no_clean_copy(copy):
+    """Images are there, but their layout is not found because of one name."""
+    with open(os.fsencode(copy) + b"/\xff.dcm", "wb") as stream:
+        stream.write(b"junk")
+    check = found(a.audit_copy(copy), "a layout that is known")[0]
+    assert check.verdict == "mismatch" and "not in UTF-8" in check.found
+
+
 def test_the_report_is_json(copy, tmp_path):
     a.write_report(a.audit_copy(copy), tmp_path / "new" / "audit.json")
     report = json.loads((tmp_path / "new" / "audit.json").read_text())

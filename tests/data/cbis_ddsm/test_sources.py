@@ -157,6 +157,24 @@ def test_a_repeated_box_and_widths_that_are_all_unknown_are_refused(mirror):
         sources.open_source(mirror)
 
 
+def test_boxes_in_shares_of_the_film_are_refused(mirror):
+    path = mirror / "mass-800" / "lesion_boxes.csv"
+    boxes = pd.read_csv(path)
+    corners = ["x0", "y0", "x1", "y1"]
+    boxes[corners] = boxes[corners] / 800
+    boxes.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"row 2: x1 must be in pixels of a film of 800 px, not a share of it"):
+        sources.open_source(mirror)
+
+
+def test_exchanged_sides_of_films_are_refused(mirror):
+    path = mirror / "mass-800" / "original_size_estimate.csv"
+    sizes = pd.read_csv(path)
+    sizes.assign(rows=2000, cols_est=4000).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"most films are wider than tall .*; exchange the two columns"):
+        sources.open_source(mirror)
+
+
 @pytest.fixture
 def kaggle(phantom_of):
     """A phantom in the Kaggle mirror's form."""

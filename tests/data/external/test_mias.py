@@ -131,6 +131,8 @@ def test_encodings_change_nothing(mias, encode):
         ("mdb001 G CIRC B 500 nan 3", "a circle at 500, nan"),
         ("mdb001 X CIRC B 500 425 20", "tissue must be one of F, G, D, got 'X'"),
         ("mdb001 G CYST B 500 425 20", "class must be one of CIRC, .* got 'CYST'"),
+        ("mdb001 G NORM\nmdb001 G CIRC B 500 425 20", "mdb001 is NORM and has another line"),
+        ("mdb001 G CIRC B 500 425 20\nmdb001 G CIRC B 500 425 20", "mdb001 has two equal lines; leave one out"),
         ("mdb001 G CIRC", "severity must be one of B, M, got ''"),
         ("mdb0011 G CIRC B", "an image is called mdb and three digits, got 'mdb0011'"),
     ],

@@ -79,6 +79,17 @@ def test_what_does_not_match_is_told(vindr):
     }  # fmt: skip
 
 
+def test_a_finding_of_an_image_that_is_not_in_the_table_is_told(vindr):
+    write_tables(vindr, findings=[*FINDINGS, ("a9", "['Mass']", 1.0, 1.0, 9.0, 9.0)])
+    assert ("a9", "a finding without a row in the table") in set(map(tuple, open_vindr(vindr).left_out.to_numpy()))
+
+
+def test_capital_letters_do_not_count_in_findings(vindr):
+    before = open_vindr(vindr).table
+    write_tables(vindr, findings=[(image, words.lower(), *box) for image, words, *box in FINDINGS])
+    pd.testing.assert_frame_equal(open_vindr(vindr).table, before)
+
+
 @pytest.mark.parametrize("options", [{"sep": ";"}, {"encoding": "utf-8-sig"}, {"lineterminator": "\r\n"}])
 def test_separators_and_encodings_change_nothing(vindr, options):
     before = open_vindr(vindr).table
