@@ -215,6 +215,8 @@ def found_out_of_fold() -> list[str]:
     open_again = PROFILES["mirror-open"]
     again_alone = answers.answers(open_again, "targets", answers.find_repeats(open_again)).set_index("experiment")
     assert again_alone.loc["crop_held_out", "answer"] == "equivalent"
+    views = answers.answers(open_again, "view_training", answers.find_repeats(open_again)).set_index("experiment")
+    cc, mlo = views.loc["crop_cc"], views.loc["crop_mlo"]
     films = PROFILES["mirror-whole"]
     tall = answers.answers(films, "shape", answers.find_repeats(films)).set_index("experiment").loc["whole_tall"]
     return [
@@ -230,6 +232,7 @@ def found_out_of_fold() -> list[str]:
         *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})"
           for one in (bare, scan, whole, label)),
         in_words(films_alone, "auc", ""),
+        f"CC alone by {in_words(cc, 'difference')}, MLO alone by {in_words(mlo, 'difference')}",
         f"AUC changes by {in_words(stages, 'difference')}, the largest",
         in_words(tall, "difference"),
         f"p = {scan.p_difference:.2f} after Holm's correction",
