@@ -217,11 +217,10 @@ def caution(table: pd.DataFrame, bound: float = EQUIVALENCE) -> str:
     holds_zero = (decided["nb_low"] <= 0) & (decided["nb_high"] >= 0)
     beyond = (decided["nb_low"] < -bound) | (decided["nb_high"] > bound)
     doubtful = decided[holds_zero.where(decided["answer"] != EQUIVALENT, beyond)]
+    every = {1: "this answer", 2: "both answers"}.get(len(decided), f"all {len(decided)} answers")
     said = f"{len(doubtful)} of these {len(decided)} answers would be undecided"
-    if doubtful.empty and len(decided) > 1:
-        said = f"all {len(decided)} answers would be the same"
-    if len(decided) == 1:
-        said = "this answer would be undecided" if len(doubtful) else "this answer would be the same"
+    if doubtful.empty or len(doubtful) == len(decided):
+        said = f"{every} would be {'the same' if doubtful.empty else 'undecided'}"
     names = f": {', '.join(_told(doubtful))}" if len(doubtful) else ""
     return f"By the more conservative interval of Nadeau and Bengio {said}{names}."
 

@@ -64,7 +64,10 @@ def _group(profile: str, group: str, repeats: Repeats) -> str:
     first = answers.read_groups(settings)[group][0]
     found = answers.answers(settings, group, repeats)
     said = answers.sentence(found, first, len(settings.seeds), CALLED[group])
-    return f"{said} {answers.caution(found)}".strip() if len(found) else said
+    if found.empty:
+        return said
+    counts = ", ".join(f"{n} {answer}" for answer, n in found["answer"].value_counts().items())
+    return f"**{counts[0].upper() + counts[1:]}.** {said} {answers.caution(found)}".strip()
 
 
 def _both_series(group: str, first: Repeats, second: Repeats) -> str:
