@@ -19,8 +19,8 @@ TAGS = (
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Modality", "SeriesDescription",
     "PaddleDescription", "ImageType", "SamplesPerPixel", "NumberOfFrames", "PresentationIntentType", "PartialView",
     "QualityControlImage", "CalibrationImage", "EstimatedRadiographicMagnificationFactor", "SOPClassUID",
-    "PartialViewCodeSequence", "ViewModifierCodeSequence", "ProtocolName", "AcquisitionDeviceProcessingDescription",
-    "IssuerOfPatientID", "AcquisitionDate", "SeriesDate", "ContentDate",
+    "PartialViewCodeSequence", "ViewModifierCodeSequence", "ProtocolName", "IssuerOfPatientID", "AcquisitionDate",
+    "SeriesDate", "ContentDate",
 )  # fmt: skip
 PATIENT_TAGS = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
 DATES = ("StudyDate", "AcquisitionDate", "SeriesDate", "ContentDate")  # the first that is given is the examination's
@@ -170,7 +170,7 @@ def _special(header: Dataset, frame: Dataset) -> str:
     kinds = {word.strip().upper() for word in _text(header.get("ImageType")).split("\\")}
     if not kinds & SYNTHETIC and (found := sorted(filter(NO_MAMMOGRAM.fullmatch, kinds))):
         return f"ImageType {', '.join(found)}"
-    for tag in ("SeriesDescription", "ProtocolName", "PaddleDescription", "AcquisitionDeviceProcessingDescription"):
+    for tag in ("SeriesDescription", "ProtocolName", "PaddleDescription"):
         if SPECIAL_WORDS.search(_text(header.get(tag)).replace("_", " ")):
             return f"{tag} {_text(header.get(tag))!r}"
     return ""
