@@ -20,7 +20,7 @@ from docutils import nodes
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
-GLUED = ("headline", "fourth", "beyond", "answers", "harder", "elsewhere", "untested", "missing_views")
+GLUED = ("headline", "fourth", "beyond", "within_four", "answers", "harder", "elsewhere", "untested", "missing_views")
 NOTE = {
     "cell_type": "markdown",
     "id": "not-executed",
