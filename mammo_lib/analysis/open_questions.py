@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from ..config import get_profile
+from ..config import Profile, get_profile
 from ..data.cbis_ddsm.tables import read_tables
 from ..data.sample import sample_folder
 from ..runs.records import Run
@@ -63,11 +63,17 @@ def _group(profile: str, group: str, repeats: Repeats) -> str:
     settings = get_profile(profile)
     first = answers.read_groups(settings)[group][0]
     found = answers.answers(settings, group, repeats)
-    said = answers.sentence(found, first, len(settings.seeds), CALLED[group])
+    said = _cautious(found, first, settings, CALLED[group])
     if found.empty:
         return said
     counts = ", ".join(f"{n} {answer}" for answer, n in found["answer"].value_counts().items())
-    return f"**{counts[0].upper() + counts[1:]}.** {said} {answers.caution(found)}".strip()
+    return f"**{counts[0].upper() + counts[1:]}.** {said}"
+
+
+def _cautious(found: pd.DataFrame, reference: str, settings: Profile, called: str) -> str:
+    """Say a family of comparisons, and what the more conservative interval would leave of it."""
+    said = answers.sentence(found, reference, len(settings.seeds), called)
+    return said if found.empty else f"{said} {answers.caution(found)}".strip()
 
 
 def _both_series(group: str, first: Repeats, second: Repeats) -> str:
@@ -79,10 +85,8 @@ def _films(repeats: Repeats) -> str:
     found = answers.find_repeats(settings)
     larger = limits.against_reference(settings, "size", repeats.get("whole", ()), found)
     shaped = answers.answers(settings, "shape", found)
-    return (
-        f"{answers.sentence(larger, 'whole', len(settings.seeds), '96 x 96 pixels')} "
-        f"{answers.sentence(shaped, 'whole_128', len(settings.seeds), 'padded squares')} {answers.caution(shaped)}"
-    ).strip()
+    size = _cautious(larger, "whole", settings, "96 x 96 pixels")
+    return f"{size} {_cautious(shaped, 'whole_128', settings, 'padded squares')}"
 
 
 def _stages(repeats: Repeats) -> str:
@@ -90,8 +94,7 @@ def _stages(repeats: Repeats) -> str:
     found = limits.against_reference(
         settings, "stages", repeats.get(limits.REFERENCE, ()), answers.find_repeats(settings)
     )
-    said = answers.sentence(found, limits.REFERENCE, len(settings.seeds), "the stages of EfficientNet-Lite0")
-    return f"{said} {answers.caution(found)}".strip() if len(found) else said
+    return _cautious(found, limits.REFERENCE, settings, "the stages of EfficientNet-Lite0")
 
 
 def _breasts(repeats: Repeats) -> str:

@@ -333,6 +333,8 @@ def _to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarr
     low, high = _stored_range(dataset)
     padding = _is_padding(dataset, stored)
     stored = _clear_unused_bits(path, dataset, stored, padding)
+    if padding is not None:  # a negative value may be stored without its sign in the unused bits
+        padding |= _is_padding(dataset, stored)
     with np.errstate(all="ignore"):
         if "ModalityLUTSequence" in dataset:
             _drop(dataset, "RescaleSlope", "RescaleIntercept")  # the table stands for both

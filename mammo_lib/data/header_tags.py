@@ -60,7 +60,7 @@ def read_tags(path: Path) -> dict:
     """
     with refusing(path, "the header cannot be read", "give the original file"):
         header = read_header(path, TAGS)
-        frame = _frame(header)
+        frame, kind = _frame(header), UID(_text(header.get("SOPClassUID")))
         own = {_text(one.get(tag)) for one in (header, frame) for tag in LATERALITIES} & set(SIDES)
         # Laterality is the series', which may hold both sides.
         sides = {SIDES[side] for side in own or {_text(header.get("Laterality"))} & set(SIDES)}
@@ -73,10 +73,10 @@ def read_tags(path: Path) -> dict:
             | {"StudyDate": next(filter(None, (_said(header.get(tag)) for tag in DATES)), "")},
             "description": _text(header.get("SeriesDescription")),
             "modality": _text(header.get("Modality")),
-            "intent": _text(header.get("PresentationIntentType")) or _intent(header),
+            "intent": _text(header.get("PresentationIntentType")) or _intent(kind),
             "frames": int(header.get("NumberOfFrames") or 1),
             "samples": int(header.get("SamplesPerPixel") or 1),
-            "special": _special(header, frame),
+            "special": _special(kind, header, frame),
         }
     for what, tag in (("side", "laterality"), ("view", "view")):
         if "/" in tags[what]:
@@ -140,19 +140,17 @@ def _view(header: Dataset) -> str:
     return "/".join(sorted(named or {orientation} & set(VIEWS) or codes))
 
 
-def _intent(header: Dataset) -> str:
+def _intent(kind: UID) -> str:
     """Return ``FOR PROCESSING`` where the class of the object says so; empty otherwise."""
-    kind = UID(_text(header.get("SOPClassUID"))).name.upper()
-    return FOR_PROCESSING if kind.endswith(FOR_PROCESSING) else ""
+    return FOR_PROCESSING if kind.name.upper().endswith(FOR_PROCESSING) else ""
 
 
 def _values(code: Dataset) -> list[str]:
     return [_text(code.get(name)) for name in ("CodeValue", "LongCodeValue") if code.get(name)]
 
 
-def _special(header: Dataset, frame: Dataset) -> str:
-    """Say why an image is no standard view of a breast; empty where nothing says so."""
-    kind = UID(_text(header.get("SOPClassUID")))
+def _special(kind: UID, header: Dataset, frame: Dataset) -> str:
+    """Say why an image, an object of this class, is no standard view of a breast; empty where nothing says so."""
     if kind.startswith(STORAGE) and not RADIOGRAPH.fullmatch(kind.removeprefix(STORAGE)):
         return f"an object of the class {kind.name}"
     for code in (header, *(header.get("ViewCodeSequence") or ()), *(frame.get("ViewCodeSequence") or ())):

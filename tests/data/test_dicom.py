@@ -425,6 +425,16 @@ def test_signed_values_may_leave_the_sign_out_of_unused_bits(path):
         np.testing.assert_allclose(read_image(path), PLAIN, atol=1e-6)
 
 
+def test_negative_padding_without_its_sign_in_unused_bits_is_black(path):
+    """-2000 of 12 bits is stored as 2096; the tag says -2000."""
+    signed = STORED.astype(np.int32) - 2048
+    signed[0, 0] = -2000
+    write_dicom(path, (signed & 0x0FFF).astype(np.uint16), PixelRepresentation=1, PixelPaddingValue=-2000, **TWELVE)
+    found = read_image(path)
+    assert found[0, 0] == 0
+    np.testing.assert_allclose(found[1:], PLAIN[1:], atol=1e-6)
+
+
 def test_padding_beyond_the_stored_bits_is_black(path):
     padded = STORED.copy()
     padded[0, 0] = 65535
