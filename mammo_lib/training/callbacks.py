@@ -10,6 +10,7 @@ import os
 import random
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning
@@ -25,6 +26,11 @@ from ..files import write_csv, write_parquet
 from ..models.weights import read_torch
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # of the last whole epoch, and of the one before it
+# What training goes on from: Lightning's parts of a checkpoint, and ours.
+RESUMED = (
+    "epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks",
+    "should_stop", "generators",
+)  # fmt: skip
 PATIENCE = 2  # epochs before the first warning: at the start every network does so
 
 
@@ -249,15 +255,16 @@ def set_generator_states(states: dict) -> None:
     random.setstate(states["python"])
 
 
-def resume_point(folder: Path, run_name: str) -> Path | None:
-    """Return the checkpoint of the last complete epoch of a run; None before the first.
+def resume_point(folder: Path, run_name: str, weights: Mapping[str, torch.Tensor]) -> Path | None:
+    """Return the checkpoint of the last complete epoch of a run whose network has ``weights``; None before the first.
 
     After a kill between the renaming of two checkpoints, only ``previous.ckpt`` exists and is returned.
 
     Raises
     ------
     InputError
-        The checkpoint is damaged or belongs to another run. A kill does not cause this.
+        The checkpoint is damaged, belongs to another run, or was written by another version of this library or of
+        Lightning: a part of it is missing, or a weight has another shape. A kill does not cause this.
     """
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
     if not found:
@@ -269,4 +276,20 @@ def resume_point(folder: Path, run_name: str) -> Path | None:
         raise InputError(f"{found[0]}: the checkpoint is damaged ({type(error).__name__}); {remedy}") from None
     if not isinstance(held, dict) or held.get("run") != run_name:
         raise InputError(f"{found[0]}: not a checkpoint of run {run_name}; {remedy}")
+    if (difference := _difference(held, weights)) is not None:
+        raise InputError(f"{found[0]}: not of this version ({difference}); {remedy}")
     return found[0]
+
+
+def _difference(checkpoint: dict, weights: Mapping[str, torch.Tensor]) -> str | None:
+    """Name the first thing in which a checkpoint differs from one that this network would write; None if nothing."""
+    for part in RESUMED:
+        if part not in checkpoint:
+            return f"{part} is missing"
+    held = checkpoint["state_dict"]
+    for name in sorted({*held, *weights}):
+        if name not in held or name not in weights:
+            return f"weight {name} is {'missing' if name not in held else 'unknown'}"
+        if held[name].shape != weights[name].shape:
+            return f"weight {name} has shape {tuple(held[name].shape)} instead of {tuple(weights[name].shape)}"
+    return None

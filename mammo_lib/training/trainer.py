@@ -53,7 +53,7 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
             enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
         )  # fmt: skip
-        last = resume_point(run.folder, run.name)
+        last = resume_point(run.folder, run.name, classifier.state_dict())
         trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from mammo_lib.errors import InputError
 from mammo_lib.runs import records as runs
 from mammo_lib.runs.records import Run
 from mammo_lib.training import train, trainer
-from mammo_lib.training.callbacks import generator_states, set_generator_states
+from mammo_lib.training.callbacks import RESUMED, generator_states, resume_point, set_generator_states
 
 pytestmark = pytest.mark.usefixtures("run_homes")
 
@@ -188,6 +189,43 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(config, collection, monk
         train.train_run(config, collection)
     last.unlink()
     assert train.train_run(config, collection).is_finished
+
+
+@pytest.mark.parametrize("part", ["generators", "loops", "optimizer_states"])
+def test_a_checkpoint_without_a_part_is_named_with_the_way_out(tmp_path, part):
+    weights = {"a": torch.zeros(2)}
+    whole = {"run": "a/seed0", "state_dict": weights} | dict.fromkeys(set(RESUMED) - {"state_dict"}, 0)
+    torch.save(whole, tmp_path / "last.ckpt")
+    assert resume_point(tmp_path, "a/seed0", weights) == tmp_path / "last.ckpt"
+    del whole[part]
+    torch.save(whole, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=rf"last\.ckpt: not of this version \({part} is missing\); delete it"):
+        resume_point(tmp_path, "a/seed0", weights)
+
+
+@pytest.mark.parametrize(
+    "weights, difference",
+    [
+        ({"a": torch.zeros(3)}, "weight a has shape (2,) instead of (3,)"),
+        ({"a": torch.zeros(2), "b": torch.zeros(1)}, "weight b is missing"),
+        ({}, "weight a is unknown"),
+    ],
+)
+def test_a_checkpoint_of_other_weights_is_named_with_the_way_out(tmp_path, weights, difference):
+    held = {"run": "a/seed0", "state_dict": {"a": torch.zeros(2)}} | dict.fromkeys(set(RESUMED) - {"state_dict"}, 0)
+    torch.save(held, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=re.escape(f"not of this version ({difference}); delete it, and the run")):
+        resume_point(tmp_path, "a/seed0", weights)
+
+
+def test_training_meets_a_checkpoint_of_other_weights(config, collection, monkeypatch):
+    config = small(config).model_copy(update={"train": changed(config, epochs=3).train})
+    last = killed_run(config, collection, monkeypatch, 2).folder / "last.ckpt"
+    held = torch.load(last, weights_only=True)
+    held["state_dict"].popitem()
+    torch.save(held, last)
+    with pytest.raises(InputError, match=r"last\.ckpt: not of this version \(weight .* is missing\); delete it"):
+        train.train_run(config, collection)
 
 
 def test_every_generator_goes_on_where_it_was():
