@@ -1,4 +1,4 @@
-"""What all tests share: the scan, compiled once; one worker for the notebooks (they share run folders); GPU marks."""
+"""What all tests share: the scan, compiled once; one worker for tests that share what is made; GPU marks."""
 
 import gc
 import os
@@ -43,8 +43,11 @@ def pytest_unconfigure(config):
 
 
 def pytest_itemcollected(item):
+    """Give to one worker the notebooks, which share run folders, and the tests of a file that shares a fixture."""
     if item.path.suffix == ".ipynb":
         item.add_marker(pytest.mark.xdist_group("notebooks"))
+    elif any(found[-1].scope == "module" for found in item._fixtureinfo.name2fixturedefs.values() if found):
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 def pytest_collection_modifyitems(items):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.xdist_group("book")  # one worker builds it
-
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "00_the_paper_and_its_numbers"
+# One page of each kind is opened at every test run, all of them with the slow tests.
+SHOWN = ("intro", f"notebooks/{CHAPTER}", "notebooks/12_verdicts", "protocol-2", "verified", "backbone", "api_models")
 NOT_SOURCES = (".git", ".venv", "_build", "results", "tests", "__pycache__", ".*_cache", "*.egg-info")
 HARMLESS = (
     # The theme preloads fonts, which a browser refuses from file://; its icons are SVG and need none.
@@ -53,7 +53,8 @@ def book(tmp_path_factory):
 
 def pages() -> list[str]:
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *(one["file"] for chapter in chapters for one in (chapter, *chapter.get("sections", [])))]
 
 
 def html(book: Path, name: str) -> Path:
@@ -112,7 +113,9 @@ def outside(tab) -> list[str]:
     return [url for url in tab.outside if not url.startswith(("file:", "data:", "blob:"))]
 
 
-@pytest.mark.parametrize("name", pages())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SHOWN else pytest.mark.slow) for name in pages()]
+)
 def test_a_page_shows_what_it_should_and_asks_nobody(tab, book, name):
     tab.goto(html(book, name).as_uri(), wait_until="load")
     tab.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
@@ -124,6 +127,8 @@ def test_a_page_shows_what_it_should_and_asks_nobody(tab, book, name):
     assert tab.evaluate("document.querySelectorAll('article .system-message').length") == 0
     assert complaints(tab) == []
     assert outside(tab) == []
+    tab.set_viewport_size({"width": 390, "height": 800})  # a phone
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_an_executed_chapter_has_every_figure_of_its_notebook(tab, book):
@@ -155,11 +160,3 @@ def test_formulas_are_set_without_a_network(tab, book):
     tab.goto(html(book, "notebooks/02_ssm_as_convolution").as_uri())
     tab.wait_for_selector("mjx-container svg")
     assert tab.locator("mjx-merror").count() == 0
-
-
-def test_nothing_sticks_out_on_a_phone(browser, book):
-    page = browser.new_page(viewport={"width": 390, "height": 800})
-    for name in pages():
-        page.goto(html(book, name).as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
-    page.close()

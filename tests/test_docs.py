@@ -89,6 +89,7 @@ print(len(prepared.index), len(collection.cohort(profile.run.data, "test")))
     assert said.splitlines()[-1] == "40 2"  # 10 breasts, 2 views, 2 streams; 2 test breasts
 
 
+@pytest.mark.slow
 def test_the_page_on_the_backbone_runs(tmp_path):
     """All its blocks, in order; a comment behind a print says what is printed."""
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")

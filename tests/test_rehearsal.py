@@ -172,6 +172,7 @@ def write_chapter(path, source):
     nbformat.write(notebook, path)
 
 
+@pytest.mark.slow
 def test_a_rehearsal_collects_failures_and_goes_on_where_it_stopped(home, tiny_profile, monkeypatch, phantom_of):
     monkeypatch.setattr(rehearsal, "_images", lambda profile: phantom_of(n_breasts=24))
     monkeypatch.setattr(reproduce, "build_book", lambda: (home / "_build" / "html").mkdir(exist_ok=True))

@@ -57,8 +57,9 @@ def get_profile(name: str | Path | None = None) -> Profile:
         There is no such profile, or its file contains an unknown or invalid field.
     """
     name = str(name or os.environ.get("MAMMO_PROFILE") or "smoke")
-    path = Path(name) if name.endswith((".yaml", ".yml", ".json")) else PROFILES / f"{name}.yaml"
-    if path.parent == PROFILES and name not in profile_names():
+    is_file = name.endswith((".yaml", ".yml", ".json"))
+    path = Path(name) if is_file else PROFILES / f"{name}.yaml"
+    if not is_file and name not in profile_names():
         raise InputError(
             f"unknown profile {name!r}: choose one of {', '.join(profile_names())}{closest(name, profile_names())}"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Protocol
@@ -111,7 +111,7 @@ def locate_each(cohort: pd.DataFrame, locate: Callable[..., Located]) -> pd.Data
 
 def as_frame(located) -> pd.DataFrame:
     """Return located views as a table, one row each."""
-    frame = pd.DataFrame([asdict(one) for one in located])
+    frame = pd.DataFrame([vars(one) for one in located])
     boxes = pd.DataFrame(frame.pop("box").tolist(), columns=["x0", "y0", "x1", "y1"], index=frame.index)
     return frame.join(boxes.astype(float))
 

@@ -13,8 +13,6 @@ from mammo_lib.runs import records
 from mammo_lib.runs.experiments import experiment_configs, read_groups
 from mammo_lib.statistics import EQUIVALENCE, evaluate_out_of_fold
 
-pytestmark = pytest.mark.xdist_group("answers")
-
 PROFILE = get_profile("mirror-cv")
 N = 400
 

@@ -40,6 +40,7 @@ def test_every_word_is_ranked_against_the_others():
     assert found.loc["ROUND", "positive"] == 57 and (found["n"] == 120).all()
 
 
+@pytest.mark.slow
 def test_a_baseline_of_calcifications_is_recomputed_from_the_sample():
     spec = importlib.util.spec_from_file_location("calcifications", ROOT / "benchmarks" / "calcifications.py")
     script = importlib.util.module_from_spec(spec)

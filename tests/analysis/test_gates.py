@@ -14,8 +14,6 @@ from mammo_lib.models.network import Network, load_best, predict
 from mammo_lib.runs import records as runs
 from mammo_lib.training import train
 
-pytestmark = pytest.mark.xdist_group("gates")
-
 
 def seqmoe(scope="image"):
     torch.manual_seed(0)

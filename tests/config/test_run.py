@@ -65,13 +65,14 @@ def test_a_config_that_is_not_json_or_not_there(tmp_path):
         load_config(path)
 
 
-def test_unknown_profile_names_the_choices():
+@pytest.mark.parametrize("name", ["somke", "/", "../profiles/smoke", "/tmp/smoke"])
+def test_unknown_profile_names_the_choices(name):
     with pytest.raises(
         InputError,
-        match="unknown profile 'somke': choose one of smoke, mirror, mirror-cv, mirror-cv-training, mirror-open, "
+        match=f"unknown profile '{name}': choose one of smoke, mirror, mirror-cv, mirror-cv-training, mirror-open, "
         "mirror-limits, mirror-final, mirror-whole, paper",
     ):
-        get_profile("somke")
+        get_profile(name)
 
 
 def test_every_fold_of_a_cross_validation_has_a_seed():

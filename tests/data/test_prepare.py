@@ -229,6 +229,7 @@ def test_what_is_missing_is_listed_and_left_out_when_allowed(copy, tmp_path):
     assert len(one.problems) == 2
 
 
+@pytest.mark.slow
 def test_a_process_pool_and_a_cluster_write_the_same_bytes(phantom_root, tmp_path):
     from distributed import LocalCluster
 
@@ -322,6 +323,7 @@ class Crashes:
         return getattr(self.row, name)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_takes_nothing_along(phantom_root, tmp_path):
     cohort, source = build_cohort(read_tables(phantom_root), "paper", "test"), open_source(phantom_root)
     located = p._with_keys(source.locate(cohort.head(6)), DATA)

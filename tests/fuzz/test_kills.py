@@ -173,15 +173,9 @@ def is_marked(environ: Path, mark: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "kills"),
-    [
-        ("prepare", 1),  # a killed run resumes in tests/training/test_resume.py
-        *[
-            pytest.param(name, kills, marks=pytest.mark.slow)
-            for name, kills in {"phantom": 17, "prepare": 16, "run": 13, "evaluate": 10, "reproduce": 4}.items()
-        ],
-    ],
+    ("name", "kills"), {"phantom": 17, "prepare": 16, "run": 13, "evaluate": 10, "reproduce": 4}.items()
 )
 def test_kills_change_nothing_and_leave_nothing(name, kills, project, phantom_of, table, tmp_path):
     work, rng, mark = WORKS[name], np.random.default_rng([kills, len(name)]), uuid.uuid4().hex

@@ -59,6 +59,7 @@ def open_session(path):
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 def test_a_run_scores_in_onnxruntime_as_mammo_predict_does(untrained_run, tmp_path):
     run, path = untrained_run(token_blocks="attention"), tmp_path / "a.onnx"
     done = mammo(run.folder, "--out", path)

@@ -92,6 +92,7 @@ def test_the_test_set_of_a_network_is_not_read(mias, network, collection, run_ho
     assert len(records.part_of(record.predictions, "internal_masked")) == len(rows)
 
 
+@pytest.mark.slow
 def test_a_baseline_sees_no_label_of_the_collection(mias, network, collection, run_homes):
     first = transfer.score_baseline("frozen_stages", network.config, open_other(mias), collection)
     scores = records.part_of(first.predictions, "external")

@@ -161,6 +161,7 @@ class Counted:
         return graph.forward
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_torch_compile_makes_one_graph_for_many_sizes():
     """fullgraph: a break would be an error. Square images, few windows and full windows have graphs of their own."""

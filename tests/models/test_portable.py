@@ -101,7 +101,8 @@ def test_an_export_leaves_the_network_as_it_was(network, onnx_file):
     assert not network.training
 
 
-@pytest.mark.parametrize("opset", [portable.OPSETS[0], pytest.param(portable.OPSETS[-1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [portable.OPSETS[0], portable.OPSETS[-1]])
 def test_a_fixed_size_in_the_oldest_and_the_newest_opset(tmp_path, opset):
     """Grey images of one size; any batch, no other size."""
     network = small_network(in_chans=1, token_blocks="attention")
@@ -159,6 +160,7 @@ def test_what_reads_the_logit_is_in_the_file(breast_file):
     assert facts == {"threshold": "0.4", "views": '["CC", "MLO"]'}
 
 
+@pytest.mark.slow
 def test_one_stream_with_another_encoder_as_a_program_also_inside_inference_mode(tmp_path):
     network = breast_network(streams=("crop",), gate={"kind": "none"}, mixer="gated_conv", token_blocks="ssm")
     batch, facts = breasts(5, ("crop",)), {"seed": ""}

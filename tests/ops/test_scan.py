@@ -384,6 +384,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_scans_after_its_parent_has_used_threads():
     """Whatever ran in the parent: the scan's own threads, and OpenMP's, which torch uses beside it."""

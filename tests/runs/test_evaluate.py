@@ -19,7 +19,7 @@ from mammo_lib.runs.protocols import PROTOCOL_5
 from mammo_lib.statistics import evaluate_predictions
 from mammo_lib.training import train
 
-pytestmark = [pytest.mark.usefixtures("run_homes"), pytest.mark.xdist_group("opening")]
+pytestmark = pytest.mark.usefixtures("run_homes")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_lesions_without_a_crop_of_their_own_are_left_out(phantom_of, tiny_profi
     boxes = mirror.source.lesions
     several = {name for name, both in films.items() if any(len(boxes[film]) > 1 for film in both)}
     one_sided = min(several)
-    boxes[films[one_sided][0]] = boxes[films[one_sided][0]].iloc[-1:]  # its crop is known in CC and not in MLO
+    boxes[films[one_sided][0]] = boxes[films[one_sided][0]][-1:]  # its crop is known in CC and not in MLO
     kept = evaluate.opened_cohorts(config, mirror)["test_lesion"]
     assert set(kept.cohort["sample_id"]) == set(films) - several == set(kept.index["sample_id"])
 

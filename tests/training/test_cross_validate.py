@@ -16,7 +16,7 @@ from mammo_lib.runs.protocols import PROTOCOL_2
 from mammo_lib.statistics import fit_temperature, youden_threshold
 from mammo_lib.training import train
 
-pytestmark = [pytest.mark.usefixtures("run_homes"), pytest.mark.xdist_group("cross-validation")]
+pytestmark = pytest.mark.usefixtures("run_homes")
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ from mammo_lib.errors import InputError
 from mammo_lib.models import create_mambavision, score
 from mammo_lib.training import frozen, train
 
-pytestmark = pytest.mark.xdist_group("frozen")
-
 
 def changed(config: RunConfig, **fields) -> RunConfig:
     """Return a config with fields changed, each named section__field."""
@@ -171,6 +169,7 @@ def test_filling_the_cache_leaves_the_mode_as_it_was(made):
         assert classifier.model.encoders["crop"].training is mode
 
 
+@pytest.mark.slow
 def test_random_gates_are_random_while_a_network_trains_on_a_cache(made, collection, run_homes):
     """They were not: filling the cache left the encoder in evaluation mode, where they are 0.5, as fixed gates are."""
     config, *_ = made

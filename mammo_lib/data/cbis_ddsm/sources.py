@@ -7,6 +7,7 @@ one, a rule that does not depend on the label.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -73,7 +74,9 @@ class SeriesSource:
     def __init__(self, root: Path, files: pd.DataFrame):
         self.root, self.files, self.kind = root, files, describe_layouts(files)
         usable = files[~files["problem"].str.startswith("duplicate")]
-        self.series = {uid: list(group.itertuples(index=False)) for uid, group in usable.groupby("series")}
+        self.series: dict[str, list] = defaultdict(list)
+        for file in usable.dropna(subset="series").itertuples(index=False):
+            self.series[file.series].append(file)
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every sample, view and stream of a cohort."""
@@ -162,9 +165,11 @@ class Mirror800:
 
     def __init__(self, root: Path):
         self.folder = root / "mass-800"
-        boxes = _read_boxes(self.folder / "lesion_boxes.csv")
-        self.lesions = {film: group.sort_values("area") for film, group in boxes.groupby("film")}
-        self.sizes = _read_sizes(self.folder / "original_size_estimate.csv")
+        self.lesions: dict[str, list] = defaultdict(list)  # by film, the largest last
+        for box in _read_boxes(self.folder / "lesion_boxes.csv").sort_values("area", kind="stable").itertuples():
+            self.lesions[box.film].append(box)
+        sizes = _read_sizes(self.folder / "original_size_estimate.csv")
+        self.sizes = {film: (rows, columns) for film, rows, columns in sizes.itertuples()}
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
         """Answer for every sample, view and stream of a cohort."""
@@ -176,19 +181,19 @@ class Mirror800:
 
     def film_shape(self, film: str) -> float | None:
         """Return the height of a film's pixels over their width; None for a film that is not listed."""
-        if film not in self.sizes.index:
+        if film not in self.sizes:
             return None
-        size = self.sizes.loc[film]
-        return float(size["rows"] / size["cols_est"])
+        rows, columns = self.sizes[film]
+        return rows / columns
 
     def crop_box(self, film: str) -> Box | None:
         """Return the box of a film's largest lesion, ``CROP_MARGIN`` wider a side; None for a film without one."""
-        if film not in self.lesions or film not in self.sizes.index:
+        if film not in self.lesions or film not in self.sizes:
             return None
-        size = self.sizes.loc[film]
-        dx, dy = CROP_MARGIN * self.side / float(size["cols_est"]), CROP_MARGIN * self.side / float(size["rows"])
-        x0, y0, x1, y1 = (float(self.lesions[film].iloc[-1][key]) for key in ("x0", "y0", "x1", "y1"))
-        return max(0.0, x0 - dx), max(0.0, y0 - dy), min(self.side, x1 + dx), min(self.side, y1 + dy)
+        rows, columns = self.sizes[film]
+        dx, dy = CROP_MARGIN * self.side / columns, CROP_MARGIN * self.side / rows
+        box = self.lesions[film][-1]
+        return max(0.0, box.x0 - dx), max(0.0, box.y0 - dy), min(self.side, box.x1 + dx), min(self.side, box.y1 + dy)
 
     def _locate(self, row, view: str, stream: str) -> Located:
         names = (row.sample_id, row.breast_id, view, stream)
@@ -263,4 +268,4 @@ def _read_sizes(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path}: most films are wider than tall (rows / cols_est {shape:.2f}); exchange the two columns"
         )
-    return sizes.assign(cols_est=sizes["cols_est"].fillna(sizes["rows"] / shape)).set_index("image")
+    return sizes.assign(cols_est=sizes["cols_est"].fillna(sizes["rows"] / shape)).set_index("image")[[*sides]]

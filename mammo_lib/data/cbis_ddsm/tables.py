@@ -168,7 +168,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     _check_not_swapped(path, tidy)
     tidy, noted = _leave_out_repeated(path, tidy, noted)
     name = published_name(path)
-    repairs = [",".join(noted.columns[row]) for row in noted.to_numpy(dtype=bool)]
+    kinds = noted.columns.to_numpy(dtype=object)
+    repairs = [",".join(kinds[row]) for row in noted.to_numpy(dtype=bool)]
     return tidy.assign(split=TABLES[name][1], table=Path(name).stem, repairs=pd.array(repairs, dtype="string"))
 
 
@@ -238,7 +239,7 @@ def _check_schema(path: Path, tidy: pd.DataFrame) -> None:
 def _check_not_swapped(path: Path, tidy: pd.DataFrame) -> None:
     """A file under another one's name would turn training breasts into test breasts; so would shifted cells."""
     lesion_type, _, group = TABLES[published_name(path)]
-    film = group + "_" + tidy[["patient_id", "laterality", "view"]].agg("_".join, axis=1)
+    film = group + "_" + tidy["patient_id"] + "_" + tidy["laterality"] + "_" + tidy["view"]
     lesion = film + "_" + tidy["abnormality_id"].astype("string")
     for name, stated in zip(PATHS, (film, lesion, lesion), strict=True):
         case = tidy[name].str.extract(CASE, expand=False).str.partition("/")[0]
