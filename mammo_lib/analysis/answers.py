@@ -21,6 +21,7 @@ from .diagnostics import AS_IS, fusion_dominance, gate_saturation, over_breasts,
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
 LONG = 100  # tokens of stage 3 from which protocol 2 calls a geometry long
 COLLAPSE = 0.2  # of AUC, some five standard errors of a fold of a hundred breasts
+ROUTING = ("frozen", "shuffled", "open")  # overridden gates that leave the network its token blocks
 SIGNS = ("overcalling", "gate saturation", "fusion dominance")
 
 
@@ -160,18 +161,54 @@ def answer(p_difference: float, p_equivalence: float) -> str:
     return EQUIVALENT if is_equivalent else UNDECIDED
 
 
-def interventions(runs: Sequence[Run]) -> pd.DataFrame:
-    """Compare trained gates with overridden gates, out of fold, as one family of comparisons.
+def interventions(networks: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Compare trained networks with themselves under overridden gates, out of fold, as one family of comparisons.
 
-    Columns as in :func:`answers`, with the intervention as ``experiment``. Logits are averaged over draws.
+    Networks whose gates are not learned are left out. Columns as in :func:`answers`, and before them ``network`` and
+    ``intervention``; ``experiment`` names both. Logits are averaged over draws.
     """
+    found = {}
+    for network, runs in networks.items():
+        for name, difference in _overridden(runs).items() if has_learned_gates(runs) else ():
+            found[network, name] = difference
+    table = as_answers({f"{network}: {name}": difference for (network, name), difference in found.items()})
+    if len(table):
+        for place, column in enumerate(("network", "intervention")):
+            table.insert(place, column, [key[place] for key in found])
+    return table
+
+
+def has_learned_gates(runs: Sequence[Run]) -> bool:
+    """Whether a network's gates are learned; fixed and random gates have nothing to lose when they are overridden."""
+    return bool(runs) and runs[0].config.baseline is None and runs[0].config.model.gate.kind == "learned"
+
+
+def _overridden(runs: Sequence[Run]) -> dict[str, FoldDifference]:
+    """Return by intervention what overridden gates change in a network's score."""
     changed: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
         own, logits = run.predictions, run.interventions.pivot_table("logit", "sample_id", "intervention")
         for name in logits.columns:
             changed.setdefault(name, []).append(own.assign(logit=own["sample_id"].map(logits[name]).astype(float)))
     as_is = changed.pop(AS_IS)
-    return as_answers({name: compare_folds(frames, as_is) for name, frames in changed.items()})
+    return {name: compare_folds(frames, as_is) for name, frames in changed.items()}
+
+
+def routing(table: pd.DataFrame) -> str:
+    """Say which overridden gates of :func:`interventions` change the score, network by network.
+
+    Gates that are shut are left out: without its token blocks a network is another one.
+    """
+    shown = table[table["intervention"].isin(ROUTING)]
+    unmoved = [name for name, own in shown.groupby("network", sort=False) if own["answer"].eq(EQUIVALENT).all()]
+    names, total = ", ".join(f"`{name}`" for name in unmoved), shown["network"].nunique()
+    said = (
+        f"In {len(unmoved)} of {total} networks with learned gates the score is equivalent when gates are frozen at "
+        f"their means, taken from another breast, or open: {names}."
+    )
+    for name, own in shown[~shown["network"].isin(unmoved)].groupby("network", sort=False):
+        said += f" In `{name}`: {'; '.join(_said(row) for row in own.assign(shown=own['intervention']).itertuples())}."
+    return said
 
 
 def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str = "") -> str:

@@ -137,9 +137,24 @@ def test_the_words_of_the_protocol(p, p_equivalence, word):
     assert answers.answer(p, p_equivalence) == word
 
 
-def test_shut_gates_are_compared_with_the_network_as_it_is(repeats):
-    table = answers.interventions(repeats["crop_plain"])
-    assert table["experiment"].tolist() == ["shut"] and table["answer"].tolist() == ["different"]
+def test_overridden_gates_are_compared_with_the_network_as_it_is(repeats, tmp_path):
+    learned = [written(tmp_path, "crop", seed, 1.5) for seed in (0, 1)]
+    table = answers.interventions({"crop": learned, "crop_plain": repeats["crop_plain"], "none": []})
+    assert table[["network", "intervention", "answer", "repeats"]].to_numpy().tolist() == [
+        ["crop", "shut", "different", 2]
+    ]
+    assert answers.interventions({"crop_plain": repeats["crop_plain"]}).empty  # it has no gates
+
+
+def test_routing_is_told_network_by_network():
+    row = {"difference": -0.02, "difference_low": -0.03, "difference_high": -0.01, "reach": 0.01}
+    told = [("a", "frozen", "equivalent"), ("a", "open", "equivalent"), ("a", "shut", "different")]
+    told += [("b", "frozen", "different"), ("b", "shuffled", "equivalent")]
+    table = pd.DataFrame([{"network": n, "intervention": i, "answer": a, **row} for n, i, a in told])
+    said = answers.routing(table)
+    assert said.startswith("In 1 of 2 networks with learned gates the score is equivalent")
+    assert "or open: `a`. In `b`: frozen: different, -0.020 (-0.030 to -0.010); shuffled: equivalent" in said
+    assert "shut" not in said
 
 
 def test_failures_are_counted_over_fits(repeats):
