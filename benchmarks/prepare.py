@@ -25,12 +25,11 @@ import pydicom
 from PIL import Image
 from timing import record
 
-from mammo_lib.config import PROFILES, DataConfig
-from mammo_lib.data.cbis_ddsm.sources import _as_frame
+from mammo_lib.config import DataConfig, get_profile
 from mammo_lib.data.loader import BreastDataset
 from mammo_lib.data.phantom.exams import write_phantom
 from mammo_lib.data.prepare import load_pixels, prepare
-from mammo_lib.data.views import Located
+from mammo_lib.data.views import Located, as_frame
 
 VIEWS, REPEATS, SIZE = 240, 3, 224
 PLAIN = DataConfig(image_size=SIZE, mask_breast=False, orient=False)
@@ -119,7 +118,7 @@ def loader_views_per_second(home: Path) -> dict:
     write_phantom(home / "phantom", n_breasts=96, seed=0)
     cohort = build_cohort(read_tables(home / "phantom"), "paper", "train")
     prepared = prepare(cohort, open_source(home / "phantom"), FULL, cache=home / "cache")
-    config = PROFILES["smoke"].run.model_copy(update={"data": FULL})
+    config = get_profile("smoke").run.model_copy(update={"data": FULL})
     config = config.model_copy(update={"train": config.train.model_copy(update={"augment": True})})
     for path in (prepared.path(key) for key in prepared.index["key"]):
         load_pixels(path)
@@ -141,7 +140,7 @@ def _films():
     cohort = cohort.assign(breast_id=cohort["sample_id"], label=0)
 
     def locate(cohort):
-        return _as_frame(
+        return as_frame(
             Located(row.sample_id, row.breast_id, "CC", stream, "found", row.whole_CC, box=box, derived=True)
             for row in cohort.itertuples()
             for stream, box in (("crop", _box(row.Index)), ("whole", (np.nan,) * 4))

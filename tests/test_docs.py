@@ -20,7 +20,7 @@ import typer
 from PIL import Image
 
 from mammo_lib.cli import app
-from mammo_lib.config import PROFILES
+from mammo_lib.config import get_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 PROSE = [
@@ -177,7 +177,7 @@ def found_at_the_fourth_look() -> list[str]:
     from mammo_lib.analysis import answers, fourth_look
     from mammo_lib.analysis.tables import in_words
 
-    profile = PROFILES["mirror-final"]
+    profile = get_profile("mirror-final")
     runs = answers.find_repeats(profile)
     compared = fourth_look.compared(profile, runs).set_index("experiment")
     reached = fourth_look.beside_out_of_fold(profile, {"final_dual": runs["final_dual"]}, {}).iloc[0]
@@ -191,7 +191,7 @@ def found_out_of_fold() -> list[str]:
     from mammo_lib.analysis import answers, limits
     from mammo_lib.analysis.tables import in_words
 
-    profile = PROFILES["mirror-cv"]
+    profile = get_profile("mirror-cv")
     repeats = answers.find_repeats(profile)
     gaps = {
         (group, row.experiment): row
@@ -201,7 +201,7 @@ def found_out_of_fold() -> list[str]:
     bare, scan = gaps["isolation", "crop_no_blocks"], gaps["isolation", "crop_ssm"]
     mixers = max(gaps["isolation", name].reach for name in ("crop_attention", "crop_gated_conv"))
     long = answers.answers(profile, "gates_long", repeats).iloc[0]
-    trained = answers.find_repeats(PROFILES["mirror-cv-training"])
+    trained = answers.find_repeats(get_profile("mirror-cv-training"))
     again = answers.answers(profile, "gates", trained).iloc[0]
     others = answers.answers(profile, "isolation", trained)
     whole, mean, label = gaps["streams", "whole"], gaps["fusion", "dual_mean"], gaps["additions", "crop_labels_only"]
@@ -209,16 +209,16 @@ def found_out_of_fold() -> list[str]:
     assert {row.answer for row in variants} == {"equivalent"}
     assert {gaps["isolation", name].answer for name in ("crop_attention", "crop_gated_conv")} == {"equivalent"}
     films_alone = answers.scores(profile, "streams", repeats).set_index("experiment").loc["whole"]
-    deeper = PROFILES["mirror-limits"]
+    deeper = get_profile("mirror-limits")
     stages = limits.against_reference(deeper, "stages", repeats[limits.REFERENCE], answers.find_repeats(deeper))
     stages = stages.set_index("experiment").loc["crop_lite2"]
     assert stages["answer"] == "different"
-    open_again = PROFILES["mirror-open"]
+    open_again = get_profile("mirror-open")
     again_alone = answers.answers(open_again, "targets", answers.find_repeats(open_again)).set_index("experiment")
     assert again_alone.loc["crop_held_out", "answer"] == "equivalent"
     views = answers.answers(open_again, "view_training", answers.find_repeats(open_again)).set_index("experiment")
     cc, mlo = views.loc["crop_cc"], views.loc["crop_mlo"]
-    films = PROFILES["mirror-whole"]
+    films = get_profile("mirror-whole")
     tall = answers.answers(films, "shape", answers.find_repeats(films)).set_index("experiment").loc["whole_tall"]
     return [
         f"{long['difference']:+.3f}, {long['answer']} (reach {long['reach']:.3f})",
@@ -246,7 +246,7 @@ def found_by_number_of_breasts(repeats) -> str:
     from mammo_lib.data.cbis_ddsm.tables import read_tables
     from mammo_lib.data.sample import sample_folder
 
-    shares = limits.by_share(repeats[limits.REFERENCE], answers.find_repeats(PROFILES["mirror-limits"]))
+    shares = limits.by_share(repeats[limits.REFERENCE], answers.find_repeats(get_profile("mirror-limits")))
     points = limits.learning_curve(shares, read_tables(sample_folder())).points
     auc = points.set_index("share")["auc"]
     return f"{auc[0.25]:.3f}, {auc[0.5]:.3f} and {auc[0.75]:.3f}; with all of them {auc[1.0]:.3f}"

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from mammo_lib import rehearsal, reproduce
-from mammo_lib.config import PROFILES, REHEARSAL, get_profile, paths
+from mammo_lib.config import REHEARSAL, get_profile, paths
 from mammo_lib.config.identity import flat
 from mammo_lib.data import collection as collections
 from mammo_lib.errors import InputError
@@ -60,7 +60,7 @@ def finished_run(config):
 
 @pytest.mark.parametrize("name", ["smoke", "mirror", "mirror-cv", "paper"])
 def test_a_rehearsal_changes_quantities_only(name):
-    profile = PROFILES[name]
+    profile = get_profile(name)
     for has_gpu, allowed in (
         (True, {"train.epochs"}),
         (False, {"train.epochs", "train.batch_size", "data.image_size"}),
@@ -74,7 +74,7 @@ def test_a_rehearsal_changes_quantities_only(name):
 
 
 def test_the_cut_profile_is_one_step():
-    train = rehearsal.shortened(PROFILES["paper"], has_gpu=False).run
+    train = rehearsal.shortened(get_profile("paper"), has_gpu=False).run
     assert (train.train.epochs, train.train.batch_size, train.data.image_size) == (1, 8, (64, 64))
     in_folds = rehearsal.BREASTS * 2 / 3 * (1 - 1 / train.data.n_folds)  # two thirds are for training
     assert in_folds // train.train.batch_size == 1
@@ -82,7 +82,7 @@ def test_the_cut_profile_is_one_step():
 
 def test_a_staged_folder_is_marked_on_every_page_and_keeps_what_was_done_there(tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "HOME", tmp_path)
-    home = rehearsal.stage(PROFILES["paper"])
+    home = rehearsal.stage(get_profile("paper"))
     assert read_json(home / REHEARSAL)["about"] == rehearsal.BANNER
     for path in (home / "notebooks").glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
@@ -90,7 +90,7 @@ def test_a_staged_folder_is_marked_on_every_page_and_keeps_what_was_done_there(t
         assert rehearsal.BANNER in notebook.cells[1].source, path
     assert yaml.safe_load((home / "_config.yml").read_text())["html"]["announcement"] == rehearsal.BANNER
     profile = get_profile(home / "book" / "profiles" / "paper.yaml")
-    assert (profile.run.model, len(profile.seeds)) == (PROFILES["paper"].run.model, 1)
+    assert (profile.run.model, len(profile.seeds)) == (get_profile("paper").run.model, 1)
     assert (home / "results" / "README.md").is_file()
     weights = read_json(home / "data_manifest" / "weights.json")
     names = {weights[name]["file"] for name in ("T", "S", "B", "L", "resnet50")}
@@ -101,10 +101,10 @@ def test_a_staged_folder_is_marked_on_every_page_and_keeps_what_was_done_there(t
         (home / stays).parent.mkdir(parents=True, exist_ok=True)
         (home / stays).write_text("kept")
     (home / "notebooks" / "99_gone.ipynb").write_text("not in the project any more")
-    rehearsal.stage(PROFILES["paper"])
+    rehearsal.stage(get_profile("paper"))
     assert all((home / one).is_file() for one in ("book/notebooks/00.ipynb", "_build/runs/a", "weights/random"))
     assert not (home / "notebooks" / "99_gone.ipynb").exists()
-    rehearsal.stage(PROFILES["paper"], is_new=True)
+    rehearsal.stage(get_profile("paper"), is_new=True)
     assert not (home / "weights").exists()
 
 
@@ -211,7 +211,7 @@ def test_a_rehearsal_collects_failures_and_goes_on_where_it_stopped(home, tiny_p
 
 def test_an_unmarked_folder_rehearses_nothing():
     with pytest.raises(InputError, match="not the folder of a rehearsal"):
-        next(rehearsal.rehearse(PROFILES["smoke"], 1))
+        next(rehearsal.rehearse(get_profile("smoke"), 1))
 
 
 @pytest.mark.slow

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 
 from mammo_lib import reproduce
-from mammo_lib.config import PROFILES
+from mammo_lib.config import get_profile
 from mammo_lib.errors import InputError
 from mammo_lib.runs import records
 from mammo_lib.runs.executor import InProcess
 from mammo_lib.runs.experiments import experiment_configs
 
-SMOKE = PROFILES["smoke"]
+SMOKE = get_profile("smoke")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_damaged_notebook_is_one_line(project, content):
 
 def test_source_library_profile_and_data_each_make_a_notebook_stale(project):
     reproduce.execute(reproduce.plan(SMOKE)[0], SMOKE)
-    assert not reproduce.plan(PROFILES["mirror"])[0].is_done
+    assert not reproduce.plan(get_profile("mirror"))[0].is_done
     assert not reproduce.plan(SMOKE, project)[0].is_done
     (project / "mammo_lib/new.py").write_text("x = 1")
     assert not reproduce.plan(SMOKE)[0].is_done

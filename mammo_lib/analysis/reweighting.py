@@ -59,7 +59,7 @@ def readings(cohort: pd.DataFrame) -> pd.DataFrame:
 
 
 def odds_weights(own: pd.DataFrame, other: pd.DataFrame, *, by_label: bool = True) -> Weigh:
-    """Return what weighs breasts of ``own`` by the odds that a breast with their readings lies in ``other``.
+    """Return a function that weights breasts of ``own`` by the odds that one with their readings lies in ``other``.
 
     Logistic regression, within each label or over both. Within a label the weights add up to its breasts.
     """
@@ -90,7 +90,7 @@ def _odds(own: np.ndarray, other: np.ndarray, count: np.ndarray, other_count: np
 
 
 def stratum_weights(own: pd.DataFrame, other: pd.DataFrame) -> Weigh:
-    """Return what weighs breasts of ``own`` by the ratio of shares that their assessment has, within their label."""
+    """Return a function that weights breasts of ``own`` by the ratio of their assessment's shares, within labels."""
     strata = [frame["label"].astype(str) + " " + frame["assessment"].map(CATEGORIES) for frame in (own, other)]
     names = sorted(set(strata[0]) | set(strata[1]))
     mine, theirs = (pd.Categorical(one, names).codes for one in strata)
@@ -126,7 +126,7 @@ def resample(train: pd.DataFrame, test: pd.DataFrame, form: str, *, seed: int = 
 
 
 def weigher(form: str, own: pd.DataFrame, other: pd.DataFrame) -> Weigh:
-    """Return what weighs ``own`` to the mix of ``other``, in one of ``FORMS``."""
+    """Return a function that weights ``own`` to the mix of ``other``, in one of ``FORMS``."""
     if form not in FORMS:
         raise InputError(f"unknown form of weights {form!r}: choose one of {', '.join(FORMS)}")
     return stratum_weights(own, other) if form == FORMS[2] else odds_weights(own, other, by_label=form == FORMS[0])

@@ -27,9 +27,3 @@ __all__ = [
     "merged", "process_number", "profile_names", "read_mapping", "register_backbone", "register_target",
     "with_changes",
 ]  # fmt: skip
-
-
-def __getattr__(name: str):
-    if name == "PROFILES":  # every profile by name, read when asked for
-        return {name: get_profile(name) for name in profile_names()}
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

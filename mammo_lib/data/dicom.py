@@ -69,7 +69,7 @@ PLACE = ("ImageLaterality", "Laterality", "FrameLaterality", "ViewPosition", "Vi
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 IN_GROUPS = {*NUMBERS, *LUTS, "VOILUTFunction", *PADDING, *PLACE}
 
-# What these say would stand beside the one line of the refusal.
+# pydicom's warnings would be printed beside our one-line error.
 warnings.filterwarnings("ignore", module="pydicom")
 
 

@@ -25,7 +25,7 @@ TAGS = (
 PATIENT_TAGS = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
 DATES = ("StudyDate", "AcquisitionDate", "SeriesDate", "ContentDate")  # the first that is given is the examination's
 EXAMINATION = ("StudyInstanceUID", "StudyDate", "AccessionNumber")
-# What stands in the tags of de-identified files for "nobody says", letters and digits alone.
+# Placeholders for an identity in de-identified files, compared by their letters and digits only.
 NOBODY = re.compile(
     r"(anon(ym(ous|i[sz]ed)?)?|de-?identified|removed|deleted|hidden|unknown|unnamed|none|null|nan?|empty|blank|test)"
     r"(patient|id|name)?|patient(id|name)?|9{4,}"
@@ -99,7 +99,7 @@ def standard_tags(path: Path) -> dict:
 
 
 def _said(value: object) -> str:
-    """Return what a tag says of patient or examination; empty where it holds a word or a filling for nobody."""
+    """Return a tag's text; empty if it is the placeholder of a de-identified file."""
     text = _text(value)
     return "" if is_nobody(text) or set(letters_of(text)) <= {"x"} or set(letters_of(text)) <= {"0"} else text
 

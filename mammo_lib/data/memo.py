@@ -58,7 +58,7 @@ def remember(
 
 
 def _stamp(path: Path) -> str:
-    """Return what tells this content of a file from any other that stood or will stand at its path."""
+    """Return a stamp that changes whenever the content of the file changes."""
     try:
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode) and (status.st_size <= SMALL or time.time() - status.st_ctime < YOUNG_S):

@@ -39,7 +39,7 @@ class Stored:
 
 
 def as_address(text: object) -> str | None:
-    """Return what is an address and no path, also where a path was made of it; else None.
+    """Return ``text`` as an address (``s3://...``), also if it was converted to a path; None for a local path.
 
     >>> as_address(Path("s3://bucket/cbis-ddsm")), as_address(Path("C:/cbis-ddsm"))
     ('s3://bucket/cbis-ddsm', None)

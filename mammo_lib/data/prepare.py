@@ -30,7 +30,7 @@ from .views import STREAMS, VIEWS, ImageSource, read_view, with_context
 VERSION = 1  # raise it when a change here moves pixels
 FULL_SCALE = 65535
 PROBLEMS = "problems.csv"
-PROBE = 4  # views that are prepared before anything is said about the time
+PROBE = 4  # views that are prepared before the remaining time is estimated
 POOL_START_S = 8.0
 STALE_S = 600.0
 

@@ -61,7 +61,7 @@ class ImageSource(Protocol):
     kind: str
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
-        """Answer for every sample, view and stream of a cohort."""
+        """Return one located row per sample, view and stream of a cohort."""
         ...
 
     def boxes(self, cohort: pd.DataFrame) -> dict[tuple[str, str], Box]:

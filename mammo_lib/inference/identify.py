@@ -116,7 +116,7 @@ def _agreed(path: Path, said: Mapping[str, str | None]) -> str:
 
 
 def _agreed_patient(path: Path, named: str, tagged: str) -> str:
-    """Return whose image it is: a name that the user chose comes first, unless it is another of the tag's kind."""
+    """Return the patient: the one in the file name, else the one in the tag. Two ids of the same form must agree."""
     tail = tagged if re.fullmatch(_kind(named), tagged) else tagged.partition("_")[2]  # Mass-Training_P_00001
     if named and named != tail and re.fullmatch(_kind(named), tail):
         return _agreed(path, {"name": named, "PatientID": tail})

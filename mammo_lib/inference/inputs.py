@@ -26,14 +26,14 @@ class GivenBreast:
     """The images of one breast by (stream, view); ``side`` is LEFT, RIGHT or empty.
 
     ``boxes`` holds by view the box of the lesion in pixels of the whole film, from which a crop is cut where none is
-    given, and ``shapes`` the height of the film's pixels over their width where it is known not to be 1.
+    given, and ``aspects`` the height of the film's pixels over their width where it is known not to be 1.
     """
 
     name: str
     side: str
     images: Mapping[tuple[str, str], Path]
     boxes: Mapping[str, Box] = field(default_factory=dict)
-    shapes: Mapping[str, float] = field(default_factory=dict)
+    aspects: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def streams(self) -> set[tuple[str, str]]:
@@ -103,17 +103,17 @@ def _joined(images: Sequence[GivenImage]) -> GivenBreast:
 
 def with_collection(breast: GivenBreast) -> GivenBreast:
     """Add what CBIS-DDSM's 800-px set says of its films: the shape of their pixels, and the lesion's box."""
-    boxes, shapes = dict(breast.boxes), dict(breast.shapes)
+    boxes, aspects = dict(breast.boxes), dict(breast.aspects)
     for (stream, view), path in breast.images.items():
         folder = Path(os.path.realpath(path)).parent.parent  # mass-800, above train or test
         films = _films_in(folder) if stream == "whole" else None
         if films is None:
             continue
-        if shape := films.film_shape(path.stem):
-            shapes.setdefault(view, shape)
+        if aspect := films.pixel_aspect(path.stem):
+            aspects.setdefault(view, aspect)
         if box := films.crop_box(path.stem):
             boxes.setdefault(view, box)
-    return replace(breast, boxes=boxes, shapes=shapes)
+    return replace(breast, boxes=boxes, aspects=aspects)
 
 
 @lru_cache(maxsize=8)

@@ -134,7 +134,7 @@ def _row(
         path, box = breast.images["whole", view], breast.boxes[view]
     if path is None:
         return None
-    shape = aspect or breast.shapes.get(view) if stream == "whole" or is_cut else None
+    shape = aspect or breast.aspects.get(view) if stream == "whole" or is_cut else None
     if str(path) not in decoded:  # a film from which a crop is cut comes twice
         decoded[str(path)] = read_checked(path, stream, shape)
     pixels = decoded[str(path)]

@@ -6,8 +6,10 @@ with an addition counts as two operations.
 | part | operations |
 |---|---|
 | convolution, matrix product, attention | those of torch's own counter |
-| selective scan | per channel and token 7 N + 3, with N states. Per state: exp(dt A) 2, (dt u) B 1, a h + b 2, C h 2; |
-|   | per channel: dt u 1, D u 2. An exponential counts as one operation. |
+| selective scan | per channel and token 7 N + 3, with N states |
+
+The scan counts per state exp(dt A) 2, (dt u) B 1, a h + b 2 and C h 2, and per channel dt u 1 and D u 2. An exponential
+counts as one operation.
 
 Normalisation, activations and other elementwise steps are not counted. On a CPU they take time all the same.
 """

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .weights import list_differences, one_line, read_checkpoint
+from .weights import list_differences, read_checkpoint
 
 CHAINS = (  # the modules that a network calls one after another: ResNet, ConvNeXt, Swin
     ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4"),
@@ -119,7 +119,7 @@ def load_timm_checkpoint(backbone: nn.Module, path: str | Path) -> None:
             warnings.simplefilter("ignore", UserWarning)  # about the speed and style of timm's own resampling
             state = adapt(held, backbone)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:  # of another network
-        raise InputError(one_line(f"{path}: not a checkpoint of {name} ({error})")) from None
+        raise InputError(f"{path}: not a checkpoint of {name} ({error})") from None
     classifier = f"{backbone.pretrained_cfg['classifier']}."
     state = {key: value for key, value in state.items() if not key.startswith(classifier)}
     if differences := list_differences(backbone.state_dict(), state):

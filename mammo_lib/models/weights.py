@@ -110,7 +110,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: random weights of a rehearsal; `mammo weights VARIANT` downloads official ones")
     state = unwrapped(held)
     if not state:
-        raise InputError(one_line(f"{path}: not a readable checkpoint (it contains no named tensors)"))
+        raise InputError(f"{path}: not a readable checkpoint (it contains no named tensors)")
     return state
 
 
@@ -158,17 +158,8 @@ def list_differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> lis
 
 
 def _listed(keys: list[str]) -> str:
-    shown = one_line(", ".join(keys[:SHOWN_KEYS]))
+    shown = ", ".join(keys[:SHOWN_KEYS])
     return shown if len(keys) <= SHOWN_KEYS else f"{shown} and {len(keys) - SHOWN_KEYS} more"
-
-
-def one_line(text: str) -> str:
-    r"""Return a text without control characters, which keys of a file and foreign messages may contain.
-
-    >>> one_line("size\n\x1b[31mmismatch")
-    'size [31mmismatch'
-    """
-    return "".join(c if c.isprintable() else " " * c.isspace() for c in text)
 
 
 def fold_grey_stem(model: MambaVision) -> MambaVision:

@@ -60,9 +60,8 @@ def open_executor(workers: int | None = None, cluster: str | None = None) -> Ite
     if workers == 1:
         yield InProcess(), 1
         return
-    from loky import (
-        ProcessPoolExecutor,
-    )  # its workers do not import the caller's main module, and a dead one is noticed
+    # Its workers do not import the caller's main module, and a dead one is noticed.
+    from loky import ProcessPoolExecutor
 
     pool = ProcessPoolExecutor(workers, initializer=end_with, initargs=(os.getpid(),))
     try:

@@ -192,7 +192,7 @@ class Run:
         return None
 
     def _fault_of_name(self) -> str | None:
-        """Say that the record belongs into another folder; a name that a person gave says nothing."""
+        """Return a fault if the folder's generated name does not match config and data; other names are not checked."""
         wanted = run_name(self.config, self.environment.get("data_hash"))
         if self.folder.name == wanted or not re.fullmatch(r"seed\d+-[0-9a-f]{12}", self.folder.name):
             return None

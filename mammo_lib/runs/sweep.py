@@ -151,7 +151,10 @@ def _run_all(jobs: list[Job], place: Place, cluster: str | None) -> Iterator[Run
 
 
 def _as_done(executor: Executor, n: int, jobs: list[Job]) -> Iterator[tuple[Job, RunOutcome | None]]:
-    """Yield jobs as they end, None for one whose worker died. That breaks a local pool: then None for all, no more."""
+    """Yield jobs and their outcomes as they end; the outcome is None if the worker died.
+
+    A dead worker breaks a local pool: all running jobs are then yielded with None, and the iterator ends.
+    """
     waiting, running = iter(jobs), {}
     while True:
         for job in islice(waiting, n - len(running)):

@@ -142,9 +142,8 @@ def compare_metrics(recorded: dict, found: dict) -> float | None:
     left, right = flat(recorded), flat(found)
     pairs = [(value, right.get(name)) for name, value in left.items()]
     numbers = [pair for pair in pairs if all(isinstance(one, int | float) for one in pair)]
-    if any(
-        one != other for one, other in pairs if (one, other) not in numbers
-    ):  # a reason in words, an absent interval
+    words = [pair for pair in pairs if pair not in numbers]  # a reason, an absent interval
+    if any(one != other for one, other in words):
         return None
     return max((abs(one - other) for one, other in numbers), default=0.0)
 

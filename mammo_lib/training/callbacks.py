@@ -1,37 +1,24 @@
-"""Callbacks of a training run: its history, gates, a loss that is not finite, and failures that a good score can hide.
-
-:class:`KeepWholeEpochs` writes the checkpoint from which a killed run resumes; :func:`resume_point` finds it.
-"""
+"""Callbacks of a training run: its history, gates, a loss that is not finite, failures that a good score can hide."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import random
 import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import lightning
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback
 
 from ..analysis.diagnostics import Finding, fusion_dominance, gate_saturation, overcalling
 from ..analysis.gates import GateValues, TokenGates, captured_token_gates, gate_values, join, summarise
 from ..errors import InputError
 from ..files import write_csv, write_parquet
-from ..models.weights import read_torch
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # of the last whole epoch, and of the one before it
-# What training goes on from: Lightning's parts of a checkpoint, and ours.
-RESUMED = (
-    "epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks",
-    "should_stop", "generators",
-)  # fmt: skip
-PATIENCE = 2  # epochs before the first warning: at the start every network does so
+QUIET_EPOCHS = 2  # epochs before the first warning: at the start every network does so
 
 
 class History(Callback):
@@ -162,7 +149,7 @@ class StopAtNaN(Callback):
         )
 
 
-class WatchFailures(Callback):
+class WarnOfFailures(Callback):
     """Warn once, with the number, if validation shows a failure of :mod:`mammo_lib.analysis.diagnostics`.
 
     ``recorder``, which must precede this callback, has the epoch's gates; ``gate_bias`` is their initial bias.
@@ -174,7 +161,7 @@ class WatchFailures(Callback):
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module):
         """Judge the validation breasts that the module collected in this epoch."""
-        if trainer.current_epoch < PATIENCE or not module.seen:
+        if trainer.current_epoch < QUIET_EPOCHS or not module.seen:
             return
         label, probability, crop_weight = (
             torch.cat(column).float().cpu().numpy() for column in zip(*module.seen, strict=True)
@@ -198,98 +185,3 @@ class WatchFailures(Callback):
     def load_state_dict(self, state):
         """Restore the warnings so far."""
         self.told = set(state["told"])
-
-
-class KeepWholeEpochs(Checkpoint):
-    """Write ``last.ckpt`` after every complete epoch, and keep the one before it as ``previous.ckpt``.
-
-    Lightning writes its own "last" checkpoint only after an epoch that was the best so far. The trainer calls
-    checkpoint callbacks after all others, so that every state in the file is that of the finished epoch. Lightning
-    stores weights, optimiser, schedule, averaged weights and callbacks; we add the generators and an early stop. From
-    other checkpoints, which nothing is resumed from, the optimiser is left out: two thirds of the bytes.
-    """
-
-    def __init__(self, folder: Path, run_name: str):
-        self.folder, self.run_name, self.is_writing = folder, run_name, False
-
-    def on_train_epoch_end(self, trainer, module):
-        """Write the checkpoint under another name and rename it when it is complete."""
-        last, coming = self.folder / LAST, self.folder / f".{LAST}"
-        self.is_writing = True
-        trainer.save_checkpoint(coming)
-        self.is_writing = False
-        if trainer.is_global_zero:
-            if last.exists():
-                os.replace(last, self.folder / PREVIOUS)
-            os.replace(coming, last)
-
-    def on_save_checkpoint(self, trainer, module, checkpoint):
-        """Add the run's name, whether it ends here, and the generators; to other checkpoints no optimiser."""
-        if not self.is_writing:
-            checkpoint["optimizer_states"] = []
-        checkpoint |= {"run": self.run_name, "should_stop": trainer.should_stop, "generators": generator_states()}
-
-    def on_load_checkpoint(self, trainer, module, checkpoint):
-        """Restore the generators, and an early stop that a kill prevented."""
-        trainer.should_stop = checkpoint["should_stop"]
-        set_generator_states(checkpoint["generators"])
-
-
-def generator_states() -> dict:
-    """Return the states of the global generators as tensors and plain numbers."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (libraries may use it)
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of this process's device
-        "numpy": (name, keys.tolist(), *rest),
-        "python": random.getstate(),
-    }
-
-
-def set_generator_states(states: dict) -> None:
-    """Set the global generators to what :func:`generator_states` returned."""
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and states["cuda"] is not None:
-        torch.cuda.set_rng_state(states["cuda"])
-    np.random.set_state(states["numpy"])  # noqa: NPY002
-    random.setstate(states["python"])
-
-
-def resume_point(folder: Path, run_name: str, weights: Mapping[str, torch.Tensor]) -> Path | None:
-    """Return the checkpoint of the last complete epoch of a run whose network has ``weights``; None before the first.
-
-    After a kill between the renaming of two checkpoints, only ``previous.ckpt`` exists and is returned.
-
-    Raises
-    ------
-    InputError
-        The checkpoint is damaged, belongs to another run, or was written by another version of this library or of
-        Lightning: a part of it is missing, or a weight has another shape. A kill does not cause this.
-    """
-    found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
-    if not found:
-        return None
-    remedy = f"delete it, and the run resumes {f'from {found[1].name}' if len(found) > 1 else 'from its start'}"
-    try:
-        held = read_torch(found[0])
-    except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
-        raise InputError(f"{found[0]}: the checkpoint is damaged ({type(error).__name__}); {remedy}") from None
-    if not isinstance(held, dict) or held.get("run") != run_name:
-        raise InputError(f"{found[0]}: not a checkpoint of run {run_name}; {remedy}")
-    if (difference := _difference(held, weights)) is not None:
-        raise InputError(f"{found[0]}: not of this version ({difference}); {remedy}")
-    return found[0]
-
-
-def _difference(checkpoint: dict, weights: Mapping[str, torch.Tensor]) -> str | None:
-    """Name the first thing in which a checkpoint differs from one that this network would write; None if nothing."""
-    for part in RESUMED:
-        if part not in checkpoint:
-            return f"{part} is missing"
-    held = checkpoint["state_dict"]
-    for name in sorted({*held, *weights}):
-        if name not in held or name not in weights:
-            return f"weight {name} is {'missing' if name not in held else 'unknown'}"
-        if held[name].shape != weights[name].shape:
-            return f"weight {name} has shape {tuple(held[name].shape)} instead of {tuple(weights[name].shape)}"
-    return None

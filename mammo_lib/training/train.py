@@ -38,11 +38,11 @@ from ..statistics import (
     youden_threshold,
 )
 from .baselines import baseline_of
-from .callbacks import LAST, PREVIOUS
 from .classifier import Classifier
 from .data_module import MammogramData
 from .frozen import freeze_maps
 from .readers import reader_probability
+from .resume import LAST, PREVIOUS
 from .trainer import first_process_alone, fit
 
 SMALL = 100_000_000  # bytes of a last epoch; those of the paper's network fill gigabytes
@@ -172,7 +172,7 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
 def forget_epochs(run: Run, spared: int = 0) -> None:
     """Remove a finished run's epochs: with the optimiser's state, three times its weights.
 
-    A last epoch of at most ``spared`` bytes is kept: should the run lose its metrics, nothing is trained again.
+    A last epoch of at most ``spared`` bytes is kept, so that a run that loses its metrics can be scored again.
     """
     with first_process_alone() as is_first:
         if is_first:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..config import RunConfig
 from ..errors import InputError
 from ..runs.records import Run
-from .callbacks import History, KeepWholeEpochs, RecordGates, StopAtNaN, WatchFailures, resume_point
+from .callbacks import History, RecordGates, StopAtNaN, WarnOfFailures
 from .classifier import Classifier
 from .data_module import MammogramData
+from .resume import AtomicCheckpoints, ResumeCheckpoint, resume_point
 
 
 def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool) -> None:
@@ -37,9 +35,9 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
     breasts = data.cohort("train")["sample_id"].tolist()
     recorder = RecordGates(run.folder, config.model.views)
     gate = config.model.gate
-    watch = WatchFailures(recorder, gate.bias) if gate.kind == "learned" else WatchFailures()
+    watch = WarnOfFailures(recorder, gate.bias) if gate.kind == "learned" else WarnOfFailures()
     patience = [EarlyStopping("validation_auc", mode="max", patience=config.train.patience)] if has_choice else []
-    whole = KeepWholeEpochs(run.folder, run.name)
+    whole = ResumeCheckpoint(run.folder, run.name)
     callbacks = [History(run.folder), recorder, *patience, StopAtNaN(breasts, config), watch, best, whole]
     if config.train.ema_decay:
         callbacks.append(averaged_weights(config.train.ema_decay))
@@ -49,7 +47,7 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
         trainer = lightning.Trainer(
             max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
             strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,
-            callbacks=callbacks, logger=False, plugins=[WholeFiles()],
+            callbacks=callbacks, logger=False, plugins=[AtomicCheckpoints()],
             enable_progress_bar=progress, enable_model_summary=False, num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1, default_root_dir=run.folder,
         )  # fmt: skip
@@ -73,23 +71,6 @@ def first_process_alone() -> Iterator[bool]:
     yield not is_shared or torch.distributed.get_rank() == 0
     if is_shared:
         torch.distributed.barrier()
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Write a checkpoint beside its place, and rename it when it is complete: a kill leaves no damaged one.
-
-    It goes straight to the disk. Lightning's own way holds the whole file in memory first.
-    """
-
-    def save_checkpoint(self, checkpoint, path, storage_options=None):
-        """Write a checkpoint, completely or not at all."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            torch.save(checkpoint, partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

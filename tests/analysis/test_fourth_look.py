@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from mammo_lib.analysis import fourth_look, tables
-from mammo_lib.config import PROFILES
+from mammo_lib.config import get_profile
 from mammo_lib.runs.experiments import experiment_configs, read_experiments
 from mammo_lib.statistics import auc
 
-PROFILE = PROFILES["mirror-final"]
+PROFILE = get_profile("mirror-final")
 N = 149
 
 
@@ -37,7 +37,7 @@ def runs():
 def test_the_list_has_the_entries_and_seeds_of_the_protocol():
     asked = read_experiments(PROFILE)
     assert set(asked) == set(fourth_look.OUT_OF_FOLD) and fourth_look.REFERENCE in asked
-    assert set(fourth_look.OUT_OF_FOLD.values()) <= set(read_experiments(PROFILES["mirror-cv"]))
+    assert set(fourth_look.OUT_OF_FOLD.values()) <= set(read_experiments(get_profile("mirror-cv")))
     assert {config.protocol for config in experiment_configs(PROFILE, "all")} == {5}
     assert len(experiment_configs(PROFILE, "final_dual")) == 5
 
@@ -46,7 +46,7 @@ def test_the_list_has_the_entries_and_seeds_of_the_protocol():
 def test_an_entry_is_the_network_that_was_cross_validated(name):
     """Only the division of the training breasts may differ."""
     ours = experiment_configs(PROFILE, name)[0]
-    theirs = experiment_configs(PROFILES["mirror-cv"], fourth_look.OUT_OF_FOLD[name])[0]
+    theirs = experiment_configs(get_profile("mirror-cv"), fourth_look.OUT_OF_FOLD[name])[0]
     assert ours.train == theirs.train and ours.baseline == theirs.baseline
     assert ours.data.model_copy(update={"fold": "each"}) == theirs.data
     assert ours.model == theirs.model

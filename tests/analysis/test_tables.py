@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from mammo_lib.analysis import tables as results
-from mammo_lib.config import PROFILES, ROOT, DataConfig, RunConfig
+from mammo_lib.config import ROOT, DataConfig, RunConfig, get_profile
 from mammo_lib.errors import InputError
 from mammo_lib.runs.experiments import read_experiments
 from mammo_lib.runs.records import Run, write_json
 from mammo_lib.statistics import Interval, auc, mcnemar
 
-PAPER, SMOKE = PROFILES["paper"], PROFILES["smoke"]
+PAPER, SMOKE = get_profile("paper"), get_profile("smoke")
 RECEIPT = {"opened_at": "2026-01-01", "profile": "paper", "runs": [], "protocol_hash": "p", "added_after": None}
 
 
@@ -137,7 +137,7 @@ def test_beside_the_paper_every_row_has_a_verdict_and_a_reason(runs):
 def test_a_copy_with_gaps_tests_nothing(runs, monkeypatch):
     """Even the paper profile, with seeds enough, says nothing about the paper where views were left out."""
     monkeypatch.setattr(results, "MIN_SEEDS", 1)
-    paper = PROFILES["paper"]
+    paper = get_profile("paper")
     published = results.read_published().query("ours == 'dual_stream'")
     assert "not tested" not in set(results.beside_paper(published, runs, paper)["verdict"])
     data = paper.run.data.model_copy(update={"allow_missing": True})

@@ -5,12 +5,12 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from mammo_lib.config import PROFILES, RunConfig, fingerprint, get_profile, load_config
+from mammo_lib.config import RunConfig, fingerprint, get_profile, load_config
 from mammo_lib.errors import InputError
 
 
 def test_json_round_trip_keeps_the_fingerprint(tmp_path):
-    config = PROFILES["smoke"].run
+    config = get_profile("smoke").run
     path = tmp_path / "config.json"
     path.write_text(config.model_dump_json())
     assert load_config(path) == config
@@ -18,8 +18,8 @@ def test_json_round_trip_keeps_the_fingerprint(tmp_path):
 
 
 def test_every_seed_has_a_fingerprint_of_its_own():
-    prints = {config.fingerprint for config in PROFILES["paper"].configs()}
-    assert len(prints) == len(PROFILES["paper"].seeds) == 5
+    prints = {config.fingerprint for config in get_profile("paper").configs()}
+    assert len(prints) == len(get_profile("paper").seeds) == 5
 
 
 def test_fingerprint_ignores_key_order_only():

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from mammo_lib.config import PROFILES
+from mammo_lib.config import get_profile
 from mammo_lib.data import open_collection, sample
 from mammo_lib.data.cbis_ddsm.audit import audit_copy
 from mammo_lib.data.cohort import split_cohort
@@ -12,7 +12,7 @@ from mammo_lib.data.films import COLUMNS, measure_surroundings, read_films
 from mammo_lib.errors import InputError
 from mammo_lib.runs.evaluate import finished_runs, run_and_evaluate
 
-MIRROR = PROFILES["mirror"]
+MIRROR = get_profile("mirror")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def opened(monkeypatch):
 
 def test_the_tables_are_whole_and_eight_breasts_have_films(opened):
     assert opened.is_sample
-    assert [len(opened.cohort(PROFILES["paper"].run.data, split)) for split in ("train", "test")] == [506, 149]
+    assert [len(opened.cohort(get_profile("paper").run.data, split)) for split in ("train", "test")] == [506, 149]
     prepared = opened.prepare("train", *MIRROR.run.inputs)
     assert prepared.cohort["breast_id"].tolist() == sample.sample_breasts()
     assert len(prepared.index) == 8 * 2 * 2  # breasts, views, streams

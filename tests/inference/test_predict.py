@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mammo_lib.cli import app
-from mammo_lib.config import PROFILES, load_config
+from mammo_lib.config import get_profile, load_config
 from mammo_lib.data import prepare, views
 from mammo_lib.data.images import read_image
 from mammo_lib.errors import InputError
@@ -184,7 +184,7 @@ def test_a_run_that_was_trained_again_stands_in_for_its_record(run, tmp_path, mo
 
 def test_commands_can_be_given_as_they_stand(tiny_profile, tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "BUILD", tmp_path)
-    listed = experiment_configs(PROFILES["mirror"], "dual_stream")[0]
+    listed = experiment_configs(get_profile("mirror"), "dual_stream")[0]
     assert provenance.run_command(listed, "mirror") == "mammo run --experiment dual_stream --profile mirror --data DIR"
     words = provenance.run_command(tiny_profile.run, "smoke").split()
     assert (words[:2], words[3:]) == (["mammo", "run"], ["--profile", "smoke"])

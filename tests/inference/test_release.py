@@ -46,7 +46,7 @@ def test_the_sample_is_scored_at_once_as_the_committed_record_says(scored):
 def test_without_crops_the_cost_is_said_from_the_record():
     (breast,) = find_breasts([sample.SAMPLE / "mass-800/train/00009_RIGHT_CC.jpg"], [])
     whole = name_breast({("whole", "CC"): breast.images["whole", "CC"]})
-    alone = type(whole)(whole.name, whole.side, whole.images, {}, whole.shapes)
+    alone = type(whole)(whole.name, whole.side, whole.images, {}, whole.aspects)
     (found,) = predict.predict_breasts(release.released_run(), [alone])
     metrics = release.released_run().metrics
     costs = f"from {metrics['out_of_fold']['auc']['value']:.2f} to {metrics['without_crops']['auc']['value']:.2f}"

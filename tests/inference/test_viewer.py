@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from mammo_lib.config import PROFILES
+from mammo_lib.config import get_profile
 from mammo_lib.errors import InputError
 from mammo_lib.inference import viewer
 from mammo_lib.inference.viewer import explore, lens_of, open_lens
@@ -59,7 +59,7 @@ def _pair(option):
 
 
 def test_a_chapter_gets_a_sentence_where_there_are_no_weights(collection, run_homes):
-    config = PROFILES["smoke"].run
+    config = get_profile("smoke").run
     lens, why_not = lens_of(config, collection, "smoke")
     assert lens is None
     command = "mammo run --experiment dual_stream --profile smoke"

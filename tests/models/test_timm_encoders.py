@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from mammo_lib.config import BACKBONES, PROFILES, DataConfig, ModelConfig, RunConfig
+from mammo_lib.config import BACKBONES, DataConfig, ModelConfig, RunConfig, get_profile
 from mammo_lib.errors import InputError
 from mammo_lib.models import build_model
 from mammo_lib.models.mammo_mamba import count_parameters
@@ -145,7 +145,7 @@ UNMATCHED = {
 
 def test_ablations_compare_networks_of_one_size():
     """Within 2 % of dual_stream, or listed with its difference in percent."""
-    paper = PROFILES["paper"]
+    paper = get_profile("paper")
     names = [name for name in read_experiments(paper) if not name.startswith(OTHER_SIZES)]
     sizes = {name: count_parameters(experiment_configs(paper, name)[0]) for name in names}
     differences = {name: 100 * (size / sizes["dual_stream"] - 1) for name, size in sizes.items()}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mammo_lib.analysis.tables import is_exploratory
-from mammo_lib.config import PROFILES
+from mammo_lib.config import get_profile, profile_names
 from mammo_lib.data.cbis_ddsm.sources import open_source
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
@@ -152,9 +152,9 @@ def test_a_second_opening_reads_the_records_and_needs_no_checkpoint(
     assert [run.name for seeds in again.values() for run in seeds] == [one.run.name for one in opened]
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", profile_names())
 def test_every_frozen_experiment_is_a_valid_config_and_differs_from_the_others(name):
-    profile = PROFILES[name]
+    profile = get_profile(name)
     configs = experiment_configs(profile, "all")
     assert len(configs) == len(profile.seeds) * len(read_experiments(profile))
     contents = [config.model_dump_json(exclude={"experiment"}) for config in configs]
@@ -164,7 +164,7 @@ def test_every_frozen_experiment_is_a_valid_config_and_differs_from_the_others(n
 def test_groups_name_experiments_that_exist():
     frozen = json.loads(FROZEN.read_text())
     assert all(set(members) <= set(frozen["experiments"]) for members in frozen["groups"].values())
-    streams = experiment_configs(PROFILES["paper"], "ablation_streams")
+    streams = experiment_configs(get_profile("paper"), "ablation_streams")
     assert {config.experiment for config in streams} == {"dual_stream", "crop_only", "whole_only"}
 
 
@@ -207,7 +207,7 @@ def test_an_opening_killed_between_its_two_files_counts_no_breast_twice(tiny_pro
 
 
 def test_a_receipt_names_the_protocol_and_the_list_of_its_profile(tiny_profile, collection):
-    profile = PROFILES["mirror-final"]
+    profile = get_profile("mirror-final")
     run = baseline(tiny_profile, collection, "birads", protocol=5)
     receipt = evaluate.opening_of(profile, [run])
     assert receipt["protocol_hash"] == file_hash(PROTOCOL_5) == run.environment["protocol_hash"]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mammo_lib.config import PROFILES, ROOT
+from mammo_lib.config import ROOT, get_profile
 from mammo_lib.errors import InputError
 from mammo_lib.runs import sweep
 from mammo_lib.runs.executor import InProcess
@@ -171,7 +171,7 @@ def test_a_worker_takes_a_device_that_nobody_has(tmp_path, monkeypatch):
         lock.release()
 
 
-SEEDS = PROFILES["mirror"].seeds
+SEEDS = get_profile("mirror").seeds
 
 
 @pytest.fixture

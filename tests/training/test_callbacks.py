@@ -7,7 +7,7 @@ import torch
 
 from mammo_lib.errors import InputError
 from mammo_lib.training import train
-from mammo_lib.training.callbacks import StopAtNaN, WatchFailures
+from mammo_lib.training.callbacks import StopAtNaN, WarnOfFailures
 
 
 def batch(pixel=0.0):
@@ -55,16 +55,16 @@ def seen(label, probability, weight):
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_healthy_validation_is_silent():
-    watch = WatchFailures()
+    watch = WarnOfFailures()
     watch.on_validation_epoch_end(TRAINER, seen([0, 1, 0, 1], [0.2, 0.7, 0.6, 0.4], [0.5, 0.6, 0.4, 0.5]))
     watch.on_validation_epoch_end(SimpleNamespace(current_epoch=0), seen([0, 1], [0.9, 0.9], [1, 1]))  # too early
 
 
 def test_overcalling_is_told_once_with_the_numbers():
-    watch, bad = WatchFailures(), seen([0, 0, 1, 1], [0.8, 0.9, 0.9, 0.8], [0.5] * 4)
+    watch, bad = WarnOfFailures(), seen([0, 0, 1, 1], [0.8, 0.9, 0.9, 0.8], [0.5] * 4)
     with pytest.warns(RuntimeWarning, match=r"epoch 3, validation: sensitivity 1.00 with specificity 0.00"):
         watch.on_validation_epoch_end(TRAINER, bad)
-    resumed = WatchFailures()
+    resumed = WarnOfFailures()
     resumed.load_state_dict(watch.state_dict())
     resumed.on_validation_epoch_end(TRAINER, bad)  # warnings are errors here: silent
 
@@ -72,4 +72,4 @@ def test_overcalling_is_told_once_with_the_numbers():
 @pytest.mark.parametrize(("weight", "ignored"), [(0.99, "whole"), (0.01, "crop")])
 def test_an_ignored_stream_is_told(weight, ignored):
     with pytest.warns(RuntimeWarning, match=rf"mean weight of {weight:.2f}: the {ignored} stream is ignored"):
-        WatchFailures().on_validation_epoch_end(TRAINER, seen([0, 1, 0, 1], [0.2, 0.7, 0.6, 0.4], [weight] * 4))
+        WarnOfFailures().on_validation_epoch_end(TRAINER, seen([0, 1, 0, 1], [0.2, 0.7, 0.6, 0.4], [weight] * 4))

@@ -19,7 +19,7 @@ from mammo_lib.errors import InputError
 from mammo_lib.runs import records as runs
 from mammo_lib.runs.records import Run
 from mammo_lib.training import train, trainer
-from mammo_lib.training.callbacks import RESUMED, generator_states, resume_point, set_generator_states
+from mammo_lib.training.resume import RESUMED, generator_states, resume_point, set_generator_states
 
 pytestmark = pytest.mark.usefixtures("run_homes")
 

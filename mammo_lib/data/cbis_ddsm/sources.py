@@ -79,7 +79,7 @@ class SeriesSource:
             self.series[file.series].append(file)
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
-        """Answer for every sample, view and stream of a cohort."""
+        """Return one located row per sample, view and stream of a cohort."""
         return as_frame(
             located for row in cohort.itertuples(index=False) for view in VIEWS for located in self._view(row, view)
         )
@@ -172,14 +172,14 @@ class Mirror800:
         self.sizes = {film: (rows, columns) for film, rows, columns in sizes.itertuples()}
 
     def locate(self, cohort: pd.DataFrame) -> pd.DataFrame:
-        """Answer for every sample, view and stream of a cohort."""
+        """Return one located row per sample, view and stream of a cohort."""
         return locate_each(cohort, self._locate)
 
     def boxes(self, cohort: pd.DataFrame) -> dict[tuple[str, str], Box]:
         """Return an empty dictionary: every crop is cut out of its film, so its box is in its row."""
         return {}
 
-    def film_shape(self, film: str) -> float | None:
+    def pixel_aspect(self, film: str) -> float | None:
         """Return the height of a film's pixels over their width; None for a film that is not listed."""
         if film not in self.sizes:
             return None
@@ -201,7 +201,7 @@ class Mirror800:
             return Located(*names, "absent")
         film = f"{row.patient_id.removeprefix('P_')}_{row.laterality}_{view}"
         path = self.folder / official_side(row.split) / f"{film}.jpg"
-        aspect, box = self.film_shape(film), self.crop_box(film)
+        aspect, box = self.pixel_aspect(film), self.crop_box(film)
         if not path.is_file() or box is None:
             return Located(
                 *names, "missing", str(path), "missing" if not path.is_file() else "no lesion box for this film"

@@ -107,7 +107,7 @@ def _write_whole(root: Path, wanted: dict) -> None:
     """Write the phantom into a hidden folder beside its place and move it there."""
     remove_abandoned(root)
     partial = root.with_name(f".{root.name}.{os.getpid()}")
-    partial.mkdir(parents=True)  # before the lock, which waits for ever where no file can be made
+    partial.mkdir(parents=True)  # first: in a folder that cannot be written, the lock would wait for ever
     lock = _lock_of(partial)
     try:
         with lock:
