@@ -201,6 +201,10 @@ def found_out_of_fold() -> list[str]:
     bare, scan = gaps["isolation", "crop_no_blocks"], gaps["isolation", "crop_ssm"]
     mixers = max(gaps["isolation", name].reach for name in ("crop_attention", "crop_gated_conv"))
     long = answers.answers(profile, "gates_long", repeats).iloc[0]
+    on_100 = answers.answers(profile, "isolation_long", repeats).set_index("experiment")
+    bare_long = on_100.loc["long_no_blocks"]
+    assert (on_100.drop("long_no_blocks")["answer"] == "equivalent").all() and len(on_100) == 4
+    assert bare_long["answer"] == "undecided"
     trained = answers.find_repeats(get_profile("mirror-cv-training"))
     again = answers.answers(profile, "gates", trained).iloc[0]
     others = answers.answers(profile, "isolation", trained)
@@ -222,6 +226,9 @@ def found_out_of_fold() -> list[str]:
     tall = answers.answers(films, "shape", answers.find_repeats(films)).set_index("experiment").loc["whole_tall"]
     return [
         f"{long['difference']:+.3f}, {long['answer']} (reach {long['reach']:.3f})",
+        f"blocks (largest reach {on_100.drop('long_no_blocks')['reach'].max():.3f}); without",
+        f"undecided, {in_words(bare_long, 'difference')}",
+        *found_by_overriding_gates(repeats),
         f"{again['answer']}: {in_words(again, 'difference')}",
         f"{others['difference'].min():+.3f} to {others['difference'].max():+.3f}",
         found_by_number_of_breasts(repeats),
@@ -238,6 +245,25 @@ def found_out_of_fold() -> list[str]:
         in_words(tall, "difference"),
         f"p = {scan.p_difference:.2f} after Holm's correction",
     ]  # fmt: skip
+
+
+def found_by_overriding_gates(repeats) -> list[str]:
+    """What the README says of trained networks whose gates are overridden."""
+    from mammo_lib.analysis import answers
+    from mammo_lib.analysis.tables import in_words
+    from mammo_lib.runs.experiments import read_groups
+
+    groups = read_groups(get_profile("mirror-cv"))
+    gated = dict.fromkeys([*groups["gates"], *groups["gates_long"]])
+    table = answers.interventions({name: repeats.get(name, ()) for name in gated}).set_index(
+        ["network", "intervention"]
+    )
+    routed = table["answer"].drop(["open", "shut"], level="intervention")
+    same = routed.eq("equivalent").groupby("network").all()
+    assert [*same[~same].index] == ["crop_gate_token"]
+    tokens = table.loc["crop_gate_token"]
+    assert tokens.loc["frozen", "answer"] == "different" and tokens.loc["shuffled", "answer"] == "equivalent"
+    return [f"in {same.sum()} of {len(same)} networks", f"cost {in_words(tokens.loc['frozen'], 'difference')}"]
 
 
 def found_by_number_of_breasts(repeats) -> str:
