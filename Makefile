@@ -1,6 +1,6 @@
 # make reproduce   install, run every notebook, build the book      (DATA=folder PROFILE=smoke|mirror|paper JOBS=n)
 # make test        install, then lint, tests and every notebook
-# make test-slow   the tests that take minutes
+# make test-slow   the tests that take minutes: kills, exports, every page of the book
 # make book        build the book from the notebooks executed so far
 # make lab         open the notebooks in JupyterLab
 # make clean       remove everything that can be made again (not the virtual environment)

@@ -152,7 +152,9 @@ def test_workflows_cover_what_they_are_for():
     assert {path.stem for path in WORKFLOWS} == {"tests", "book", "reproduce", "release"}
     commands = " ".join(line for path in WORKFLOWS for line in steps_of(path))
     assert all(f"mammo {name}" in commands for name in ("verify", "results check", "results export"))
-    matrix = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["tests"]["strategy"]["matrix"]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]
+    assert "make test-slow" in [step.get("run") for step in jobs["slow"]["steps"]]  # at every push, beside the others
+    matrix = jobs["tests"]["strategy"]["matrix"]
     assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
     assert matrix["python"] == ["3.11", "3.12", "3.13"]
     assert all("permissions" in yaml.safe_load(path.read_text()) for path in WORKFLOWS)
