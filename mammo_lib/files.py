@@ -227,8 +227,13 @@ def file_hash(path: Path) -> str:
 
 def known_hash(path: Path) -> str:
     """Return the SHA-256 of a file, computed once per state of the file: large weights take seconds."""
+    return _hash_of(path, file_state(path))
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Return size, time of modification and inode: what is derived from a file holds for as long as these do."""
     state = path.stat()
-    return _hash_of(path, (state.st_size, state.st_mtime_ns, state.st_ino))
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 @lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config import is_rehearsal
 from ..errors import InputError
-from ..files import file_hash, known_hash, read_json, write_json
+from ..files import file_hash, file_state, known_hash, read_json, write_json
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"  # a run that has it is finished
@@ -40,9 +40,8 @@ def check_files(folder: Path) -> list[str]:
 
     Outside a rehearsal, a record that was made in one is a fault.
     """
-    known = (MANIFEST, *RECORD)
-    stats = [(folder / name).stat() if (folder / name).is_file() else None for name in known]
-    return list(_check(folder, tuple(one and (one.st_size, one.st_mtime_ns, one.st_ino) for one in stats)))
+    paths = [folder / name for name in (MANIFEST, *RECORD)]
+    return list(_check(folder, tuple(file_state(path) if path.is_file() else None for path in paths)))
 
 
 @lru_cache(maxsize=1024)

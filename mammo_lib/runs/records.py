@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import filelock
@@ -27,7 +28,7 @@ from pydantic import ValidationError
 from ..config import BUILD, RETRAIN, ROOT, RunConfig, completed, describe, fingerprint
 from ..config.checkpoints import weights_hash
 from ..errors import InputError
-from ..files import read_json, read_table, with_numbers, write_bytes, write_json, write_parquet
+from ..files import file_state, read_json, read_table, with_numbers, write_bytes, write_json, write_parquet
 from .environment import describe_environment
 from .manifest import CHECKPOINT, MANIFEST, METRICS, RECORD, RELEASED, WAY_OUT, check_files, write_manifest
 from .protocols import protocol_of
@@ -47,10 +48,8 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The config of the run."""
-        try:
-            return RunConfig.model_validate(completed(self._json("config.json")))
-        except ValidationError as error:
-            raise InputError(f"{self.folder / 'config.json'}: {describe(error)}; {WAY_OUT}") from None
+        path = self._existing("config.json")
+        return _read_config(path, file_state(path))
 
     @property
     def environment(self) -> dict:
@@ -227,6 +226,15 @@ class Run:
 
     def _json(self, name: str) -> dict:
         return read_json(self._existing(name), WAY_OUT)
+
+
+@lru_cache(maxsize=1024)
+def _read_config(path: Path, _state: tuple) -> RunConfig:
+    """Return the config in a record, read once per state of its file: chapters ask for it thousands of times."""
+    try:
+        return RunConfig.model_validate(completed(read_json(path, WAY_OUT)))
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error)}; {WAY_OUT}") from None
 
 
 def run_name(config: RunConfig, data_hash: str) -> str:
