@@ -4,6 +4,7 @@
 # make book        build the book from the notebooks executed so far
 # make lab         open the notebooks in JupyterLab
 # make clean       remove everything that can be made again (not the virtual environment)
+# make UV_TORCH_BACKEND=auto ...   (or cu128) install a CUDA build of torch into a new .venv, not the CPU build
 PYTHON  ?= python3
 VENV    ?= .venv
 # Left empty, mammo chooses: the profile that suits DATA (without DATA: smoke), one chapter per core at a time.
@@ -20,10 +21,15 @@ NBMAKE  := --nbmake --nbmake-timeout=600 notebooks/
 
 # uv installs in a quarter of a minute what takes pip several; of pip's configuration it must be told.
 UV      ?= $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
-INDEX    = $(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null))
-WHEELS   = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+CONFIG   = $(shell $(PYTHON) -m pip config get global.$(1) 2>/dev/null)
+INDEX    = $(or $(PIP_INDEX_URL),$(call CONFIG,index-url))
+WHEELS   = $(or $(PIP_FIND_LINKS),$(call CONFIG,find-links))
+# PyPI's torch for Linux is the CUDA build, 3 GB. uv takes another build from download.pytorch.org, whatever else it is
+# told. A machine with a source of its own may not reach that: there, nothing is chosen unless it is asked for.
+SOURCES  = $(INDEX)$(WHEELS)$(PIP_EXTRA_INDEX_URL)$(UV_DEFAULT_INDEX)$(UV_INDEX)$(UV_INDEX_URL)$(UV_FIND_LINKS)
+TORCH    = $(or $(UV_TORCH_BACKEND),$(if $(strip $(SOURCES)$(call CONFIG,extra-index-url)),,cpu))
 UV_PIP   = $(UV) pip install --quiet --python $(BIN)/python $(addprefix --default-index ,$(INDEX)) \
-           $(addprefix --find-links ,$(WHEELS))
+           $(addprefix --find-links ,$(WHEELS)) $(addprefix --torch-backend ,$(TORCH))
 
 ifneq ($(strip $(DATA)),)
 export MAMMO_DATA := $(DATA)

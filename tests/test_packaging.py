@@ -102,6 +102,32 @@ def test_make_passes_on_what_it_was_given_and_nothing_else(given, options):
     assert shlex.split(done.stdout.splitlines()[-1])[1:] == ["reproduce", *shlex.split(options)]
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(
+    "given, pip, backend",
+    [
+        ({}, "", ["cpu"]),
+        ({}, "find-links", []),
+        ({}, "index-url", []),
+        ({}, "extra-index-url", []),
+        ({"PIP_INDEX_URL": "https://mirror.example/simple"}, "", []),
+        ({"UV_DEFAULT_INDEX": "https://mirror.example/simple"}, "", []),
+        ({"UV_TORCH_BACKEND": "cu128"}, "", ["cu128"]),
+        ({"UV_TORCH_BACKEND": "auto"}, "find-links", ["auto"]),
+    ],
+)
+def test_make_takes_the_cpu_build_of_torch_unless_another_source_or_build_is_named(given, pip, backend, tmp_path):
+    """A build of torch comes from download.pytorch.org, which a machine with an index of its own may not reach."""
+    python = tmp_path / "python"  # knows one setting of pip's configuration
+    python.write_text(f'#!/bin/sh\n[ "$*" = "-m pip config get global.{pip}" ] && echo /of/our/own\n')
+    python.chmod(0o755)
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))} | given
+    command = ["make", "--no-print-directory", "-n", f"{tmp_path}/.ready", f"VENV={tmp_path}", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    [line] = [line for line in done.stdout.splitlines() if " pip install --quiet --python " in line]
+    assert re.findall(r"--torch-backend (\S+)", line) == backend
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_clean_and_parametrised(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
