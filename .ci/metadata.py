@@ -1,6 +1,7 @@
-"""Write codemeta.json and .zenodo.json from pyproject.toml and CITATION.cff: python .ci/metadata.py
+"""Write codemeta.json, .zenodo.json and the README's badges from what else is committed: python .ci/metadata.py
 
-A test compares the committed files with what this script writes.
+Sources are pyproject.toml, CITATION.cff and results/verified.json. A test compares the committed files with what this
+script writes.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
+
+from mammo_lib.runs import records_badge
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -76,8 +80,34 @@ def zenodo() -> dict:
     }
 
 
+def badges(urls: dict[str, str]) -> str:
+    """Return the README's badges: the records made again, and the state of tests and book where the project has a home.
+
+    ``urls`` are those of pyproject.toml. Where ``Documentation``, the published book, is one of them, the first badge
+    shows the book's `records.json`. Until then it shows what the committed file says.
+    """
+    badge = records_badge(ROOT / "results")
+    image = "badge/" + "-".join(quote(badge[key].replace("-", "--"), safe="") for key in ("label", "message", "color"))
+    if book := urls.get("Documentation"):
+        image = f"endpoint?url={quote(book.rstrip('/') + '/records.json', safe='')}"
+    shown = ["[![records reproduced][records]](book/verified.md)"]
+    if home := urls.get("Repository"):
+        flows = {name: f"{home.rstrip('/')}/actions/workflows/{name}.yml" for name in ("tests", "book")}
+        shown += [f"[![{name}]({flow}/badge.svg)]({flow})" for name, flow in flows.items()]
+    return "\n".join([*shown, "", f"[records]: https://img.shields.io/{image}"])
+
+
+def readme() -> str:
+    """Return the README with its badges, which stand between two comments."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    head, begin, rest = text.partition("<!-- badges, written by .ci/metadata.py -->\n")
+    _, end, tail = rest.partition("\n<!-- end of badges -->")
+    return head + begin + badges(PROJECT.get("urls", {})) + end + tail
+
+
 FILES = {"codemeta.json": codemeta, ".zenodo.json": zenodo}
 
 if __name__ == "__main__":
     for name, content in FILES.items():
         (ROOT / name).write_text(json.dumps(content(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (ROOT / "README.md").write_text(readme(), encoding="utf-8")

@@ -21,6 +21,7 @@ from PIL import Image
 
 from mammo_lib.cli import app
 from mammo_lib.config import get_profile
+from mammo_lib.runs import records_badge
 
 ROOT = Path(__file__).resolve().parents[1]
 PROSE = [
@@ -364,6 +365,51 @@ def test_values_reach_the_pages_whether_or_not_they_are_displayed_where_they_wer
     nbformat.write(notebook, tmp_path / "book" / "notebooks" / "00_it.ipynb")
     values = load_stage().glued_values(tmp_path / "book")
     assert (values["shown"], values["kept"], values["number"]) == ("a *sentence*", "another", "3")
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    """The source of a book of one chapter, in a checkout that has only what pages read."""
+    for name in ("released/dual/metrics.json", "results/verified.json", "benchmarks/export.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    for folder in ("book", "notebooks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    chapter = "01_data_audit.ipynb"
+    (tmp_path / "notebooks" / chapter).write_bytes((ROOT / "notebooks" / chapter).read_bytes())
+    (tmp_path / "book" / "index.md").write_text("# Book\n\n```{toctree}\nnotebooks/01_data_audit\n```\n")
+    settings = {
+        "extensions": ["myst_nb", "sphinx_book_theme", "stage_notebooks"], "html_theme": "sphinx_book_theme",
+        "nb_execution_mode": "off",
+    }  # fmt: skip
+    lines = ["import sys", f"sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})"]
+    lines += [f"{name} = {value!r}" for name, value in settings.items()]
+    (tmp_path / "book" / "conf.py").write_text("\n".join(lines))
+    return tmp_path / "book"
+
+
+def test_the_book_offers_binder_on_the_source_of_a_chapter_and_counts_the_records(small_book):
+    on_github = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "a/b", "GITHUB_REF_NAME": "v1.2.3"}
+    pages = small_book / "html"
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(small_book), str(pages)]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)} | on_github, check=True, capture_output=True)
+    chapter = (pages / "notebooks" / "01_data_audit.html").read_text(encoding="utf-8")
+    [path] = re.findall(r'href="https://mybinder.org/v2/gh/a/b/v1.2.3\?urlpath=lab/tree/([^"]+)"', chapter)
+    assert (ROOT / path).is_file()
+    badge = json.loads((pages / "records.json").read_text(encoding="utf-8"))
+    assert badge == records_badge(small_book.parent / "results")
+
+
+def test_binder_is_offered_only_where_the_repository_is_known(tmp_path, monkeypatch):
+    for name in ("GITHUB_REPOSITORY", "GITHUB_REF_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    project = tmp_path / "pyproject.toml"
+    project.write_text("[project]\n")
+    assert load_stage().binder_button(tmp_path / "book") == {}
+    project.write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+    options = load_stage().binder_button(tmp_path / "book")
+    assert (options["repository_url"], options["repository_branch"]) == ("https://github.com/a/b", "main")
 
 
 def test_every_value_on_a_page_is_glued_or_read_from_a_record():

@@ -97,6 +97,21 @@ def test_metadata_are_those_of_pyproject_and_citation(name):
     assert json.loads((ROOT / name).read_text(encoding="utf-8")) == load_metadata().FILES[name]()
 
 
+def test_the_badges_of_the_readme_are_those_of_the_committed_records():
+    metadata = load_metadata()
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == metadata.readme(), "python .ci/metadata.py"
+    tried = len(json.loads((ROOT / "results" / "verified.json").read_text(encoding="utf-8")))
+    assert f"of%20{tried}%20tried" in metadata.badges({})
+
+
+def test_badges_ask_the_published_book_and_its_workflows_once_there_is_one():
+    urls = {"Repository": "https://github.com/a/b/", "Documentation": "https://a.github.io/b/"}
+    shown = load_metadata().badges(urls)
+    assert "https://img.shields.io/endpoint?url=https%3A%2F%2Fa.github.io%2Fb%2Frecords.json" in shown
+    flows = re.findall(r"\(https://github.com/a/b/actions/workflows/(\w+\.yml)\)", shown)
+    assert flows == ["tests.yml", "book.yml"] and set(flows) <= {path.name for path in WORKFLOWS}
+
+
 def test_one_version_one_licence_one_author():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == __version__

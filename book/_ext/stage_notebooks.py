@@ -7,17 +7,24 @@ checkout nothing is there, so the source notebook, without outputs, stands in.
 Figures of notebooks get a text for those who cannot see them: the section that they stand in.
 Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}. Until then the front
 page says that they are missing.
+Beside the pages stands `records.json`: how many records were made again, as a badge of shields.io.
+Where the repository is known, chapters get a button that opens their source on Binder.
 """
 
 from __future__ import annotations
 
 import html
 import json
+import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.util import logging
+
+from mammo_lib.files import write_json
+from mammo_lib.runs import records_badge
 
 logger = logging.getLogger(__name__)
 GLUED = ("headline", "fourth", "beyond", "within_four", "answers", "harder", "elsewhere", "untested", "missing_views")
@@ -140,10 +147,34 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def binder_button(book: Path) -> dict:
+    """Return the theme's options for a button that opens a chapter on Binder; none where no repository is known.
+
+    It is that of GitHub's machine at work, else the one that pyproject.toml names. A chapter's source has the same
+    path from the repository as its page from the book: notebooks/.
+    """
+    project = tomllib.loads((book.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    home = project.get("urls", {}).get("Repository")
+    if name := os.environ.get("GITHUB_REPOSITORY"):
+        home = f"{os.environ['GITHUB_SERVER_URL']}/{name}"
+    if home is None:
+        return {}
+    launch = {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"}
+    branch = os.environ.get("GITHUB_REF_NAME", "main")
+    return {"repository_url": home, "repository_branch": branch, "path_to_docs": "", "launch_buttons": launch}
+
+
 def use_values(app, config):
-    """Offer the glued values to MyST, and the provenance to the foot of every page."""
+    """Offer the glued values to MyST; give every page the provenance at its foot, and chapters a button."""
     config.myst_substitutions = glued_values(Path(app.srcdir))
     config.html_theme_options["extra_footer"] = provenance(Path(app.srcdir))
+    config.html_theme_options |= binder_button(Path(app.srcdir))
+
+
+def write_badge(app, exception):
+    """Put the badge of the committed records beside the pages."""
+    if exception is None and app.builder.format == "html":
+        write_json(Path(app.outdir) / "records.json", records_badge(Path(app.srcdir).parent / "results"))
 
 
 def name_figures(app, doctree):
@@ -165,4 +196,5 @@ def setup(app):
         logger.info("stage_notebooks: %d notebook(s) shown without results", waiting)
     app.connect("config-inited", use_values, priority=100)  # before myst-parser reads its settings
     app.connect("doctree-read", name_figures)
+    app.connect("build-finished", write_badge)
     return {"version": "1.0", "parallel_read_safe": True}

@@ -168,3 +168,17 @@ def write_outcome(path: Path, one: Verification, tolerance: float) -> None:
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
         known = read_json(path) if path.is_file() else {}
         write_json(path, known | {one.record: entry})
+
+
+def records_badge(home: Path) -> dict:
+    """Return how many records below a folder hold, by its ``verified.json``, as an endpoint badge of shields.io.
+
+    It counts the records that were tried, and says how many there are. Red: at least one of them does not hold.
+    """
+    path = home / "verified.json"
+    outcomes = read_json(path) if path.is_file() else {}
+    held = sum(one["verdict"] in REPRODUCED for one in outcomes.values())
+    color = "lightgrey" if not outcomes else "brightgreen" if held == len(outcomes) else "red"
+    known = sum(not run.is_external for run in all_runs(home))
+    message = f"{held} of {len(outcomes)} tried, {known} in all"
+    return {"schemaVersion": 1, "label": "records reproduced", "message": message, "color": color}

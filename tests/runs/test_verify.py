@@ -208,3 +208,22 @@ def test_a_folder_without_records_is_refused(tmp_path):
     command = [sys.executable, "-m", "mammo_lib.cli", "verify", "--records", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "no record of a finished run below it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "verdicts, message, color",
+    [
+        (["bitwise", "within rounding"], "2 of 2 tried, 3 in all", "brightgreen"),
+        (["bitwise", "different"], "1 of 2 tried, 3 in all", "red"),
+        (["other data"], "0 of 1 tried, 3 in all", "red"),  # nothing was made again
+        ([], "0 of 0 tried, 3 in all", "lightgrey"),
+    ],
+)
+def test_the_badge_counts_what_was_tried_and_what_there_is(verdicts, message, color, tmp_path, monkeypatch):
+    """Three records of training, and one of scores on another collection, which nobody trains again."""
+    runs = [SimpleNamespace(is_external=is_external) for is_external in (False, False, False, True)]
+    monkeypatch.setattr(verify, "all_runs", lambda home: runs)
+    for number, verdict in enumerate(verdicts):
+        verify.write_outcome(tmp_path / "verified.json", verify.Verification(f"record/{number}", verdict), 1e-6)
+    badge = {"schemaVersion": 1, "label": "records reproduced", "message": message, "color": color}
+    assert verify.records_badge(tmp_path) == badge
