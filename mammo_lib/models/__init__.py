@@ -1,6 +1,11 @@
-"""Networks: the MambaVision backbone, SeqMoE's gates, and Mammo-Mamba. None of them depends on the data sets."""
+"""Networks: the MambaVision backbone, SeqMoE's gates, and Mammo-Mamba. None of them depends on the data sets.
+
+Importing this package loads no network. It arranges that ``timm.create_model`` knows MambaVision once timm is imported.
+"""
 
 import lazy_loader
+
+from ._timm_hook import register_with_timm
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -17,3 +22,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "weights": ["fetch_weights", "fold_grey_stem", "load_checkpoint"],
     },
 )
+
+register_with_timm()
+del register_with_timm

@@ -1,9 +1,9 @@
-"""MambaVision among timm's networks: ``import mammo_lib.models.timm_registry``, then ``timm.create_model`` knows it.
+"""MambaVision among timm's networks: after ``import mammo_lib.models``, ``timm.create_model`` knows it.
 
 ``pretrained=True`` downloads the official weights from the Hugging Face hub (CC-BY-NC-SA-4.0). A file of one's own
 takes their place with ``pretrained_cfg_overlay={"file": path}``. timm adapts them to ``in_chans`` and ``num_classes``.
 
->>> import timm
+>>> import mammo_lib.models, timm
 >>> network = timm.create_model("mambavision_tiny", features_only=True, in_chans=1)
 >>> network.feature_info.channels(), network.feature_info.reduction()
 ([80, 160, 320, 640], [4, 8, 16, 32])

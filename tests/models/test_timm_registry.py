@@ -1,5 +1,9 @@
 """MambaVision in timm's registry: built, adapted and read out as timm's own networks."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
@@ -7,6 +11,19 @@ import torch
 from mammo_lib.models import create_mambavision, timm_registry
 
 NAMES = [*timm_registry.NAMES]
+# `import mammo_lib` comes first: only then does torchvision load beside a CPU build of torch, and timm needs it.
+ORDERS = {
+    "timm last": "import importlib.util, mammo_lib.models; importlib.util.find_spec('timm'); import timm.layers",
+    "timm first": "import mammo_lib, timm; import mammo_lib.models",
+}
+
+
+@pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS)
+def test_timm_knows_the_names_once_both_are_imported(imports):
+    """In a process of its own, as this one has imported the registry by name; looking for timm is not importing it."""
+    code = f"{imports}; print(*timm.list_models('mambavision*'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert (done.stdout.split(), done.stderr) == (sorted(NAMES), "")
 
 
 @pytest.mark.parametrize("name", NAMES)
