@@ -20,7 +20,7 @@ import typer
 from PIL import Image
 
 from mammo_lib.cli import app
-from mammo_lib.config import get_profile
+from mammo_lib.config import TARGETS, get_profile
 from mammo_lib.runs import records_badge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +68,11 @@ print(*heads, "my-cmmd" in DATA_SETS)
     said = run_python(shown + used)
     assert "reference" in said
     assert said.splitlines()[-1] == "malignancy assessment True"
+
+
+def test_contributing_names_every_target():
+    [told] = re.findall(r"Registered are (.*?)\.", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.S)
+    assert set(re.findall(r"`(\w+)`", told)) == set(TARGETS)
 
 
 def test_the_adapter_of_the_page_reads_a_folder(tmp_path):

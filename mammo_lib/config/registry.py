@@ -92,4 +92,16 @@ register_target(Target("shape", "shape", ("ROUND", "OVAL", "LOBULATED", "IRREGUL
 register_target(
     Target("margins", "margins", ("CIRCUMSCRIBED", "OBSCURED", "MICROLOBULATED", "ILL_DEFINED", "SPICULATED"))
 )
+# The words that describe eight or more training breasts with calcifications alone.
+_CALCIFICATIONS = (
+    "VASCULAR", "COARSE", "DYSTROPHIC", "LUCENT_CENTER",
+    "PUNCTATE", "AMORPHOUS", "PLEOMORPHIC", "FINE_LINEAR_BRANCHING",
+)  # fmt: skip
+register_target(Target("calc_type", "calc_type", _CALCIFICATIONS))
+register_target(
+    Target(
+        "calc_distribution", "calc_distribution",
+        ("DIFFUSELY_SCATTERED", "REGIONAL", "CLUSTERED", "LINEAR", "SEGMENTAL"),
+    )
+)  # fmt: skip
 register_target(Target("subtlety", "subtlety", ("1", "2", "3", "4", "5"), lowest=1))

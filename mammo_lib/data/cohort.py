@@ -15,7 +15,12 @@ from ..config import TARGETS, DataConfig, Definition
 from ..errors import InputError
 from .views import BREAST, SPLITS, VIEWS
 
-WORDS = {"shape": "mass_shape", "margins": "mass_margins"}  # targets, and where the tables describe them
+# Targets, and where the tables describe them.
+WORDS = {
+    "shape": "mass_shape", "margins": "mass_margins",
+    "calc_type": "calc_type", "calc_distribution": "calc_distribution",
+}  # fmt: skip
+SPELLINGS = {"LUCENT_CENTERED": "LUCENT_CENTER"}
 
 
 def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: str = "train") -> pd.DataFrame:
@@ -35,8 +40,9 @@ def build_cohort(table: pd.DataFrame, definition: Definition = "paper", split: s
         ``sample_id breast_id patient_id laterality split label lesion_type n_lesions density assessment subtlety``
         (``sample_id`` is the breast's; for ``lesion`` the ``abnormality_id`` is appended), and per view
         ``whole_<view>`` (the image's path in the table, NA without that view), ``crops_<view>`` and ``masks_<view>``
-        (tuples with one path per lesion in that view). If the table describes masses, also ``shape`` and ``margins``:
-        the one word of the target's classes that the readers used for the breast's masses, NA for none or several.
+        (tuples with one path per lesion in that view). If the table describes masses, also ``shape`` and ``margins``;
+        if it describes calcifications, also ``calc_type`` and ``calc_distribution``: the one word of the target's
+        classes that the readers used for the breast's lesions of the cohort, NA for none or several.
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -241,6 +247,7 @@ def _one_row_each(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _only_word(rows: pd.DataFrame, keys: list[str], column: str, classes: tuple[str, ...]) -> pd.Series:
     """Return the one of ``classes`` that describes a sample's lesions; samples with none or several are left out."""
-    said = rows[keys].assign(word=rows[column].astype("string").str.split("-")).explode("word").drop_duplicates()
+    said = rows[keys].assign(word=rows[column].astype("string").str.split("-")).explode("word")
+    said = said.replace({"word": SPELLINGS}).drop_duplicates()
     said = said[said["word"].isin(classes)]
     return said[~said.duplicated(keys, keep=False)].set_index(keys)["word"]

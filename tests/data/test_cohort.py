@@ -10,6 +10,8 @@ import pytest
 from mammo_lib.config import TARGETS, DataConfig
 from mammo_lib.data import cohort as c
 from mammo_lib.data.cbis_ddsm.tables import read_tables
+from mammo_lib.data.loader import UNKNOWN, target_classes
+from mammo_lib.data.sample import sample_folder
 from mammo_lib.errors import InputError
 
 MANIFEST = json.loads((Path(__file__).parents[2] / "data_manifest" / "cbis_ddsm.json").read_text())
@@ -205,6 +207,32 @@ def test_a_breast_has_a_word_only_if_the_readers_agree():
     found = c.build_cohort(table, "paper", "test").set_index("patient_id")["shape"]
     assert found[["P_1", "P_3"]].tolist() == ["OVAL", "OVAL"]
     assert found[["P_2", "P_4", "P_5", "P_6"]].isna().all()
+
+
+def test_a_calcification_has_its_own_words_and_a_mass_has_none_of_them():
+    """As for masses: the one word of the target's classes, and nothing without one; two spellings are one word."""
+    types = ["PLEOMORPHIC", "LUCENT_CENTERED", "AMORPHOUS-PLEOMORPHIC", "SKIN", None]
+    spread = ["CLUSTERED", "LINEAR", "CLUSTERED-LINEAR", None, None]
+    kinds, shapes = ["calcification"] * 4 + ["mass"], [None] * 4 + ["OVAL"]
+    patients = [f"P_{number}" for number in range(1, 6)]
+    table = rows(patient_id=patients * 2, view=["CC"] * 5 + ["MLO"] * 5, lesion_type=kinds * 2, mass_shape=shapes * 2,
+                 calc_type=types * 2, calc_distribution=spread * 2)  # fmt: skip
+    found = c.build_cohort(table, "mass+calc", "test").set_index("patient_id")
+    assert found["calc_type"].fillna("-").tolist() == ["PLEOMORPHIC", "LUCENT_CENTER", "-", "-", "-"]
+    assert found["calc_distribution"].fillna("-").tolist() == ["CLUSTERED", "LINEAR", "-", "-", "-"]
+    assert found["shape"].fillna("-").tolist() == ["-"] * 4 + ["OVAL"]
+    masses = c.build_cohort(table, "paper", "test")
+    assert target_classes(masses, "calc_type") == target_classes(masses, "calc_distribution") == [UNKNOWN]
+    assert target_classes(masses, "shape") == [TARGETS["shape"].classes.index("OVAL")]
+
+
+@pytest.mark.parametrize("name", ["calc_type", "calc_distribution"])
+def test_the_official_tables_use_every_word_of_a_calcification(name):
+    """The sample has the tables whole: most breasts have one word, and each word has eight of them or more."""
+    cohort = c.build_cohort(read_tables(sample_folder()), "calc", "train")
+    counts = cohort[name].value_counts()
+    assert set(counts.index) == set(TARGETS[name].classes)
+    assert counts.min() >= 8 and counts.sum() > 0.75 * len(cohort)
 
 
 @needs_real_data
