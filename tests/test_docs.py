@@ -29,6 +29,9 @@ PROSE = [
     *sorted((ROOT / "book").glob("*.md")),
 ]  # fmt: skip
 LONG_LINES = ("protocol.md", *(f"protocol-{n}.md" for n in (2, 3, 4, 5)))  # hashed into records, and never edited
+READ_BY_PAGES = (
+    "released/dual/metrics.json", "results/verified.json", "benchmarks/export.json", "benchmarks/plan.json",
+)  # fmt: skip
 COMMANDS = typer.main.get_command(app)
 SCRATCH = {"weights", "htmlcov"}  # made by commands, ignored by git
 
@@ -120,6 +123,26 @@ def test_the_page_on_the_backbone_shows_what_was_measured():
     ratios = [f"| {row['onnxruntime_speed_over_pytorch']:.2f} |" for row in held["rows"] if "network" in row]
     assert len(ratios) == 2 and all(ratio in shown for ratio in ratios)
     assert all(f"{length} tokens" in shown for length in (49, 196, 784, 3136)) and held["command"] in shown
+
+
+def test_the_page_on_gpus_shows_the_plan_on_one_and_on_four(tmp_path):
+    """Two experiments of 5 and 3 runs: 5 x 2 + 3 x 4 = 22 hours on one GPU, 5.5 on four."""
+    rows = [
+        {"experiment": "first", "runs": 5, "parameters": 1, "memory_gb": 10.0, "hours_each": 2.0},
+        {"experiment": "other", "runs": 3, "parameters": 1, "memory_gb": 20.0, "hours_each": 4.0},
+    ]
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"command": "x", "profile": "paper", "tflops": 30, "rows": rows}))
+    shown = load_stage().planned_cost(path)
+    assert "| `first` | 5 | 10 GB | 2.00 | 10.00 h | 2.50 h |" in shown
+    assert "| all 2 experiments with a network | 8 | 20 GB | 4.00 | 22.00 h | 5.50 h |" in shown
+
+
+def test_the_page_on_gpus_fetches_weights_and_resumes():
+    [script] = [one for one in blocks(ROOT / "book" / "scaling.md", "bash") if "#SBATCH" in one]
+    assert "#SBATCH --requeue\n" in script[: script.index("set -eu")]
+    page = (ROOT / "book" / "scaling.md").read_text(encoding="utf-8")
+    assert "{{ plan }}" in page and page.index("mammo weights L") < page.index("#SBATCH")
 
 
 def test_the_readme_activates_the_environment_before_it_uses_it():
@@ -372,7 +395,7 @@ def test_values_reach_the_pages_whether_or_not_they_are_displayed_where_they_wer
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     for folder in ("book/notebooks", "released/dual", "results", "benchmarks"):
         (tmp_path / folder).mkdir(parents=True)
-    for record in ("released/dual/metrics.json", "results/verified.json", "benchmarks/export.json"):
+    for record in READ_BY_PAGES:
         (tmp_path / record).write_bytes((ROOT / record).read_bytes())
     nbformat.write(notebook, tmp_path / "book" / "notebooks" / "00_it.ipynb")
     values = load_stage().glued_values(tmp_path / "book")
@@ -382,7 +405,7 @@ def test_values_reach_the_pages_whether_or_not_they_are_displayed_where_they_wer
 @pytest.fixture
 def small_book(tmp_path):
     """The source of a book of one chapter, in a checkout that has only what pages read."""
-    for name in ("released/dual/metrics.json", "results/verified.json", "benchmarks/export.json"):
+    for name in READ_BY_PAGES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     for folder in ("book", "notebooks"):

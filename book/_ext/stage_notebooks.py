@@ -65,6 +65,7 @@ def glued_values(book: Path) -> dict[str, str]:
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
     values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")
+    values["plan"] = planned_cost(book.parent / "benchmarks" / "plan.json")
     for page in sorted((book / "notebooks").glob("*.ipynb")):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):
@@ -121,6 +122,25 @@ def exported_speeds(path: Path) -> str:
     where = f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread"
     besides = f"beside {others:.0f} other busy processes: read the ratios, not the times"
     return "\n\n".join([_table(whole), _table(forms), f"{where}, {besides}."])
+
+
+def planned_cost(path: Path) -> str:
+    """Return what `benchmarks/plan.py` counted as Markdown: a profile's first network, then all of them together.
+
+    A run is on one GPU, and GPUs share the runs: more of them change neither a run's memory nor its hours.
+    """
+    held = json.loads(path.read_text(encoding="utf-8"))
+    rows, first = held["rows"], held["rows"][:1]
+    head = ["profile " + held["profile"], "runs", "memory of a GPU", "hours a run"]
+    head += [f"all runs on {count}" for count in ("one GPU", "four GPUs")]
+    shown = [head]
+    for name, chosen in ((f"`{first[0]['experiment']}`", first), (f"all {len(rows)} experiments with a network", rows)):
+        hours = sum(row["runs"] * row["hours_each"] for row in chosen)
+        memory, longest = (max(row[key] for row in chosen) for key in ("memory_gb", "hours_each"))
+        shown.append([name, sum(row["runs"] for row in chosen), f"{memory:.0f} GB", f"{longest:.2f}"])
+        shown[-1] += [f"{hours / count:.2f} h" for count in (1, 4)]
+    rate = f"Hours: at an assumed {held['tflops']} x 10^12 operations a second of a GPU"
+    return "\n\n".join([_table(shown), f"Last row: memory and hours of the largest run. {rate} (`{held['command']}`)."])
 
 
 def _table(rows: list[list]) -> str:

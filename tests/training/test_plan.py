@@ -2,9 +2,11 @@
 
 import pytest
 
-from mammo_lib.config import get_profile
+from mammo_lib.config import ROOT, get_profile
 from mammo_lib.data import read_tables
 from mammo_lib.data.sample import sample_folder
+from mammo_lib.files import read_json
+from mammo_lib.runs import experiment_configs, read_experiments
 from mammo_lib.training import plan
 
 
@@ -51,6 +53,21 @@ def test_the_papers_profile_is_planned_without_its_weights(table):
     cost = plan.run_cost(config, table)
     assert 460e6 < cost.parameters < 480e6
     assert cost.memory > 16 * cost.parameters
+
+
+def test_the_plan_that_the_book_shows_is_the_plan_of_its_profile(table):
+    """Its first experiment; the others take the script a minute."""
+    held = read_json(ROOT / "benchmarks" / "plan.json")
+    profile, row = get_profile(held["profile"]), held["rows"][0]
+    configs = experiment_configs(profile, row["experiment"])
+    cost = plan.run_cost(configs[0], table)
+    found = {
+        "experiment": row["experiment"], "runs": len(configs), "parameters": cost.parameters,
+        "memory_gb": cost.memory / 1e9, "hours_each": cost.operations / (held["tflops"] * 1e12) / 3600,
+    }  # fmt: skip
+    assert found == pytest.approx(row), "python benchmarks/plan.py"
+    networks = [name for name in read_experiments(profile) if experiment_configs(profile, name)[0].baseline is None]
+    assert [one["experiment"] for one in held["rows"]] == networks
 
 
 def test_the_rate_of_this_machine_is_a_rate(tiny_profile):
