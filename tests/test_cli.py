@@ -80,6 +80,30 @@ def test_reproduction_outside_a_checkout(tmp_path):
     assert "no notebooks; run this in a checkout" in one_line(fresh_mammo("reproduce", MAMMO_ROOT=tmp_path))
 
 
+def test_benchmarks_outside_a_checkout(tmp_path):
+    assert one_line(fresh_mammo("bench", MAMMO_ROOT=tmp_path)).endswith("no benchmarks; run this in a checkout")
+
+
+def test_the_benchmarks_are_listed_as_their_folder_has_them():
+    """Each script by the first line of its text; what scripts share is no benchmark."""
+    done = mammo("bench")
+    listed = [line.split()[0] for line in done.stdout.splitlines()]
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"baselines", "timing"}
+    assert (done.returncode, listed) == (0, sorted(scripts))
+    assert "CPU scan against a plain PyTorch loop" in done.stdout
+    assert "unknown benchmark 'scna': choose one of attention, " in one_line(mammo("bench", "scna"))
+
+
+def test_a_benchmark_gets_what_follows_its_name_and_its_exit_code_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    body = 'open("said", "w").write(str(sys.argv[1:])); sys.exit(3)'
+    script = f'"""A."""\nimport sys\nif __name__ == "__main__":\n    {body}\n'
+    (tmp_path / "benchmarks" / "own.py").write_text(script)
+    assert mammo("bench", "own", "--sets", "5").returncode == 3
+    assert (tmp_path / "said").read_text() == "['--sets', '5']"
+
+
 def test_real_profile_without_data():
     line = one_line(mammo("run", "--experiment", "dual_stream", "--profile", "mirror"))
     assert "profile 'mirror' needs real images: give the folder of CBIS-DDSM with --data DIR" in line

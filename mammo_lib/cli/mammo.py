@@ -12,7 +12,7 @@ import typer
 
 from ..config import RANKS, ROOT, process_number
 from ..errors import InputError, printable
-from . import data_commands, network_commands, record_commands, report_command, run_commands
+from . import bench_command, data_commands, network_commands, record_commands, report_command, run_commands
 
 UsageError = typer.BadParameter.__base__  # typer brings a click of its own
 
@@ -30,6 +30,7 @@ app.command()(network_commands.predict)
 app.command()(network_commands.external)
 app.command()(network_commands.weights)
 app.command("export")(network_commands.export_network)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench_command.bench)
 
 data = typer.Typer(no_args_is_help=True, help="Data: fetch, audit, prepare, phantom, folds.")
 for command in (

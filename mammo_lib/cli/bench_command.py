@@ -1,0 +1,33 @@
+"""The benchmarks of a checkout, listed and run."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from ..config import ROOT
+from ..errors import InputError
+
+
+def bench(
+    context: typer.Context,
+    script: Annotated[str | None, typer.Argument(help="its name, such as scan (default: list them)")] = None,
+) -> None:
+    """List the benchmarks, or run one with the options that follow its name; it replaces its record in benchmarks/."""
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "benchmarks").glob("*.py"))}
+    sources = {name: source for name, source in sources.items() if '__name__ == "__main__"' in source}
+    if not sources:
+        raise InputError(f"{ROOT}: no benchmarks; run this in a checkout")
+    if script is None:
+        for name, source in sources.items():
+            question = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+            typer.echo(f"{name:<18} {question}")
+    elif script not in sources:
+        raise InputError(f"unknown benchmark {script!r}: choose one of {', '.join(sources)}")
+    else:
+        command = [sys.executable, f"benchmarks/{script}.py", *context.args]
+        raise typer.Exit(subprocess.run(command, cwd=ROOT).returncode)
