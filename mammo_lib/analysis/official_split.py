@@ -274,7 +274,7 @@ def findings(record: Mapping) -> dict[str, bool]:
 
 
 def short_answer(record: Mapping) -> str:
-    """Say how large the network's difference is, which explanations hold, and how much a choice of division matters."""
+    """Say in three sentences how large the network's difference is, and which explanations hold."""
     mix, found = record["mixes"][0], findings(record)
     usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
     unusual = ", ".join(usual[~usual].index)
@@ -288,7 +288,7 @@ def short_answer(record: Mapping) -> str:
         f"{look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
         f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
         f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')} (p = {band['p']:.3f}, one of several "
-        f"comparisons). {division_in_words(record)}"
+        "comparisons)."
     )
 
 
@@ -312,6 +312,18 @@ def difference_in_words(record: Mapping) -> str:
         f"out of fold in the first repeat, and of {network['test']:.3f} on the {network['n_test']} test breasts, a "
         f"difference of {in_words(network, 'difference')}. The interval {'includes' if holds_zero else 'excludes'} 0; "
         f"by the rule fixed beforehand {rule}{why}."
+    )
+
+
+def difference_in_short(record: Mapping) -> str:
+    """Say the difference in one sentence, for the front page."""
+    network, is_chance = record["scores"][0], findings(record)["chance"]
+    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
+    return (
+        f"Out of fold on {network['n_train']} training breasts the crop network's AUC is higher than on the "
+        f"{network['n_test']} test breasts by {in_words(network, 'difference')}. The interval "
+        f"{'includes' if holds_zero else 'excludes'} 0; by the rule fixed beforehand chance is "
+        f"{'not excluded' if is_chance else 'not accepted as the explanation'}."
     )
 
 
