@@ -194,6 +194,16 @@ def transfer_in_words(records: Mapping[str, Run]) -> str:
     )
 
 
+def transfer_in_short(records: Mapping[str, Run]) -> str:
+    """Say the same in fewer words, for the front page."""
+    loss = _mass_loss(records)
+    return (
+        f"On {loss['n']} masses of {records[NETWORK].environment['data_set']} the released network's AUC differs from "
+        f"that on CBIS-DDSM by {in_words(loss, 'difference')}: a loss is "
+        f"{'shown' if loss['difference_high'] < 0 else 'neither shown nor excluded'}."
+    )
+
+
 def _mass_loss(records: Mapping[str, Run]) -> pd.Series:
     table = losses(records)
     return table[(table["score"] == NETWORK) & (table["breasts"] == "masses")].iloc[0]
