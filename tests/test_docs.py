@@ -424,6 +424,7 @@ def small_book(tmp_path):
     return tmp_path / "book"
 
 
+@pytest.mark.slow
 def test_the_book_offers_binder_on_the_source_of_a_chapter_and_counts_the_records(small_book):
     on_github = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "a/b", "GITHUB_REF_NAME": "v1.2.3"}
     pages = small_book / "html"
