@@ -287,13 +287,9 @@ def found_by_overriding_gates(repeats) -> list[str]:
     """What the README says of trained networks whose gates are overridden."""
     from mammo_lib.analysis import answers
     from mammo_lib.analysis.tables import in_words
-    from mammo_lib.runs.experiments import read_groups
 
-    groups = read_groups(get_profile("mirror-cv"))
-    gated = dict.fromkeys([*groups["gates"], *groups["gates_long"]])
-    table = answers.interventions({name: repeats.get(name, ()) for name in gated}).set_index(
-        ["network", "intervention"]
-    )
+    networks = answers.gated_networks(get_profile("mirror-cv"), repeats)
+    table = answers.interventions(networks).set_index(["network", "intervention"])
     routed = table["answer"].drop(["open", "shut"], level="intervention")
     same = routed.eq("equivalent").groupby("network").all()
     assert [*same[~same].index] == ["crop_gate_token"]

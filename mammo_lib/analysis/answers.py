@@ -169,7 +169,7 @@ def interventions(networks: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """
     found = {}
     for network, runs in networks.items():
-        for name, difference in _overridden(runs).items() if has_learned_gates(runs) else ():
+        for name, difference in _overridden(runs).items() if _has_learned_gates(runs) else ():
             found[network, name] = difference
     table = as_answers({f"{network}: {name}": difference for (network, name), difference in found.items()})
     if len(table):
@@ -178,7 +178,13 @@ def interventions(networks: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     return table
 
 
-def has_learned_gates(runs: Sequence[Run]) -> bool:
+def gated_networks(profile: Profile, repeats: Mapping[str, Sequence[Run]]) -> dict[str, Sequence[Run]]:
+    """Return the repeats of all networks whose gates protocol 2 compares, in the best and in the long geometry."""
+    groups = read_groups(profile)
+    return {name: repeats.get(name, ()) for group in ("gates", "gates_long") for name in groups[group]}
+
+
+def _has_learned_gates(runs: Sequence[Run]) -> bool:
     """Whether a network's gates are learned; fixed and random gates have nothing to lose when they are overridden."""
     return bool(runs) and runs[0].config.baseline is None and runs[0].config.model.gate.kind == "learned"
 

@@ -177,8 +177,7 @@ def transfer_answer(records: Mapping[str, Run]) -> str:
     run = records[NETWORK]
     loss, row = _mass_loss(records), at_the_old_threshold({NETWORK: run}).set_index("breasts").loc["external masses"]
     return (
-        f"{transfer_in_words(records)} A loss is "
-        f"{'shown' if loss['difference_high'] < 0 else 'neither shown nor excluded'}. Its probabilities exceed the "
+        f"{transfer_in_words(records)} A loss is {_shown(loss)}. Its probabilities exceed the "
         f"share of malignant masses by {in_words(row, 'calibration', '')} on average. At the old threshold it calls "
         f"{row['sensitivity']:.0%} of the malignant and {1 - row['specificity']:.0%} of the benign masses malignant."
     )
@@ -199,9 +198,12 @@ def transfer_in_short(records: Mapping[str, Run]) -> str:
     loss = _mass_loss(records)
     return (
         f"On {loss['n']} masses of {records[NETWORK].environment['data_set']} the released network's AUC differs from "
-        f"that on CBIS-DDSM by {in_words(loss, 'difference')}: a loss is "
-        f"{'shown' if loss['difference_high'] < 0 else 'neither shown nor excluded'}."
+        f"that on CBIS-DDSM by {in_words(loss, 'difference')}: a loss is {_shown(loss)}."
     )
+
+
+def _shown(loss: pd.Series) -> str:
+    return "shown" if loss["difference_high"] < 0 else "neither shown nor excluded"
 
 
 def _mass_loss(records: Mapping[str, Run]) -> pd.Series:

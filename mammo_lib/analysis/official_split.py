@@ -305,26 +305,29 @@ def difference_in_words(record: Mapping) -> str:
     """Say how much lower the network scores on the test breasts, and whether chance is excluded by the rule."""
     network, is_chance = record["scores"][0], findings(record)["chance"]
     holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
-    rule = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"
     why = "" if is_chance or not holds_zero else ", because the official division is unusual among random ones"
     return (
         f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
         f"out of fold in the first repeat, and of {network['test']:.3f} on the {network['n_test']} test breasts, a "
-        f"difference of {in_words(network, 'difference')}. The interval {'includes' if holds_zero else 'excludes'} 0; "
-        f"by the rule fixed beforehand {rule}{why}."
+        f"difference of {in_words(network, 'difference')}. {_chance_in_words(record)}{why}."
     )
 
 
 def difference_in_short(record: Mapping) -> str:
-    """Say the difference in one sentence, for the front page."""
-    network, is_chance = record["scores"][0], findings(record)["chance"]
-    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
+    """Say the same in fewer words, for the front page."""
+    network = record["scores"][0]
     return (
         f"Out of fold on {network['n_train']} training breasts the crop network's AUC is higher than on the "
-        f"{network['n_test']} test breasts by {in_words(network, 'difference')}. The interval "
-        f"{'includes' if holds_zero else 'excludes'} 0; by the rule fixed beforehand chance is "
-        f"{'not excluded' if is_chance else 'not accepted as the explanation'}."
+        f"{network['n_test']} test breasts by {in_words(network, 'difference')}. {_chance_in_words(record)}."
     )
+
+
+def _chance_in_words(record: Mapping) -> str:
+    """Say what the interval of the difference and the rule fixed beforehand make of chance; no full stop."""
+    network = record["scores"][0]
+    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
+    rule = "chance is not excluded" if findings(record)["chance"] else "chance is not accepted as the explanation"
+    return f"The interval {'includes' if holds_zero else 'excludes'} 0; by the rule fixed beforehand {rule}"
 
 
 def shares_in_words(cases: pd.DataFrame, name: str, level: str, group: str) -> str:

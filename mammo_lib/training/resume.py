@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..errors import InputError
-from ..models.weights import read_torch
+from ..models.weights import list_differences, read_torch
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # of the last whole epoch, and of the one before it
 # What training goes on from: Lightning's parts of a checkpoint, and ours.
@@ -99,23 +99,11 @@ def resume_point(folder: Path, run_name: str, weights: Mapping[str, torch.Tensor
         raise InputError(f"{found[0]}: the checkpoint is damaged ({type(error).__name__}); {remedy}") from None
     if not isinstance(held, dict) or held.get("run") != run_name:
         raise InputError(f"{found[0]}: not a checkpoint of run {run_name}; {remedy}")
-    if (difference := _difference(held, weights)) is not None:
-        raise InputError(f"{found[0]}: not of this version ({difference}); {remedy}")
+    if lacking := [part for part in RESUMED if part not in held]:
+        raise InputError(f"{found[0]}: not of this version (without {', '.join(lacking)}); {remedy}")
+    if differences := list_differences(weights, held["state_dict"]):
+        raise InputError(f"{found[0]}: not of this version ({'; '.join(differences)}); {remedy}")
     return found[0]
-
-
-def _difference(checkpoint: dict, weights: Mapping[str, torch.Tensor]) -> str | None:
-    """Name the first thing in which a checkpoint differs from one that this network would write; None if nothing."""
-    for part in RESUMED:
-        if part not in checkpoint:
-            return f"{part} is missing"
-    held = checkpoint["state_dict"]
-    for name in sorted({*held, *weights}):
-        if name not in held or name not in weights:
-            return f"weight {name} is {'missing' if name not in held else 'unknown'}"
-        if held[name].shape != weights[name].shape:
-            return f"weight {name} has shape {tuple(held[name].shape)} instead of {tuple(weights[name].shape)}"
-    return None
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -9,32 +9,11 @@ from mammo_lib.config import Profile
 from mammo_lib.data import Collection, open_collection
 from mammo_lib.data.boxes import lesion_boxes
 from mammo_lib.data.data_sets import DATA_SETS, data_folder, register_data_set, suited_profile
-from mammo_lib.data.views import Located, locate_each
 from mammo_lib.errors import InputError
 from mammo_lib.runs.evaluate import open_test_set
 from mammo_lib.training.train import train_run
 
-
-class OwnFiles:
-    """One PNG per view, and a lesion box in each, the same for all."""
-
-    kind = "own"
-
-    def __init__(self, root):
-        self.root = root
-
-    def locate(self, cohort):
-        return locate_each(cohort, self._locate)
-
-    def boxes(self, cohort):
-        return {}
-
-    def _locate(self, row, view, stream):
-        path = self.root / f"{row.breast_id}_{view}.png"
-        box = (10.0, 20.0, 40.0, 60.0) if stream == "crop" else (np.nan,) * 4
-        return Located(
-            row.sample_id, row.breast_id, view, stream, "found", str(path), box=box, derived=stream == "crop"
-        )
+from ..own_files import OwnFiles
 
 
 def open_own(root):
@@ -43,7 +22,7 @@ def open_own(root):
     path = table["patient_id"] + "_" + table["laterality"] + "_" + table["view"] + ".png"
     unknown = dict.fromkeys(("density", "assessment", "subtlety"), pd.array([pd.NA] * len(table), dtype="Int64"))
     table = table.assign(abnormality_id=1, lesion_type="mass", image_path=path, crop_path="", mask_path="", **unknown)
-    return Collection(root, table, OwnFiles(root))
+    return Collection(root, table, OwnFiles(root, "{}_{}.png", (10.0, 20.0, 40.0, 60.0)))
 
 
 @pytest.fixture

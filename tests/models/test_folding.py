@@ -49,6 +49,14 @@ def test_mammo_mamba_keeps_its_logits(backbone, gate):
     assert norms(folded) < norms(network) / 2
 
 
-def test_a_normalisation_of_other_channels_stays():
-    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.PixelShuffle(1), nn.BatchNorm2d(2))
-    assert norms(fold_batch_norm(model)) == 1
+@pytest.mark.parametrize(
+    "children",
+    [
+        [nn.Conv2d(1, 2, 1), nn.PixelShuffle(1), nn.BatchNorm2d(2)],
+        [nn.Conv2d(1, 2, 1), nn.BatchNorm2d(3)],
+        [nn.Linear(1, 2), nn.BatchNorm2d(2)],
+    ],
+    ids=["something between", "other channels", "no convolution"],
+)
+def test_a_normalisation_that_follows_no_convolution_stays(children):
+    assert norms(fold_batch_norm(nn.Sequential(*children))) == 1

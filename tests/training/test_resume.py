@@ -199,16 +199,16 @@ def test_a_checkpoint_without_a_part_is_named_with_the_way_out(tmp_path, part):
     assert resume_point(tmp_path, "a/seed0", weights) == tmp_path / "last.ckpt"
     del whole[part]
     torch.save(whole, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match=rf"last\.ckpt: not of this version \({part} is missing\); delete it"):
+    with pytest.raises(InputError, match=rf"last\.ckpt: not of this version \(without {part}\); delete it"):
         resume_point(tmp_path, "a/seed0", weights)
 
 
 @pytest.mark.parametrize(
     "weights, difference",
     [
-        ({"a": torch.zeros(3)}, "weight a has shape (2,) instead of (3,)"),
-        ({"a": torch.zeros(2), "b": torch.zeros(1)}, "weight b is missing"),
-        ({}, "weight a is unknown"),
+        ({"a": torch.zeros(3)}, "other shape: a (network (3,), file (2,))"),
+        ({"a": torch.zeros(2), "b": torch.zeros(1)}, "missing: b"),
+        ({}, "unexpected: a"),
     ],
 )
 def test_a_checkpoint_of_other_weights_is_named_with_the_way_out(tmp_path, weights, difference):
@@ -224,7 +224,7 @@ def test_training_meets_a_checkpoint_of_other_weights(config, collection, monkey
     held = torch.load(last, weights_only=True)
     held["state_dict"].popitem()
     torch.save(held, last)
-    with pytest.raises(InputError, match=r"last\.ckpt: not of this version \(weight .* is missing\); delete it"):
+    with pytest.raises(InputError, match=r"last\.ckpt: not of this version \(missing: .*\); delete it"):
         train.train_run(config, collection)
 
 

@@ -17,13 +17,14 @@ from torch import nn
 from mammo_lib.config import with_changes
 from mammo_lib.data import Collection
 from mammo_lib.data.cohort import split_cohort
-from mammo_lib.data.views import Located, locate_each
 from mammo_lib.errors import InputError
 from mammo_lib.models.network import load_best
 from mammo_lib.models.weights import read_torch
 from mammo_lib.statistics import evaluate_predictions
 from mammo_lib.training import train, trainer
 from mammo_lib.training.optimisation import cosine_schedule, parameter_groups
+
+from ..own_files import OwnFiles
 
 pytestmark = pytest.mark.usefixtures("run_homes")
 
@@ -89,26 +90,6 @@ def test_another_seed_gives_another_network(config, collection):
     assert not one.equals(other)
 
 
-class TwoKinds:
-    """One PNG per breast, of its CC view; the lesion fills the film."""
-
-    kind = "two kinds of lesions"
-
-    def __init__(self, root):
-        self.root = root
-
-    def locate(self, cohort):
-        return locate_each(cohort, self._locate)
-
-    def boxes(self, cohort):
-        return {}
-
-    def _locate(self, row, view, stream):
-        path, is_crop = str(self.root / f"{row.breast_id}.png"), stream == "crop"
-        box = (0.0, 0.0, 64.0, 64.0) if is_crop else (np.nan,) * 4
-        return Located(row.sample_id, row.breast_id, view, stream, "found", path, box=box, derived=is_crop)
-
-
 def draw_lesion(rng, word, is_malignant):
     """A disc, or specks of the size that the word says, on noise that is brighter where the breast is malignant."""
     film = rng.integers(40, 70, (64, 64)) + (15 if is_malignant else 0)
@@ -136,7 +117,7 @@ def two_kinds(tmp_path_factory):
         Image.fromarray(draw_lesion(rng, word, i % 2).astype(np.uint8)).save(root / f"P_{i:05d}_LEFT.png")
     unknown = dict.fromkeys(("density", "assessment", "subtlety"), pd.array([pd.NA] * len(rows), dtype="Int64"))
     table = pd.DataFrame(rows).assign(laterality="LEFT", split="train", abnormality_id=1, crop_path="", mask_path="")
-    return Collection(root, table.assign(**unknown), TwoKinds(root))
+    return Collection(root, table.assign(**unknown), OwnFiles(root, "{0}.png", (0.0, 0.0, 64.0, 64.0)))
 
 
 @pytest.fixture
