@@ -33,14 +33,30 @@ def executed(page: Path) -> bool:
     return page.is_file() and not json.loads(page.read_text(encoding="utf-8"))["metadata"].get("staged")
 
 
+def shorten(copy: Path) -> None:
+    """Leave one module on each page of the API, and no page of source code: half of what a build costs."""
+    settings = copy / "_config.yml"
+    settings.write_text(
+        settings.read_text(encoding="utf-8").replace("    - sphinx.ext.viewcode\n", ""), encoding="utf-8"
+    )
+    for page in (copy / "book").glob("api_*.md"):
+        title, first, *_ = page.read_text(encoding="utf-8").split("\n## ")
+        page.write_text(f"{title}\n## {first}", encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    """The HTML of a copy of this checkout with whatever has been executed in it, and at least the first chapter."""
+def book(request, tmp_path_factory):
+    """The HTML of a copy of this checkout with whatever has been executed in it, and at least the first chapter.
+
+    Without the slow tests, the pages of the API are short ones.
+    """
     import papermill
 
     copy = shutil.copytree(
         ROOT, tmp_path_factory.mktemp("book") / "copy", ignore=shutil.ignore_patterns(*NOT_SOURCES), symlinks=True
     )
+    if not any(item.path == request.path and item.get_closest_marker("slow") for item in request.session.items):
+        shorten(copy)
     page = copy / "book" / "notebooks" / f"{CHAPTER}.ipynb"
     if not executed(page):
         source = copy / "notebooks" / page.name
@@ -129,6 +145,20 @@ def test_a_page_shows_what_it_should_and_asks_nobody(tab, book, name):
     assert outside(tab) == []
     tab.set_viewport_size({"width": 390, "height": 800})  # a phone
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", pages())
+def test_everyone_can_read_a_page(tab, book, name, theme):
+    """Contrast, names of pictures and controls, order of headings and what else axe examines."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab.goto(html(book, name).as_uri(), wait_until="load")
+    tab.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    found = Axe().run(tab).response["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in serious] == []
 
 
 def test_an_executed_chapter_has_every_figure_of_its_notebook(tab, book):

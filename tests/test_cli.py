@@ -314,6 +314,11 @@ def test_another_collection_is_refused_in_one_line(tmp_path):
     )
     (tmp_path / "Info.txt").write_text("mdb001 G CIRC B 500 500 30")
     Image.fromarray(np.zeros((1024, 1024), np.uint8)).save(tmp_path / "mdb001.pgm")
+    both = mammo("external", "--data", tmp_path, "--run", "released/dual", "--experiment", "dual")
+    assert "give either --run RUN or --experiment NAME" in one_line(both)
+    assert "--profile without --experiment" in one_line(mammo("external", "--data", tmp_path, "--profile", "smoke"))
+    unknown = mammo("external", "--data", tmp_path, "--experiment", "nonsense", "--profile", "smoke")
+    assert "nonsense" in one_line(unknown)
     missing = mammo("external", "--data", tmp_path, "--baseline", "frozen_stages", MAMMO_DATA="")
     assert "give its folder with --cbis-ddsm DIR or MAMMO_DATA" in one_line(missing)
 

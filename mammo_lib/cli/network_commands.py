@@ -10,7 +10,7 @@ import typer
 
 from ..config.run import TRANSFERRED
 from ..errors import InputError
-from .options import AllowMissing
+from .options import AllowMissing, ProfileOption, chosen_profile
 from .printing import echo_transfer
 
 
@@ -79,6 +79,10 @@ def external(
             "--run", "--network", help="a finished run with its checkpoint, or a released network (default: ours)"
         ),
     ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(help="instead of --run: every finished run of an experiment or a group, with its checkpoint"),
+    ] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help=f"also this baseline: {' or '.join(TRANSFERRED)}; repeatable")
     ] = None,
@@ -86,6 +90,7 @@ def external(
         Path | None,
         typer.Option("--cbis-ddsm", help="folder of CBIS-DDSM, for its held-out breasts (default: MAMMO_DATA)"),
     ] = None,
+    profile: ProfileOption = None,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Score a trained network, unchanged, on another collection: mini-MIAS, CMMD, INbreast or VinDr-Mammo.
@@ -96,6 +101,10 @@ def external(
     for name in baseline or []:
         if name not in TRANSFERRED:
             raise InputError(f"--baseline {name}: choose one of {', '.join(TRANSFERRED)}")
+    if run and experiment:
+        raise InputError("give either --run RUN or --experiment NAME, not both")
+    if profile and not experiment:
+        raise InputError("--profile without --experiment: a profile says which runs an experiment has; name it too")
     from ..data.data_sets import data_folder, open_cbis_ddsm
     from ..data.external import open_other
 
@@ -108,17 +117,20 @@ def external(
     typer.echo(f"{about.name}: {len(other.breasts)} breasts. {about.citation}\nLicence: {about.licence}")
     for reason, n in other.left_out["reason"].value_counts().items():
         typer.echo(f"left out: {n} x {reason}")
-    from ..inference.provenance import NOTICE
+    from ..inference.provenance import NOTICE, networks_of
     from ..inference.release import released_run
     from ..inference.transfer import score_baseline, score_network
     from ..runs.records import Run
 
     typer.secho(NOTICE, fg="red")
-    chosen, options = Run(run) if run else released_run(), {"allow_missing": allow_missing}
-    records = [score_network(chosen, other, home, progress=True, **options)]
-    records += [score_baseline(name, chosen.config, other, home, **options) for name in baseline or []]
-    for record in records:
-        echo_transfer(record)
+    if experiment:
+        networks = networks_of(chosen_profile(profile, Path(given) if given else None, allow_missing)[0], experiment)
+    else:
+        networks = [Run(run) if run else released_run()]
+    for network in networks:
+        echo_transfer(score_network(network, other, home, progress=True, allow_missing=allow_missing))
+    for name in baseline or []:
+        echo_transfer(score_baseline(name, networks[0].config, other, home, allow_missing=allow_missing))
 
 
 def weights(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import BUILD, ROOT, RunConfig, get_profile, profile_names
+from ..config import BUILD, ROOT, Profile, RunConfig, get_profile, profile_names
 from ..data.collection import PHANTOM
 from ..errors import InputError
 from ..files import write_json
@@ -22,14 +22,19 @@ def with_weights(run: Run) -> Run:
     Raises
     ------
     InputError
-        The folder is not a finished run, the run is a baseline, or its checkpoint is missing. Records are committed
-        without checkpoints, and the message contains the command that recreates it.
+        The folder is not a finished run, the run is a baseline or a cross-validation, or its checkpoint is missing.
+        Records are committed without checkpoints, and the message contains the command that recreates it.
     """
     if not run.is_finished:
         raise InputError(f"{run.folder}: not a finished run (metrics.json is missing); give a run's folder")
     if run.config.baseline:
         raise InputError(
             f"{run.folder}: a baseline ({run.config.baseline}), which has no network; give a network's run"
+        )
+    if run.config.data.fold == "each":
+        raise InputError(
+            f"{run.folder}: a cross-validation, which trains one network for each fold; give one of them, such as "
+            f"{run.folder / 'fold0'}, if it was trained on this machine"
         )
     again = Run(runs.FRESH / run.folder.parent.name / run.folder.name)
     for one in (run, again):
@@ -38,6 +43,24 @@ def with_weights(run: Run) -> Run:
     raise InputError(
         f"{run.checkpoint}: missing, because records are kept without weights; `{rebuild_command(run)}` recreates it"
     )
+
+
+def networks_of(profile: Profile, name: str) -> list[Run]:
+    """Return the trained networks of an experiment or a group, each with its checkpoint, in the order of the list.
+
+    Raises
+    ------
+    InputError
+        None is finished, or one of them is a baseline, a cross-validation, or has no checkpoint here.
+    """
+    known = runs.runs_by_config()
+    found = [known[one.fingerprint] for one in experiment_configs(profile, name) if one.fingerprint in known]
+    if not found:
+        raise InputError(
+            f"{name}: no finished run with profile {profile.name}; "
+            f"`mammo run --experiment {name} --profile {profile.name}` trains them"
+        )
+    return [with_weights(run) for run in found]
 
 
 def rebuild_command(run: Run) -> str:

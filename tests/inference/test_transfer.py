@@ -8,7 +8,7 @@ from PIL import Image
 from mammo_lib.data.external import open_other
 from mammo_lib.errors import InputError
 from mammo_lib.files import file_hash
-from mammo_lib.inference import transfer
+from mammo_lib.inference import provenance, transfer
 from mammo_lib.runs import records
 from mammo_lib.runs.protocols import PROTOCOL_EXTERNAL
 
@@ -118,6 +118,17 @@ def test_where_readers_are_all_that_is_known_nothing_is_said_of_malignancy(mias,
     assert set(record.metrics) == {"internal", "agreement_with_readers"}
     assert record.metrics["agreement_with_readers"]["sensitivity"]["n"] == 3  # breasts of BI-RADS 4 and 5
     assert records.part_of(record.predictions, "external")["label"].isna().all()
+
+
+def test_the_networks_of_an_experiment_are_those_that_are_finished(tiny_profile, untrained_run, run_homes, monkeypatch):
+    run = untrained_run()
+    others = [run.config.model_copy(update={"seed": seed}) for seed in (1, 0)]
+    monkeypatch.setattr(provenance, "experiment_configs", lambda profile, name: others)
+    monkeypatch.setattr(records, "runs_by_config", lambda: {run.config.fingerprint: run})
+    assert provenance.networks_of(tiny_profile, "dual") == [run]
+    monkeypatch.setattr(records, "runs_by_config", dict)
+    with pytest.raises(InputError, match="no finished run with profile tiny; `mammo run --experiment dual"):
+        provenance.networks_of(tiny_profile, "dual")
 
 
 def test_a_collection_without_labels_is_refused(mias, network, run_homes):
