@@ -211,7 +211,7 @@ def test_the_readmes_findings_are_those_of_the_records():
 def found_at_the_fourth_look() -> list[str]:
     """What the README says of the fourth look at the test set, from the committed records."""
     from mammo_lib.analysis import answers, fourth_look
-    from mammo_lib.analysis.tables import in_words
+    from mammo_lib.analysis.wording import in_words
 
     profile = get_profile("mirror-final")
     runs = answers.find_repeats(profile)
@@ -225,7 +225,7 @@ def found_at_the_fourth_look() -> list[str]:
 def found_out_of_fold() -> list[str]:
     """What the README says of the cross-validated comparisons, from the committed records."""
     from mammo_lib.analysis import answers, limits
-    from mammo_lib.analysis.tables import in_words
+    from mammo_lib.analysis.wording import in_words
 
     profile = get_profile("mirror-cv")
     repeats = answers.find_repeats(profile)
@@ -286,7 +286,7 @@ def found_out_of_fold() -> list[str]:
 def found_by_overriding_gates(repeats) -> list[str]:
     """What the README says of trained networks whose gates are overridden."""
     from mammo_lib.analysis import answers
-    from mammo_lib.analysis.tables import in_words
+    from mammo_lib.analysis.wording import in_words
 
     networks = answers.gated_networks(get_profile("mirror-cv"), repeats)
     table = answers.interventions(networks).set_index(["network", "intervention"])
@@ -313,7 +313,7 @@ def found_by_number_of_breasts(repeats) -> str:
 def found_elsewhere() -> list[str]:
     """What the README says of another collection, from the committed record."""
     from mammo_lib.analysis import external_scores
-    from mammo_lib.analysis.tables import in_words
+    from mammo_lib.analysis.wording import in_words
 
     records = external_scores.external_records("mini_mias")
     loss = external_scores.losses(records).iloc[0]

@@ -34,8 +34,8 @@ TORCH_FREE = [
     "runs.verify", "statistics",
     "figures", "data", "data.cohort", "data.prepare", "data.collection", "data.data_sets", "data.cbis_ddsm",
     "data.cbis_ddsm.tables", "data.cbis_ddsm.sources", "data.phantom", "analysis", "analysis.diagnostics",
-    "analysis.official_split", "analysis.tables", "inference", "inference.inputs", "training", "training.readers",
-    "models", "ops", "reproduce", "rehearsal", "cli",
+    "analysis.official_split", "analysis.wording", "analysis.tables", "analysis.published", "inference",
+    "inference.inputs", "training", "training.readers", "models", "ops", "reproduce", "rehearsal", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "torchvision"}
 # What uses a finished network trains nothing, and does not wait for what training needs.

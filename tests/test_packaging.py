@@ -357,7 +357,7 @@ def test_what_the_code_reads_travels_with_the_wheel(clean_python, tmp_path):
         "mammo_lib.runs.protocols.PROTOCOL_6": "book/protocol-6.md",
         "mammo_lib.runs.protocols.PROTOCOL_EXTERNAL": "book/protocol-external.md",
         "mammo_lib.runs.protocols.PROTOCOL": "book/protocol.md",
-        "mammo_lib.analysis.tables.PUBLISHED": "book/published.csv",
+        "mammo_lib.analysis.published.PUBLISHED": "book/published.csv",
         "mammo_lib.config.profiles.PROFILES": "book/profiles",
     }
     before = installed_files(clean_python)
@@ -367,7 +367,7 @@ def test_what_the_code_reads_travels_with_the_wheel(clean_python, tmp_path):
     for found, source in zip(map(Path, json.loads(done.stdout)), (ROOT / path for path in held.values()), strict=True):
         assert not found.is_relative_to(ROOT)
         assert contents(found) == contents(source)
-    rows = call(clean_python, "-c", "from mammo_lib.analysis.tables import read_published as r; print(len(r()))",
+    rows = call(clean_python, "-c", "from mammo_lib.analysis.published import read_published as r; print(len(r()))",
                 cwd=tmp_path)  # fmt: skip
     assert (rows.returncode, int(rows.stdout or 0) > 5) == (0, True), rows.stderr
     assert installed_files(clean_python) == before

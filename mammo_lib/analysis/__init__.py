@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["answers", "diagnostics", "limits", "official_split", "tables"],
+    submodules=["answers", "diagnostics", "limits", "official_split", "published", "tables", "wording"],
     submod_attrs={
         "gates": ["examine"],
         "maps": ["SpatialMap", "forward_maps", "grad_cam", "saliency_maps"],

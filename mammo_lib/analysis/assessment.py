@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ..statistics import auc_of
-from .tables import estimate
+from .wording import estimate
 
 # BI-RADS 0 is incomplete: further imaging is needed. Orders of the categories, from the least to the most suspicious.
 ORDERS = {"lowest, as stored": (0, 1, 2, 3, 4, 5), "between 3 and 4": (1, 2, 3, 0, 4, 5), "left out": (1, 2, 3, 4, 5)}

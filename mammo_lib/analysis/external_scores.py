@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..runs.records import COMMITTED, EXTERNAL, Run, all_runs, part_of
 from ..statistics import Interval, delong_interval, paired_differences, stratified_auc, subgroups, unpaired_difference
 from ..statistics.seeds import ensemble
-from .tables import in_words
+from .wording import in_words
 
 NETWORK = "network"
 STAGES = {

@@ -16,7 +16,7 @@ from ..runs.records import Run
 from ..statistics import LEVEL, Interval, delong_test, over_seeds, stratified_auc
 from . import tables
 from .answers import DIFFERENT, UNDECIDED
-from .tables import in_words
+from .wording import estimate, in_words
 
 REFERENCE = "final_crop"  # what every other entry of the list is compared with
 BEST = "final_attention"  # the best by cross-validation when protocol 5 was fixed
@@ -40,10 +40,10 @@ def beside_out_of_fold(
     for name, seeds in runs.items():
         crossed = repeats.get(OUT_OF_FOLD[name], ())
         out = stratified_auc([run.predictions for run in crossed]) if crossed else Interval(nan, nan, nan, 0)
-        test = over_seeds(tables.rows_of(seeds), "auc").interval
-        merged = over_seeds([tables.together(seeds)], "auc").interval
+        test = over_seeds(tables.predictions_per_seed(seeds), "auc").interval
+        merged = over_seeds([tables.ensemble_predictions(seeds)], "auc").interval
         estimates = {"out": out, "test": test, "ensemble": merged}
-        named = {key: x for part, one in estimates.items() for key, x in tables.estimate(part, one).items()}
+        named = {key: x for part, one in estimates.items() for key, x in estimate(part, one).items()}
         lower = out.value - test.value
         rows.append({"experiment": name, "name": asked[name]["name"], **named, "lower": lower, "n": test.n})
     return pd.DataFrame(rows)
@@ -65,7 +65,7 @@ def compared(profile: Profile, runs: Mapping[str, Sequence[Run]]) -> pd.DataFram
 
 def best_against_readers(runs: Mapping[str, Sequence[Run]]) -> tuple[Interval, float]:
     """Return the AUC of the ensemble of the best by cross-validation minus that of the readers' BI-RADS, and its p."""
-    ours, readers = (tables.together(runs[name]) for name in (BEST, READERS))
+    ours, readers = (tables.ensemble_predictions(runs[name]) for name in (BEST, READERS))
     return delong_test(ours["label"].to_numpy(), ours["logit"].to_numpy(), readers["logit"].to_numpy())
 
 

@@ -1,7 +1,7 @@
 """What limits the network, from records of protocols 2 and 4: breasts to learn from, frozen stages, one network.
 
 These functions read records and the official tables, and do not import torch. In every table, an estimate ``x``
-occupies the columns ``x x_low x_high``; :func:`mammo_lib.analysis.tables.readable` merges them.
+occupies the columns ``x x_low x_high``; :func:`mammo_lib.analysis.wording.readable` merges them.
 """
 
 from __future__ import annotations

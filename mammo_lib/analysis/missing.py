@@ -28,7 +28,7 @@ from ..statistics import (
 )
 from ..statistics.fold_groups import with_interval
 from .answers import as_answers, common
-from .tables import estimate
+from .wording import estimate
 
 MASK = "mask"
 BOTH = "CC+MLO"

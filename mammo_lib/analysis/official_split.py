@@ -31,7 +31,7 @@ from ..files import read_json
 from ..runs.records import COMMITTED, WAY_OUT
 from ..statistics import holm, mean_auc
 from ..statistics.intervals import percentiles
-from .tables import in_words
+from .wording import in_words
 
 RECORD = "test_set_shift.json"
 N_PERMUTATIONS = 9999

@@ -14,7 +14,7 @@ from ..data.cbis_ddsm.tables import read_tables
 from ..data.sample import sample_folder
 from ..runs.records import Run
 from . import answers, efficiency, external_scores, fourth_look, further_targets, limits, missing, official_split
-from .tables import in_words
+from .wording import in_words
 
 NOT_YET = "Not run yet."
 CALLED = {  # what the first variant of a group is

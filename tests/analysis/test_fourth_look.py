@@ -78,6 +78,6 @@ def test_test_and_out_of_fold_stand_side_by_side(runs):
 
 def test_the_aim_compares_ensembles(runs):
     difference, p = fourth_look.best_against_readers(runs)
-    ours, readers = (tables.together(runs[name]) for name in ("final_attention", "final_birads"))
+    ours, readers = (tables.ensemble_predictions(runs[name]) for name in ("final_attention", "final_birads"))
     expected = auc(ours["label"], ours["logit"]) - auc(readers["label"], readers["logit"])
     assert difference.value == pytest.approx(expected) and 0 <= p <= 1

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mammo_lib.analysis.tables import did_not_help, read_published
+from mammo_lib.analysis.published import read_published
+from mammo_lib.analysis.tables import did_not_help
 from mammo_lib.config import RunConfig, load_config
 from mammo_lib.data.cbis_ddsm.audit import load_manifest
 from mammo_lib.data.cbis_ddsm.sources import open_source
