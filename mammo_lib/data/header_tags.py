@@ -10,9 +10,12 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from ..errors import InputError, printable
-from .dicom import SIDES, VIEW_CODES, read_header, refusing
+from .dicom import read_header, refusing
 from .views import VIEWS
 
+SIDES = {"L": "LEFT", "R": "RIGHT"}
+# ViewCodeSequence in SNOMED-RT and in SNOMED CT; ViewPosition says CC or MLO outright.
+VIEW_CODES = {"R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO"}
 TAGS = (
     "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "StudyDate", "AccessionNumber",
     "ImageLaterality", "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation",

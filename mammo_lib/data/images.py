@@ -12,7 +12,8 @@ from skimage.filters import threshold_otsu
 from skimage.measure import label as connected_components
 
 from ..errors import InputError
-from .dicom import check_size, read_film, read_header, refusing
+from .dicom import read_film, read_header, refusing
+from .dicom_checks import check_size
 from .folders import is_dicom
 
 MASK_WIDTH = 200  # the breast is found on a copy this wide: ten times faster, as exact as a pixel of the input

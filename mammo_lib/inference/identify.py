@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data.dicom import SIDES
 from ..data.folders import is_dicom
-from ..data.header_tags import EXAMINATION, is_nobody, standard_tags
+from ..data.header_tags import EXAMINATION, SIDES, is_nobody, standard_tags
 from ..data.views import VIEWS, is_binary
 from ..errors import InputError, printable
 

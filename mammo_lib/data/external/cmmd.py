@@ -21,9 +21,9 @@ import pandas as pd
 from ...errors import InputError
 from ...files import read_table, require
 from ..collection import Collection
-from ..dicom import SIDES, read_header
+from ..dicom import read_header
 from ..folders import find_collection
-from ..header_tags import read_tags
+from ..header_tags import SIDES, read_tags
 from ..memo import remember
 from ..views import BREAST, VIEWS, Box, Located, locate_each
 from .adapter import About, OtherCollection, as_left_out, as_table, find_named

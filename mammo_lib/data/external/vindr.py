@@ -20,8 +20,8 @@ import pandas as pd
 
 from ...errors import InputError
 from ...files import read_table, require, with_numbers
-from ..dicom import SIDES
 from ..folders import find_collection
+from ..header_tags import SIDES
 from ..views import VIEWS
 from .adapter import About, OtherCollection, as_left_out, as_table, dicom_first, find_named, only_one
 
