@@ -39,8 +39,9 @@ TORCH_FREE = [
 ]  # fmt: skip
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "torchvision"}
 # What uses a finished network trains nothing, and does not wait for what training needs.
-TRAINING_FREE = ["data.loader", "models.network", "analysis.gates", "analysis.maps", "inference.predict",
-                 "inference.deploy", "inference.transfer", "inference.viewer", "inference.release"]  # fmt: skip
+TRAINING_FREE = ["data.loader", "models.network", "analysis.gates", "analysis.maps", "analysis.lesion_shares",
+                 "inference.predict", "inference.deploy", "inference.transfer", "inference.viewer",
+                 "inference.release"]  # fmt: skip
 
 
 def name_of(path: Path) -> str:

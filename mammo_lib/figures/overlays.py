@@ -86,7 +86,7 @@ def _span(values: np.ndarray) -> str:
 def lesion_shares(shares: Mapping[str, object]) -> Figure:
     """Draw each map's mean in the lesion's box, compared with the same box at random places in the breast.
 
-    ``shares`` maps names to the results of :func:`mammo_lib.analysis.maps.lesion_share`. Orange: p below 0.05.
+    ``shares`` maps names to the results of :func:`mammo_lib.analysis.lesion_shares.lesion_share`. Orange: p below 0.05.
     """
     figure, axes = canvas(width=7, height=0.32 * len(shares) + 1.3)
     for y, one in enumerate(shares.values()):

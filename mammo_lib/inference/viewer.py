@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from torch.utils.data import default_collate
 
 from .. import figures
-from ..analysis.maps import KINDS, LesionShare, SpatialMap, finest, forward_maps, saliency_maps, shares_in_lesions
+from ..analysis.lesion_shares import LesionShare, shares_in_lesions
+from ..analysis.maps import KINDS, SpatialMap, finest, forward_maps, saliency_maps
 from ..config import RunConfig
 from ..data.boxes import Box, lesion_boxes
 from ..data.collection import Collection
