@@ -1,4 +1,4 @@
-"""CPU scan against a plain PyTorch loop and mambapy's parallel scan: time, memory, growth with length.
+"""CPU scan against a plain PyTorch loop and mambapy's parallel scan, and against what the processor allows.
 
 pip install mambapy && python benchmarks/scan.py
 """
@@ -12,14 +12,21 @@ from pathlib import Path
 
 import torch
 from baselines import indexing_loop, parallel_scan
+from limits import bytes_per_second, multiply_adds_per_second
 from timing import paired_medians, record
 
 import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
 from mammo_lib.ops.scan import OPERATORS, scan_reference
+from mammo_lib.ops.scan_cpu import CHUNK, LANES
 
 SHAPES = [(8, 160, 196, 8), (8, 392, 196, 8), (8, 784, 49, 8), (2, 320, 3136, 8), (1, 320, 12544, 8)]
 LENGTHS = [784, 1568, 3136, 6272, 12544]
 REPEATS = 7
+
+# Vector instructions per 16 state updates, counted in the source of mammo_lib/ops/scan_cpu.py. An exponential has 18:
+# 2 bounds, 4 for the power of two and its remainder, 8 for the polynomial, 4 that put both together.
+FORWARD_INSTRUCTIONS = 18 + 4  # step A; step u B; the state; the output
+BACKWARD_INSTRUCTIONS = 18 + 5 + 8  # the states again (step A; step u B, two; the state; dC); then the gradients
 
 
 def compiled(*inputs):
@@ -74,7 +81,31 @@ def status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def compare(shape) -> dict:
+def floors(shape, rate: float, bandwidth: float) -> dict[str, tuple[float, float]]:
+    """Return the seconds that a pass takes at least: for the vector units, and for the memory.
+
+    Every array is read or written once: u, step and y forward; u, step, dy, du and dstep backward; B and C, and their
+    gradients; the states at the start of every chunk of 32 steps, which the forward pass keeps for the backward pass.
+    """
+    batch, dim, length, states = shape
+    updates, sequence, maps = math.prod(shape), 4 * batch * dim * length, 8 * batch * states * length
+    kept = 4 * batch * dim * states * math.ceil(length / CHUNK)
+    forward = (FORWARD_INSTRUCTIONS * updates / LANES / rate, (3 * sequence + maps) / bandwidth)
+    both = FORWARD_INSTRUCTIONS + BACKWARD_INSTRUCTIONS
+    moved = 3 * sequence + maps + 5 * sequence + 2 * maps + 2 * kept
+    return {"forward": forward, "forward_backward": (both * updates / LANES / rate, moved / bandwidth)}
+
+
+def shares(shape, seconds: dict[str, float], rate: float, bandwidth: float) -> dict:
+    """Return which limit binds a pass, and the share of it that is reached."""
+    found = {}
+    for step, (vector, memory) in floors(shape, rate, bandwidth).items():
+        found[f"{step}_limit"] = "vector units" if vector > memory else "memory"
+        found[f"{step}_share_of_limit"] = max(vector, memory) / seconds[step]
+    return found
+
+
+def compare(shape, rate: float, bandwidth: float) -> dict:
     """Time one shape."""
     tensors = inputs(*shape)
     repeats = REPEATS if math.prod(shape) < 5e6 else 3
@@ -93,6 +124,7 @@ def compare(shape) -> dict:
         "forward_backward_speedup_over_loop": full["loop"] / full["ours"],
         "extra_memory_mib": ours,
         "extra_memory_over_mambapy": ours / theirs,
+        **shares(shape, {"forward": fast["ours"], "forward_backward": full["ours"]}, rate, bandwidth),
     }
 
 
@@ -111,7 +143,9 @@ def growth_exponent() -> float:
 
 def main():
     """Measure everything and record it."""
-    rows = [compare(shape) for shape in SHAPES]
+    # A matrix product is vector instructions and little else: each multiplies and adds in 16 lanes.
+    rate, bandwidth = multiply_adds_per_second() / LANES, bytes_per_second()
+    rows = [compare(shape, rate, bandwidth) for shape in SHAPES]
     over_mambapy = [row["forward_backward_speedup_over_mambapy"] for row in rows]
     summary = {
         "forward_speedup_over_better_min": min(row["forward_speedup_over_better"] for row in rows),
@@ -119,6 +153,10 @@ def main():
         "forward_backward_speedup_over_mambapy_min": min(over_mambapy),
         "extra_memory_over_mambapy_max": max(row["extra_memory_over_mambapy"] for row in rows),
         "exponent_of_time_in_length": growth_exponent(),
+        "vector_instructions_per_second": rate,
+        "bytes_per_second": bandwidth,
+        "forward_share_of_limit_min": min(row["forward_share_of_limit"] for row in rows),
+        "forward_backward_share_of_limit_min": min(row["forward_backward_share_of_limit"] for row in rows),
     }
     record("scan", rows, summary)
 

@@ -30,7 +30,7 @@ PROSE = [
 ]  # fmt: skip
 LONG_LINES = ("protocol.md", *(f"protocol-{n}.md" for n in (2, 3, 4, 5)))  # hashed into records, and never edited
 READ_BY_PAGES = (
-    "released/dual/metrics.json", "results/verified.json", "benchmarks/export.json", "benchmarks/plan.json",
+    "released/dual/metrics.json", "results/verified.json", "benchmarks/export.json", "benchmarks/inference.json", "benchmarks/plan.json",
 )  # fmt: skip
 COMMANDS = typer.main.get_command(app)
 SCRATCH = {"weights", "htmlcov"}  # made by commands, ignored by git
@@ -104,7 +104,7 @@ def test_the_page_on_the_backbone_runs(tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     examples = blocks(ROOT / "book" / "backbone.md", "python")
     sections = (ROOT / "book" / "backbone.md").read_text(encoding="utf-8").count("\n## ")
-    assert (sections, len(examples)) == (6, 7)  # classification shows two ways
+    assert (sections, len(examples)) == (7, 8)  # classification shows two ways
     said = run_python("".join(examples), cwd=tmp_path, MAMMO_ROOT=str(ROOT)).splitlines()
     assert said == [
         "torch.Size([1, 2])",
@@ -123,6 +123,18 @@ def test_the_page_on_the_backbone_shows_what_was_measured():
     ratios = [f"| {row['onnxruntime_speed_over_pytorch']:.2f} |" for row in held["rows"] if "network" in row]
     assert len(ratios) == 2 and all(ratio in shown for ratio in ratios)
     assert all(f"{length} tokens" in shown for length in (49, 196, 784, 3136)) and held["command"] in shown
+
+
+def test_the_page_on_the_backbone_shows_the_speed_of_every_form():
+    path = ROOT / "benchmarks" / "inference.json"
+    held, shown = json.loads(path.read_text()), load_stage().inference_speeds(path)
+    assert "{{ inference }}" in (ROOT / "book" / "backbone.md").read_text(encoding="utf-8")
+    lines = {
+        row["form"]: next(line for line in shown.splitlines() if f"| {row['form']} |" in line) for row in held["rows"]
+    }
+    assert len(lines) == 4
+    for row in held["rows"]:
+        assert f"| {row['speed']:.2f} | {row['share_of_matrix_product_rate']:.0%} |" in lines[row["form"]]
 
 
 def test_the_page_on_gpus_shows_the_plan_on_one_and_on_four(tmp_path):
@@ -304,10 +316,17 @@ def found_by_number_of_breasts(repeats) -> str:
     from mammo_lib.data.cbis_ddsm.tables import read_tables
     from mammo_lib.data.sample import sample_folder
 
-    shares = limits.by_share(repeats[limits.REFERENCE], answers.find_repeats(get_profile("mirror-limits")))
+    settings, reference = get_profile("mirror-limits"), repeats[limits.REFERENCE]
+    of_fewer = answers.find_repeats(settings)
+    shares = limits.by_share(reference, of_fewer)
     points = limits.learning_curve(shares, read_tables(sample_folder())).points
     auc = points.set_index("share")["auc"]
-    return f"{auc[0.25]:.3f}, {auc[0.5]:.3f} and {auc[0.75]:.3f}; with all of them {auc[1.0]:.3f}"
+    last = limits.against_reference(settings, "breasts", reference, of_fewer)
+    last = last.set_index("experiment").loc["crop_three_quarters"]
+    return (
+        f"{auc[0.25]:.3f}, {auc[0.5]:.3f} and {auc[0.75]:.3f}; with all of them {auc[1.0]:.3f}. "
+        f"Three quarters and all of them are {last['answer']} (reach {last['reach']:.3f})"
+    )
 
 
 def found_elsewhere() -> list[str]:

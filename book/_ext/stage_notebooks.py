@@ -65,6 +65,7 @@ def glued_values(book: Path) -> dict[str, str]:
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
     values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")
+    values["inference"] = inference_speeds(book.parent / "benchmarks" / "inference.json")
     values["plan"] = planned_cost(book.parent / "benchmarks" / "plan.json")
     for page in sorted((book / "notebooks").glob("*.ipynb")):
         for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
@@ -122,6 +123,22 @@ def exported_speeds(path: Path) -> str:
     where = f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread"
     besides = f"beside {others:.0f} other busy processes: read the ratios, not the times"
     return "\n\n".join([_table(whole), _table(forms), f"{where}, {besides}."])
+
+
+def inference_speeds(path: Path) -> str:
+    """Return what `benchmarks/inference.py` measured as Markdown: a row for each form of the network."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    batches = [*dict.fromkeys(row["batch"] for row in held["rows"])]
+    found = {(row["form"], row["batch"]): (row["speed"], row["share_of_matrix_product_rate"]) for row in held["rows"]}
+    lines = [["MambaVision-T", *(f"{what}, batch {n}" for n in batches for what in ("speed", "share of the rate"))]]
+    for form in dict.fromkeys(row["form"] for row in held["rows"]):
+        cells = [(f"{speed:.2f}", f"{share:.0%}") for speed, share in (found[form, n] for n in batches)]
+        lines.append([form, *(cell for pair in cells for cell in pair)])
+    machine = held["machine"]
+    where = f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread"
+    how = f"{held['summary']['precision']}, {held['summary']['size']} px"
+    meant = "Speeds are relative to the network as trained; the rate is that of a large matrix product."
+    return f"{_table(lines)}\n\n{where}, {how}. {meant}"
 
 
 def planned_cost(path: Path) -> str:
