@@ -30,7 +30,8 @@ PROSE = [
 ]  # fmt: skip
 LONG_LINES = ("protocol.md", *(f"protocol-{n}.md" for n in (2, 3, 4, 5)))  # hashed into records, and never edited
 READ_BY_PAGES = (
-    "released/dual/metrics.json", "results/verified.json", "benchmarks/export.json", "benchmarks/inference.json", "benchmarks/plan.json",
+    "released/dual/metrics.json", "results/verified.json", "benchmarks/export.json",
+    "benchmarks/inference.json", "benchmarks/plan.json",
 )  # fmt: skip
 COMMANDS = typer.main.get_command(app)
 SCRATCH = {"weights", "htmlcov"}  # made by commands, ignored by git
