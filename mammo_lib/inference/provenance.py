@@ -31,12 +31,12 @@ def with_weights(run: Run) -> Run:
         raise InputError(
             f"{run.folder}: a baseline ({run.config.baseline}), which has no network; give a network's run"
         )
+    again = Run(runs.FRESH / run.folder.parent.name / run.folder.name)
     if run.config.data.fold == "each":
         raise InputError(
             f"{run.folder}: a cross-validation, which trains one network for each fold; give one of them, such as "
-            f"{run.folder / 'fold0'}, if it was trained on this machine"
+            f"{_from_root(again.folder / 'fold0')}; `{rebuild_command(run)}` trains them"
         )
-    again = Run(runs.FRESH / run.folder.parent.name / run.folder.name)
     for one in (run, again):
         if one.is_finished and one.checkpoint.is_file():
             return one

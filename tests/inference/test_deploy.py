@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_one_line(arguments, message, tmp_path):
 
 
 def test_a_record_without_its_checkpoint_says_how_to_make_it(monkeypatch):
-    [record, *_] = sorted((COMMITTED / "dual").glob("seed0-*"))
+    [record, *_] = sorted((COMMITTED / "dual_stream").glob("seed0-*"))
     monkeypatch.setattr("mammo_lib.runs.records.FRESH", BUILD / "none")
     said = refusal(record)
     assert "missing, because records are kept without weights; `MAMMO_RETRAIN=1 mammo run" in said
