@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-
 import torch
+from timing import paired_medians
 
 PRODUCT, COPY = 2048, 1 << 26  # side of the matrices; float32 values of an array that no cache holds
 TRIES = 7
@@ -15,21 +12,11 @@ TRIES = 7
 def multiply_adds_per_second() -> float:
     """Return the rate of a large float32 matrix product: nothing on this processor multiplies and adds faster."""
     a, b = torch.rand(PRODUCT, PRODUCT), torch.rand(PRODUCT, PRODUCT)
-    return PRODUCT**3 / _median(lambda: torch.mm(a, b))
+    return PRODUCT**3 / paired_medians({"product": lambda: torch.mm(a, b)}, TRIES)["product"]
 
 
 def bytes_per_second() -> float:
     """Return the rate at which a large array is read and written."""
     source = torch.rand(COPY)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / _median(lambda: target.copy_(source))
-
-
-def _median(call: Callable) -> float:
-    call()
-    seconds = []
-    for _ in range(TRIES):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return 2 * source.nbytes / paired_medians({"copy": lambda: target.copy_(source)}, TRIES)["copy"]

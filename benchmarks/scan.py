@@ -90,10 +90,14 @@ def floors(shape, rate: float, bandwidth: float) -> dict[str, tuple[float, float
     batch, dim, length, states = shape
     updates, sequence, maps = math.prod(shape), 4 * batch * dim * length, 8 * batch * states * length
     kept = 4 * batch * dim * states * math.ceil(length / CHUNK)
-    forward = (FORWARD_INSTRUCTIONS * updates / LANES / rate, (3 * sequence + maps) / bandwidth)
-    both = FORWARD_INSTRUCTIONS + BACKWARD_INSTRUCTIONS
-    moved = 3 * sequence + maps + 5 * sequence + 2 * maps + 2 * kept
-    return {"forward": forward, "forward_backward": (both * updates / LANES / rate, moved / bandwidth)}
+    steps = {
+        "forward": (FORWARD_INSTRUCTIONS, 3 * sequence + maps),
+        "forward_backward": (FORWARD_INSTRUCTIONS + BACKWARD_INSTRUCTIONS, 8 * sequence + 3 * maps + 2 * kept),
+    }
+    return {
+        step: (instructions * updates / LANES / rate, moved / bandwidth)
+        for step, (instructions, moved) in steps.items()
+    }
 
 
 def shares(shape, seconds: dict[str, float], rate: float, bandwidth: float) -> dict:

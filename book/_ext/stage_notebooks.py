@@ -119,10 +119,9 @@ def exported_speeds(path: Path) -> str:
         [name.replace("_", " "), *(f"{times[name, *shape]:.1f}" for shape in shapes)]
         for name in dict.fromkeys(row["scan"] for row in scans)
     ]
-    machine, others = held["machine"], held["summary"]["other_processes"]
-    where = f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread"
+    others = held["summary"]["other_processes"]
     besides = f"beside {others:.0f} other busy processes: read the ratios, not the times"
-    return "\n\n".join([_table(whole), _table(forms), f"{where}, {besides}."])
+    return "\n\n".join([_table(whole), _table(forms), f"{_where(held)}, {besides}."])
 
 
 def inference_speeds(path: Path) -> str:
@@ -134,11 +133,15 @@ def inference_speeds(path: Path) -> str:
     for form in dict.fromkeys(row["form"] for row in held["rows"]):
         cells = [(f"{speed:.2f}", f"{share:.0%}") for speed, share in (found[form, n] for n in batches)]
         lines.append([form, *(cell for pair in cells for cell in pair)])
-    machine = held["machine"]
-    where = f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread"
     how = f"{held['summary']['precision']}, {held['summary']['size']} px"
     meant = "Speeds are relative to the network as trained; the rate is that of a large matrix product."
-    return f"{_table(lines)}\n\n{where}, {how}. {meant}"
+    return f"{_table(lines)}\n\n{_where(held)}, {how}. {meant}"
+
+
+def _where(held: dict) -> str:
+    """Return by which command and where a benchmark was measured."""
+    machine = held["machine"]
+    return f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread"
 
 
 def planned_cost(path: Path) -> str:

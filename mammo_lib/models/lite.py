@@ -59,11 +59,12 @@ def load_lite(network: str = "lite") -> nn.Module:
         ) from None
     path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     device = torch.get_default_device()
-    with device if device.type == "meta" else torch.device("cpu"):
+    has_values = device.type != "meta"
+    with torch.device("cpu") if has_values else device:
         # Built anew, though a copy would be faster: it draws random numbers, so that the start of a network
         # is the same whether or not its process has built one before.
         lite = EfficientNet.from_name(f"efficientnet-lite{number}")
-    if device.type != "meta":
+    if has_values:
         lite.load_state_dict(_read_weights(path))
     return lite.eval().to(device)
 
