@@ -67,7 +67,8 @@ def one_line(done) -> str:
 def test_unknown_profile(command):
     assert (
         "unknown profile 'fast': choose one of smoke, mirror, mirror-cv, mirror-cv-training, mirror-open, "
-        "mirror-limits, mirror-final, mirror-whole, paper" in one_line(mammo(*command, "--profile", "fast"))
+        "mirror-limits, mirror-final, mirror-whole, mirror-resolution, paper"
+        in one_line(mammo(*command, "--profile", "fast"))
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOLS = ("protocol", "protocol-2", "protocol-3", "protocol-4", "protocol-5", "protocol-6", "protocol-external")
+PROTOCOLS = ("protocol", *(f"protocol-{version}" for version in range(2, 8)), "protocol-external")
 NOTE = """
 :::{{important}}
 The text of this page is fixed, because its hash is part of the records. [Errata of the protocols](protocol-errata.md)
