@@ -17,8 +17,13 @@ from ..runs.experiments import experiment_configs, read_experiments, read_groups
 from ..runs.records import Run, runs_by_config
 from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, auc, compare_folds, holm, stratified_auc
 from .diagnostics import AS_IS, fusion_dominance, gate_saturation, over_breasts, overcalling
+from .wording import in_words
 
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
+RELATIONS = {  # how a summary names an answer
+    DIFFERENT: "Different from", BOTH: "Different by less than the bound from", EQUIVALENT: "Equivalent to",
+    UNDECIDED: "Undecided against",
+}  # fmt: skip
 LONG = 100  # tokens of stage 3 from which protocol 2 calls a geometry long
 COLLAPSE = 0.2  # of AUC, some five standard errors of a fold of a hundred breasts
 ROUTING = ("frozen", "shuffled", "open")  # overridden gates that leave the network its token blocks
@@ -249,7 +254,38 @@ def _said(row) -> str:
     }[row.answer]
 
 
-def caution(table: pd.DataFrame, bound: float = EQUIVALENCE) -> str:
+def brief(table: pd.DataFrame, called: str, planned: int = 2) -> str:
+    """Summarise a family of comparisons by answer: each difference with its interval, and how many are equivalent.
+
+    Of several equivalent variants only the one that differs most is named. ``called`` says what the reference is; a
+    variant with fewer repeats than ``planned`` is marked.
+
+    >>> row = {"name": "no gates", "answer": "equivalent", "repeats": 2, "difference": 0.001}
+    >>> row |= {"difference_low": -0.01, "difference_high": 0.01, "nb_low": -0.01, "nb_high": 0.01}
+    >>> brief(pd.DataFrame([row]), "learned gates").split(" By the more")[0]
+    'Equivalent to learned gates: no gates, +0.001 (-0.010 to +0.010).'
+    """
+    if table.empty:
+        return f"Nothing has been compared with {called} yet."
+    said = []
+    for answer, relation in RELATIONS.items():
+        rows = table[table["answer"] == answer]
+        few = rows["repeats"].map(lambda n: "" if n >= planned else f" [{n} of {planned} repeats]")
+        one_by_one = [
+            f"{row['name']}{mark}, {in_words(row, 'difference')}"
+            for row, mark in zip(rows.to_dict("records"), few, strict=True)
+        ]
+        if answer == EQUIVALENT and len(rows) > 1:
+            furthest = one_by_one[rows["difference"].abs().to_numpy().argmax()]
+            one_by_one = [f"{'all ' if len(rows) == len(table) else ''}{len(rows)} variants, the furthest {furthest}"]
+        if one_by_one:
+            said.append(f"{relation} {called}: {'; '.join(one_by_one)}.")
+    waiting = table.attrs.get("waiting", 0)
+    rest = [f"Planned comparisons that have not been run: {waiting}."] if waiting else []
+    return " ".join([*said, *rest, caution(table, named=False)]).strip()
+
+
+def caution(table: pd.DataFrame, bound: float = EQUIVALENCE, *, named: bool = True) -> str:
     """Say how many answers the more conservative interval of Nadeau and Bengio would leave undecided.
 
     It must exclude 0 for a difference, and lie within the bound for equivalence. Empty without an answer.
@@ -264,7 +300,7 @@ def caution(table: pd.DataFrame, bound: float = EQUIVALENCE) -> str:
     said = f"{len(doubtful)} of these {len(decided)} answers would be undecided"
     if doubtful.empty or len(doubtful) == len(decided):
         said = f"{every} would be {'the same' if doubtful.empty else 'undecided'}"
-    names = f": {', '.join(_told(doubtful))}" if len(doubtful) else ""
+    names = f": {', '.join(_told(doubtful))}" if named and len(doubtful) else ""
     return f"By the more conservative interval of Nadeau and Bengio {said}{names}."
 
 

@@ -27,7 +27,8 @@ STAGES = {
     "external": "{},\nall abnormal",
 }  # fmt: skip
 TISSUES = {"F": 0, "G": 1, "D": 2}  # fatty, fatty-glandular, dense-glandular
-AT_THRESHOLD = ("sensitivity", "specificity", "calibration", "calibration_scaled")
+AT_THRESHOLD = ("sensitivity", "specificity", "calibration", "calibration_scaled", "brier", "ece")
+LEAST = 4  # breasts of a class: the kinds of lesion are few, and their intervals say so
 THIRDS = ("smallest third", "middle third", "largest third")
 
 
@@ -109,7 +110,7 @@ def without_pixels(records: Mapping[str, Run]) -> pd.DataFrame:
 
 
 def at_the_old_threshold(records: Mapping[str, Run]) -> pd.DataFrame:
-    """Return decisions and calibration in the large of every score and set: ``score breasts sensitivity ...``."""
+    """Return decisions and calibration of every score and set: ``score breasts sensitivity ... brier ece``."""
     rows = []
     for name, run in records.items():
         for split in STAGES:
@@ -121,7 +122,7 @@ def at_the_old_threshold(records: Mapping[str, Run]) -> pd.DataFrame:
 
 def by_kind(run: Run) -> pd.DataFrame:
     """Return a score's AUC by tissue, fatty first, and by class of lesion: ``name level value low high n``."""
-    table = subgroups(scored(run, "external"), {"tissue": "tissue", "finding": "class"})
+    table = subgroups(scored(run, "external"), {"tissue": "tissue", "finding": "class"}, LEAST)
     group = table["name"].map({"tissue": 1, "class": 2}).fillna(0)
     place = [TISSUES.get(level, number) for number, level in enumerate(table["level"])]  # the others stay in order
     return table.iloc[np.lexsort([place, group])].reset_index(drop=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from ..config import Profile, get_profile
+from ..config import get_profile
 from ..data.cbis_ddsm.tables import read_tables
 from ..data.sample import sample_folder
 from ..runs.records import Run
@@ -60,19 +60,7 @@ def open_questions() -> pd.DataFrame:
 
 def _group(profile: str, group: str, repeats: Repeats) -> str:
     settings = get_profile(profile)
-    first = answers.read_groups(settings)[group][0]
-    found = answers.answers(settings, group, repeats)
-    said = _cautious(found, first, settings, CALLED[group])
-    if found.empty:
-        return said
-    counts = ", ".join(f"{n} {answer}" for answer, n in found["answer"].value_counts().items())
-    return f"**{counts[0].upper() + counts[1:]}.** {said}"
-
-
-def _cautious(found: pd.DataFrame, reference: str, settings: Profile, called: str) -> str:
-    """Say a family of comparisons, and what the more conservative interval would leave of it."""
-    said = answers.sentence(found, reference, len(settings.seeds), called)
-    return said if found.empty else f"{said} {answers.caution(found)}".strip()
+    return answers.brief(answers.answers(settings, group, repeats), CALLED[group], len(settings.seeds))
 
 
 def _both_series(group: str, first: Repeats, second: Repeats) -> str:
@@ -84,8 +72,9 @@ def _films(repeats: Repeats) -> str:
     found = answers.find_repeats(settings)
     larger = limits.against_reference(settings, "size", repeats.get("whole", ()), found)
     shaped = answers.answers(settings, "shape", found)
-    size = _cautious(larger, "whole", settings, "96 x 96 pixels")
-    return f"{size} {_cautious(shaped, 'whole_128', settings, 'padded squares')}"
+    planned = len(settings.seeds)
+    size = answers.brief(larger, "96 x 96 pixels", planned)
+    return f"{size} {answers.brief(shaped, 'padded squares', planned)}"
 
 
 def _stages(repeats: Repeats) -> str:
@@ -93,7 +82,7 @@ def _stages(repeats: Repeats) -> str:
     found = limits.against_reference(
         settings, "stages", repeats.get(limits.REFERENCE, ()), answers.find_repeats(settings)
     )
-    return _cautious(found, limits.REFERENCE, settings, "the stages of EfficientNet-Lite0")
+    return answers.brief(found, "the stages of EfficientNet-Lite0", len(settings.seeds))
 
 
 def _breasts(repeats: Repeats) -> str:
@@ -134,9 +123,17 @@ def _views(repeats: Repeats) -> str:
         f"without {hidden} the AUC changes by {in_words(one, 'difference')}, {one['answer']}"
         for hidden, one in (("MLO", lost.loc["CC only"]), ("CC", lost.loc["MLO only"]))
     ]
+    trained = [
+        f"that of the network of {called} by {in_words(one, 'difference')}, {one['answer']}"
+        for called, prepared, usual in (
+            ("both streams", "dual_dropout", "dual_held_out"), ("crops", "crop_view_dropout", "crop_held_out"),
+        ) if prepared in repeats and usual in repeats
+        for one in [answers.as_answers(missing.compare_inputs(repeats[prepared], repeats[usual])).iloc[0]]
+    ]  # fmt: skip
     return (
         f"Of the crop network, out of fold on {lost['n'].iloc[0]} training breasts, {'; '.join(said)} "
-        f"{_of_planned(repeats)}."
+        f"{_of_planned(repeats)}. Training with hidden inputs changes the AUC when nothing is missing: "
+        f"{'; '.join(trained)}."
     )
 
 
