@@ -60,7 +60,7 @@ def malignant_shares(shares: pd.DataFrame) -> Figure:
         levels = [literal(f"{level}\n({n})") for level, n in zip(part["level"], part["n"], strict=True)]
         ax.set_xticks(x, levels, fontsize=8)
         ax.set(xlabel=name, ylim=(0, 100), xlim=(-0.5, len(part) - 0.5))
-    axes[0, 0].set_ylabel("malignant breasts, % (n below)")
+    axes[0, 0].set_ylabel("malignant, % (n below)")
     spans = shares[shares["n"] >= MIN_FOR_HEADLINE].groupby("name", sort=False)["value"].agg(["min", "max"])
     if spans.empty:
         headline(figure, f"No level has at least {MIN_FOR_HEADLINE} breasts")
