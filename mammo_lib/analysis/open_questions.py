@@ -13,7 +13,17 @@ from ..config import get_profile
 from ..data.cbis_ddsm.tables import read_tables
 from ..data.sample import sample_folder
 from ..runs.records import Run
-from . import answers, efficiency, external_scores, fourth_look, further_targets, limits, missing, official_split
+from . import (
+    answers,
+    efficiency,
+    external_scores,
+    fourth_look,
+    further_targets,
+    limits,
+    missing,
+    official_split,
+    resolution,
+)
 from .wording import in_words
 
 NOT_YET = "Not run yet."
@@ -50,8 +60,11 @@ def open_questions() -> pd.DataFrame:
          lambda: _group("mirror-open", "targets", held_out)),
         ("What is known about calcifications?", "09_calcifications_and_more_than_one_task", _calcifications),
         ("What does the network cost?", "10_resolution_and_efficiency", _cost),
-        ("Does a larger input help?", "10_resolution_and_efficiency", lambda: _group("mirror-cv", "geometry", parts)),
-        ("Would larger whole films help?", "10_resolution_and_efficiency", lambda: _films(parts)),
+        ("Does a larger input help a trained crop network?", "10_resolution_and_efficiency",
+         lambda: _group("mirror-cv", "geometry", parts)),
+        ("Would larger crops help?", "10_resolution_and_efficiency",
+         lambda: resolution.crops_in_short(resolution.every_side())),
+        ("Would larger whole films help?", "10_resolution_and_efficiency", _films),
         ("Does it hold on another collection?", "11_another_collection",
          lambda: external_scores.transfer_answer(external_scores.external_records("mini_mias"))),
     ]  # fmt: skip
@@ -67,14 +80,9 @@ def _both_series(group: str, first: Repeats, second: Repeats) -> str:
     return f"{_group('mirror-cv', group, first)} Second series: {_group('mirror-cv-training', group, second)}"
 
 
-def _films(repeats: Repeats) -> str:
-    settings = get_profile("mirror-whole")
-    found = answers.find_repeats(settings)
-    larger = limits.against_reference(settings, "size", repeats.get("whole", ()), found)
-    shaped = answers.answers(settings, "shape", found)
-    planned = len(settings.seeds)
-    size = answers.brief(larger, "96 x 96 pixels", planned)
-    return f"{size} {answers.brief(shaped, 'padded squares', planned)}"
+def _films() -> str:
+    sizes = resolution.every_side()
+    return f"{resolution.films_in_short(sizes)} {resolution.training_in_short(sizes)}".strip()
 
 
 def _stages(repeats: Repeats) -> str:

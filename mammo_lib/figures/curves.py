@@ -1,4 +1,4 @@
-"""Curves of learning: over epochs, and over the number of breasts."""
+"""Curves of learning: over epochs, over the number of breasts, and over the side of the input."""
 
 from __future__ import annotations
 
@@ -61,10 +61,41 @@ def auc_by_breasts(points: pd.DataFrame, ahead: pd.DataFrame) -> Figure:
     return figure
 
 
-def _points(axes, rows: pd.DataFrame, colour: str, name: str, marker: str = "o", fill: str = "full") -> None:
+def auc_by_side(table: pd.DataFrame) -> Figure:
+    """Draw the AUC over the side of the input, a panel for each kind of image and a line for each classifier.
+
+    ``table``: ``images classifier side n`` and ``auc`` with its interval (``mammo_lib.analysis.resolution.by_side``).
+    """
+    kinds = table["images"].unique()
+    figure, panels = canvas(width=7, height=3.7, columns=len(kinds), sharey=True, squeeze=False)
+    classifiers = dict(zip(sorted(table["classifier"].unique()), zip(PALETTE, "osD^", strict=False), strict=False))
+    for axes, kind in zip(panels[0], kinds, strict=True):
+        own = table[table["images"] == kind]
+        for place, (name, (colour, marker)) in enumerate(classifiers.items()):
+            rows = own[own["classifier"] == name]
+            if len(rows):
+                moved = rows.assign(side=rows["side"] * 1.03 ** (place - 1))
+                axes.plot(moved["side"], moved["auc"], color=colour, linewidth=1)
+                _points(axes, moved, colour, name, marker=marker, by="side")
+        ticks = sorted(own["side"].unique())
+        axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1)
+        axes.set(xscale="log", xlabel="side of the input, pixels", title=f"{kind}, n = {own['n'].iloc[0]}")
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+    panels[0][0].set_ylabel("AUC out of fold, 95 % interval")
+    figure.legend(*panels[0][-1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    best = table.loc[table.groupby("images")["auc"].idxmax()]
+    said = ", ".join(f"{row.images} at {row.side} px ({row.auc:.2f})" for row in best.itertuples())
+    headline(figure, f"Highest AUC: {said}")
+    return figure
+
+
+def _points(
+    axes, rows: pd.DataFrame, colour: str, name: str, marker: str = "o", fill: str = "full", by: str = "breasts"
+) -> None:
     spread = [rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]]
     style = {"fmt": marker, "color": colour, "fillstyle": fill, "capsize": 3, "label": name}
-    axes.errorbar(rows["breasts"], rows["auc"], yerr=spread, **style)
+    axes.errorbar(rows[by], rows["auc"], yerr=spread, **style)
 
 
 def _band(axes, seeds: Sequence[pd.DataFrame], column: str, colour: str, **style) -> None:

@@ -23,6 +23,10 @@ LEARNED = pd.DataFrame({
     "breasts": [150.0, 300, 600], "n": 506,
     "auc": [0.7, 0.75, 0.8], "auc_low": [0.6, 0.7, 0.75], "auc_high": [0.8, 0.8, 0.85],
 })  # fmt: skip
+BY_SIDE = pd.DataFrame({
+    "images": ["crops", "crops", "films"], "classifier": ["a", "a", "b"], "side": [96, 384, 96], "n": 9,
+    "auc": [0.8, 0.7, 0.6], "auc_low": 0.5, "auc_high": 0.9,
+})  # fmt: skip
 AHEAD = LEARNED.tail(1).assign(breasts=1200.0, form="line")
 HISTORY = pd.DataFrame(
     {"epoch": [0, 1], "train_loss": [0.7, 0.6], "validation_loss": [0.7, 0.65], "validation_auc": [0.5, 0.75]}
@@ -128,6 +132,11 @@ CASES = {
         lambda: figures.auc_by_breasts(LEARNED.tail(1), AHEAD.head(0)),
         "From 600 to 600 breasts",
     ),
+    "input sizes": (
+        lambda: figures.auc_by_side(BY_SIDE),
+        r"Highest AUC: crops at 96 px \(0\.80\), films at 96 px \(0\.60\)",
+    ),
+    "one input size": (lambda: figures.auc_by_side(BY_SIDE.head(1)), "Highest AUC: crops at 96 px"),
     "bands": (
         lambda: figures.seed_bands({"dual": [HISTORY, HISTORY.assign(validation_auc=[0.6, 0.5])], "crop": [HISTORY]}),
         "lowest at epoch 2 .*Best validation AUC 0.60 to 0.75, 3 runs",

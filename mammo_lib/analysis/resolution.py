@@ -1,0 +1,85 @@
+"""What a larger input is worth, from records of cross-validation: chapter 10 (protocols 2, 6 and 7). No torch.
+
+*Repeats* are ``{experiment: [run per repeat]}``; differences are worded by
+:func:`mammo_lib.analysis.answers.brief`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ..config import get_profile
+from ..runs.records import Run
+from ..statistics import stratified_auc
+from . import answers, limits
+from .wording import estimate, in_words
+
+STREAMS = {"crop": "crops", "whole": "whole films"}
+FROZEN = "frozen stages, logistic regression"
+Repeats = Mapping[str, Sequence[Run]]
+
+
+def by_side(repeats: Repeats) -> pd.DataFrame:
+    """Return ``images classifier side auc auc_low auc_high repeats n`` of one stream on square inputs, by side.
+
+    Networks whose frozen stages end at stride 8 are left out: they differ from the others in more than the input.
+    """
+    rows = []
+    for runs in repeats.values():
+        model, (height, width) = runs[0].config.model, runs[0].config.data.image_size
+        if len(model.streams) > 1 or height != width or model.frozen_stride == 8:
+            continue
+        is_network = runs[0].config.baseline is None
+        frames = [run.predictions for run in runs]
+        rows.append({
+            "images": STREAMS[model.streams[0]],
+            "classifier": f"trained network, stride {model.frozen_stride}" if is_network else FROZEN,
+            "side": height, **estimate("auc", stratified_auc(frames)), "repeats": len(runs), "n": len(frames[0]),
+        })  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["images", "classifier", "side"], ignore_index=True)
+
+
+def every_side() -> Repeats:
+    """Return the committed repeats of one stream at every size: trained networks, and frozen stages of protocol 7."""
+    trained = answers.find_repeats(get_profile("mirror-cv"))
+    own = {name: runs for name, runs in trained.items() if name in ("crop", "crop_160_16", "crop_224_16", "whole")}
+    for profile in ("mirror-whole", "mirror-resolution"):
+        own |= answers.find_repeats(get_profile(profile))
+    return own
+
+
+def crops_in_short(repeats: Repeats) -> str:
+    """Say what larger crops are worth to the frozen stages (protocol 7)."""
+    profile = get_profile("mirror-resolution")
+    return answers.brief(answers.answers(profile, "crop_size", repeats), "crops of 96 px", len(profile.seeds))
+
+
+def films_in_short(repeats: Repeats) -> str:
+    """Say what larger and differently shaped films are worth, to frozen stages and to trained networks."""
+    seven, six = get_profile("mirror-resolution"), get_profile("mirror-whole")
+    whole = repeats.get("whole", ())
+    frozen = answers.brief(answers.answers(seven, "film_size", repeats), "films of 96 px", len(seven.seeds))
+    groups = (six, "size"), (seven, "trained")
+    found = [limits.against_reference(profile, group, whole, repeats) for profile, group in groups]
+    trained = [answers.brief(one, "films of 96 px") for one in found if len(one)]
+    shape = answers.brief(answers.answers(six, "shape", repeats), "padded squares")
+    return f"Frozen stages. {frozen} Trained networks. {' '.join(trained)} {shape}"
+
+
+def training_in_short(repeats: Repeats) -> str:
+    """Compare the network trained on whole films with the frozen stages that it is built on: not planned.
+
+    Empty where one of them has no record.
+    """
+    if not {"whole", "stages_whole_96"} <= repeats.keys():
+        return ""
+    one = estimate("difference", answers.compare_repeats(repeats["stages_whole_96"], repeats["whole"]))
+    table = by_side(repeats).query("images == 'whole films' and side == 96").set_index("classifier")
+    return (
+        f"On whole films of 96 px the frozen stages with a logistic regression reach an AUC of "
+        f"{in_words(table.loc[FROZEN], 'auc', '')}. The network that was trained on them differs "
+        f"by {in_words(one, 'difference')}: its AUC near chance says more about this training than about whole films. "
+        "This comparison was not planned."
+    )

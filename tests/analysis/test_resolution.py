@@ -1,0 +1,27 @@
+"""Sizes of the input: one row per classifier and side; what cannot be set side by side is left out."""
+
+from mammo_lib.analysis import resolution
+from mammo_lib.analysis.answers import find_repeats
+from mammo_lib.config import get_profile
+
+
+def test_only_square_inputs_of_one_stream_stand_side_by_side():
+    repeats = resolution.every_side() | find_repeats(get_profile("mirror-cv"))
+    table = resolution.by_side({name: repeats[name] for name in ("dual", "crop_96_8", "whole", "whole_tall", "crop")})
+    assert table["images"].tolist() == ["crops", "whole films"] and table["side"].tolist() == [96, 96]
+    assert set(table["classifier"]) == {"trained network, stride 16"}
+    assert (table["auc_low"] < table["auc"]).all() and (table["auc"] < table["auc_high"]).all()
+
+
+def test_frozen_stages_have_every_planned_side_of_both_images():
+    rows = resolution.by_side(resolution.every_side()).query("classifier == @resolution.FROZEN")
+    assert rows.groupby("images")["side"].apply(list).to_dict() == {
+        "crops": [96, 160, 224, 384], "whole films": [96, 160, 224, 384, 512],
+    }  # fmt: skip
+    assert set(rows["repeats"]) == {5}
+
+
+def test_a_network_below_its_own_frozen_stages_is_told():
+    said = resolution.training_in_short(resolution.every_side())
+    assert "differs by -0.1" in said and "not planned" in said
+    assert resolution.training_in_short({}) == ""
