@@ -274,7 +274,14 @@ def found_out_of_fold() -> list[str]:
     cc, mlo = views.loc["crop_cc"], views.loc["crop_mlo"]
     films = get_profile("mirror-whole")
     tall = answers.answers(films, "shape", answers.find_repeats(films)).set_index("experiment").loc["whole_tall"]
+    sizes = get_profile("mirror-resolution")
+    seen = answers.find_repeats(sizes)
+    larger = answers.answers(sizes, "crop_size", seen).set_index("experiment")
+    assert (larger["difference"] < 0).all()
+    frozen_films = answers.scores(sizes, "film_size", seen).iloc[0]
     return [
+        f"{in_words(larger.loc['stages_crop_384'], 'difference')}, and no larger input scores higher",
+        in_words(frozen_films, "auc", ""),
         f"{long['difference']:+.3f}, {long['answer']} (reach {long['reach']:.3f})",
         f"blocks (largest reach {on_100.drop('long_no_blocks')['reach'].max():.3f}); without",
         f"undecided, {in_words(bare_long, 'difference')}",
