@@ -61,8 +61,10 @@ def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame, moved: pd.DataF
     widest = max(float(np.abs(one).max(axis=None)) for one in deviations.values()) or 1e-6
     low, high = (float(getattr(own["value"], end)()) for end in ("min", "max"))
     for row, stream in zip(axes, streams, strict=True):
-        left = row[0].imshow(tables[stream], aspect="auto", cmap=DEPTH_COLOURS, vmin=low, vmax=max(high, low + 1e-6))
-        right = row[1].imshow(deviations[stream], aspect="auto", cmap=DEVIATION_COLOURS, vmin=-widest, vmax=widest)
+        scale = {"cmap": DEPTH_COLOURS, "vmin": low, "vmax": max(high, low + 1e-6)}
+        left = row[0].imshow(tables[stream], aspect="auto", interpolation="nearest", **scale)
+        scale = {"cmap": DEVIATION_COLOURS, "vmin": -widest, "vmax": widest}
+        right = row[1].imshow(deviations[stream], aspect="auto", interpolation="nearest", **scale)
         for ax in row:
             ax.set_yticks(range(len(blocks)), [block_name(*one) for one in blocks], fontsize=7)
             ax.axvline((order["label"] == 0).sum() - 0.5, color="black", linewidth=1)

@@ -45,7 +45,7 @@ def memory_maps(kernels: Mapping[str, np.ndarray], side: int, row: int, column: 
         weights = np.full(side * side, np.nan)
         weights[: at + 1] = np.abs(np.asarray(kernel)[at::-1] / kernel[0])
         above.append(weights[at - side])
-        shown = ax.imshow(weights.reshape(side, side), cmap="Blues", vmin=0, vmax=1)
+        shown = ax.imshow(weights.reshape(side, side), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         ax.plot(column, row, "o", color=ORANGE, markersize=4)
         ax.set_facecolor("0.85")
         ax.grid(visible=False)
@@ -156,7 +156,7 @@ def routing_plans(shares: np.ndarray, gates: Mapping[str, float]) -> Figure:
     """Draw a router's share of the first of two experts by token, (rows, columns), beside one gate for each block."""
     figure, (left, right) = canvas(width=7, height=3.2, columns=2)
     shares = np.asarray(shares)
-    shown = left.imshow(shares, cmap="PuOr", vmin=0, vmax=1)
+    shown = left.imshow(shares, cmap="PuOr", vmin=0, vmax=1, interpolation="nearest")
     left.grid(visible=False)
     left.set(xlabel="column, tokens", ylabel="row, tokens", title="parallel: which expert")
     figure.colorbar(shown, ax=left, label="share of expert 1", location="bottom", shrink=0.6)

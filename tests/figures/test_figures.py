@@ -272,6 +272,18 @@ def test_names_from_data_are_drawn_as_they_stand(draw):
     assert not any(text._preprocess_math(text.get_text())[1] for text in texts)
 
 
+def test_the_cells_of_a_matrix_do_not_bleed_into_each_other():
+    gates = pd.DataFrame({"stage": [3, 3], "block": [0, 1], "value": [0.9, 0.8]})
+    gates = gates.assign(kind="seqmoe", stream="crop", view="CC", sample_id="a")
+    drawn = (
+        figures.gate_heatmap(gates, pd.DataFrame({"sample_id": ["a"], "label": [0], "logit": [0.0]})),
+        figures.memory_maps({"dt": np.ones(4)}, 2, 1, 0),
+        figures.routing_plans(np.eye(3), {"3.1": 0.5}),
+    )
+    images = [image for figure in drawn for ax in figure.axes for image in ax.images]
+    assert [image.get_interpolation() for image in images] == ["nearest"] * 4
+
+
 def test_a_map_of_memory_hides_what_comes_later():
     [shown] = figures.memory_maps({"dt": np.array([8.0, 4.0, 2.0, 1.0])}, 2, 1, 0).axes[0].images
     weights = np.ma.filled(shown.get_array(), np.nan)
