@@ -13,7 +13,7 @@ from sklearn.metrics import roc_curve as sk_roc_curve
 
 from ..statistics import Confusion, Interval
 from .forests import forest
-from .style import BLUE, GREY, LABEL_NAMES, PALETTE, canvas, legend_below
+from .style import BLUE, GREY, LABEL_NAMES, PALETTE, canvas, headline, legend_below
 
 
 def auc_intervals(scores: Mapping[str, Interval]) -> Figure:
@@ -60,16 +60,25 @@ def confusion_matrix(counts: Confusion) -> Figure:
 
 
 def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the malignant share over the predicted probability; bins as in ``statistics.reliability``."""
-    figure, axes = canvas(width=4.8, height=4.6)
-    axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="perfect calibration")
-    for i, ((name, bins), colour) in enumerate(zip(curves.items(), cycle(PALETTE))):
+    """Draw the malignant share over the predicted probability, a panel per curve, over the breasts of each bin.
+
+    Bins as in ``statistics.reliability``.
+    """
+    figure, axes = canvas(
+        width=5, height=4.4, rows=2, columns=len(curves), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False
+    )
+    for (name, bins), upper, lower, colour in zip(curves.items(), *axes, cycle(PALETTE)):
+        x, y = 100 * bins["mean"], 100 * bins["value"]
         spread = 100 * np.clip([bins["value"] - bins["low"], bins["high"] - bins["value"]], 0, None)
-        x, y = 100 * bins["mean"] + i, 100 * bins["value"]  # one percent aside, so that bars do not hide each other
-        axes.errorbar(x, y, spread, fmt="os^"[i % 3], color=colour, capsize=2, label=name)
-    axes.set(xlabel="mean predicted probability, %", ylabel="malignant breasts, %", xlim=(-2, 102), ylim=(-2, 102))
+        upper.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="perfect calibration")
+        upper.errorbar(x, y, spread, fmt="o", color=colour, capsize=2)
+        upper.set(title=f"{name}, n = {bins['n'].sum()}", xlim=(-2, 102), ylim=(-2, 102))
+        lower.bar(x, bins["n"], width=5, color=colour)
+        lower.set(xlabel="mean prediction of a bin, %")
+    axes[0, 0].set_ylabel("malignant, %, 95 % interval")
+    axes[1, 0].set_ylabel("breasts")
     gaps = [np.average((bins["mean"] - bins["value"]).abs(), weights=bins["n"]) for bins in curves.values()]
     told = ", ".join(f"{100 * gap:.0f} ({name})" for name, gap in zip(curves, gaps, strict=True))
-    axes.set_title(f"Mean calibration error in percentage points:\n{told}")
-    legend_below(figure, axes)
+    headline(figure, f"Mean calibration error in percentage points:\n{told}")
+    legend_below(figure, axes[0, 0])
     return figure

@@ -187,7 +187,7 @@ def test_title_says_the_finding_and_axes_are_named(name):
     titles = " ".join(ax.get_title(loc) for ax in figure.axes for loc in ("left", "center"))
     titles += figure.get_suptitle()
     assert re.search(title, titles), titles
-    assert all(ax.get_xlabel() for ax in figure.axes)
+    assert all(ax.get_xlabel() for ax in figure.axes if ax.xaxis.get_tick_params().get("labelbottom", True))
     assert figure.axes[0].get_ylabel() or all(tick.get_text() for tick in figure.axes[0].get_yticklabels())
     assert max(figure.get_size_inches()) <= 7
     assert plt.get_fignums() == []
@@ -270,6 +270,16 @@ def test_names_from_data_are_drawn_as_they_stand(draw):
     assert texts
     assert all(MATHEMATICS in text._preprocess_math(text.get_text())[0] for text in texts)
     assert not any(text._preprocess_math(text.get_text())[1] for text in texts)
+
+
+def test_a_reliability_diagram_has_a_panel_per_curve_and_counts_the_breasts_of_each_bin():
+    bins = {"raw": reliability(LABEL, PROBABILITY), "scaled": reliability(LABEL, PROBABILITY / 2)}
+    raw, scaled, *below = figures.reliability_diagram(bins).axes
+    titles = [ax.get_title("left") + ax.get_title("center") for ax in (raw, scaled)]  # where a style puts them
+    assert titles == ["raw, n = 6", "scaled, n = 6"]
+    assert [[bar.get_height() for bar in ax.patches] for ax in below] == [list(one["n"]) for one in bins.values()]
+    assert raw.get_xlim() == scaled.get_xlim() == below[0].get_xlim()
+    assert raw.get_ylim() == scaled.get_ylim()
 
 
 def test_the_cells_of_a_matrix_do_not_bleed_into_each_other():
