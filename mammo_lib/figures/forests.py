@@ -65,8 +65,8 @@ def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Fig
     differs = table["answer"].str.startswith("different").to_numpy()
     told = table["name"] if "name" in table else table["experiment"].str.replace("_", " ")
     names = (told + ": " + table["answer"]).tolist()
-    words = table["answer"].value_counts()
-    finding = f"Compared with {reference.replace('_', ' ')}: {', '.join(f'{n} {word}' for word, n in words.items())}"
+    words = [f"{len(own)} {word}{_span(word, own['difference'])}" for word, own in table.groupby("answer")]
+    finding = f"Compared with {reference.replace('_', ' ')}:\n{'; '.join(words)}"
     figure, axes = forest(
         bars, names, differs, ("different", "no difference shown"),
         f"difference in AUC from {reference.replace('_', ' ')}, 95 % interval, n = {table['n'].iloc[0]}", finding,
@@ -74,6 +74,13 @@ def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Fig
     axes.axvspan(-bound, bound, color=GREY, alpha=0.15, linewidth=0, zorder=0, label=f"within ±{bound:g}")
     legend_below(figure, axes)
     return figure
+
+
+def _span(answer: str, differences: pd.Series) -> str:
+    """Return the range of differences, of those that are some."""
+    if not answer.startswith("different"):
+        return ""
+    return f", {' to '.join(f'{one:+.3f}' for one in sorted({differences.min(), differences.max()}))}"
 
 
 def subgroup_forest(rows: pd.DataFrame) -> Figure:

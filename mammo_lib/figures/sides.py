@@ -17,12 +17,12 @@ CLEAR = 0.05  # Holm-corrected p below which a marker is filled
 
 
 def side_by_side(
-    rows: pd.DataFrame, sides: Mapping[str, str], xlabel: str, finding: str, *, at: float | None = None
+    rows: pd.DataFrame, sides: Mapping[str, str], xlabel: str, finding: str = "", *, at: float | None = None
 ) -> Figure:
     """Draw several estimates a row, one below the other: ``name`` and, per key of ``sides``, ``key key_low key_high``.
 
     ``sides`` maps a key to what the legend calls it; ``at`` is a dotted line. Rows without a value keep their place; a
-    side without any value is not named.
+    side without any value is not named. Without a ``finding`` the headline gives the differences from the first side.
     """
     figure, axes = canvas(7, (0.17 * len(sides) + 0.25) * len(rows) + 1.4)
     y = np.arange(len(rows))
@@ -36,9 +36,16 @@ def side_by_side(
         axes.axvline(at, color=GREY, linestyle=":")
     axes.set(yticks=y, yticklabels=list(map(literal, rows["name"])), ylim=(len(y) - 0.5, -0.5), xlabel=xlabel)
     axes.grid(visible=False, axis="y")
-    headline(figure, finding)
+    headline(figure, finding or _differences(rows, sides))
     legend_below(figure, axes)
     return figure
+
+
+def _differences(rows: pd.DataFrame, sides: Mapping[str, str]) -> str:
+    first, *others = sides
+    gaps = {sides[key]: (rows[key] - rows[first]).dropna() for key in others}
+    told = [f"{name}: {gap.min():+.3f} to {gap.max():+.3f}" for name, gap in gaps.items() if len(gap)]
+    return "\n".join([f'Difference from "{sides[first]}":', *told])
 
 
 def imbalances(table: pd.DataFrame, bound: float) -> Figure:
