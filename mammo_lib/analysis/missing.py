@@ -77,7 +77,7 @@ def worth(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def fills(runs: Sequence[Run], streams: str) -> pd.DataFrame:
-    """Return the AUC with one view, by what stands in place of the other: ``name`` and per fill an estimate."""
+    """Return the AUC with one view, by what replaces the other: ``name`` and per fill an estimate."""
     rows = []
     for views in ("CC", "MLO"):
         row = {"name": f"{views} only"}

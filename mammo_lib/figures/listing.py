@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def source_listing(*functions: Callable) -> Markdown:
-    """Return functions or methods of the library as they stand in its files, each under its file and line."""
+    """Return functions or methods of the library as its files have them, each under its file and line."""
     parts = []
     for function in functions:
         lines, first = inspect.getsourcelines(function)

@@ -38,7 +38,7 @@ FORMATS = {"onnx": ".onnx", "torch-export": ".pt2"}
 OPSETS = range(18, 24)  # LayerNormalization, and Pad with axes; as far as PyTorch's exporter goes
 OPSET = 20  # the first with Gelu
 EXAMPLE_BATCH = 2
-LARGEST_FILE = 2**31 - 2**20  # bytes; ONNX files end at 2 GiB, and larger weights stand in a second file
+LARGEST_FILE = 2**31 - 2**20  # bytes; ONNX files end at 2 GiB, and larger weights need a second file
 
 
 class Scoring(nn.Module):
