@@ -25,6 +25,7 @@ HARMLESS = (
     # sphinx-thebe declares this on every page, twice.
     r"Identifier 'THEBE_JS_URL' has already been declared",
 )
+PICTURES = {"image/svg+xml", "image/png"}
 ERRORS = ("Traceback (most recent call last)", "An Exception was encountered")
 RESIDUE = ("█", "%|", "it/s]", "s/it]", "<IPython.core", "<Figure size", " object at 0x")  # of bars, of displays
 
@@ -167,9 +168,20 @@ def test_an_executed_chapter_has_every_figure_of_its_notebook(tab, book):
     for path in notebooks:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        figures = sum("image/png" in output.get("data", {}) for output in outputs)
+        figures = sum(bool(PICTURES & output.get("data", {}).keys()) for output in outputs)
         tab.goto(html(book, f"notebooks/{path.stem}").as_uri())
         assert tab.locator("article .cell_output img").count() == figures, path.name
+
+
+def test_a_figure_is_described_by_its_headline(tab, book):
+    cells = json.loads((book / "book" / "notebooks" / f"{CHAPTER}.ipynb").read_text(encoding="utf-8"))["cells"]
+    about = [one for cell in cells for output in cell.get("outputs", []) for one in output.get("metadata", {}).values()]
+    tab.goto(html(book, f"notebooks/{CHAPTER}").as_uri())
+    images, headings = tab.locator("article .cell_output img").all(), tab.locator("article h2").all_inner_texts()
+    texts = [image.get_attribute("alt") for image in images]
+    assert len(texts) > 1
+    assert [text for text in texts if text.endswith(tuple(heading.rstrip("#") for heading in headings))] == []
+    assert texts == [one["alt"] for one in about if "alt" in one]
 
 
 def test_the_reader_can_walk_from_page_to_page(tab, book):

@@ -2,12 +2,12 @@
 
 Sphinx reads pages only below its source folder, book/, while the notebooks live in
 notebooks/. `mammo reproduce` puts the executed ones into book/notebooks/. On a fresh
-checkout nothing is there, so the source notebook, without outputs, stands in.
+checkout nothing is there, so the page shows the source notebook, without outputs.
 
-Figures of notebooks get a text for those who cannot see them: the section that they stand in.
+Figures of notebooks get a text for those who cannot see them: the title of their file, which is their headline.
 Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}. Until then the front
 page says that they are missing.
-Beside the pages stands `records.json`: how many records were made again, as a badge of shields.io.
+`records.json`, beside the pages, tells how many records were made again, as a badge of shields.io.
 Where the repository is known, chapters get a button that opens their source on Binder.
 """
 
@@ -19,8 +19,10 @@ import os
 import subprocess
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 from docutils import nodes
+from PIL import Image
 from sphinx.util import logging
 
 from mammo_lib.files import write_json
@@ -218,15 +220,27 @@ def write_badge(app, exception):
 
 
 def name_figures(app, doctree):
-    """Give every output figure, whose text would be its file's name, the title of its section as text."""
+    """Give every output figure, whose text would be its file's name, its headline as text, or else its section."""
     for image in doctree.findall(nodes.image):
         if image.get("alt", image["uri"]) == image["uri"]:
             section = image.parent
             while section.parent and not isinstance(section, nodes.section):
                 section = section.parent
             title = section.next_node(nodes.title)
-            if title is not None:
+            if headline := headline_of(Path(app.srcdir, image["uri"])):
+                image["alt"] = headline
+            elif title is not None:
                 image["alt"] = f"Figure: {title.astext()}"
+
+
+def headline_of(file: Path) -> str:
+    """Return the title of a picture's file, where `mammo_lib.figures` writes a figure's headline; "" if it has none."""
+    if file.suffix == ".svg":
+        return ElementTree.parse(file).findtext("{http://www.w3.org/2000/svg}title", "")
+    if file.suffix == ".png":
+        with Image.open(file) as picture:
+            return picture.info.get("Title", "")
+    return ""
 
 
 def setup(app):
