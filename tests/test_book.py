@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mammo_lib.analysis import published, wording
+from mammo_lib.config import get_profile
+from mammo_lib.data.data_sets import open_collection
+from mammo_lib.runs.evaluate import finished_runs
+
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTER = "00_the_paper_and_its_numbers"
+CHAPTER, VERDICTS = "00_the_paper_and_its_numbers", "12_verdicts"
 # One page of each kind is opened at every test run, all of them with the slow tests.
-SHOWN = ("intro", f"notebooks/{CHAPTER}", "notebooks/12_verdicts", "protocol-2", "verified", "backbone", "api_models")
+SHOWN = ("intro", f"notebooks/{CHAPTER}", f"notebooks/{VERDICTS}", "protocol-2", "verified", "backbone", "api_models")
 NOT_SOURCES = (".git", ".venv", "_build", "results", "tests", "__pycache__", ".*_cache", "*.egg-info")
 HARMLESS = (
     # The theme preloads fonts, which a browser refuses from file://; its icons are SVG and need none.
@@ -45,11 +50,22 @@ def shorten(copy: Path) -> None:
         page.write_text(f"{title}\n## {first}", encoding="utf-8")
 
 
+def show_verdicts(copy: Path) -> None:
+    """Put the table of verdicts on its page, from committed records; to execute the chapter takes half a minute."""
+    profile = get_profile("mirror")
+    runs = finished_runs(profile, "all", open_collection(profile, sample=True))
+    table = wording.shown(published.beside_paper(published.read_published(), runs, profile).drop(columns="why"))
+    notebook = json.loads((copy / "notebooks" / f"{VERDICTS}.ipynb").read_text(encoding="utf-8"))
+    [cell] = [cell for cell in notebook["cells"] if "wording.shown(beside" in "".join(cell["source"])]
+    cell["outputs"] = [{"output_type": "display_data", "data": {"text/html": table.to_html()}, "metadata": {}}]
+    (copy / "book" / "notebooks" / f"{VERDICTS}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def book(request, tmp_path_factory):
     """The HTML of a copy of this checkout with whatever has been executed in it, and at least the first chapter.
 
-    Without the slow tests, the pages of the API are short ones.
+    The verdicts' page has at least its first table. Without the slow tests, the pages of the API are short ones.
     """
     import papermill
 
@@ -62,6 +78,8 @@ def book(request, tmp_path_factory):
     if not executed(page):
         source = copy / "notebooks" / page.name
         papermill.execute_notebook(source, page, {"profile": "smoke"}, cwd=source.parent, progress_bar=False)
+    if not executed(page.with_name(f"{VERDICTS}.ipynb")):
+        show_verdicts(copy)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "-W", "--keep-going"]
     done = subprocess.run([*command, "-q", "book/"], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -182,6 +200,30 @@ def test_a_figure_is_described_by_its_headline(tab, book):
     assert len(texts) > 1
     assert [text for text in texts if text.endswith(tuple(heading.rstrip("#") for heading in headings))] == []
     assert texts == [one["alt"] for one in about if "alt" in one]
+
+
+# The cells of a column, and whether each lies within the window and within whatever box scrolls its table.
+COLUMN_IN_VIEW = """names => [...document.querySelectorAll("article table")].flatMap(table => {
+  const at = [...table.tHead.rows[0].cells].findIndex(cell => names.includes(cell.innerText.trim()));
+  return at < 0 ? [] : [...table.rows].map(row => {
+    const cell = row.cells[at].getBoundingClientRect();
+    for (let box = table; box; box = box.parentElement) {
+      const edge = box.getBoundingClientRect();
+      const scrolls = getComputedStyle(box).overflowX != "visible";
+      if (scrolls && (cell.left < edge.left - 1 || cell.right > edge.right + 1)) return false;
+    }
+    return cell.left >= 0 && cell.right <= innerWidth;
+  });
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_verdict_is_in_view(tab, book, width):
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.goto(html(book, f"notebooks/{VERDICTS}").as_uri())
+    seen = tab.evaluate(COLUMN_IN_VIEW, list(wording.DECISIVE))
+    assert len(seen) > len(published.read_published())  # and the column's title
+    assert all(seen)
 
 
 def test_the_reader_can_walk_from_page_to_page(tab, book):

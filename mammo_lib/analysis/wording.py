@@ -19,6 +19,7 @@ from ..statistics import Interval
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler  # needs Jinja
 
+DECISIVE = ("verdict", "answer")  # columns that a page must show without scrolling
 MARKUP = re.compile(r"[\\`*_{}\[\]$|~^#]")  # what Markdown and MyST read within a line
 
 
@@ -28,7 +29,10 @@ def estimate(name: str, interval: Interval) -> dict:
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as text: ``x x_low x_high`` become one column, numbers are rounded, names become words."""
+    """Return a table as text: ``x x_low x_high`` become one column, numbers are rounded, names become words.
+
+    A column of verdicts or answers moves to the third place, behind what names a row, so that a phone shows it.
+    """
     shown = pd.DataFrame(index=table.index)
     for name in table.columns:
         if name.removesuffix("_low").removesuffix("_high") != name and name.rpartition("_")[0] in table:
@@ -39,6 +43,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             shown[name] = [_estimate_text(*one, sign) for one in bounds]
         else:
             shown[name] = [_text(name, value) for value in table[name]]
+    for name in shown.columns.intersection(DECISIVE):
+        shown.insert(min(2, shown.columns.get_loc(name)), name, shown.pop(name))
     return shown.rename(columns=_title)
 
 

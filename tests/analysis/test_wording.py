@@ -28,6 +28,14 @@ def test_readable_merges_an_estimate_with_its_bounds():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", wording.DECISIVE)
+def test_a_verdict_stands_behind_the_names_of_its_row(name):
+    late = pd.DataFrame({"of": ["a"], "metric": ["auc"], "ours": [0.8], "ours_low": [0.7], "ours_high": [0.9]})
+    assert [*wording.readable(late.assign(**{name: "yes"}))] == ["of", "metric", name, "ours"]
+    early = pd.DataFrame({"name": ["a"], name: ["yes"], "n": [149], "p": [0.5]})
+    assert [*wording.readable(early)] == [*early]
+
+
 def test_a_shown_table_has_no_index_and_its_texts_stand_on_the_left():
     table = pd.DataFrame({"seen_in": [EVIL], "auc": [0.8], "auc_low": [0.7], "auc_high": [0.9]}, index=["row 7"])
     page = wording.shown(table).to_html()
