@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..config import Profile
 from ..runs.experiments import experiment_configs, read_experiments, read_groups
-from ..runs.records import Run, runs_by_config
+from ..runs.records import Run, finished_of, runs_by_config
 from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, auc, compare_folds, holm, stratified_auc
 from .diagnostics import AS_IS, fusion_dominance, gate_saturation, over_breasts, overcalling
 from .wording import in_words
@@ -36,10 +36,7 @@ def find_repeats(profile: Profile) -> dict[str, list[Run]]:
     Records are found by their config, whatever data they were made on. No images are needed.
     """
     known = runs_by_config()
-    found = {
-        name: [known[c.fingerprint] for c in experiment_configs(profile, name) if c.fingerprint in known]
-        for name in read_experiments(profile)
-    }
+    found = {name: finished_of(experiment_configs(profile, name), known) for name in read_experiments(profile)}
     return {name: runs for name, runs in found.items() if runs}
 
 

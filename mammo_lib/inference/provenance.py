@@ -53,8 +53,7 @@ def networks_of(profile: Profile, name: str) -> list[Run]:
     InputError
         None is finished, or one of them is a baseline, a cross-validation, or has no checkpoint here.
     """
-    known = runs.runs_by_config()
-    found = [known[one.fingerprint] for one in experiment_configs(profile, name) if one.fingerprint in known]
+    found = runs.finished_of(experiment_configs(profile, name))
     if not found:
         raise InputError(
             f"{name}: no finished run with profile {profile.name}; "

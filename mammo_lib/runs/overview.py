@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..config import Profile
 from .experiments import experiment_configs, read_experiments
-from .records import Run, runs_by_config
+from .records import Run, finished_of, runs_by_config
 
 
 def overview(profile: Profile) -> pd.DataFrame:
@@ -20,7 +20,7 @@ def overview(profile: Profile) -> pd.DataFrame:
     rows = []
     for name, experiment in read_experiments(profile).items():
         configs = experiment_configs(profile, name)
-        found = [known[config.fingerprint] for config in configs if config.fingerprint in known]
+        found = finished_of(configs, known)
         took = [_seconds(run) for run in found]
         rows.append({
             "experiment": name, "question": experiment["question"], "runs": len(configs), "finished": len(found),

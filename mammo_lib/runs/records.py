@@ -15,7 +15,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -330,6 +330,12 @@ def runs_by_config() -> dict[str, Run]:
     Records are found by their config, whatever data they were made on.
     """
     return {run.config.fingerprint: run for home in (FRESH, COMMITTED) for run in all_runs(home)}
+
+
+def finished_of(configs: Iterable[RunConfig], known: Mapping[str, Run] | None = None) -> list[Run]:
+    """Return the finished runs of some configs, in their order; ``known`` is :func:`runs_by_config`, read once."""
+    known = runs_by_config() if known is None else known
+    return [known[config.fingerprint] for config in configs if config.fingerprint in known]
 
 
 def part_of(predictions: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from ..data.cohort import select_cohort
 from ..models.cost import Cost, cost_of
 from ..models.mammo_mamba import build_model, count_parameters, without_weights
 from ..runs.experiments import experiment_configs, read_experiments
-from ..runs.records import runs_by_config
+from ..runs.records import finished_of, runs_by_config
 
 BYTES_PER_WEIGHT = 16  # a weight, its gradient and AdamW's two moments, 32 bits each
 PIXEL_BYTES, MAP_BYTES = 2, 2  # of a prepared pixel; of a number in a cached map
@@ -54,7 +54,7 @@ def planned_runs(profile: Profile, table: pd.DataFrame, rate: float, devices: in
     known, rows = runs_by_config(), []
     for name in read_experiments(profile):
         configs = experiment_configs(profile, name)
-        finished = sum(config.fingerprint in known for config in configs)
+        finished = len(finished_of(configs, known))
         row = {"experiment": name, "runs": len(configs), "finished": finished}
         if configs[0].baseline is None:
             cost = run_cost(configs[0], table)
