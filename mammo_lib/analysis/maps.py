@@ -26,7 +26,7 @@ from captum.attr import IntegratedGradients, LayerGradCam
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..models import GatedConvMixer, log_odds
+from ..models import GatedConvMixer, MammoMamba, fold_batch_norm, log_odds
 from ..models.encoders import ViewEncoder, scatter
 from ..models.mambavision import Attention, Level, from_windows
 from ..models.network import Network
@@ -40,6 +40,7 @@ KINDS = {
     "integrated_gradients": "integrated gradients",
 }
 IG_STEPS = 16
+IG_BATCH = 16  # breasts with their views that pass through the network together
 IG_CELL = 4  # pixels a side over which integrated gradients are added up: single pixels cannot be read
 
 
@@ -135,7 +136,7 @@ def grad_cam(network: Network, batch: dict) -> list[SpatialMap]:
     for stream in network.model.streams:
         if not _levels(network.model.encoders[stream]):
             continue
-        explainer = LayerGradCam(_scorer(network), network.model.encoders[stream].network.backbone.norm)
+        explainer = LayerGradCam(_scorer(network.model), network.model.encoders[stream].network.backbone.norm)
         cells = explainer.attribute(inputs, additional_forward_args=present, relu_attributions=True)
         values = scatter(cells[:, 0].detach(), batch["present"][stream], torch.nan)
         maps += _by_view(network, "grad_cam", stream, "", values, network.model.encoders[stream].strides[-1])
@@ -147,10 +148,15 @@ def integrated_gradients(network: Network, batch: dict, steps: int = IG_STEPS) -
 
     Integrated gradients (Sundararajan et al. 2017) from black images along a straight line, Gauss-Legendre with
     ``steps`` points; over a breast they add up to log-odds(images) - log-odds(black).
+
+    NOTE: the path bends at every ReLU, and with few points the sum may miss this change by as much as its size.
     """
     inputs, present = _as_tensors(network, batch)
-    explainer = IntegratedGradients(_scorer(network))
-    found = explainer.attribute(inputs, additional_forward_args=present, n_steps=steps, internal_batch_size=64)
+    # The same function to rounding, in half the time: folded normalisation, channels last, no more images than the
+    # allocator keeps at hand.
+    fast = fold_batch_norm(network.model).to(memory_format=torch.channels_last)
+    explainer = IntegratedGradients(_scorer(fast))
+    found = explainer.attribute(inputs, additional_forward_args=present, n_steps=steps, internal_batch_size=IG_BATCH)
     return {
         stream: attribution[:, :, 0].detach() for stream, attribution in zip(network.model.streams, found, strict=True)
     }
@@ -212,9 +218,8 @@ def _as_tensors(network: Network, batch: dict) -> tuple[tuple[Tensor, ...], tupl
     return tuple(batch["images"][s] for s in streams), tuple(batch["present"][s] for s in streams)
 
 
-def _scorer(network: Network):
+def _scorer(model: MammoMamba):
     """Return the log-odds of malignancy as a function of the streams' images, then of what is present."""
-    model = network.model
 
     def score(*tensors: Tensor) -> Tensor:
         images, present = tensors[: len(model.streams)], tensors[len(model.streams) :]

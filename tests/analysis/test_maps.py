@@ -134,6 +134,26 @@ def test_integrated_gradients_add_up_to_the_change_of_the_log_odds(tiny_profile)
     assert (found["whole"][0, 1] == 0).all()  # a missing view moves nothing
 
 
+def test_integrated_gradients_are_those_of_the_network_itself(tiny_profile):
+    # They are computed on a folded copy, in other batches, in another order of the axes in memory.
+    network, batch = network_of(tiny_profile), batch_of()
+    inputs, present = ([batch[name][stream] for stream in network.model.streams] for name in ("images", "present"))
+
+    def score(*images):
+        named = [dict(zip(network.model.streams, group, strict=True)) for group in (images, present)]
+        return log_odds(network({"images": named[0], "present": named[1]}).logits).sum()
+
+    points, weights = np.polynomial.legendre.leggauss(maps.IG_STEPS)
+    slopes = [torch.zeros_like(one) for one in inputs]
+    for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        at = [(one * point).float().requires_grad_() for one in inputs]
+        for total, slope in zip(slopes, torch.autograd.grad(score(*at), at), strict=True):
+            total += weight * slope
+    found = maps.integrated_gradients(network, batch)
+    for stream, image, slope in zip(network.model.streams, inputs, slopes, strict=True):
+        torch.testing.assert_close(found[stream], (image * slope)[:, :, 0], rtol=1e-3, atol=1e-5)
+
+
 def test_grad_cam_is_the_linearised_decision(tiny_profile):
     network, batch = network_of(tiny_profile), batch_of()
     seen = {}
