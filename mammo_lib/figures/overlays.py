@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, block_name, canvas, headline, literal
+from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, canvas, headline, literal
 
 MAP_COLOURS = "cividis"  # even in lightness, and read alike by people with colour-vision deficiency
 COVER = 0.55  # opacity of a map: tissue stays visible under it
@@ -44,17 +44,23 @@ def draw_map(axes, image: np.ndarray, values: np.ndarray, box=None, limits: tupl
 
 def map_cases(
     images: Sequence[np.ndarray], maps: Sequence[Mapping[str, np.ndarray]], names: Sequence[str], title: str,
-    boxes: Sequence | None = None,
+    boxes: Sequence | None = None, gates: Sequence[Mapping[str, Mapping[str, float]]] | None = None,
 ) -> Figure:  # fmt: skip
-    """Draw one breast per row: its mammogram, then its maps. Each kind of map has its own column and scale."""
-    columns = 1 + len(maps[0])
-    figure, axes = canvas(width=7, height=1.75 * len(images) + 0.5, rows=len(images), columns=columns, squeeze=False)
+    """Draw one breast per row: its mammogram, then its maps. Each kind of map has its own column and scale.
+
+    ``gates``, one value per block for each input, are drawn beside the mammogram.
+    """
+    widths = [1, *([2] if gates is not None else []), *[1] * len(maps[0])]
+    height = (1.75 if gates is None else 2.6) * len(images) + 0.5
+    figure, axes = canvas(7, height, len(images), len(widths), squeeze=False, width_ratios=widths)
     for i, row in enumerate(axes):
         box = None if boxes is None else boxes[i]
         draw_mammogram(row[0], images[i], box)
         row[0].set_title(literal(names[i]), fontsize=8, loc="center")
-        for ax, (name, values) in zip(row[1:], maps[i].items(), strict=True):
+        for ax, (name, values) in zip(row[len(row) - len(maps[i]) :], maps[i].items(), strict=True):
             _mapped_panel(ax, images[i], values, box, name)
+        if gates is not None:
+            _gate_lines(row[1], gates[i])
     headline(figure, title)
     return figure
 
@@ -62,12 +68,13 @@ def map_cases(
 def _mapped_panel(axes, image: np.ndarray, values: np.ndarray, box=None, name: str = "") -> None:
     draw_map(axes, image, values, box)
     seen = values[(image > 0) & np.isfinite(values)]
-    axes.set_title(f"{name}\n{_span(seen)}".strip(), fontsize=8, loc="center")
+    axes.set_title(f"{name}\n{_span(seen)}".strip(), y=1, fontsize=8, loc="center")
 
 
 def _plain_panel(axes, image: np.ndarray | None, box, name: str, absent: str) -> None:
     axes.set_axis_off()
-    axes.set_title(name, fontsize=9, loc="center")
+    # A place given by ``y`` is not searched for, which takes a quarter of the time of a drawing.
+    axes.set_title(name, y=1, fontsize=9, loc="center")
     if image is None:
         axes.text(0.5, 0.5, absent, ha="center", va="center", color=GREY, transform=axes.transAxes)
     else:
@@ -112,30 +119,54 @@ def lesion_shares(shares: Mapping[str, object]) -> Figure:
 
 def prediction_sheet(
     images: Mapping[tuple[str, str], np.ndarray | None], maps: Mapping[tuple[str, str], np.ndarray], map_name: str,
-    gates: Mapping[str, Mapping[str, float]], probability: float, threshold: float, lines: Sequence[str], notice: str,
+    gates: Mapping[str, Mapping[str, float]], probability: float, threshold: float, lines: Sequence[str],
+    notes: Sequence[str], notice: str,
 ) -> Figure:  # fmt: skip
-    """Draw one breast's prediction on one page.
+    """Draw one breast's prediction on one page, which grows with its text.
 
     ``images`` and ``maps`` are (height, width) by (stream, view), None if an image is missing. ``gates`` has one value
-    per block for each input. ``lines`` are printed at the top, ``notice`` at the bottom.
+    per block for each input. ``lines``, the first as a title, and ``notes``, which a reader must not miss, are printed
+    at the top, ``notice`` at the bottom.
     """
-    n = len(images)
-    figure = Figure(figsize=(7, 7.6 if n > 2 else 8.2), layout="constrained")
-    top, middle, bottom, foot = figure.subfigures(4, 1, height_ratios=[0.13, 0.54, 0.29, 0.04])
-    top.text(0.01, 0.92, literal(lines[0]), fontsize=12, fontweight="bold", va="top")
-    top.text(0.01, 0.52, literal("\n".join(lines[1:])), fontsize=8, va="top", linespacing=1.5)
-    axes = middle.subplots(2, n, squeeze=False)
-    for (key, image), plain, covered in zip(images.items(), *axes, strict=True):
+    title, text, warnings = _wrapped(lines[:1], 68), _wrapped(lines[1:], 104), _wrapped(notes, 90)
+    n, header = len(images), 0.3 + 0.2 * len(title) + 0.17 * (len(text) + len(warnings))
+    middle = 4.0 if n > 2 else 5.0
+    height = header + middle + 2.9
+    # Places in inches from the top, not a layout engine: that takes as long as all the rest of the drawing.
+    figure = Figure(figsize=(7, height))
+    at = 0.1
+    for part, step, style in (
+        (title, 0.2, {"fontsize": 11, "fontweight": "bold"}), (text, 0.17, {"fontsize": 8}),
+        (warnings, 0.17, {"fontsize": 8, "fontweight": "bold", "color": NOTICE_COLOUR}),
+    ):  # fmt: skip
+        for line in part:
+            figure.text(0.01, 1 - at / height, literal(line), va="top", **style)
+            at += step
+        at += 0.05
+    grid = figure.add_gridspec(
+        2, n, left=0.01, right=0.99, top=1 - (header + 0.2) / height, bottom=1 - (header + middle - 0.2) / height,
+        hspace=0.12, wspace=0.08,
+    )  # fmt: skip
+    for (key, image), plain, covered in zip(images.items(), *grid.subplots(squeeze=False), strict=True):
+        for axes in (plain, covered):
+            axes.set_anchor("N")
         covered.set_axis_off()
         _plain_panel(plain, image, None, " ".join(key), "not given")
         if image is not None and key in maps:
             _mapped_panel(covered, image, maps[key])
-    middle.supxlabel(f"upper row: input of the network; lower row: {map_name}", fontsize=8)
-    left, right = bottom.subplots(1, 2, width_ratios=[1, 1.25])
+    caption = f"upper row: input of the network; lower row: {map_name}"
+    figure.text(0.5, 1 - (header + middle) / height, literal(caption), fontsize=8, ha="center", va="center")
+    left, right = figure.add_gridspec(
+        1, 2, left=0.02, right=0.99, top=2.45 / height, bottom=0.98 / height, width_ratios=[1, 1.25], wspace=0.22
+    ).subplots()
     _probability_scale(left, probability, threshold)
     _gate_lines(right, gates)
-    foot.text(0.5, 0.45, notice, ha="center", va="center", fontsize=8.5, fontweight="bold", color=NOTICE_COLOUR)
+    figure.text(0.5, 0.1 / height, notice, ha="center", fontsize=8.5, fontweight="bold", color=NOTICE_COLOUR)
     return figure
+
+
+def _wrapped(paragraphs: Sequence[str], width: int) -> list[str]:
+    return [line for one in paragraphs for line in textwrap.wrap(one, width)]
 
 
 def _probability_scale(axes, probability: float, threshold: float) -> None:
@@ -147,7 +178,9 @@ def _probability_scale(axes, probability: float, threshold: float) -> None:
         f"threshold {threshold:.2f}", (threshold, 0.36), xytext=(4 if is_low else -4, 0), textcoords="offset points",
         ha="left" if is_low else "right", fontsize=8,
     )  # fmt: skip
-    axes.set(xlim=(0, 1), ylim=(-0.9, 0.9), yticks=[], xlabel="probability of malignancy")
+    axes.set(xlim=(0, 1), ylim=(-0.9, 0.9), yticks=[])
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("probability of malignancy", fontsize=8)
     axes.set_title(f"Network's output: {probability:.2f}", fontsize=9)
     axes.grid(visible=False, axis="y")
 
@@ -165,10 +198,14 @@ def _gate_lines(axes, gates: Mapping[str, Mapping[str, float]], shown: str = "",
                   color="black" if is_shown else colour, linewidth=2.2 if is_shown else 1.3)  # fmt: skip
     if block in blocks:
         axes.axvspan(blocks.index(block) - 0.2, blocks.index(block) + 0.2, color=GREY, alpha=0.25, linewidth=0)
-    axes.set_xticks(range(len(blocks)), [block_name(*map(int, re.findall(r"\d+", key))) for key in blocks], fontsize=8)
-    axes.set(ylim=(0, 1.02), xlabel="stage.block", ylabel="gate")
+    axes.set_xticks(range(len(blocks)), blocks)
+    axes.tick_params(labelsize=8)
+    axes.set(ylim=(-0.03, 1.03))
+    axes.set_xlabel("stage.block", fontsize=8)
+    axes.set_ylabel("gate", fontsize=8)
     axes.set_title("SeqMoE gates, from image to decision", fontsize=9)
-    axes.legend(fontsize=7, ncols=2, loc="lower left")
+    # Below the axes, in points of the font's size: inside it would cover gates that are shut.
+    axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4, frameon=False)
 
 
 def gate_view(

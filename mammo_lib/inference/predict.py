@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,8 +27,10 @@ from ..data.images import fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
 from ..data.views import CROP_MARGIN, NO_BOX, Box
 from ..errors import InputError
+from ..figures.style import block_name
 from ..files import file_hash, read_json, safe_name, write_bytes, write_json
 from ..models.network import Network, load_best, to_device
+from ..models.seqmoe import parse_gate_name
 from ..runs.records import Run
 from .checked_images import read_checked
 from .inputs import GivenBreast
@@ -38,7 +39,6 @@ from .provenance import NOTICE, cost_of_crops, is_phantom, trained_on, with_weig
 MIN_GRID = 6  # cells a side below which a map says too little about where to be drawn
 BATCH = 8  # breasts that pass through the network together
 DPI = 150
-LINE = 110  # characters that fit across the picture
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,13 @@ class Prediction:
 
     @property
     def line(self) -> str:
-        """The result in one line."""
+        """The result in one line, with every note of the record."""
         record = self.record
-        missing = f"; not given: {', '.join(record['missing'])}" if record["missing"] else ""
+        missing = [f"not given: {', '.join(record['missing'])}"] if record["missing"] else []
         at = f"at the threshold {record['threshold']:.3f}"
         decision = f"{record['decision']} {at}" if record["decision"] else "no decision"
-        return f"{record['breast']}: probability {record['probability']:.3f}, {decision}{missing}"
+        result = f"{record['breast']}: probability {record['probability']:.3f}, {decision}"
+        return "; ".join([result, *missing, *(f"NOTE: {note}" for note in record["notes"])])
 
 
 def predict_breasts(
@@ -211,11 +212,16 @@ def shown_maps(network: Network, batch: dict) -> tuple[dict[tuple[str, str], Spa
 
 
 def gates_of(network: Network, output, i: int) -> dict[str, dict[str, float]]:
-    """Return breast ``i``'s SeqMoE gates, ``{"crop CC": {block: value}}``; spatial gates by their mean."""
+    """Return breast ``i``'s SeqMoE gates, ``{"crop CC": {"3.1": value}}``; spatial gates by their mean.
+
+    Blocks have the names that figures show, stage and block, both counted from 1.
+    """
     views, found = network.config.model.views, {}
     for stream, blocks in output.gates.items():
         for j, view in enumerate(views):
-            values = {block: float(gate[i, j].float().mean()) for block, gate in blocks.items()}
+            values = {
+                block_name(*parse_gate_name(name)): float(gate[i, j].float().mean()) for name, gate in blocks.items()
+            }
             if values and not any(math.isnan(value) for value in values.values()):
                 found[f"{stream} {view}"] = values
     return found
@@ -313,7 +319,7 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
 
 
 def draw_prediction(prediction: Prediction):
-    """Return the picture of a prediction: images, maps, probability, gates and the notice."""
+    """Return the picture of a prediction: images, maps, probability, gates, notes and the notice."""
     record = prediction.record
     given = dict.fromkeys([*(tuple(name.split()) for name in record["missing"]), *prediction.pixels])
     keys = sorted(given, key=lambda key: (key[0] != "whole", key[1]))
@@ -327,10 +333,10 @@ def draw_prediction(prediction: Prediction):
         + (position if record["decision"] else "no decision (trained on a phantom)"),
         f"after temperature {record['temperature']:.2f}: probability {record['probability_after_temperature']:.2f}; "
         + "; ".join(part for part in (fused, missing) if part),
-        textwrap.fill(f"trained on {record['run']['trained_on']}", LINE),
+        f"trained on {record['run']['trained_on']}",
         f"run {record['run']['experiment']}/{record['run']['folder']}, config {record['run']['config'][:12]}",
     ]
     return figures.prediction_sheet(
         {key: prediction.pixels.get(key) for key in keys}, prediction.maps, prediction.map_name, record["gates"],
-        record["probability"], record["threshold"], lines, NOTICE,
+        record["probability"], record["threshold"], lines, record["notes"], NOTICE,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -30,13 +31,16 @@ from ..data.boxes import Box, lesion_boxes
 from ..data.collection import Collection
 from ..data.loader import BreastDataset
 from ..errors import InputError
+from ..figures.style import block_name
 from ..models.network import Network, load_best
 from ..models.seqmoe import gate_name, parse_gate_name
 from ..runs.records import Run, find_run, part_of
-from .predict import gates_of
-from .provenance import run_command, with_weights
+from .predict import MIN_GRID, gates_of
+from .provenance import cost_of_crops, run_command, with_weights
 
 DPI = 110
+LINE = 80  # characters of a title that fit across the picture
+OUTCOMES = {"found": (1, True), "missed": (1, False), "false alarm": (0, True)}  # label, called malignant
 LIVE = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set in kernels that a person's front end has started
 
 
@@ -64,11 +68,11 @@ class Lens:
     split: str = "validation"
 
     def cases(self) -> dict[str, str]:
-        """Return the most certain breast of each outcome by the outcome in words: found, missed, false alarm."""
+        """Return the most certain breast of each of ``OUTCOMES`` that these breasts have, by its name."""
         called = self.cohort["probability"] >= self.cohort["threshold"]
         certainty = (self.cohort["probability"] - self.cohort["threshold"]).abs()
         found = {}
-        for label, decision, name in ((1, True, "found"), (1, False, "missed"), (0, True, "false alarm")):
+        for name, (label, decision) in OUTCOMES.items():
             own = certainty[(self.cohort["label"] == label) & (called == decision)]
             if len(own):
                 found[name] = self.cohort.loc[own.idxmax(), "sample_id"]
@@ -102,10 +106,13 @@ class BreastView:
     gates: dict[str, dict[str, float]]
 
     def kinds(self, stream: str, view: str) -> dict[str, np.ndarray]:
-        """Return the finest map of every kind over one image, (size, size), by the kind's name in words."""
+        """Return the finest map of every kind over one image, (size, size), by the kind's name in words.
+
+        Maps of fewer than ``MIN_GRID`` cells a side are left out, as in a prediction's picture.
+        """
         image, own = self.images[stream, view], {}
         for one in self.maps:
-            if (one.stream, one.view) == (stream, view):
+            if (one.stream, one.view) == (stream, view) and min(one.values.shape[1:]) >= MIN_GRID:
                 own.setdefault(one.kind, []).append(one)
         return {KINDS[kind]: finest(maps).on_image(0, image.shape) for kind, maps in own.items()}
 
@@ -215,10 +222,14 @@ def _draw(lenses: dict[str, Lens], seen: Callable, choice: Choice) -> Figure:
         f"{choice.breast}: {'malignant' if row['label'] else 'benign'}, {called} "
         f"({row['probability']:.2f}, threshold {row['threshold']:.2f})"
     )
+    crops = [one.max() > 0 for (stream, _), one in breast.images.items() if stream == "crop"]
+    if crops and not any(crops):
+        cost = cost_of_crops(lenses[choice.scope].run)
+        title = f"{title}\n{textwrap.fill(f'no crop of the lesion: {cost}', LINE)}"
     name = KINDS[choice.kind] + (found.place if found else "")
+    block = block_name(*parse_gate_name(choice.block)) if choice.block else ""
     return figures.gate_view(
-        image if is_there else None, values, name, box, breast.gates, f"{choice.stream} {choice.view}", choice.block,
-        title,
+        image if is_there else None, values, name, box, breast.gates, f"{choice.stream} {choice.view}", block, title,
     )  # fmt: skip
 
 

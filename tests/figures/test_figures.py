@@ -243,10 +243,10 @@ def ticks(axes):
 
 
 def test_blocks_count_from_one_in_every_figure():
-    """As the text does: stage 3, block 1 is 3.1. Records, and the gates' names, count from 0."""
-    image, gates = np.eye(8), {"crop CC": {"stage3_block0": 0.9, "stage3_block1": 0.8, "stage4_block0": 0.7}}
-    view = figures.gate_view(image, image, "gate", None, gates, "crop CC", "stage3_block1", "title")
-    sheet = figures.prediction_sheet({("crop", "CC"): image}, {}, "gate", gates, 0.7, 0.5, ["a", "b"], "notice")
+    """As the text does: stage 3, block 1 is 3.1. Records count from 0."""
+    image, gates = np.eye(8), {"crop CC": {"3.1": 0.9, "3.2": 0.8, "4.1": 0.7}}
+    view = figures.gate_view(image, image, "gate", None, gates, "crop CC", "3.2", "title")
+    sheet = figures.prediction_sheet({("crop", "CC"): image}, {}, "gate", gates, 0.7, 0.5, ["a", "b"], [], "notice")
     rows = pd.DataFrame({"stage": [3, 3, 4], "block": [0, 1, 0], "value": [0.9, 0.8, 0.7]})
     rows = rows.assign(kind="seqmoe", stream="crop", view="CC", sample_id="a", epoch=0)
     history = rows.assign(mean=rows["value"], low=rows["value"], high=rows["value"], sd=0.0)
@@ -255,8 +255,32 @@ def test_blocks_count_from_one_in_every_figure():
     heatmap = figures.gate_heatmap(rows, label).axes[0]
     named = ["3.1", "3.2", "4.1"]
     assert ticks(view.axes[-1]) == ticks(sheet.axes[-1]) == named
+    assert len(view.axes[-1].patches) == 1  # the block of the map is marked
     assert [text.get_text() for text in legend.get_texts()] == named
     assert [tick.get_text() for tick in heatmap.get_yticklabels()] == named
+
+
+LONG = "a-very-long-name-of-a-patient-in-a-hospital-with-many-departments/accession-number-1234567890_LEFT: below"
+
+
+@pytest.mark.parametrize("n_given", [0, 1, 4])
+@pytest.mark.parametrize("notes", [[], [LONG, LONG * 2]])
+def test_a_sheet_prints_nothing_over_anything_else(n_given, notes):
+    image, keys = np.ones((8, 8)), [(stream, view) for stream in ("whole", "crop") for view in ("CC", "MLO")]
+    images = {key: image if i < n_given else None for i, key in enumerate(keys)}
+    gates = {" ".join(key): {"3.1": 0.1, "3.2": 0.0, "4.1": 1.0} for key in keys[:n_given]}
+    maps = dict.fromkeys(keys[:n_given], image)
+    figure = figures.prediction_sheet(images, maps, "a map", gates, 0.4, 0.5, [LONG, LONG, LONG * 2], notes, "notice")
+    figure.draw_without_rendering()
+    texts = [text.get_window_extent() for text in figure.texts]
+    everything = texts + [axes.get_tightbbox() for axes in figure.axes]
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in texts)
+    assert not [
+        (i, j) for i, one in enumerate(texts) for j, other in enumerate(everything) if i < j and one.overlaps(other)
+    ]
+    legends = [(axes, axes.get_legend()) for axes in figure.axes if axes.get_legend()]
+    assert len(legends) == (n_given > 0)
+    assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes, legend in legends)
 
 
 MATHEMATICS = r"P$\frac{1$"  # what matplotlib would try to typeset, and fail
@@ -269,7 +293,7 @@ IMAGE = np.tile(np.linspace(0, 1, 20), (30, 1))
         lambda name: figures.mammogram_grid([IMAGE], [name], name),
         lambda name: figures.map_cases([IMAGE], [{"gate": IMAGE}], [name], name),
         lambda name: figures.gate_view(IMAGE, None, "gate", None, {}, "whole CC", "", name),
-        lambda name: figures.prediction_sheet({("whole", "CC"): IMAGE}, {}, "", {}, 0.5, 0.5, [name, name, name], ""),
+        lambda name: figures.prediction_sheet({("whole", "CC"): IMAGE}, {}, "", {}, 0.5, 0.5, [name] * 3, [name], ""),
         lambda name: figures.cohort_composition(COHORT.assign(density=name), "density", "density"),
         lambda name: figures.malignant_shares(SHARES.assign(level=name)),
         lambda name: figures.auc_intervals({name: Interval(0.7, 0.6, 0.8, 10)}),

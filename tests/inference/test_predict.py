@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -51,6 +52,13 @@ def breasts(data, collection):
 
 def only(breast, *keys):
     return GivenBreast(breast.name, breast.side, {key: breast.images[key] for key in keys})
+
+
+def assert_said(prediction):
+    """Every note stands on the console and in the picture, where lines are broken."""
+    texts = " ".join(text.get_text() for text in predict.draw_prediction(prediction).findobj(Text))
+    assert prediction.record["notes"]
+    assert all(note in prediction.line and note in texts for note in prediction.record["notes"])
 
 
 def a_film(collection):
@@ -102,6 +110,7 @@ def test_what_is_missing_is_masked_and_said(run, breasts):
     assert set(found.pixels) == {("crop", "MLO"), ("whole", "CC")}
     how = f"assumed to lie as a {breasts[0].side} breast is displayed"
     assert record["notes"] == [f"crop MLO: given without its film, {how}"]
+    assert_said(found)
     (crop_only,) = predict.predict_breasts(run, [only(breasts[0], ("crop", "CC"))])
     assert crop_only.record["stream_gate"] == {"crop": 1, "whole": 0}
 
@@ -125,9 +134,7 @@ def test_the_record_says_what_it_rests_on(run, breasts, tmp_path):
     # A temperature of 2 halves the logit.
     assert record["probability_after_temperature"] == pytest.approx(1 / (1 + np.exp(-record["logit"] / 2)))
     assert record["run"]["config"] == run.config.fingerprint
-    assert set(record["gates"]["whole CC"]) == {f"stage3_block{j}" for j in range(3)} | {
-        f"stage4_block{j}" for j in range(2)
-    }
+    assert set(record["gates"]["whole CC"]) == {"3.1", "3.2", "3.3", "4.1", "4.2"}  # as figures name them
     assert set(record["images"]) == {"crop CC", "crop MLO", "whole CC", "whole MLO"}
     with Image.open(picture) as image:
         assert image.width > 900
@@ -162,6 +169,7 @@ def test_a_network_of_one_stream_says_what_it_reads(untrained_run, breasts):
         list(predict.predict_breasts(run, [only(breasts[0], ("whole", "CC"))]))
     (found,) = predict.predict_breasts(run, [only(breasts[0], ("whole", "CC"), ("crop", "CC"))])
     assert found.record["notes"] == ["not read by this network: whole CC"]
+    assert_said(found)
 
 
 def test_a_record_without_weights_says_how_to_make_them(run, tmp_path):

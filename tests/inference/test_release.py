@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from mammo_lib.cli import app
@@ -51,6 +52,9 @@ def test_without_crops_the_cost_is_said_from_the_record():
     metrics = release.released_run().metrics
     costs = f"from {metrics['out_of_fold']['auc']['value']:.2f} to {metrics['without_crops']['auc']['value']:.2f}"
     assert any(costs in note and "--box-cc" in note for note in found.record["notes"])
+    assert costs in found.line
+    texts = [text.get_text() for text in predict.draw_prediction(found).findobj(Text)]
+    assert costs in " ".join(texts)
 
 
 def test_a_box_in_the_film_makes_the_crop_of_the_collection():

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -66,7 +67,7 @@ def test_a_chapter_gets_a_sentence_where_there_are_no_weights(collection, run_ho
     assert why_not == f"dual_stream, seed 0: not trained here; run `{command}`"
 
 
-def test_cases_are_the_most_certain_of_each_outcome(run, collection):
+def test_cases_are_the_most_certain_of_each_outcome(run, collection, monkeypatch):
     lens = open_lens(run, collection)
     cohort = lens.cohort.set_index("sample_id")
     assert lens.cohort["probability"].is_monotonic_decreasing
@@ -75,9 +76,23 @@ def test_cases_are_the_most_certain_of_each_outcome(run, collection):
         called = row["probability"] >= row["threshold"]
         assert (row["label"], called) == {"found": (1, True), "missed": (1, False), "false alarm": (0, True)}[outcome]
     seen = lens.breast(name)
+    # At 32 px stage 3 has 2 x 2 tokens, and Grad-CAM one cell: both say too little about places.
+    assert list(seen.kinds("whole", "CC")) == ["integrated gradients"]
+    monkeypatch.setattr(viewer, "MIN_GRID", 1)
     kinds = seen.kinds("whole", "CC")
     assert list(kinds) == ["SeqMoE gate", "attention received", "Grad-CAM", "integrated gradients"]
     assert {one.shape for one in kinds.values()} == {(32, 32)}
+
+
+@pytest.mark.parametrize("hidden", [(), (("crop", "CC"),), (("crop", "CC"), ("crop", "MLO"))])
+def test_it_says_what_missing_crops_cost(run, collection, monkeypatch, hidden):
+    lens = open_lens(run, collection)
+    lenses, breast = {"token": lens}, lens.breast(lens.cohort["sample_id"].iloc[0])
+    images = {key: image * (key not in hidden) for key, image in breast.images.items()}
+    seen = replace(breast, images=images)
+    monkeypatch.setattr(viewer, "cost_of_crops", lambda run: "its cost")
+    figure = viewer._draw(lenses, lambda *_: seen, viewer.first_choice(lenses, lambda *_: seen))
+    assert ("no crop of the lesion: its cost" in figure.get_suptitle()) == (len(hidden) == 2)
 
 
 def test_lesions_are_looked_for_where_the_official_split_lies(run, collection, monkeypatch):
