@@ -280,7 +280,7 @@ def found_out_of_fold() -> list[str]:
     assert (larger["difference"] < 0).all()
     frozen_films = answers.scores(sizes, "film_size", seen).iloc[0]
     return [
-        f"{in_words(larger.loc['stages_crop_384'], 'difference')}, and no larger input scores higher",
+        f"{in_words(larger.loc['stages_crop_384'], 'difference')}, and no larger input is shown to score higher",
         in_words(frozen_films, "auc", ""),
         f"{long['difference']:+.3f}, {long['answer']} (reach {long['reach']:.3f})",
         f"blocks (largest reach {on_100.drop('long_no_blocks')['reach'].max():.3f}); without",

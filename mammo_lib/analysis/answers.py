@@ -17,7 +17,7 @@ from ..runs.experiments import experiment_configs, read_experiments, read_groups
 from ..runs.records import Run, finished_of, runs_by_config
 from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, auc, compare_folds, holm, stratified_auc
 from .diagnostics import AS_IS, fusion_dominance, gate_saturation, over_breasts, overcalling
-from .wording import in_words
+from .wording import as_text, in_words
 
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
 RELATIONS = {  # how a summary names an answer
@@ -133,7 +133,9 @@ def as_answers(planned: Mapping[str, FoldDifference | None], names: Mapping[str,
     """
     found = {name: one for name, one in planned.items() if one is not None}
     if not found:
-        return pd.DataFrame()
+        table = pd.DataFrame()
+        table.attrs["waiting"] = len(planned)
+        return table
     waiting = [1.0] * (len(planned) - len(found))
     p, p_equivalence = (
         holm([getattr(one, name) for one in found.values()] + waiting) for name in ("p", "p_equivalence")
@@ -260,40 +262,44 @@ def brief(table: pd.DataFrame, called: str, planned: int = 2) -> str:
     >>> row = {"name": "no gates", "answer": "equivalent", "repeats": 2, "difference": 0.001}
     >>> row |= {"difference_low": -0.01, "difference_high": 0.01, "nb_low": -0.01, "nb_high": 0.01}
     >>> brief(pd.DataFrame([row]), "learned gates").split(" By the more")[0]
-    'Equivalent to learned gates: no gates, +0.001 (-0.010 to +0.010).'
+    'Equivalent to learned gates: no gates: +0.001 (-0.010 to +0.010).'
     """
+    waiting = table.attrs.get("waiting", 0)
+    rest = [f"Planned comparisons that have not been run: {waiting}."] if waiting else []
     if table.empty:
-        return f"Nothing has been compared with {called} yet."
+        return " ".join([f"Nothing has been compared with {called} yet.", *rest])
     said = []
     for answer, relation in RELATIONS.items():
         rows = table[table["answer"] == answer]
         few = rows["repeats"].map(lambda n: "" if n >= planned else f" [{n} of {planned} repeats]")
         one_by_one = [
-            f"{row['name']}{mark}, {in_words(row, 'difference')}"
+            f"{as_text(row['name'])}{mark}: {in_words(row, 'difference')}"
             for row, mark in zip(rows.to_dict("records"), few, strict=True)
         ]
         if answer == EQUIVALENT and len(rows) > 1:
             furthest = one_by_one[rows["difference"].abs().to_numpy().argmax()]
-            one_by_one = [f"{'all ' if len(rows) == len(table) else ''}{len(rows)} variants, the furthest {furthest}"]
+            count = f"{'all ' if len(rows) == len(table) else ''}{len(rows)} variants"
+            one_by_one = [f"{count}, of which the largest difference is that of {furthest}"]
         if one_by_one:
             said.append(f"{relation} {called}: {'; '.join(one_by_one)}.")
-    waiting = table.attrs.get("waiting", 0)
-    rest = [f"Planned comparisons that have not been run: {waiting}."] if waiting else []
     return " ".join([*said, *rest, caution(table, named=False)]).strip()
 
 
 def caution(table: pd.DataFrame, bound: float = EQUIVALENCE, *, named: bool = True) -> str:
     """Say how many answers the more conservative interval of Nadeau and Bengio would leave undecided.
 
-    It must exclude 0 for a difference, and lie within the bound for equivalence. Empty without an answer.
+    It must exclude 0 for a difference, and lie within the bound for equivalence. Empty without an answer. A single
+    repeat of few folds may have no such interval, and then counts as undecided.
     """
     decided = table[table["answer"] != UNDECIDED]
     if decided.empty:
         return ""
     holds_zero = (decided["nb_low"] <= 0) & (decided["nb_high"] >= 0)
     beyond = (decided["nb_low"] < -bound) | (decided["nb_high"] > bound)
-    doubtful = decided[holds_zero.where(decided["answer"] != EQUIVALENT, beyond)]
-    every = {1: "this answer", 2: "both answers"}.get(len(decided), f"all {len(decided)} answers")
+    doubtful = decided[holds_zero.where(decided["answer"] != EQUIVALENT, beyond) | decided["nb_low"].isna()]
+    every = {1: "the one decided answer" if len(table) > 1 else "this answer", 2: "both answers"}.get(
+        len(decided), f"all {len(decided)} answers"
+    )
     said = f"{len(doubtful)} of these {len(decided)} answers would be undecided"
     if doubtful.empty or len(doubtful) == len(decided):
         said = f"{every} would be {'the same' if doubtful.empty else 'undecided'}"

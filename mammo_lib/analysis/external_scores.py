@@ -27,7 +27,7 @@ STAGES = {
     "external": "{},\nall abnormal",
 }  # fmt: skip
 TISSUES = {"F": 0, "G": 1, "D": 2}  # fatty, fatty-glandular, dense-glandular
-AT_THRESHOLD = ("sensitivity", "specificity", "calibration", "calibration_scaled", "brier", "ece")
+AT_THRESHOLD = ("sensitivity", "specificity", "calibration", "calibration_scaled", "brier")
 LEAST = 4  # breasts of a class: the kinds of lesion are few, and their intervals say so
 THIRDS = ("smallest third", "middle third", "largest third")
 
@@ -110,7 +110,7 @@ def without_pixels(records: Mapping[str, Run]) -> pd.DataFrame:
 
 
 def at_the_old_threshold(records: Mapping[str, Run]) -> pd.DataFrame:
-    """Return decisions and calibration of every score and set: ``score breasts sensitivity ... brier ece``."""
+    """Return decisions and calibration of every score and set: ``score breasts sensitivity ... brier``."""
     rows = []
     for name, run in records.items():
         for split in STAGES:

@@ -197,8 +197,8 @@ def in_short(
         f"{in_words(prepared.iloc[0], 'difference')} when nothing is missing (out of fold, {added.n} training "
         "breasts). The AUC in breasts of density 1-2 minus that in density 3-4 is "
         f"{in_words(halves, 'difference')}, where a true difference of {halves['detectable']:.2f} would have been "
-        f"found with 80 % power; the network adds {added} to the readers' BI-RADS assessment, and within BI-RADS 4 it "
-        f"reaches an AUC of {in_words(four, 'auc', '')}."
+        f"found with 80 % power; the crop network adds {added} to the AUC of the readers' BI-RADS assessment, and "
+        f"within BI-RADS 4 it reaches an AUC of {in_words(four, 'auc', '')}."
     )
 
 

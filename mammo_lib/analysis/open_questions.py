@@ -138,11 +138,11 @@ def _views(repeats: Repeats) -> str:
         ) if prepared in repeats and usual in repeats
         for one in [answers.as_answers(missing.compare_inputs(repeats[prepared], repeats[usual])).iloc[0]]
     ]  # fmt: skip
-    return (
-        f"Of the crop network, out of fold on {lost['n'].iloc[0]} training breasts, {'; '.join(said)} "
-        f"{_of_planned(repeats)}. Training with hidden inputs changes the AUC when nothing is missing: "
-        f"{'; '.join(trained)}."
-    )
+    said = f"Of the crop network, out of fold on {lost['n'].iloc[0]} training breasts, {'; '.join(said)}"
+    if not trained:
+        return f"{said} {_of_planned(repeats)}."
+    changed = f"Training with hidden inputs changes the AUC when nothing is missing: {'; '.join(trained)}."
+    return f"{said} {_of_planned(repeats)}. {changed}"
 
 
 def _of_planned(repeats: Repeats) -> str:

@@ -43,7 +43,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             shown[name] = [_estimate_text(*one, sign) for one in bounds]
         else:
             shown[name] = [_text(name, value) for value in table[name]]
-    for name in shown.columns.intersection(DECISIVE):
+    for name in reversed(shown.columns.intersection(DECISIVE)):
         shown.insert(min(2, shown.columns.get_loc(name)), name, shown.pop(name))
     return shown.rename(columns=_title)
 

@@ -68,7 +68,7 @@ def auc_by_side(table: pd.DataFrame) -> Figure:
     """
     kinds = table["images"].unique()
     figure, panels = canvas(width=7, height=3.7, columns=len(kinds), sharey=True, squeeze=False)
-    classifiers = dict(zip(sorted(table["classifier"].unique()), zip(PALETTE, "osD^", strict=False), strict=False))
+    classifiers = dict(zip(sorted(table["classifier"].unique()), zip(PALETTE, "osD^vP", strict=False), strict=False))
     for axes, kind in zip(panels[0], kinds, strict=True):
         own = table[table["images"] == kind]
         for place, (name, (colour, marker)) in enumerate(classifiers.items()):
@@ -83,10 +83,11 @@ def auc_by_side(table: pd.DataFrame) -> Figure:
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
     panels[0][0].set_ylabel("AUC out of fold, 95 % interval")
-    figure.legend(*panels[0][-1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    best = table.loc[table.groupby("images")["auc"].idxmax()]
-    said = ", ".join(f"{row.images} at {row.side} px ({row.auc:.2f})" for row in best.itertuples())
-    headline(figure, f"Highest AUC: {said}")
+    drawn = {name: handle for axes in panels[0] for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
+    ends = table.groupby(["images", "classifier"], sort=False).agg(first=("auc", "first"), last=("auc", "last"))
+    said = [f"{kind}, {name}: {one.first:.2f} to {one.last:.2f}" for (kind, name), one in ends.iterrows()]
+    headline(figure, "\n".join(["AUC from the smallest to the largest input", *said]))
     return figure
 
 

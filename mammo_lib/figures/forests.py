@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..statistics.fold_groups import FEW
-from .style import BLUE, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal
+from .style import BLUE, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal, span
 
 ROW = 0.36  # inches of height that a row of a forest needs
 
@@ -65,7 +65,7 @@ def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Fig
     differs = table["answer"].str.startswith("different").to_numpy()
     told = table["name"] if "name" in table else table["experiment"].str.replace("_", " ")
     names = (told + ": " + table["answer"]).tolist()
-    words = [f"{len(own)} {word}{_span(word, own['difference'])}" for word, own in table.groupby("answer")]
+    words = [f"{len(own)} {word}{_ends(word, own['difference'])}" for word, own in table.groupby("answer")]
     finding = f"Compared with {reference.replace('_', ' ')}:\n{'; '.join(words)}"
     figure, axes = forest(
         bars, names, differs, ("different", "no difference shown"),
@@ -76,11 +76,9 @@ def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Fig
     return figure
 
 
-def _span(answer: str, differences: pd.Series) -> str:
-    """Return the range of differences, of those that are some."""
-    if not answer.startswith("different"):
-        return ""
-    return f", {' to '.join(f'{one:+.3f}' for one in sorted({differences.min(), differences.max()}))}"
+def _ends(answer: str, differences: pd.Series) -> str:
+    """Return between which point estimates the differences lie, of those that are some."""
+    return f" ({span(differences)})" if answer.startswith("different") else ""
 
 
 def subgroup_forest(rows: pd.DataFrame) -> Figure:

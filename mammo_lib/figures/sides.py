@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .forests import ROW
-from .style import BLUE, GREEN, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal
+from .style import BLUE, GREEN, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal, span
 
 GROUP_STYLE = {"all": (GREY, "D"), "benign": (BLUE, "o"), "malignant": (ORANGE, "s")}
 SIDE_COLOURS = {"train": BLUE, "train_as_test": GREEN, "test": ORANGE}  # others: the palette, in order
@@ -44,8 +44,8 @@ def side_by_side(
 def _differences(rows: pd.DataFrame, sides: Mapping[str, str]) -> str:
     first, *others = sides
     gaps = {sides[key]: (rows[key] - rows[first]).dropna() for key in others}
-    told = [f"{name}: {gap.min():+.3f} to {gap.max():+.3f}" for name, gap in gaps.items() if len(gap)]
-    return "\n".join([f'Difference from "{sides[first]}":', *told])
+    told = [f"{name}: {span(gap)}" for name, gap in gaps.items() if len(gap)]
+    return "\n".join([f'Point estimates, difference from "{sides[first]}":', *told])
 
 
 def imbalances(table: pd.DataFrame, bound: float) -> Figure:

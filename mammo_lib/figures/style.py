@@ -81,6 +81,16 @@ def literal(text: object) -> str:
     return "".join(shown).replace("$", r"\$")
 
 
+def span(values: pd.Series) -> str:
+    """Return between which numbers values lie, with their signs.
+
+    >>> span(pd.Series([-0.1, 0.2])), span(pd.Series([0.2]))
+    ('between -0.100 and +0.200', '+0.200')
+    """
+    low, high = f"{values.min():+.3f}", f"{values.max():+.3f}"
+    return low if low == high else f"between {low} and {high}"
+
+
 def headline(figure: Figure, text: str) -> None:
     """Put the finding above the whole figure, left-aligned."""
     figure.suptitle(literal(text), x=0.01, ha="left", fontsize=11)

@@ -21,7 +21,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
         for (first, conv), (second, norm) in pairwise([*module.named_children()]):
-            follows = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            follows = isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d  # a subclass may also activate
             if follows and conv.out_channels == norm.num_features:
                 setattr(module, first, fuse_conv_bn_eval(conv, norm))
                 setattr(module, second, nn.Identity())

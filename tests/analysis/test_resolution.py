@@ -1,5 +1,7 @@
 """Sizes of the input: one row per classifier and side; what cannot be set side by side is left out."""
 
+import re
+
 from mammo_lib.analysis import resolution
 from mammo_lib.analysis.answers import find_repeats
 from mammo_lib.config import get_profile
@@ -23,5 +25,10 @@ def test_frozen_stages_have_every_planned_side_of_both_images():
 
 def test_a_network_below_its_own_frozen_stages_is_told():
     said = resolution.training_in_short(resolution.every_side())
-    assert "differs by -0.1" in said and "not planned" in said
-    assert resolution.training_in_short({}) == ""
+    gap = float(re.search(r"differs by ([-+.0-9]+)", said)[1])
+    assert gap < 0 and "not planned" in said and "below its own frozen stages" in said
+    assert resolution.training_in_short({}) == "" and resolution.by_side({}).empty
+
+
+def test_what_has_not_been_run_is_counted():
+    assert resolution.films_in_short({}).count("Planned comparisons that have not been run") == 4

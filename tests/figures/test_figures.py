@@ -138,9 +138,9 @@ CASES = {
     ),
     "input sizes": (
         lambda: figures.auc_by_side(BY_SIDE),
-        r"Highest AUC: crops at 96 px \(0\.80\), films at 96 px \(0\.60\)",
+        "smallest to the largest input\ncrops, a: 0.80 to 0.70\nfilms, b: 0.60 to 0.60",
     ),
-    "one input size": (lambda: figures.auc_by_side(BY_SIDE.head(1)), "Highest AUC: crops at 96 px"),
+    "one input size": (lambda: figures.auc_by_side(BY_SIDE.head(1)), "crops, a: 0.80 to 0.80"),
     "bands": (
         lambda: figures.seed_bands({"dual": [HISTORY, HISTORY.assign(validation_auc=[0.6, 0.5])], "crop": [HISTORY]}),
         "lowest at epoch 2 .*Best validation AUC 0.60 to 0.75, 3 runs",
@@ -155,7 +155,7 @@ CASES = {
     ),
     "answers": (
         lambda: figures.equivalence_forest(ANSWERS, "both_views", 0.02),
-        "Compared with both views:\n2 different, -0.100 to -0.050; 1 equivalent",
+        r"Compared with both views:\n2 different \(between -0\.100 and -0\.050\); 1 equivalent",
     ),
     "subgroups": (
         lambda: figures.subgroup_forest(SUBGROUPS),
@@ -185,7 +185,7 @@ CASES |= {
     # 0.8 - 0.9 in the only row that has both
     "sides unexplained": (
         lambda: figures.side_by_side(SIDES, {"train": "training", "test": "test"}, "AUC"),
-        'Difference from "training":\ntest: -0.100 to -0.100',
+        'Point estimates, difference from "training":\ntest: -0.100',
     ),
     "sides": (lambda: figures.side_by_side(SIDES, {"train": "training", "test": "test"}, "AUC", "lower"), "lower"),
     "divisions": (lambda: figures.drawn_divisions({"BI-RADS": (LABEL * 1.0, 0.5)}, "AUC", "usual"), "usual"),

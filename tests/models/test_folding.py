@@ -60,3 +60,12 @@ def test_mammo_mamba_keeps_its_logits(backbone, gate):
 )
 def test_a_normalisation_that_follows_no_convolution_stays(children):
     assert norms(fold_batch_norm(nn.Sequential(*children))) == 1
+
+
+@torch.inference_mode()
+def test_a_normalisation_that_also_activates_stays():
+    from timm.layers import BatchNormAct2d
+
+    network = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 1), BatchNormAct2d(4)))
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(fold_batch_norm(network)(images), network(images))
