@@ -56,7 +56,7 @@ reproduce: $(READY)
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n auto -m "not slow" tests/ $(NBMAKE)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n auto -m "not slow" --durations=10 tests/ $(NBMAKE)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow tests/
