@@ -234,12 +234,22 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str 
     against = f"{called} (`{reference}`)" if called else f"`{reference}`"
     if table.empty:
         return f"No variant has been compared with {against} yet."
-    few = table["repeats"].map(lambda n: "" if n >= planned else f" [{n} of {planned} repeats]")
-    shown = table.assign(shown=_told(table) + few, rank=table["answer"].map({DIFFERENT: 0, BOTH: 0, EQUIVALENT: 1}))
+    shown = table.assign(
+        shown=_told(table) + _few(table, planned), rank=table["answer"].map({DIFFERENT: 0, BOTH: 0, EQUIVALENT: 1})
+    )
     said = [_said(row) for row in shown.sort_values("rank", kind="stable").itertuples()]
+    return " ".join([f"Compared with {against}: {'; '.join(said)}.", *_not_run(table)])
+
+
+def _few(table: pd.DataFrame, planned: int) -> pd.Series:
+    """Return a mark for each comparison with fewer repeats than planned, "" for the others."""
+    return table["repeats"].map(lambda n: "" if n >= planned else f" [{n} of {planned} repeats]")
+
+
+def _not_run(table: pd.DataFrame) -> list[str]:
+    """Return the sentence that counts planned comparisons without a run, if there are any."""
     waiting = table.attrs.get("waiting", 0)
-    rest = f" Planned comparisons that have not been run: {waiting}." if waiting else ""
-    return f"Compared with {against}: {'; '.join(said)}.{rest}"
+    return [f"Planned comparisons that have not been run: {waiting}."] if waiting else []
 
 
 def _said(row) -> str:
@@ -264,17 +274,14 @@ def brief(table: pd.DataFrame, called: str, planned: int = 2) -> str:
     >>> brief(pd.DataFrame([row]), "learned gates").split(" By the more")[0]
     'Equivalent to learned gates: no gates: +0.001 (-0.010 to +0.010).'
     """
-    waiting = table.attrs.get("waiting", 0)
-    rest = [f"Planned comparisons that have not been run: {waiting}."] if waiting else []
     if table.empty:
-        return " ".join([f"Nothing has been compared with {called} yet.", *rest])
+        return " ".join([f"Nothing has been compared with {called} yet.", *_not_run(table)])
     said = []
     for answer, relation in RELATIONS.items():
         rows = table[table["answer"] == answer]
-        few = rows["repeats"].map(lambda n: "" if n >= planned else f" [{n} of {planned} repeats]")
         one_by_one = [
             f"{as_text(row['name'])}{mark}: {in_words(row, 'difference')}"
-            for row, mark in zip(rows.to_dict("records"), few, strict=True)
+            for row, mark in zip(rows.to_dict("records"), _few(rows, planned), strict=True)
         ]
         if answer == EQUIVALENT and len(rows) > 1:
             furthest = one_by_one[rows["difference"].abs().to_numpy().argmax()]
@@ -282,7 +289,7 @@ def brief(table: pd.DataFrame, called: str, planned: int = 2) -> str:
             one_by_one = [f"{count}, of which the largest difference is that of {furthest}"]
         if one_by_one:
             said.append(f"{relation} {called}: {'; '.join(one_by_one)}.")
-    return " ".join([*said, *rest, caution(table, named=False)]).strip()
+    return " ".join([*said, *_not_run(table), caution(table, named=False)]).strip()
 
 
 def caution(table: pd.DataFrame, bound: float = EQUIVALENCE, *, named: bool = True) -> str:

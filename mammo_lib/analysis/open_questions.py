@@ -40,6 +40,7 @@ def open_questions() -> pd.DataFrame:
     parts, again, held_out = (
         answers.find_repeats(get_profile(name)) for name in ("mirror-cv", "mirror-cv-training", "mirror-open")
     )
+    sizes = resolution.every_side()
     rows: list[tuple[str, str, Callable[[], str]]] = [
         ("Do SeqMoE's gates help?", "06a_answers_by_cross_validation", lambda: _both_series("gates", parts, again)),
         ("Does the sequence mixer matter?", "06a_answers_by_cross_validation",
@@ -63,8 +64,8 @@ def open_questions() -> pd.DataFrame:
         ("Does a larger input help a trained crop network?", "10_resolution_and_efficiency",
          lambda: _group("mirror-cv", "geometry", parts)),
         ("Would larger crops help?", "10_resolution_and_efficiency",
-         lambda: resolution.crops_in_short(resolution.every_side())),
-        ("Would larger whole films help?", "10_resolution_and_efficiency", _films),
+         lambda: resolution.crops_in_short(sizes)),
+        ("Would larger whole films help?", "10_resolution_and_efficiency", lambda: _films(sizes)),
         ("Does it hold on another collection?", "11_another_collection",
          lambda: external_scores.transfer_answer(external_scores.external_records("mini_mias"))),
     ]  # fmt: skip
@@ -80,8 +81,7 @@ def _both_series(group: str, first: Repeats, second: Repeats) -> str:
     return f"{_group('mirror-cv', group, first)} Second series: {_group('mirror-cv-training', group, second)}"
 
 
-def _films() -> str:
-    sizes = resolution.every_side()
+def _films(sizes: Repeats) -> str:
     return f"{resolution.films_in_short(sizes)} {resolution.training_in_short(sizes)}".strip()
 
 

@@ -192,6 +192,11 @@ def _predict(run: Run, network: Network, prepared: list[tuple[GivenBreast, dict]
         yield Prediction(record, pixels, own, map_name)
 
 
+def is_fine(one: SpatialMap) -> bool:
+    """Tell whether a map has at least ``MIN_GRID`` cells a side, so that its places mean something."""
+    return min(one.values.shape[1:]) >= MIN_GRID
+
+
 def shown_maps(network: Network, batch: dict) -> tuple[dict[tuple[str, str], SpatialMap], str]:
     """Return the maps of the picture by (stream, view), and their name.
 
@@ -199,7 +204,7 @@ def shown_maps(network: Network, batch: dict) -> tuple[dict[tuple[str, str], Spa
     than ``MIN_GRID`` cells a side are passed over.
     """
     gates = [one for one in forward_maps(network, batch) if one.kind == "gate"]
-    fine = [one for one in (*gates, *grad_cam(network, batch)) if min(one.values.shape[1:]) >= MIN_GRID]
+    fine = [one for one in (*gates, *grad_cam(network, batch)) if is_fine(one)]
     maps = [one for one in fine if one.kind == "gate"] or fine or saliency_maps(network, batch)
     one = finest(maps)
     shown = {(other.stream, other.view): other for other in maps if other.block == one.block}

@@ -35,7 +35,7 @@ from ..figures.style import block_name
 from ..models.network import Network, load_best
 from ..models.seqmoe import gate_name, parse_gate_name
 from ..runs.records import Run, find_run, part_of
-from .predict import MIN_GRID, gates_of
+from .predict import gates_of, is_fine
 from .provenance import cost_of_crops, run_command, with_weights
 
 DPI = 110
@@ -112,7 +112,7 @@ class BreastView:
         """
         image, own = self.images[stream, view], {}
         for one in self.maps:
-            if (one.stream, one.view) == (stream, view) and min(one.values.shape[1:]) >= MIN_GRID:
+            if (one.stream, one.view) == (stream, view) and is_fine(one):
                 own.setdefault(one.kind, []).append(one)
         return {KINDS[kind]: finest(maps).on_image(0, image.shape) for kind, maps in own.items()}
 

@@ -78,7 +78,7 @@ def test_cases_are_the_most_certain_of_each_outcome(run, collection, monkeypatch
     seen = lens.breast(name)
     # At 32 px stage 3 has 2 x 2 tokens, and Grad-CAM one cell: both say too little about places.
     assert list(seen.kinds("whole", "CC")) == ["integrated gradients"]
-    monkeypatch.setattr(viewer, "MIN_GRID", 1)
+    monkeypatch.setattr("mammo_lib.inference.predict.MIN_GRID", 1)
     kinds = seen.kinds("whole", "CC")
     assert list(kinds) == ["SeqMoE gate", "attention received", "Grad-CAM", "integrated gradients"]
     assert {one.shape for one in kinds.values()} == {(32, 32)}
