@@ -13,6 +13,7 @@ PROTOCOL_4 = MATERIAL / "book" / "protocol-4.md"
 PROTOCOL_5 = MATERIAL / "book" / "protocol-5.md"  # of the fourth look at the test set
 PROTOCOL_6 = MATERIAL / "book" / "protocol-6.md"  # of larger whole films
 PROTOCOL_7 = MATERIAL / "book" / "protocol-7.md"  # of crops and films of up to 512 pixels
+PROTOCOL_8 = MATERIAL / "book" / "protocol-8.md"  # of the fourth look's networks on films that they had not seen
 PROTOCOL_EXTERNAL = MATERIAL / "book" / "protocol-external.md"  # of scores on other collections
 
 
@@ -21,3 +22,8 @@ def protocol_of(config: RunConfig, *, is_fold: bool = False) -> Path:
     if config.protocol:
         return {3: PROTOCOL_3, 4: PROTOCOL_4, 5: PROTOCOL_5, 6: PROTOCOL_6, 7: PROTOCOL_7}[config.protocol]
     return PROTOCOL_2 if is_fold or config.data.fold == "each" else PROTOCOL
+
+
+def protocol_elsewhere(config: RunConfig) -> Path:
+    """Return the protocol of a network's scores on another collection: version 8 for the list of version 5."""
+    return PROTOCOL_8 if config.protocol == 5 else PROTOCOL_EXTERNAL
