@@ -203,7 +203,7 @@ def test_a_rehearsal_collects_failures_and_goes_on_where_it_stopped(home, tiny_p
     again = ("train dual_stream", "train crop_again", "open crop_again", "chapter 05_second")
     assert {name: second[name].seconds for name in again} == {name: first[name].seconds for name in again}
     assert all(second[name].outcome == "finished before" for name in again)
-    runs = [run for run in records.all_runs(records.FRESH) if not run.is_external]
+    runs = [run for run in records.all_runs(records.FRESH) if not run.is_scored_only]
     assert {run.receipt["profile"] for run in runs} == {"tiny"}
     assert all(run.environment["rehearsal"] for run in records.all_runs(records.FRESH))
     assert "mini-MIAS, network" in second and list(home.glob("_build/runs/external_mini_mias/*/metrics.json"))

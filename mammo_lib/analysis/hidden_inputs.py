@@ -50,20 +50,21 @@ def subsets(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 @torch.inference_mode()
 def score_hidden(
-    model: MammoMamba, seen: Observation, cohort: pd.DataFrame, views: Sequence[str], training: Embeddings
+    model: MammoMamba, seen: Observation, cohort: pd.DataFrame, views: Sequence[str], training: Embeddings | None
 ) -> pd.DataFrame:
     """Return ``split sample_id patient_id label views streams fill logit`` of the breasts of which all views exist.
 
-    ``training`` holds the mean embeddings, {stream: (views, features)}. The rows of the complete input repeat the
-    scores of the run.
+    ``training`` holds the mean embeddings, {stream: (views, features)}; without them nothing is filled. The rows of
+    the complete input repeat the scores of the run.
     """
     everything = torch.stack([seen.present[stream] for stream in model.streams]).all(dim=0).all(dim=1)
     whole = everything.cpu().numpy()
     parts = []
     for streams in subsets(model.streams):
         for shown in subsets(views):
-            for fill in (MASK,) if len(shown) == len(views) else (MASK, OTHER_VIEW, MEAN):
-                logit = _score(model, seen, [views.index(view) for view in shown], streams, fill, training)
+            only_mask = training is None or len(shown) == len(views)
+            for fill in (MASK,) if only_mask else (MASK, OTHER_VIEW, MEAN):
+                logit = _score(model, seen, [views.index(view) for view in shown], streams, fill, training or {})
                 parts.append(_rows(cohort, logit, joined(shown), joined(streams), fill)[whole])
     return pd.concat(parts, ignore_index=True)
 
@@ -94,7 +95,7 @@ def _score(model, seen, shown: list[int], streams: Sequence[str], fill: str, tra
         present[stream] = has if fill == MASK or stream not in streams else torch.ones_like(has)
     for embeddings in seen.embeddings:
         filled = {
-            stream: _filled(embeddings[stream], shown, fill, training[stream])
+            stream: _filled(embeddings[stream], shown, fill, training.get(stream))
             if stream in streams else torch.zeros_like(embeddings[stream])
             for stream in model.streams
         }  # fmt: skip
@@ -102,13 +103,12 @@ def _score(model, seen, shown: list[int], streams: Sequence[str], fill: str, tra
     return mean_log_odds(passes).cpu().numpy()
 
 
-def _filled(views: Tensor, shown: list[int], fill: str, mean: Tensor) -> Tensor:
+def _filled(views: Tensor, shown: list[int], fill: str, mean: Tensor | None) -> Tensor:
     """Return view embeddings (breasts, views, features) with those that are not ``shown`` replaced."""
-    instead = {
-        MASK: torch.zeros_like(views),
-        OTHER_VIEW: views[:, shown].mean(dim=1, keepdim=True).expand_as(views),
-        MEAN: mean.expand_as(views),
-    }[fill].clone()
+    if fill == OTHER_VIEW:
+        instead = views[:, shown].mean(dim=1, keepdim=True).expand_as(views).clone()
+    else:
+        instead = mean.expand_as(views).clone() if fill == MEAN else torch.zeros_like(views)
     instead[:, shown] = views[:, shown]
     return instead
 

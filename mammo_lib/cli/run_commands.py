@@ -138,12 +138,29 @@ def evaluate(
     profile: ProfileOption = None,
     data: DataOption = None,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    incomplete: Annotated[
+        bool,
+        typer.Option("--incomplete", help="instead: score the networks on test breasts with films hidden or missing"),
+    ] = False,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Open the test set for all runs of the frozen experiment list together."""
+    """Open the test set for all runs of the frozen experiment list together.
+
+    With --incomplete, the networks of the list score the test breasts once more, with views and streams hidden, and
+    those of which one view exists (protocol 8). It needs the checkpoints.
+    """
     chosen, data = chosen_profile(profile, data, allow_missing)
     from ..data.data_sets import open_collection
-    from ..runs.evaluate import evaluate_profile
+    from ..runs.evaluate import evaluate_profile, refuse_cross_validation
+
+    if incomplete:
+        from ..inference.incomplete import ONE_FILM, score_incomplete
+        from ..inference.provenance import listed_networks
+
+        refuse_cross_validation(chosen)
+        for record in score_incomplete(listed_networks(chosen), chosen, open_collection(chosen, data), progress=True):
+            echo_metrics(record, ONE_FILM)
+        return
 
     for opened in evaluate_profile(chosen, open_collection(chosen, data), workers=workers, progress=True):
         echo_metrics(opened.run, "test")

@@ -13,6 +13,7 @@ from ..runs.experiments import experiment_configs
 from ..runs.records import Run
 from .release import WITHOUT
 
+CLOSE_ENOUGH = 1e-3  # in probability, between a record's network and the same network trained again
 NOTICE = "Research use only. Not a medical device: no basis for a decision about a patient."
 
 
@@ -45,6 +46,28 @@ def with_weights(run: Run) -> Run:
     )
 
 
+def same_network(run: Run) -> Run:
+    """Return a run with a checkpoint on this machine, as :func:`with_weights`, if it is the network of the record.
+
+    Raises
+    ------
+    InputError
+        The run was trained again, and what it says of a held-out breast differs from its record by more than
+        ``CLOSE_ENOUGH`` in probability; or as :func:`with_weights`.
+    """
+    found = with_weights(run)
+    held_out = runs.part_of(run.predictions, "validation").set_index("sample_id")["probability"]
+    again = runs.part_of(found.predictions, "validation").set_index("sample_id")["probability"]
+    apart = (again.reindex(held_out.index) - held_out).abs()
+    if apart.isna().any() or (apart > CLOSE_ENOUGH).any():
+        raise InputError(
+            f"{found.folder}: not the network of its record: trained again here, it differs by up to {apart.max():.3f} "
+            f"in the probability of a held-out breast (allowed: {CLOSE_ENOUGH}); train it on the machine and with the "
+            f"threads that its environment.json names, or score it as a run of its own with --run {found.folder}"
+        )
+    return found
+
+
 def networks_of(profile: Profile, name: str) -> list[Run]:
     """Return the trained networks of an experiment or a group, each with its checkpoint, in the order of the list.
 
@@ -59,7 +82,28 @@ def networks_of(profile: Profile, name: str) -> list[Run]:
             f"{name}: no finished run with profile {profile.name}; "
             f"`mammo run --experiment {name} --profile {profile.name}` trains them"
         )
-    return [with_weights(run) for run in found]
+    return [same_network(run) for run in found]
+
+
+def listed_networks(profile: Profile) -> list[Run]:
+    """Return every trained network of a profile's list, with its checkpoint, in the order of the list.
+
+    Raises
+    ------
+    InputError
+        A network of the list is not finished, or has no checkpoint here.
+    """
+    known, found = runs.runs_by_config(), []
+    for config in experiment_configs(profile, "all"):
+        if config.baseline:
+            continue
+        if config.fingerprint not in known:
+            raise InputError(
+                f"{config.experiment}, seed {config.seed}: not trained yet, and the list is scored together; run "
+                f"`mammo run --experiment {config.experiment} --profile {profile.name}` first"
+            )
+        found.append(same_network(known[config.fingerprint]))
+    return found
 
 
 def rebuild_command(run: Run) -> str:

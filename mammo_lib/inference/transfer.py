@@ -36,11 +36,11 @@ from ..errors import InputError
 from ..files import file_hash
 from ..models.network import Network, load_best, predict
 from ..runs.predictions import as_predictions, with_choices
-from ..runs.protocols import PROTOCOL_EXTERNAL
+from ..runs.protocols import PROTOCOL_EXTERNAL, protocol_elsewhere
 from ..runs.records import EXTERNAL, Run, find_run, start_run
 from ..statistics import OUT_OF_FOLD, evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
 from ..training.baselines import fit_baseline
-from .provenance import with_weights
+from .provenance import same_network
 
 INTERNAL, MASKED = "internal", "internal_masked"
 MASSES, AGREEMENT = f"{SPLIT}_masses", "agreement_with_readers"
@@ -80,14 +80,16 @@ def score_network(
     Raises
     ------
     InputError
-        The run has no weights here, no breast can be scored, or an image is missing or cannot be decoded.
+        The run has no weights here, or is not the network of its record; no breast can be scored; or an image is
+        missing or cannot be decoded.
     """
-    run = with_weights(run)
+    run = same_network(run)
     config = _config(run.config, other, allow_missing)
     prepared = other.prepare(scored_breasts(other), *config.inputs)
     trained = reference.prepare("train", *run.config.inputs) if reference else None
     sources = [file_hash(run.checkpoint), trained and trained.fingerprint]
-    record = _record(config, other, prepared, sources, network=run.name, checkpoint=sources[0])
+    facts = {"network": run.name, "checkpoint": sources[0]}
+    record = _record(config, other, prepared, sources, protocol_elsewhere(run.config), **facts)
     if record.is_finished:
         return record
     network = load_best(run)
@@ -117,7 +119,7 @@ def score_baseline(
     prepared = other.prepare(scored_breasts(other), *_config(like, other, allow_missing).inputs)
     config = _config(like, other, allow_missing, baseline=name, views=seen_views(prepared))
     trained = reference.prepare("train", *config.inputs)
-    record = _record(config, other, prepared, [trained.fingerprint])
+    record = _record(config, other, prepared, [trained.fingerprint], PROTOCOL_EXTERNAL)
     if record.is_finished:
         return record
     masked = _out_of_fold(config, reference, trained)
@@ -166,14 +168,16 @@ def _config(
     return config.model_copy(update=changes)
 
 
-def _record(config: RunConfig, other: OtherCollection, prepared: Prepared, sources: list, **facts: object) -> Run:
+def _record(
+    config: RunConfig, other: OtherCollection, prepared: Prepared, sources: list, protocol: Path, **facts: object
+) -> Run:
     """Return the record for these breasts and this network: the finished one, else a started one."""
     data_hash = fingerprint([prepared.fingerprint, *sources])
     about, left_out = other.about, other.left_out["reason"].value_counts()
     facts |= {"citation": about.citation, "licence": about.licence, "truth": about.truth}
     facts |= {"left_out": {reason: int(n) for reason, n in left_out.items()}, "not_read": len(prepared.problems)}
     found = find_run(config, data_hash)
-    return found or start_run(config, data_hash, data_set=about.name, protocol=PROTOCOL_EXTERNAL, **facts)
+    return found or start_run(config, data_hash, data_set=about.name, protocol=protocol, **facts)
 
 
 def _score(

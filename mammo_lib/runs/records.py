@@ -36,6 +36,7 @@ from .protocols import protocol_of
 COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
 EXTERNAL = "external_"  # how the name of a record begins that holds scores on another collection
+INCOMPLETE = "incomplete_"  # or on test breasts with films missing
 RECEIPT = ("opened_at", "profile", "runs", "protocol_hash")  # and "added_after", if a profile's list was opened
 
 
@@ -67,9 +68,9 @@ class Run:
         return self.is_finished and "test" in self.metrics
 
     @property
-    def is_external(self) -> bool:
-        """Whether the record holds scores on another collection; nothing was trained for it."""
-        return self.folder.parent.name.startswith(EXTERNAL)
+    def is_scored_only(self) -> bool:
+        """Whether nothing was trained for the record: it holds scores of another run's network on other films."""
+        return self.folder.parent.name.startswith((EXTERNAL, INCOMPLETE))
 
     @property
     def metrics(self) -> dict:

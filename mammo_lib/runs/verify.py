@@ -64,7 +64,7 @@ class Verification:
 def choose_records(home: Path, names: list[str]) -> list[Run]:
     """Return the records below a folder that are meant: experiments, or ``experiment/run``; without names, all.
 
-    Records of scores on another collection are left out: nothing was trained for them, and `mammo external` makes them
+    Records for which nothing was trained are left out: `mammo external` and `mammo evaluate --incomplete` make them
     again.
 
     Raises
@@ -72,7 +72,7 @@ def choose_records(home: Path, names: list[str]) -> list[Run]:
     InputError
         The folder holds no record, or none of that name.
     """
-    runs = [run for run in all_runs(home) if not run.is_external]
+    runs = [run for run in all_runs(home) if not run.is_scored_only]
     if not runs:
         raise InputError(f"{home}: no record of a finished run below it; give a folder like results/")
     known = [*dict.fromkeys(run.folder.parent.name for run in runs), *(run.name for run in runs)]
@@ -179,6 +179,6 @@ def records_badge(home: Path) -> dict:
     outcomes = read_json(path) if path.is_file() else {}
     held = sum(one["verdict"] in REPRODUCED for one in outcomes.values())
     color = "lightgrey" if not outcomes else "brightgreen" if held == len(outcomes) else "red"
-    known = sum(not run.is_external for run in all_runs(home))
+    known = sum(not run.is_scored_only for run in all_runs(home))
     message = f"{held} of {len(outcomes)} tried, {known} in all"
     return {"schemaVersion": 1, "label": "records reproduced", "message": message, "color": color}

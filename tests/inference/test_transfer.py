@@ -48,7 +48,7 @@ def test_the_record_holds_scores_by_image_at_the_old_threshold(mias, network, ru
     assert record.metrics["external"]["auc"]["n"] == 7 and record.metrics["external_masses"]["auc"]["n"] == 5
     assert {"calibration", "calibration_scaled"} <= set(record.metrics["external"])
     assert record.environment["protocol_hash"] == file_hash(PROTOCOL_EXTERNAL)
-    assert record.is_external and record.faults() == []
+    assert record.is_scored_only and record.faults() == []
     assert {path.suffix for path in record.folder.iterdir() if path.name != ".lock"} == {".json", ".parquet"}
 
 

@@ -221,7 +221,7 @@ def test_a_folder_without_records_is_refused(tmp_path):
 )
 def test_the_badge_counts_what_was_tried_and_what_there_is(verdicts, message, color, tmp_path, monkeypatch):
     """Three records of training, and one of scores on another collection, which nobody trains again."""
-    runs = [SimpleNamespace(is_external=is_external) for is_external in (False, False, False, True)]
+    runs = [SimpleNamespace(is_scored_only=one) for one in (False, False, False, True)]
     monkeypatch.setattr(verify, "all_runs", lambda home: runs)
     for number, verdict in enumerate(verdicts):
         verify.write_outcome(tmp_path / "verified.json", verify.Verification(f"record/{number}", verdict), 1e-6)
