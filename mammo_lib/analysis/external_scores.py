@@ -174,12 +174,12 @@ def film_difference(films: pd.DataFrame) -> tuple[Interval, float]:
 
 
 def transfer_answer(records: Mapping[str, Run]) -> str:
-    """Return the answer of the chapter in a few sentences, from the records."""
+    """Return the answer of the chapter in two sentences, from the records."""
     run = records[NETWORK]
     loss, row = _mass_loss(records), at_the_old_threshold({NETWORK: run}).set_index("breasts").loc["external masses"]
     return (
-        f"{transfer_in_words(records)} A loss is {_shown(loss)}. Its probabilities exceed the "
-        f"share of malignant masses by {in_words(row, 'calibration', '')} on average. At the old threshold it calls "
+        f"{transfer_in_words(records)} A loss is {_shown(loss)}; its mean probability differs from the share of "
+        f"malignant masses by {in_words(row, 'calibration')}, and at the old threshold it calls "
         f"{row['sensitivity']:.0%} of the malignant and {1 - row['specificity']:.0%} of the benign masses malignant."
     )
 

@@ -292,6 +292,26 @@ def short_answer(record: Mapping) -> str:
     )
 
 
+def opening(record: Mapping) -> str:
+    """Say in two sentences how large the network's difference is, and what is shown to explain it."""
+    network, found = record["scores"][0], findings(record)
+    band = next(row for row in record["bands"] if row["band"] == "4")
+    shown = [
+        name for name, is_shown in (("the look of the films", found["films"]), ("the mix of cases", found["cases"]))
+        if is_shown
+    ]  # fmt: skip
+    explained = f"{' and '.join(shown)} {'explain' if len(shown) > 1 else 'explains'} a part of it" if shown else (
+        "neither the look of the films nor the mix of cases is shown to explain it"
+    )  # fmt: skip
+    return (
+        f"The crop network's AUC is {network['train']:.3f} out of fold on {network['n_train']} training breasts and "
+        f"{network['test']:.3f} on {network['n_test']} test breasts, a difference of "
+        f"{in_words(network, 'difference')}; {_chance_in_words(record).partition('; ')[2]}. "
+        f"{explained[0].upper()}{explained[1:]}; within BI-RADS 4 the AUC falls from {in_words(band, 'train', '')} to "
+        f"{in_words(band, 'test', '')}."
+    )
+
+
 def division_in_words(record: Mapping) -> str:
     """Say how far one published network's scores in five folds and on the official division lie apart."""
     five, official = (record["published"][name] for name in ("five_folds", "official_split"))

@@ -53,6 +53,24 @@ def every_side() -> Repeats:
     return found
 
 
+def larger_in_words(repeats: Repeats) -> str:
+    """Say in one sentence whether a larger input raised the AUC of the frozen stages (protocol 7)."""
+    profile, names = get_profile("mirror-resolution"), {"crop_size": "crops", "film_size": "whole films"}
+    found = {said: answers.answers(profile, group, repeats) for group, said in names.items()}
+    every = pd.concat(found.values(), ignore_index=True)
+    if every.empty:
+        return "Whether a larger input helps has not been run yet."
+    is_different = every["answer"].isin([answers.DIFFERENT, answers.BOTH])
+    better, worse = (int((is_different & (every["difference"] * sign > 0)).sum()) for sign in (1, -1))
+    lowest, highest = every["difference"].min(), every["difference"].max()
+    sides = repeats["stages_crop_96"][0].config.data.image_size[0]
+    return (
+        f"Of {len(every)} larger inputs to the frozen stages of small networks, {better or 'none'} is shown to raise the AUC on these "
+        f"films above that of {sides} pixels, and {worse or 'none'} to lower it (changes of {lowest:+.3f} to "
+        f"{highest:+.3f})."
+    )
+
+
 def crops_in_short(repeats: Repeats) -> str:
     """Say what larger crops are worth to the frozen stages (protocol 7)."""
     profile = get_profile("mirror-resolution")

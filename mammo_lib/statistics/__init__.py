@@ -23,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "stratified_auc",
     ],
     "metrics": ["Confusion", "auc", "auc_bootstrap_interval", "auc_of", "confusion", "reliability"],
-    "seeds": ["SeedEstimate", "difference_over_seeds", "ensemble", "over_seeds"],
+    "seeds": ["SeedEstimate", "difference_over_seeds", "ensemble", "over_seeds", "shift_over_seeds"],
     "subgroups": ["subgroups"],
 })  # fmt: skip

@@ -59,18 +59,38 @@ def over_seeds(frames: Sequence[pd.DataFrame], name: str, *, seed: int = 0) -> S
 
 
 def difference_over_seeds(
-    one: Sequence[pd.DataFrame], other: Sequence[pd.DataFrame], name: str, *, seed: int = 0
+    one: Sequence[pd.DataFrame],
+    other: Sequence[pd.DataFrame],
+    name: str,
+    *,
+    seed: int = 0,
+    same_networks: bool = False,
 ) -> Interval:
     """Return mean(one) - mean(other) on the same breasts, with its interval over patients and seeds.
 
     Both experiments are scored on the same resampled patients; their seeds are drawn independently, because equal
-    seeds of different networks are unrelated.
+    seeds of different networks are unrelated. With ``same_networks`` the frames at one place come from one network,
+    which saw two inputs, so that seeds are drawn in pairs.
     """
     for frames in (one, other, [*one, *other]):
         check_same_breasts(frames)
     value = _per_seed(one, name).mean() - _per_seed(other, name).mean()
-    drawn = _draw(one, name, seed=seed) - _draw(other, name, seed=seed, stream=1)
+    drawn = _draw(one, name, seed=seed) - _draw(other, name, seed=seed, stream=0 if same_networks else 1)
     return Interval(float(value), *percentiles(drawn), denominator(one[0], name))
+
+
+def shift_over_seeds(
+    outside: Sequence[pd.DataFrame], inside: Sequence[pd.DataFrame], name: str, *, seed: int = 0
+) -> Interval:
+    """Return mean(outside) - mean(inside) of two independent sets of breasts, with an interval over patients and seeds.
+
+    Everything is drawn independently. The n is that of ``outside``.
+    """
+    for frames in (outside, inside):
+        check_same_breasts(frames)
+    value = _per_seed(outside, name).mean() - _per_seed(inside, name).mean()
+    drawn = _draw(outside, name, seed=seed) - _draw(inside, name, seed=seed + 1, stream=1)
+    return Interval(float(value), *percentiles(drawn), denominator(outside[0], name))
 
 
 def denominator(frame: pd.DataFrame, name: str) -> int:

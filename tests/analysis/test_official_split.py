@@ -302,6 +302,11 @@ def test_the_answer_follows_the_rules_that_were_fixed(changes, expected):
     assert ("readings explains" in words) == expected["cases"]
     assert ("films look different" in words) == expected["films"]
     assert words.count(". ") == 2 and words.endswith(".")
+    opening = split.opening(made_record(**changes))
+    assert opening.count(". ") == 1 and opening.endswith(".")
+    assert ("chance is not excluded" in opening) == expected["chance"]
+    assert ("mix of cases explains" in opening) == expected["cases"]
+    assert ("look of the films explains" in opening) == expected["films"]
 
 
 def test_the_difference_of_the_official_division_is_placed_too():

@@ -1,0 +1,231 @@
+"""Protocol 8 from records: the networks of the fourth look with films missing, and on another collection. No torch.
+
+*Records* are ``{experiment: [record per seed]}``. In every table, an estimate ``x`` occupies the columns
+``x x_low x_high``, or ``value low high`` where a figure draws it. Answers follow the rule of protocol 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from ..config import Profile
+from ..errors import InputError
+from ..runs import records as runs
+from ..runs.experiments import read_experiments
+from ..runs.records import EXTERNAL, INCOMPLETE, Run, part_of
+from ..statistics import (
+    LEVEL,
+    Interval,
+    auc_of,
+    delong_test,
+    difference_over_seeds,
+    holm,
+    over_seeds,
+    shift_over_seeds,
+)
+from .answers import DIFFERENT, UNDECIDED
+from .fourth_look import REFERENCE
+from .missing import BOTH, input_name
+from .wording import estimate, in_words
+
+DUAL = "final_dual"
+STREAMS = {REFERENCE: "crop", DUAL: "crop+whole"}
+PLANNED = {  # protocol 8: one family
+    REFERENCE: (("CC", "crop"), ("MLO", "crop")),
+    DUAL: ((BOTH, "crop"), (BOTH, "whole")),
+}  # fmt: skip
+ONE_FILM = "one_film"
+SETS = {"external_masses": "masses", "external": "all abnormal"}
+
+Records = Mapping[str, Sequence[Run]]
+Frames = Sequence[pd.DataFrame]
+
+
+def incomplete_records(profile: Profile) -> dict[str, list[Run]]:
+    """Return the committed records of a list's networks on test breasts with films missing, by experiment and seed."""
+    return _of_list(profile, INCOMPLETE)
+
+
+def records_elsewhere(profile: Profile, key: str = "mini_mias") -> dict[str, list[Run]]:
+    """Return the committed records of a list's networks on another collection, by experiment and seed."""
+    return _of_list(profile, f"{EXTERNAL}{key}")
+
+
+def _of_list(profile: Profile, start: str) -> dict[str, list[Run]]:
+    """Return records by the experiment of the network that they score, in the order of the list."""
+    found: dict[str, list[Run]] = {}
+    for run in runs.all_runs(runs.COMMITTED):
+        if run.folder.parent.name.startswith(start) and (network := run.environment.get("network")):
+            found.setdefault(network.partition("/")[0], []).append(run)
+    return {
+        name: sorted(found[name], key=lambda run: run.config.seed)
+        for name in read_experiments(profile)
+        if name in found
+    }
+
+
+def seen(records: Sequence[Run], views: str, streams: str) -> list[pd.DataFrame]:
+    """Return each network's scores of the test breasts with both views, of which it saw one combination."""
+    frames = []
+    for run in records:
+        table = run.hidden_inputs
+        rows = table[(table["split"] == "test") & (table["views"] == views) & (table["streams"] == streams)]
+        if rows.empty:
+            raise InputError(f"{run.folder}: no scores with views {views} and streams {streams}")
+        frames.append(rows.assign(probability=expit(rows["logit"])).reset_index(drop=True))
+    return frames
+
+
+def by_input(records: Sequence[Run]) -> pd.DataFrame:
+    """Return the AUC of every combination of inputs, the complete one first: ``name auc auc_low auc_high n``."""
+    inputs = records[0].hidden_inputs[["views", "streams"]].drop_duplicates().itertuples(index=False, name=None)
+    inputs = list(inputs)
+    rows = []
+    for views, streams in inputs:
+        found = over_seeds(seen(records, views, streams), "auc")
+        rows.append({"name": input_name(views, streams, inputs[0][1]), **estimate("auc", found.interval), "n": found.n})
+    return pd.DataFrame(rows)
+
+
+def hidden_compared(profile: Profile, records: Records) -> pd.DataFrame:
+    """Return the planned comparisons: ``experiment name answer difference ... p n``, as one family for Holm."""
+    asked, rows, tests = read_experiments(profile), [], []
+    for name, inputs in PLANNED.items():
+        complete = seen(records[name], BOTH, STREAMS[name])
+        for views, streams in inputs:
+            own = seen(records[name], views, streams)
+            change = difference_over_seeds(own, complete, "auc", same_networks=True)
+            tests.append(delong_test(own[0]["label"].to_numpy(), _together(own), _together(complete))[1])
+            said = f"{asked[name]['name']}: {input_name(views, streams, STREAMS[name])}"
+            rows.append({"experiment": name, "name": said, **estimate("difference", change), "n": change.n})
+    return _answered(rows, tests)
+
+
+def one_film(profile: Profile, records: Records) -> pd.DataFrame:
+    """Return each network's AUC on the breasts with one film: ``name all cc mlo`` with intervals, ``n malignant``."""
+    asked, rows = read_experiments(profile), []
+    for name, seeds in records.items():
+        frames = [part_of(run.predictions, ONE_FILM) for run in seeds]
+        row = {"name": asked[name]["name"]}
+        for key, inside in _by_view(frames[0]).items():
+            row |= estimate(key, over_seeds([one[inside].reset_index(drop=True) for one in frames], "auc").interval)
+        rows.append(row | {"n": len(frames[0]), "malignant": int(frames[0]["label"].sum())})
+    return pd.DataFrame(rows)
+
+
+def readers_with_one_film(records: Records) -> dict[str, Interval]:
+    """Return the AUC of the readers' assessment on the breasts with one film: ``all``, ``cc`` and ``mlo``."""
+    frame = part_of(next(iter(records.values()))[0].predictions, ONE_FILM)
+    return {key: auc_of(frame[inside], "assessment") for key, inside in _by_view(frame).items()}
+
+
+def elsewhere(profile: Profile, records: Records) -> pd.DataFrame:
+    """Return every network's AUC on another collection beside its own: ``name breasts external internal shift n``.
+
+    ``internal`` are the held-out breasts of CBIS-DDSM with the same views masked; ``shift`` is external minus internal.
+    """
+    asked, rows = read_experiments(profile), []
+    for split, breasts in SETS.items():
+        for name, seeds in records.items():
+            outside, inside = ([_part(run, one) for run in seeds] for one in (split, "internal_masked"))
+            change = shift_over_seeds(outside, inside, "auc")
+            rows.append(
+                {
+                    "name": asked[name]["name"], "breasts": breasts,
+                    **estimate("external", over_seeds(outside, "auc").interval),
+                    **estimate("internal", over_seeds(inside, "auc").interval),
+                    **estimate("shift", change), "n": change.n, "seeds": len(seeds),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def elsewhere_compared(profile: Profile, records: Records) -> pd.DataFrame:
+    """Compare each network with the crop stream on another collection, one family within each set of breasts."""
+    asked, parts = read_experiments(profile), []
+    for split, breasts in SETS.items():
+        base, rows, tests = [_part(run, split) for run in records[REFERENCE]], [], []
+        for name, seeds in records.items():
+            if name == REFERENCE:
+                continue
+            own = [_part(run, split) for run in seeds]
+            change = difference_over_seeds(own, base, "auc")
+            tests.append(delong_test(own[0]["label"].to_numpy(), _together(own), _together(base))[1])
+            row = {"experiment": name, "name": asked[name]["name"], "breasts": breasts}
+            rows.append(row | estimate("difference", change) | {"n": change.n})
+        parts.append(_answered(rows, tests))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _part(run: Run, split: str) -> pd.DataFrame:
+    """Return the scored rows of a split; ``external_masses`` are the external breasts that have a mass."""
+    frame = part_of(run.predictions, split.removesuffix("_masses"))
+    frame = frame[frame["lesion_type"] == "mass"].reset_index(drop=True) if split.endswith("_masses") else frame
+    return frame.assign(label=frame["label"].astype(int))
+
+
+def _by_view(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {
+        "all": np.ones(len(frame), bool),
+        "cc": frame["has_CC"].to_numpy(bool),
+        "mlo": frame["has_MLO"].to_numpy(bool),
+    }
+
+
+def _together(frames: Frames) -> np.ndarray:
+    """Return the mean logit of several seeds, which is the ensemble's."""
+    return np.mean([frame["logit"].to_numpy(float) for frame in frames], axis=0)
+
+
+def _answered(rows: list[dict], tests: list[float]) -> pd.DataFrame:
+    """Return a family of comparisons with ``p``, after Holm, and the ``answer`` by the rule of protocol 5."""
+    table = pd.DataFrame(rows).assign(p=holm(tests))
+    excludes = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    answer = (excludes & (table["p"] < 1 - LEVEL)).map({True: DIFFERENT, False: UNDECIDED})
+    table.insert(2, "answer", answer)
+    return table
+
+
+def hidden_in_words(table: pd.DataFrame) -> str:
+    """Say what hiding a film or a stream changes, from :func:`hidden_compared`."""
+    said = (f"{row['name']} {in_words(row, 'difference')}, {row['answer']}" for row in table.to_dict("records"))
+    return f"On {table['n'].iloc[0]} test breasts, against the same networks with every film: {'; '.join(said)}."
+
+
+def one_film_in_words(table: pd.DataFrame, readers: Interval) -> str:
+    """Say what the networks and the readers reach on breasts with one film, from :func:`one_film`."""
+    first, better = table.iloc[0], table[table["all_low"] > 0.5]
+    lowest, highest = (table.loc[place] for place in (table["all"].idxmin(), table["all"].idxmax()))
+    return (
+        f"On {first['n']} breasts with one film, {first['malignant']} of them malignant, the networks reach "
+        f"{in_words(lowest, 'all', '')} ({lowest['name']}) to {in_words(highest, 'all', '')} ({highest['name']}); "
+        f"{_of(len(better), len(table), 'is', 'are')} better than chance. The readers' assessment reaches {readers}."
+    )
+
+
+def elsewhere_in_words(table: pd.DataFrame) -> str:
+    """Say what the networks reach on each set of another collection, from :func:`elsewhere`."""
+    said = []
+    for breasts, own in table.groupby("breasts", sort=False):
+        better, lost = int((own["external_low"] > 0.5).sum()), int((own["shift_high"] < 0).sum())
+        said.append(
+            f"{breasts}, n = {own['n'].iloc[0]}: AUC {own['external'].min():.3f} to {own['external'].max():.3f}, "
+            f"{_of(better, len(own), 'is', 'are')} better than chance, and a loss against CBIS-DDSM is shown for "
+            f"{lost or 'none'}"
+        )
+    return f"Of the {table['name'].nunique()} networks of the fourth look, on {'; on '.join(said)}."
+
+
+def _of(number: int, all_of: int, one: str, several: str) -> str:
+    """Return how many of a list are something.
+
+    >>> _of(0, 5, "is", "are"), _of(1, 5, "is", "are"), _of(5, 5, "is", "are")
+    ('none of them is', '1 of them is', 'all are')
+    """
+    if number == all_of:
+        return f"all {several}"
+    return f"{number or 'none'} of them {one if number < 2 else several}"
