@@ -65,9 +65,9 @@ def larger_in_words(repeats: Repeats) -> str:
     lowest, highest = every["difference"].min(), every["difference"].max()
     sides = repeats["stages_crop_96"][0].config.data.image_size[0]
     return (
-        f"Of {len(every)} larger inputs to the frozen stages of small networks, {better or 'none'} is shown to raise the AUC on these "
-        f"films above that of {sides} pixels, and {worse or 'none'} to lower it (changes of {lowest:+.3f} to "
-        f"{highest:+.3f})."
+        f"Of {len(every)} larger inputs to the frozen stages of small networks, {better or 'none'} is shown to raise "
+        f"the AUC on these films above that of {sides} pixels, and {worse or 'none'} to lower it (changes of "
+        f"{lowest:+.3f} to {highest:+.3f})."
     )
 
 

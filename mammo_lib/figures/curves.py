@@ -37,6 +37,21 @@ def seed_bands(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     return figure
 
 
+def training_losses(histories: Mapping[str, Sequence[pd.DataFrame]], constant: float, finding: str) -> Figure:
+    """Draw the training loss over epochs, one colour per network: the mean of its fits and their range.
+
+    The dotted line is the loss of a constant answer; a network that ends there has learned nothing.
+    """
+    figure, axes = canvas(width=7)
+    for (name, fits), colour in zip(histories.items(), cycle(PALETTE), strict=False):
+        _band(axes, fits, "train_loss", colour, label=f"{name}, {len(fits)} fits")
+    axes.axhline(constant, color=GREY, linestyle=":", label="a constant answer")
+    axes.set(xlabel="epoch", ylabel="training loss (cross-entropy)")
+    legend_below(figure, axes, ncols=2)
+    headline(figure, finding)
+    return figure
+
+
 def auc_by_breasts(points: pd.DataFrame, ahead: pd.DataFrame) -> Figure:
     """Draw the AUC over the number of training breasts, and what is extrapolated from it.
 

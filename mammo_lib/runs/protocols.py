@@ -14,13 +14,18 @@ PROTOCOL_5 = MATERIAL / "book" / "protocol-5.md"  # of the fourth look at the te
 PROTOCOL_6 = MATERIAL / "book" / "protocol-6.md"  # of larger whole films
 PROTOCOL_7 = MATERIAL / "book" / "protocol-7.md"  # of crops and films of up to 512 pixels
 PROTOCOL_8 = MATERIAL / "book" / "protocol-8.md"  # of the fourth look's networks on films that they had not seen
+PROTOCOL_9 = MATERIAL / "book" / "protocol-9.md"  # of whole films with the encoder in training mode
 PROTOCOL_EXTERNAL = MATERIAL / "book" / "protocol-external.md"  # of scores on other collections
+
+OF_VERSION = {
+    3: PROTOCOL_3, 4: PROTOCOL_4, 5: PROTOCOL_5, 6: PROTOCOL_6, 7: PROTOCOL_7, 9: PROTOCOL_9,
+}  # fmt: skip
 
 
 def protocol_of(config: RunConfig, *, is_fold: bool = False) -> Path:
     """Return the protocol that governs a run: the one its config names, that of cross-validations, or the first."""
     if config.protocol:
-        return {3: PROTOCOL_3, 4: PROTOCOL_4, 5: PROTOCOL_5, 6: PROTOCOL_6, 7: PROTOCOL_7}[config.protocol]
+        return OF_VERSION[config.protocol]
     return PROTOCOL_2 if is_fold or config.data.fold == "each" else PROTOCOL
 
 

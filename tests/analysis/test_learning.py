@@ -1,0 +1,54 @@
+"""What the training losses of records say: which fits learned nothing."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo_lib import figures
+from mammo_lib.analysis import learning
+
+
+def record(*last, seed=0):
+    """Return a record of a cross-validation whose folds end at these training losses."""
+    history = pd.concat(
+        pd.DataFrame({"epoch": range(3), "train_loss": [0.7, 0.69, loss], "fold": fold})
+        for fold, loss in enumerate(last)
+    )
+    rng, n = np.random.default_rng(seed), 40
+    label = np.arange(n) % 2
+    logit = label + rng.normal(size=n)
+    predictions = pd.DataFrame({
+        "sample_id": [f"b{i:02d}" for i in range(n)], "patient_id": np.arange(n), "label": label, "logit": logit,
+        "probability": 1 / (1 + np.exp(-logit)), "split": "out_of_fold", "fold": np.arange(n) % 4 // 2,
+    })  # fmt: skip
+    return SimpleNamespace(history=history.sample(frac=1, random_state=0), predictions=predictions)
+
+
+def test_a_fit_that_ends_at_a_constant_answer_is_stuck():
+    table = learning.learned(
+        {"films": [record(0.692, 0.688), record(0.60, 0.693, seed=1)], "crops": [record(0.6, 0.5)]}
+    )
+    films, crops = table.to_dict("records")
+    assert films["fits"] == 4 and films["stuck"] == 3 and films["first_loss"] == pytest.approx(0.7)
+    assert crops["stuck"] == 0 and crops["last_loss"] == pytest.approx(0.55)
+    assert learning.learned_in_words(table) == (
+        "Mean training loss of the last epoch (0.693 is a constant answer): films: 0.668, 3 of 4 fits stuck; "
+        "crops: 0.550, none of 2 fits stuck."
+    )
+
+
+def test_the_loss_of_one_half_does_not_depend_on_the_target():
+    for target in (0.0, 0.3, 1.0):
+        loss = -(target * math.log(0.5) + (1 - target) * math.log(0.5))
+        assert loss == pytest.approx(learning.CONSTANT)
+
+
+def test_the_figure_has_a_line_per_network_and_the_constant_answer():
+    histories = {"films": learning.fits([record(0.692, 0.688)]), "crops": learning.fits([record(0.6, 0.5)])}
+    figure = figures.training_losses(histories, learning.CONSTANT, "films learn nothing")
+    [axes] = figure.axes
+    assert len(axes.lines) == 3 and axes.lines[-1].get_ydata()[0] == learning.CONSTANT
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), [0.7, 0.69, 0.55])
