@@ -1,22 +1,21 @@
 """Did a network learn its own training breasts? The training losses that records of cross-validation keep. No torch.
 
-A network that gives every breast the probability one half has a cross-entropy of ln 2, whatever the targets are. A
-network whose loss ends there has learned nothing, and its score on other breasts says nothing about their images.
+A network that gives every breast the probability one half has a cross-entropy of ln 2, whatever the targets are. A fit
+whose loss ends there is *stuck*: it has learned nothing, and its score on other breasts says nothing about their images
+(:func:`mammo_lib.analysis.diagnostics.nothing_learned`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ..runs.records import Run
 from ..statistics import stratified_auc
+from .answers import last_losses
+from .diagnostics import CONSTANT_ANSWER, nothing_learned
 from .wording import estimate
-
-CONSTANT = math.log(2)  # the loss of the answer one half
-LEAST = 0.01  # of cross-entropy below CONSTANT, from which a network counts as having learned something
 
 
 def fits(runs: Sequence[Run]) -> list[pd.DataFrame]:
@@ -25,19 +24,14 @@ def fits(runs: Sequence[Run]) -> list[pd.DataFrame]:
 
 
 def learned(networks: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Return ``network fits first_loss last_loss stuck auc auc_low auc_high n``, means over the fits of each network.
-
-    ``stuck`` counts the fits whose last training loss lies less than :data:`LEAST` below :data:`CONSTANT`.
-    """
+    """Return ``network fits last_loss stuck auc auc_low auc_high n``; the loss is the mean over a network's fits."""
     rows = []
     for name, runs in networks.items():
-        losses = [history.sort_values("epoch")["train_loss"] for history in fits(runs)]
-        last = pd.Series([loss.iloc[-1] for loss in losses])
+        last = [loss for run in runs for loss in last_losses(run).values()]
         found = stratified_auc([run.predictions for run in runs])
         rows.append({
-            "network": name, "fits": len(losses), "first_loss": sum(loss.iloc[0] for loss in losses) / len(losses),
-            "last_loss": last.mean(), "stuck": int((last > CONSTANT - LEAST).sum()), **estimate("auc", found),
-            "n": found.n,
+            "network": name, "fits": len(last), "last_loss": sum(last) / len(last),
+            "stuck": sum(nothing_learned(loss).holds for loss in last), **estimate("auc", found), "n": found.n,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -48,4 +42,4 @@ def learned_in_words(table: pd.DataFrame) -> str:
         f"{row['network']}: {row['last_loss']:.3f}, {row['stuck'] or 'none'} of {row['fits']} fits stuck"
         for row in table.to_dict("records")
     ]
-    return f"Mean training loss of the last epoch ({CONSTANT:.3f} is a constant answer): {'; '.join(said)}."
+    return f"Mean training loss of the last epoch ({CONSTANT_ANSWER:.3f} is a constant answer): {'; '.join(said)}."

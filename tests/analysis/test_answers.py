@@ -37,6 +37,9 @@ def written(folder, name, seed, gain):
     pd.concat([same, off])[["split", "sample_id", "intervention", "draw", "logit", "fold"]].to_parquet(
         run.folder / "interventions.parquet"
     )
+    losses = [0.692 if name == "crop_ssm" else 0.6] + 4 * [0.6]  # one fold of this network learned nothing
+    history = pd.DataFrame({"epoch": 13, "train_loss": losses, "fold": range(5)})
+    history.to_csv(run.folder / "history.csv", index=False)
     run.finish(frame, {"out_of_fold": evaluate_out_of_fold(frame)})
     return run
 
@@ -161,6 +164,9 @@ def test_failures_are_counted_over_fits(repeats):
     signs = answers.failure_signs(repeats).set_index("experiment")
     assert signs["fits"].to_dict() == {"crop_plain": 10, "crop_ssm": 10, "crop_attention": 5, "crop_no_blocks": 10}
     assert (signs["overcalling"] <= signs["fits"]).all() and not signs["gate saturation"].any()
+    assert signs["nothing learned"].to_dict() == {
+        "crop_plain": 0, "crop_ssm": 2, "crop_attention": 0, "crop_no_blocks": 0,
+    }  # fmt: skip
 
 
 def test_nothing_is_said_where_nothing_was_run(repeats):

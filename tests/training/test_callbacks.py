@@ -69,6 +69,28 @@ def test_overcalling_is_told_once_with_the_numbers():
     resumed.on_validation_epoch_end(TRAINER, bad)  # warnings are errors here: silent
 
 
+def ended(loss, epoch=5, targets=("malignancy",)):
+    """Return a trainer whose last epoch had this training loss, and its module."""
+    model = SimpleNamespace(targets=targets)
+    metrics = {} if loss is None else {"train_loss": torch.tensor(loss)}
+    trainer = SimpleNamespace(current_epoch=epoch, callback_metrics=metrics)
+    return trainer, SimpleNamespace(config=SimpleNamespace(model=model))
+
+
+def test_a_network_that_learned_nothing_is_told():
+    with pytest.warns(
+        RuntimeWarning, match=r"epoch 5, training: the training loss ends at 0.692; a constant answer has"
+    ):
+        WarnOfFailures().on_train_end(*ended(0.692))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("what", [(0.66,), (None,), (0.692, 0), (1.4, 5, ("malignancy", "shape"))])
+def test_what_learned_or_cannot_be_judged_is_silent(what):
+    """A loss well below that of a constant answer, none, one of the first epochs, a sum over targets."""
+    WarnOfFailures().on_train_end(*ended(*what))
+
+
 @pytest.mark.parametrize(("weight", "ignored"), [(0.99, "whole"), (0.01, "crop")])
 def test_an_ignored_stream_is_told(weight, ignored):
     with pytest.warns(RuntimeWarning, match=rf"mean weight of {weight:.2f}: the {ignored} stream is ignored"):
