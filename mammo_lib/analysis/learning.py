@@ -17,6 +17,12 @@ from .answers import last_losses
 from .diagnostics import CONSTANT_ANSWER, nothing_learned
 from .wording import estimate
 
+INITIAL = (
+    "In the first series the batch normalisation behind the frozen stages kept its initial statistics, that is, it "
+    "normalised nothing. Networks on crops learned all the same; networks on whole films did not. Their scores in the "
+    "first series, at the fourth look and in protocol 6 say nothing about whole films."
+)
+
 
 def fits(runs: Sequence[Run]) -> list[pd.DataFrame]:
     """Return the history of every fit, ``epoch train_loss ...``: one per fold of each repeat."""

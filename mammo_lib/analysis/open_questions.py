@@ -82,7 +82,9 @@ def _both_series(group: str, first: Repeats, second: Repeats) -> str:
 
 
 def _films(sizes: Repeats) -> str:
-    return f"{resolution.films_in_short(sizes)} {resolution.training_in_short(sizes)}".strip()
+    again = resolution.in_training_mode()
+    said = [resolution.films_in_short(sizes), resolution.training_in_short(sizes)]
+    return " ".join([*filter(None, said), f"Encoder in training mode. {resolution.again_in_short(again, sizes)}"])
 
 
 def _stages(repeats: Repeats) -> str:

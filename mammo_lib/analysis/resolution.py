@@ -1,4 +1,4 @@
-"""What a larger input is worth, from records of cross-validation: chapter 10 (protocols 2, 6 and 7). No torch.
+"""What a larger input is worth, from records of cross-validation: chapter 10 (protocols 2, 6, 7 and 9). No torch.
 
 *Repeats* are ``{experiment: [run per repeat]}``; differences are worded by
 :func:`mammo_lib.analysis.answers.brief`.
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ..config import get_profile
+from ..config import RunConfig, get_profile
 from ..runs.records import Run
 from ..statistics import stratified_auc
-from . import answers, limits
+from . import answers, learning, limits
 from .wording import estimate, in_words
 
 STREAMS = {"crop": "crops", "whole": "whole films"}
@@ -36,11 +36,16 @@ def by_side(repeats: Repeats) -> pd.DataFrame:
         frames = [run.predictions for run in runs]
         rows.append({
             "images": STREAMS[model.streams[0]],
-            "classifier": f"trained network, stride {model.frozen_stride}" if is_network else FROZEN,
+            "classifier": _classifier(runs[0].config) if is_network else FROZEN,
             "side": height, **estimate("auc", stratified_auc(frames)), "repeats": len(runs), "n": len(frames[0]),
         })  # fmt: skip
     table = pd.DataFrame(rows, columns=["images", "classifier", "side", *AUC, "repeats", "n"])
     return table.sort_values(["images", "classifier", "side"], ignore_index=True)
+
+
+def _classifier(config: RunConfig) -> str:
+    mode = ", training mode" if config.train.cached_encoder == "training" else ""
+    return f"trained network, stride {config.model.frozen_stride}{mode}"
 
 
 def every_side() -> Repeats:
@@ -51,6 +56,13 @@ def every_side() -> Repeats:
         own = answers.find_repeats(get_profile(profile))
         found |= {name: runs for name, runs in own.items() if name in names.get(profile, own)}
     return found
+
+
+def in_training_mode() -> Repeats:
+    """Return the committed repeats on whole films whose encoder was in training mode: second series, protocol 9."""
+    series = answers.find_repeats(get_profile("mirror-cv-training"))
+    found = {name: series[name] for name in ("whole",) if name in series}
+    return found | answers.find_repeats(get_profile("mirror-whole-training"))
 
 
 def larger_in_words(repeats: Repeats) -> str:
@@ -104,8 +116,21 @@ def training_in_short(repeats: Repeats) -> str:
         f"reach an AUC of {in_words(frozen, 'auc', '')}. The network that was trained on them differs by "
         f"{in_words(one, 'difference')} (not planned)."
     )
-    if gap.high < 0:
-        said += (
-            " A trained network that falls below its own frozen stages says more about this training than about films."
-        )
+    [learned] = learning.learned({"whole": ours}).to_dict("records")
+    if learned["stuck"]:
+        said += f" In {learned['stuck']} of its {learned['fits']} fits the network had learned nothing (chapter 06a)."
     return said
+
+
+def again_in_short(again: Repeats, repeats: Repeats) -> str:
+    """Say what whole films are worth when the encoder is in training mode (protocol 9), from both kinds of records."""
+    profile, whole = get_profile("mirror-whole-training"), again.get("whole", ())
+    frozen = {"whole": answers.compare_repeats(repeats.get("stages_whole_96", ()), whole)}
+    families = {
+        "films of 96 px": limits.against_reference(profile, "size", whole, again),
+        "padded squares": answers.answers(profile, "shape", again),
+        "the frozen stages of the same films": answers.as_answers(frozen, {"whole": "the network trained on them"}),
+    }
+    said = [answers.brief(table, called, len(profile.seeds)) for called, table in families.items()]
+    networks = {name.replace("_", " "): runs for name, runs in again.items()}
+    return " ".join([*said, learning.learned_in_words(learning.learned(networks))] if networks else said)

@@ -26,9 +26,20 @@ def test_frozen_stages_have_every_planned_side_of_both_images():
 def test_a_network_below_its_own_frozen_stages_is_told():
     said = resolution.training_in_short(resolution.every_side())
     gap = float(re.search(r"differs by ([-+.0-9]+)", said)[1])
-    assert gap < 0 and "not planned" in said and "below its own frozen stages" in said
+    assert gap < 0 and "not planned" in said and "In 10 of its 10 fits the network had learned nothing" in said
     assert resolution.training_in_short({}) == "" and resolution.by_side({}).empty
 
 
 def test_what_has_not_been_run_is_counted():
     assert resolution.films_in_short({}).count("Planned comparisons that have not been run") == 4
+    assert resolution.again_in_short({}, {}).count("Nothing has been compared with") == 3
+
+
+def test_the_mode_of_the_encoder_is_told_and_compared_within_itself():
+    """The networks of protocol 9 are compared with the second series' network on 96 px, not with the first's."""
+    again, sizes = resolution.in_training_mode(), resolution.every_side()
+    assert {run.config.train.cached_encoder for runs in again.values() for run in runs} == {"training"}
+    table = resolution.by_side(again)
+    assert set(table["classifier"]) == {"trained network, stride 16, training mode"}
+    said = resolution.again_in_short(again, sizes)
+    assert "whole: 0." in said and "the network trained on them" in said
