@@ -29,7 +29,7 @@ from ..statistics import (
 )
 from .answers import DIFFERENT, UNDECIDED
 from .fourth_look import REFERENCE
-from .missing import BOTH, input_name
+from .missing import BOTH, input_name, worth
 from .wording import estimate, in_words
 
 DUAL = "final_dual"
@@ -38,6 +38,8 @@ PLANNED = {  # protocol 8: one family
     REFERENCE: (("CC", "crop"), ("MLO", "crop")),
     DUAL: ((BOTH, "crop"), (BOTH, "whole")),
 }  # fmt: skip
+SAME_DESIGN = {REFERENCE: "crop_held_out", DUAL: "dual_held_out"}  # of profile mirror-open
+CALLED = {REFERENCE: "crop stream", DUAL: "both streams"}
 ONE_FILM = "one_film"
 SETS = {"external_masses": "masses", "external": "all abnormal"}
 
@@ -89,6 +91,21 @@ def by_input(records: Sequence[Run]) -> pd.DataFrame:
         found = over_seeds(seen(records, views, streams), "auc")
         rows.append({"name": input_name(views, streams, inputs[0][1]), **estimate("auc", found.interval), "n": found.n})
     return pd.DataFrame(rows)
+
+
+def beside_out_of_fold(records: Records, crossed: Records) -> pd.DataFrame:
+    """Return every input's AUC out of fold and on the test breasts: ``name out test`` with intervals, ``n_out n``.
+
+    ``crossed`` are the repeats of profile ``mirror-open``, whose networks have the same design.
+    """
+    parts = []
+    for name, other in SAME_DESIGN.items():
+        out, _ = worth(crossed[other])
+        out = out.rename(columns={"auc": "out", "auc_low": "out_low", "auc_high": "out_high", "n": "n_out"})
+        test = by_input(records[name]).rename(columns={"auc": "test", "auc_low": "test_low", "auc_high": "test_high"})
+        both = out.merge(test, on="name")
+        parts.append(both.assign(name=f"{CALLED[name]}: " + both["name"]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def hidden_compared(profile: Profile, records: Records) -> pd.DataFrame:
@@ -194,6 +211,18 @@ def hidden_in_words(table: pd.DataFrame) -> str:
     """Say what hiding a film or a stream changes, from :func:`hidden_compared`."""
     said = (f"{row['name']} {in_words(row, 'difference')}, {row['answer']}" for row in table.to_dict("records"))
     return f"On {table['n'].iloc[0]} test breasts, against the same networks with every film: {'; '.join(said)}."
+
+
+def in_short(hidden: pd.DataFrame, alone: pd.DataFrame, readers: Interval) -> str:
+    """Say in two sentences what one view hidden changes, and what networks and readers reach with one film."""
+    cc, mlo, *_ = hidden.to_dict("records")  # the crop stream's, planned first
+    first, best = alone.iloc[0], alone.loc[alone["all"].idxmax()]
+    return (
+        f"On {cc['n']} test breasts the AUC of the crop network changes by {in_words(cc, 'difference')}, {cc['answer']}, "
+        f"when it sees the CC view alone, and by {in_words(mlo, 'difference')}, {mlo['answer']}, when it sees the MLO "
+        f"view alone. On {first['n']} breasts of which one film is known the best of {len(alone)} networks "
+        f"({best['name']}) reaches {in_words(best, 'all', '')}, the readers' assessment {readers}."
+    )
 
 
 def one_film_in_words(table: pd.DataFrame, readers: Interval) -> str:

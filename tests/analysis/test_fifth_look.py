@@ -137,3 +137,10 @@ def test_records_are_found_by_the_network_that_they_score(run_homes):
     found = fifth_look.incomplete_records(PROFILE)
     assert list(found) == ["final_dual", "final_crop"]
     assert [run.config.seed for run in found["final_crop"]] == [0, 1]
+
+
+def test_the_answer_is_two_sentences_with_the_best_network(made):
+    hidden, alone = fifth_look.hidden_compared(PROFILE, made), fifth_look.one_film(PROFILE, made)
+    said = fifth_look.in_short(hidden, alone, fifth_look.readers_with_one_film(made)["all"])
+    assert said.count(". ") == 1 and ", different, when it sees the CC view alone" in said
+    assert alone.loc[alone["all"].idxmax(), "name"] in said
