@@ -29,7 +29,10 @@ from mammo_lib.files import write_json
 from mammo_lib.runs import records_badge
 
 logger = logging.getLogger(__name__)
-GLUED = ("headline", "fourth", "beyond", "within_four", "answers", "harder", "elsewhere", "untested", "missing_views")
+GLUED = (
+    "headline", "fourth", "beyond", "within_four", "answers", "films", "harder", "elsewhere", "untested",
+    "missing_views",
+)  # fmt: skip
 NOTE = {
     "cell_type": "markdown",
     "id": "not-executed",

@@ -22,6 +22,7 @@ from ..statistics.seeds import ensemble
 from .wording import in_words
 
 NETWORK = "network"
+RELEASED = "released/"  # how the name of the network begins that the protocol named
 STAGES = {
     "internal": "CBIS-DDSM,\nboth views", "internal_masked": "CBIS-DDSM,\nMLO alone", "external_masses": "{},\nmasses",
     "external": "{},\nall abnormal",
@@ -33,14 +34,17 @@ THIRDS = ("smallest third", "middle third", "largest third")
 
 
 def external_records(key: str = "mini_mias") -> dict[str, Run]:
-    """Return the committed records of a collection, the network first, the baselines by their names.
+    """Return the committed records of a collection, the released network first, the baselines by their names.
+
+    The networks of a list are those of :func:`mammo_lib.analysis.fifth_look.records_elsewhere`.
 
     Raises
     ------
     InputError
-        There is no record of the network.
+        There is no record of the released network.
     """
     runs = [run for run in all_runs(COMMITTED) if run.folder.parent.name == f"{EXTERNAL}{key}"]
+    runs = [run for run in runs if str(run.environment.get("network") or RELEASED).startswith(RELEASED)]
     found = {(run.config.baseline or NETWORK).replace("_", " "): run for run in runs}
     if NETWORK not in found:
         raise InputError(f"{COMMITTED / (EXTERNAL + key)}: no record of a network; make it with `mammo external`")

@@ -218,10 +218,10 @@ def in_short(hidden: pd.DataFrame, alone: pd.DataFrame, readers: Interval) -> st
     cc, mlo, *_ = hidden.to_dict("records")  # the crop stream's, planned first
     first, best = alone.iloc[0], alone.loc[alone["all"].idxmax()]
     return (
-        f"On {cc['n']} test breasts the AUC of the crop network changes by {in_words(cc, 'difference')}, {cc['answer']}, "
-        f"when it sees the CC view alone, and by {in_words(mlo, 'difference')}, {mlo['answer']}, when it sees the MLO "
-        f"view alone. On {first['n']} breasts of which one film is known the best of {len(alone)} networks "
-        f"({best['name']}) reaches {in_words(best, 'all', '')}, the readers' assessment {readers}."
+        f"On {cc['n']} test breasts the AUC of the crop network changes by {in_words(cc, 'difference')}, "
+        f"{cc['answer']}, when it sees the CC view alone, and by {in_words(mlo, 'difference')}, {mlo['answer']}, when "
+        f"it sees the MLO view alone. On {first['n']} breasts of which one film is known the best of {len(alone)} "
+        f"networks ({best['name']}) reaches {in_words(best, 'all', '')}, the readers' assessment {readers}."
     )
 
 

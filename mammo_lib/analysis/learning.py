@@ -19,8 +19,8 @@ from .wording import estimate
 
 INITIAL = (
     "In the first series the batch normalisation behind the frozen stages kept its initial statistics, that is, it "
-    "normalised nothing. Networks on crops learned all the same; networks on whole films did not. Their scores in the "
-    "first series, at the fourth look and in protocol 6 say nothing about whole films."
+    "normalised nothing. Networks on crops learned all the same; most networks on whole films did not. Their scores in "
+    "the first series, at the fourth look and in protocol 6 say little about whole films."
 )
 
 

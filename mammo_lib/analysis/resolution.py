@@ -122,6 +122,19 @@ def training_in_short(repeats: Repeats) -> str:
     return said
 
 
+def films_in_words(again: Repeats, repeats: Repeats) -> str:
+    """Say in one sentence what networks on whole films reach once their encoder is in training mode."""
+    whole, frozen = again.get("whole", ()), repeats.get("stages_whole_96", ())
+    gap = answers.compare_repeats(frozen, whole)
+    if gap is None:
+        return "Networks on whole films have not been trained in training mode yet."
+    reached = estimate("auc", stratified_auc([run.predictions for run in whole]))
+    return (
+        f"With it removed, networks on whole films alone reach an AUC of {in_words(reached, 'auc', '')}; against a "
+        f"logistic regression on their own frozen stages this is {in_words(estimate('difference', gap), 'difference')}."
+    )
+
+
 def again_in_short(again: Repeats, repeats: Repeats) -> str:
     """Say what whole films are worth when the encoder is in training mode (protocol 9), from both kinds of records."""
     profile, whole = get_profile("mirror-whole-training"), again.get("whole", ())

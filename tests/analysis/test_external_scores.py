@@ -23,7 +23,7 @@ def predictions(split, n, shift=0.0, separation=2.0, seed=0, **columns):
     return pd.DataFrame(frame | columns)
 
 
-def write_record(home, name, baseline=None, **options):
+def write_record(home, name, baseline=None, network=None, **options):
     """Write a record as `mammo external` does: 60 breasts, every third without a mass."""
     n = 60
     third = np.arange(n) % 3
@@ -35,7 +35,7 @@ def write_record(home, name, baseline=None, **options):
     run.folder.mkdir(parents=True)
     config = RunConfig(experiment="external_mini_mias", baseline=baseline)
     write_json(run.folder / "config.json", config.model_dump(mode="json"))
-    write_json(run.folder / "environment.json", {"data_set": "mini-MIAS"})
+    write_json(run.folder / "environment.json", {"data_set": "mini-MIAS", "network": network})
     frame = pd.concat(parts, ignore_index=True)
     scored = dict(iter(frame.groupby("split")))
     scored["external_masses"] = scored["external"][scored["external"]["lesion_type"] == "mass"]
