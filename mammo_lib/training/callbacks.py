@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..files import write_csv, write_parquet
 
 QUIET_EPOCHS = 2  # epochs before the first warning: at the start every network does so
+JUDGED_EPOCHS = 8  # epochs after which a network should have left a constant answer
 
 
 class History(Callback):
@@ -176,7 +177,7 @@ class WarnOfFailures(Callback):
     def on_train_end(self, trainer: lightning.Trainer, module):
         """Judge the last epoch's training loss; with several targets it is a sum, of which nothing can be said."""
         loss, epoch = trainer.callback_metrics.get("train_loss"), trainer.current_epoch
-        if loss is not None and epoch >= QUIET_EPOCHS and len(module.config.model.targets) == 1:
+        if loss is not None and epoch >= JUDGED_EPOCHS and len(module.config.model.targets) == 1:
             self._tell(nothing_learned(float(loss)), epoch, "training")
 
     def _tell(self, finding: Finding, epoch: int, breasts: str = "validation") -> None:
