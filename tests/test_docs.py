@@ -219,6 +219,7 @@ def test_the_readmes_findings_are_those_of_the_records():
         found.append(f"{value:+.3f} ({low:+.3f} to {high:+.3f})")
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     found += found_at_the_fourth_look() + found_out_of_fold() + found_elsewhere()
+    found += found_at_the_fifth_look() + found_on_whole_films() + found_elsewhere_by_the_list()
     assert [one for one in found if one not in text] == []
 
 
@@ -234,6 +235,65 @@ def found_at_the_fourth_look() -> list[str]:
     aim, _ = fourth_look.best_against_readers(runs)
     gaps = (in_words(compared.loc[name], "difference") for name in ("final_dual", "final_plain", "final_whole"))
     return [in_words(reached, "test", ""), *gaps, f"{aim.value:+.3f} ({aim.low:+.3f} to {aim.high:+.3f})"]
+
+
+def found_at_the_fifth_look() -> list[str]:
+    """What the README says of test breasts with films missing, from the committed records."""
+    from mammo_lib.analysis import fifth_look
+    from mammo_lib.analysis.wording import in_words
+
+    profile = get_profile("mirror-final")
+    records = fifth_look.incomplete_records(profile)
+    assert {name: len(seeds) for name, seeds in records.items()} == dict.fromkeys(records, 5) and len(records) == 5
+    cc, mlo, *_ = fifth_look.hidden_compared(profile, records).to_dict("records")
+    assert cc["answer"] == mlo["answer"] == "undecided"
+    dual = fifth_look.one_film(profile, records).iloc[0]
+    readers = fifth_look.readers_with_one_film(records)["all"]
+    return [
+        f"the crop stream changes by {in_words(cc, 'difference')}, with the MLO view alone by "
+        f"{in_words(mlo, 'difference')}",
+        f"On {dual['n']} breasts with one film, {dual['malignant']} of them malignant, both streams reach "
+        f"{in_words(dual, 'all', '')}, the readers' BI-RADS assessment {readers.value:.3f} ({readers.low:.3f} to "
+        f"{readers.high:.3f})",
+    ]
+
+
+def found_on_whole_films() -> list[str]:
+    """What the README says of networks on whole films in both series, from the committed records."""
+    from mammo_lib.analysis import answers, learning, resolution
+    from mammo_lib.analysis.wording import in_words
+
+    profile = get_profile("mirror-cv")
+    first, again = answers.find_repeats(profile)["whole"], answers.find_repeats(get_profile("mirror-cv-training"))
+    [stuck] = learning.learned({"whole": first}).to_dict("records")
+    assert stuck["stuck"] == stuck["fits"] and not learning.learned({"whole": again["whole"]})["stuck"].any()
+    alone = answers.answers(profile, "streams", again).set_index("experiment").loc["whole"]
+    assert alone["answer"] == "different"
+    frozen = resolution.every_side()["stages_whole_96"]
+    gap = answers.as_answers({"whole": answers.compare_repeats(frozen, again["whole"])}).iloc[0]
+    reached = answers.scores(profile, "streams", again).set_index("experiment").loc["whole"]
+    return [
+        f"in all {stuck['fits']} fits the training loss stayed at that of a constant answer",
+        f"they learn, and reach {in_words(reached, 'auc', '')}",
+        f"minus both streams: {in_words(alone, 'difference')}",
+        f"own frozen stages: {in_words(gap, 'difference')}, {gap['answer']}",
+    ]
+
+
+def found_elsewhere_by_the_list() -> list[str]:
+    """What the README says of the fourth look's networks on another collection, from the committed records."""
+    from mammo_lib.analysis import fifth_look
+
+    profile = get_profile("mirror-final")
+    table = fifth_look.elsewhere(profile, fifth_look.records_elsewhere(profile))
+    masses = table[table["breasts"] == "masses"]
+    assert set(masses["seeds"]) == {5} and len(masses) == 5 and (table["shift_high"] > 0).all()
+    better = masses[masses["external_low"] > 0.5]
+    assert "whole stream" not in set(better["name"])
+    return [
+        f"{len(better)} of {len(masses)} are better than chance there (AUC {better['external'].min():.3f} to "
+        f"{better['external'].max():.3f})"
+    ]
 
 
 def found_out_of_fold() -> list[str]:
@@ -258,7 +318,7 @@ def found_out_of_fold() -> list[str]:
     trained = answers.find_repeats(get_profile("mirror-cv-training"))
     again = answers.answers(profile, "gates", trained).iloc[0]
     others = answers.answers(profile, "isolation", trained)
-    whole, mean, label = gaps["streams", "whole"], gaps["fusion", "dual_mean"], gaps["additions", "crop_labels_only"]
+    mean, label = gaps["fusion", "dual_mean"], gaps["additions", "crop_labels_only"]
     variants = [row for (group, _), row in gaps.items() if group == "gates"]
     assert {row.answer for row in variants} == {"equivalent"}
     assert {gaps["isolation", name].answer for name in ("crop_attention", "crop_gated_conv")} == {"equivalent"}
@@ -272,8 +332,6 @@ def found_out_of_fold() -> list[str]:
     assert again_alone.loc["crop_held_out", "answer"] == "equivalent"
     views = answers.answers(open_again, "view_training", answers.find_repeats(open_again)).set_index("experiment")
     cc, mlo = views.loc["crop_cc"], views.loc["crop_mlo"]
-    films = get_profile("mirror-whole")
-    tall = answers.answers(films, "shape", answers.find_repeats(films)).set_index("experiment").loc["whole_tall"]
     sizes = get_profile("mirror-resolution")
     seen = answers.find_repeats(sizes)
     larger = answers.answers(sizes, "crop_size", seen).set_index("experiment")
@@ -295,11 +353,10 @@ def found_out_of_fold() -> list[str]:
         f"to the learned ones (largest reach {max(row.reach for row in variants):.3f}",
         f"gated convolution is equivalent (largest reach {mixers:.3f}",
         *(f"{one.difference:+.3f} ({one.difference_low:+.3f} to {one.difference_high:+.3f})"
-          for one in (bare, scan, whole, label)),
+          for one in (bare, scan, label)),
         in_words(films_alone, "auc", ""),
         f"CC alone by {in_words(cc, 'difference')}, MLO alone by {in_words(mlo, 'difference')}",
         f"AUC changes by {in_words(stages, 'difference')}, the largest",
-        in_words(tall, "difference"),
         f"p = {scan.p_difference:.2f} after Holm's correction",
     ]  # fmt: skip
 
