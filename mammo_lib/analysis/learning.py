@@ -43,9 +43,9 @@ def learned(networks: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 
 def learned_in_words(table: pd.DataFrame) -> str:
-    """Say of each network how its training loss ended, and how many of its fits learned nothing."""
+    """Say of each network how many of its fits learned nothing, and how its training loss ended."""
     said = [
-        f"{row['network']}: {row['last_loss']:.3f}, {row['stuck'] or 'none'} of {row['fits']} fits stuck"
+        f"{row['network']}: {row['stuck'] or 'none'} of {row['fits']} (mean loss {row['last_loss']:.3f})"
         for row in table.to_dict("records")
     ]
-    return f"Mean training loss of the last epoch ({CONSTANT_ANSWER:.3f} is a constant answer): {'; '.join(said)}."
+    return f"Fits whose training loss ended at that of a constant answer, {CONSTANT_ANSWER:.3f}: {'; '.join(said)}."

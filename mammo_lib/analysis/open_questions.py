@@ -17,8 +17,10 @@ from . import (
     answers,
     efficiency,
     external_scores,
+    fifth_look,
     fourth_look,
     further_targets,
+    learning,
     limits,
     missing,
     official_split,
@@ -48,12 +50,15 @@ def open_questions() -> pd.DataFrame:
         ("Do gates or mixers matter on longer sequences, 100 tokens?", "06a_answers_by_cross_validation",
          lambda: " ".join(_group("mirror-cv", group, parts) for group in ("gates_long", "isolation_long"))),
         ("Are two streams better than one?", "06a_answers_by_cross_validation",
-         lambda: _group("mirror-cv", "streams", parts)),
+         lambda: _both_series("streams", parts, again)),
+        ("Did the networks on whole films learn anything?", "06a_answers_by_cross_validation",
+         lambda: _learned(parts, again)),
         ("Would more breasts help?", "06b_what_limits_the_network", lambda: _breasts(parts)),
         ("Would better frozen stages help?", "06b_what_limits_the_network", lambda: _stages(parts)),
         ("Why does the official test set score lower?", "05a_why_the_test_set_scores_lower", _lower_on_test),
         ("What do the networks reach on the test set, at the fourth look?", "05b_the_fourth_look", _fourth_look),
         ("What happens when a view is missing?", "08_missing_views_and_density", lambda: _views(held_out)),
+        ("Do the test breasts show the same, at the fifth look?", "08a_the_fifth_look", _fifth_look),
         ("Does breast density matter?", "08_missing_views_and_density", lambda: _density(held_out)),
         ("Does the network add to the readers' BI-RADS category?", "08_missing_views_and_density",
          lambda: _beyond(held_out)),
@@ -68,6 +73,7 @@ def open_questions() -> pd.DataFrame:
         ("Would larger whole films help?", "10_resolution_and_efficiency", lambda: _films(sizes)),
         ("Does it hold on another collection?", "11_another_collection",
          lambda: external_scores.transfer_answer(external_scores.external_records("mini_mias"))),
+        ("And the networks of the fourth look?", "11_another_collection", _list_elsewhere),
     ]  # fmt: skip
     return pd.DataFrame([{"question": q, "chapter": chapter, "answer": say()} for q, chapter, say in rows])
 
@@ -82,9 +88,8 @@ def _both_series(group: str, first: Repeats, second: Repeats) -> str:
 
 
 def _films(sizes: Repeats) -> str:
-    again = resolution.in_training_mode()
-    said = [resolution.films_in_short(sizes), resolution.training_in_short(sizes)]
-    return " ".join([*filter(None, said), f"Encoder in training mode. {resolution.again_in_short(again, sizes)}"])
+    trained = resolution.again_in_short(resolution.in_training_mode(), sizes)
+    return f"Frozen stages. {resolution.frozen_films_in_short(sizes)} Networks, encoder in training mode. {trained}"
 
 
 def _stages(repeats: Repeats) -> str:
@@ -123,6 +128,29 @@ def _fourth_look() -> str:
     dual = fourth_look.beside_out_of_fold(settings, {"final_dual": runs["final_dual"]}, {}).iloc[0]
     said = fourth_look.compared_in_words(fourth_look.compared(settings, runs))
     return f"Both streams reach an AUC of {in_words(dual, 'test', '')}. {said}"
+
+
+def _fifth_look() -> str:
+    settings = get_profile("mirror-final")
+    records = fifth_look.incomplete_records(settings)
+    if not fifth_look.PLANNED.keys() <= records.keys():
+        return NOT_YET
+    hidden, alone = fifth_look.hidden_compared(settings, records), fifth_look.one_film(settings, records)
+    return fifth_look.in_short(hidden, alone, fifth_look.readers_with_one_film(records)["all"])
+
+
+def _list_elsewhere() -> str:
+    settings = get_profile("mirror-final")
+    records = fifth_look.records_elsewhere(settings)
+    return fifth_look.elsewhere_in_words(fifth_look.elsewhere(settings, records)) if records else NOT_YET
+
+
+def _learned(first: Repeats, second: Repeats) -> str:
+    networks = {
+        f"{images}, {series} series": own[name] for series, own in (("first", first), ("second", second))
+        for name, images in (("crop", "crops"), ("whole", "whole films")) if name in own
+    }  # fmt: skip
+    return learning.learned_in_words(learning.learned(networks)) if networks else NOT_YET
 
 
 def _views(repeats: Repeats) -> str:

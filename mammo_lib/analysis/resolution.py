@@ -89,16 +89,21 @@ def crops_in_short(repeats: Repeats) -> str:
     return answers.brief(answers.answers(profile, "crop_size", repeats), "crops of 96 px", len(profile.seeds))
 
 
+def frozen_films_in_short(repeats: Repeats) -> str:
+    """Say what larger whole films are worth to the frozen stages (protocol 7)."""
+    profile = get_profile("mirror-resolution")
+    return answers.brief(answers.answers(profile, "film_size", repeats), "films of 96 px", len(profile.seeds))
+
+
 def films_in_short(repeats: Repeats) -> str:
-    """Say what larger and differently shaped films are worth, to frozen stages and to trained networks."""
+    """Say what larger and differently shaped films are worth, to frozen stages and to networks of the first series."""
     seven, six = get_profile("mirror-resolution"), get_profile("mirror-whole")
     whole = repeats.get("whole", ())
-    frozen = answers.brief(answers.answers(seven, "film_size", repeats), "films of 96 px", len(seven.seeds))
     groups = (six, "size"), (seven, "trained")
     found = [limits.against_reference(profile, group, whole, repeats) for profile, group in groups]
     trained = [answers.brief(one, "films of 96 px") for one in found]
     shape = answers.brief(answers.answers(six, "shape", repeats), "padded squares")
-    return f"Frozen stages. {frozen} Trained networks. {' '.join(trained)} {shape}"
+    return f"Frozen stages. {frozen_films_in_short(repeats)} Trained networks. {' '.join(trained)} {shape}"
 
 
 def training_in_short(repeats: Repeats) -> str:

@@ -35,8 +35,8 @@ def test_a_fit_that_ends_at_a_constant_answer_is_stuck():
     assert films["fits"] == 4 and films["stuck"] == 3
     assert crops["stuck"] == 0 and crops["last_loss"] == pytest.approx(0.55)
     assert learning.learned_in_words(table) == (
-        "Mean training loss of the last epoch (0.693 is a constant answer): films: 0.668, 3 of 4 fits stuck; "
-        "crops: 0.550, none of 2 fits stuck."
+        "Fits whose training loss ended at that of a constant answer, 0.693: films: 3 of 4 (mean loss 0.668); "
+        "crops: none of 2 (mean loss 0.550)."
     )
 
 

@@ -42,4 +42,4 @@ def test_the_mode_of_the_encoder_is_told_and_compared_within_itself():
     table = resolution.by_side(again)
     assert set(table["classifier"]) == {"trained network, stride 16, training mode"}
     said = resolution.again_in_short(again, sizes)
-    assert "whole: 0." in said and "the network trained on them" in said
+    assert "; whole 128: " in said and "the network trained on them" in said
