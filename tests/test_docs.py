@@ -247,14 +247,14 @@ def found_at_the_fifth_look() -> list[str]:
     assert {name: len(seeds) for name, seeds in records.items()} == dict.fromkeys(records, 5) and len(records) == 5
     cc, mlo, *_ = fifth_look.hidden_compared(profile, records).to_dict("records")
     assert cc["answer"] == mlo["answer"] == "undecided"
-    dual = fifth_look.one_film(profile, records).iloc[0]
+    alone = fifth_look.one_film(profile, records)
     readers = fifth_look.readers_with_one_film(records)["all"]
     return [
         f"the crop stream changes by {in_words(cc, 'difference')}, with the MLO view alone by "
         f"{in_words(mlo, 'difference')}",
-        f"On {dual['n']} breasts with one film, {dual['malignant']} of them malignant, both streams reach "
-        f"{in_words(dual, 'all', '')}, the readers' BI-RADS assessment {readers.value:.3f} ({readers.low:.3f} to "
-        f"{readers.high:.3f})",
+        fifth_look.one_film_in_words(alone, readers)
+        .replace(f", n = {readers.n})", ")")
+        .replace(" (no comparison was planned)", "; no comparison was planned"),
     ]
 
 
@@ -265,18 +265,20 @@ def found_on_whole_films() -> list[str]:
 
     profile = get_profile("mirror-cv")
     first, again = answers.find_repeats(profile)["whole"], answers.find_repeats(get_profile("mirror-cv-training"))
-    [stuck] = learning.learned({"whole": first}).to_dict("records")
-    assert stuck["stuck"] == stuck["fits"] and not learning.learned({"whole": again["whole"]})["stuck"].any()
-    alone = answers.answers(profile, "streams", again).set_index("experiment").loc["whole"]
+    [stuck] = learning.fitted({"whole": first}).to_dict("records")
+    assert stuck["stuck"] == stuck["fits"] and not learning.fitted({"whole": again["whole"]})["stuck"].any()
+    streams = answers.answers(profile, "streams", again).set_index("experiment")
+    alone, crop = streams.loc["whole"], streams.loc["crop"]
     assert alone["answer"] == "different"
     frozen = resolution.every_side()["stages_whole_96"]
     gap = answers.as_answers({"whole": answers.compare_repeats(frozen, again["whole"])}).iloc[0]
+    assert gap["nb_low"] < 0 < gap["nb_high"] and gap["repeats"] == 2
     reached = answers.scores(profile, "streams", again).set_index("experiment").loc["whole"]
     return [
-        f"in all {stuck['fits']} fits the training loss stayed at that of a constant answer",
-        f"they learn, and reach {in_words(reached, 'auc', '')}",
-        f"minus both streams: {in_words(alone, 'difference')}",
-        f"own frozen stages: {in_words(gap, 'difference')}, {gap['answer']}",
+        f"the training loss of all {stuck['fits']} fits ended less than .01 below that of a constant answer",
+        f"they reach {in_words(reached, 'auc', '')}, which minus both streams is {in_words(alone, 'difference')[:-1]}",
+        f"in the two repeats that both have, {in_words(gap, 'difference')}: {gap['answer']}, but undecided by",
+        f"the crop stream alone changes the AUC by {in_words(crop, 'difference')}, {crop['answer']}",
     ]
 
 
@@ -288,12 +290,12 @@ def found_elsewhere_by_the_list() -> list[str]:
     table = fifth_look.elsewhere(profile, fifth_look.records_elsewhere(profile))
     masses = table[table["breasts"] == "masses"]
     assert set(masses["seeds"]) == {5} and len(masses) == 5 and (table["shift_high"] > 0).all()
-    better = masses[masses["external_low"] > 0.5]
-    assert "whole stream" not in set(better["name"])
-    return [
-        f"{len(better)} of {len(masses)} are better than chance there (AUC {better['external'].min():.3f} to "
-        f"{better['external'].max():.3f})"
-    ]
+    films = table["name"] == "whole stream"
+    assert (table.loc[~films, "external_low"] > 0.5).all() and (table.loc[films, "external_low"] <= 0.5).all()
+    of = table[~films].groupby("breasts")["external"].agg(["min", "max"])
+    spans = {name: f"{low:.3f} to {high:.3f}" for name, low, high in of.itertuples()}
+    n = table.set_index("breasts")["n"]["all abnormal"].iloc[0]
+    return [f"reach {spans['masses']} on these masses and {spans['all abnormal']} on all {n} abnormal breasts"]
 
 
 def found_out_of_fold() -> list[str]:

@@ -16,7 +16,8 @@ from ..config import Profile
 from ..runs.experiments import experiment_configs, read_experiments, read_groups
 from ..runs.records import Run, finished_of, runs_by_config
 from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, auc, compare_folds, holm, stratified_auc
-from .diagnostics import AS_IS, fusion_dominance, gate_saturation, nothing_learned, over_breasts, overcalling
+from .diagnostics import AS_IS, fusion_dominance, gate_saturation, over_breasts, overcalling, underfitting
+from .learning import last_losses
 from .wording import as_text, in_words
 
 DIFFERENT, EQUIVALENT, BOTH, UNDECIDED = "different", "equivalent", "different, but by less than the bound", "undecided"
@@ -27,7 +28,7 @@ RELATIONS = {  # how a summary names an answer
 LONG = 100  # tokens of stage 3 from which protocol 2 calls a geometry long
 COLLAPSE = 0.2  # of AUC, some five standard errors of a fold of a hundred breasts
 ROUTING = ("frozen", "shuffled", "open")  # overridden gates that leave the network its token blocks
-SIGNS = ("nothing learned", "overcalling", "gate saturation", "fusion dominance")
+SIGNS = ("underfitting", "overcalling", "gate saturation", "fusion dominance")
 
 
 def find_repeats(profile: Profile) -> dict[str, list[Run]]:
@@ -353,7 +354,7 @@ def _told(table: pd.DataFrame) -> pd.Series:
 def failure_signs(repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """Return ``experiment fits`` and the number of fits that show each failure of :mod:`..analysis.diagnostics`.
 
-    Whether anything was learned is judged by the training loss (networks of one target). The others are judged on the
+    Underfitting is judged by the training loss (networks of one target). The others are judged on the
     held-out breasts of each fit: overcalling, saturated gates (if gates are learned), and dominance of one stream (if
     two are fused).
     """
@@ -365,19 +366,13 @@ def failure_signs(repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def last_losses(run: Run) -> dict[int, float]:
-    """Return the training loss of the last epoch by fold."""
-    history = run.history.sort_values("epoch")
-    return {int(fold): float(own["train_loss"].iloc[-1]) for fold, own in history.groupby("fold")}
-
-
 def _signs_by_fold(run: Run) -> list[dict[str, bool]]:
     """Return by fold which failures its network shows."""
-    gates, gate, found = run.gates, run.config.model.gate, []
+    gates, gate, losses, found = run.gates, run.config.model.gate, last_losses(run), []
     for number, own in run.predictions.groupby("fold"):
         findings = [overcalling(own["label"].to_numpy(), own["probability"].to_numpy())]
-        if len(run.config.model.targets) == 1:  # otherwise the loss is a sum over targets
-            findings.append(nothing_learned(last_losses(run)[number]))
+        if number in losses:
+            findings.append(underfitting(losses[number]))
         inside = gates[gates["fold"] == number] if gates is not None else pd.DataFrame(columns=["kind"])
         if gate.kind == "learned" and (inside["kind"] == "seqmoe").any():
             findings.append(gate_saturation(over_breasts(inside), gate.bias))

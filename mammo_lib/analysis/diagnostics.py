@@ -36,7 +36,7 @@ INFORMED = 0.60  # AUC below which no stream can be said to be used or ignored
 OVERCALLING = {"sensitivity": 0.95, "specificity": 0.30}  # nearly everything malignant: typical of learning crop frames
 BOTTLENECK = 0.5  # share of time or memory from which attention limits batch and resolution
 CONSTANT_ANSWER = math.log(2)  # cross-entropy of a network that gives every breast one half, whatever the targets are
-LEARNED = 0.01  # a training loss that ends less than this below CONSTANT_ANSWER has learned nothing
+FITTED = 0.01  # a training loss that ends less than this below CONSTANT_ANSWER is that of an underfitted network
 ROUNDING = 1e-3  # two logits that differ by less are the same score
 
 GATE = ["stream", "stage", "block"]
@@ -172,15 +172,20 @@ def overcalling(label: np.ndarray, probability: np.ndarray, threshold: float = 0
     )  # fmt: skip
 
 
-def nothing_learned(train_loss: float) -> Finding:
-    """Judge from the training loss of the last epoch whether the network learned its own training breasts."""
-    least = CONSTANT_ANSWER - LEARNED
+def underfitting(train_loss: float) -> Finding:
+    """Judge from the training loss of the last epoch whether the network hardly fits its own training breasts.
+
+    The loss measures the level of the probabilities, not their order: an AUC somewhat above .5 is possible. The
+    constant answer is one half; a network that has found only the share of malignant breasts, where that is far from
+    one half, lies below it and is not detected.
+    """
+    least = CONSTANT_ANSWER - FITTED
     holds = train_loss > least
     return Finding(
-        "nothing learned", bool(holds), train_loss, least,
-        f"the training loss ends at {train_loss:.3f}; a constant answer has {CONSTANT_ANSWER:.3f}"
-        + (": the network has not learned its own training breasts, so that its score says nothing about the images; "
-           "change train.learning_rate, and leave train.cached_encoder at 'training'" if holds else ""),
+        "underfitting", bool(holds), train_loss, least,
+        f"the training loss ends at {train_loss:.3f}; a constant answer of one half has {CONSTANT_ANSWER:.3f}"
+        + (": the network hardly fits its own training breasts, so that its score does not show what the images are "
+           "worth; change train.learning_rate, and leave train.cached_encoder at 'training'" if holds else ""),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from ..config import Profile
 from ..errors import InputError
 from ..runs import records as runs
 from ..runs.experiments import read_experiments
-from ..runs.records import EXTERNAL, INCOMPLETE, Run, part_of
+from ..runs.records import EXTERNAL, INCOMPLETE, ONE_FILM, Run, part_of
 from ..statistics import (
     LEVEL,
     Interval,
@@ -40,7 +40,8 @@ PLANNED = {  # protocol 8: one family
 }  # fmt: skip
 SAME_DESIGN = {REFERENCE: "crop_held_out", DUAL: "dual_held_out"}  # of profile mirror-open
 CALLED = {REFERENCE: "crop stream", DUAL: "both streams"}
-ONE_FILM = "one_film"
+WHOLE = "whole stream"  # what the list calls the network that sees no crop
+VIEWS = {"cc": "CC", "mlo": "MLO"}
 SETS = {"external_masses": "masses", "external": "all abnormal"}
 
 Records = Mapping[str, Sequence[Run]]
@@ -48,26 +49,60 @@ Frames = Sequence[pd.DataFrame]
 
 
 def incomplete_records(profile: Profile) -> dict[str, list[Run]]:
-    """Return the committed records of a list's networks on test breasts with films missing, by experiment and seed."""
-    return _of_list(profile, INCOMPLETE)
+    """Return the committed records of a list's networks on test breasts with films missing, by experiment and seed.
+
+    Raises
+    ------
+    InputError
+        There is no complete set of seeds of a network whose comparison is planned.
+    """
+    return _of_list(profile, INCOMPLETE, PLANNED, f"mammo evaluate --incomplete --profile {profile.name}")
 
 
 def records_elsewhere(profile: Profile, key: str = "mini_mias") -> dict[str, list[Run]]:
-    """Return the committed records of a list's networks on another collection, by experiment and seed."""
-    return _of_list(profile, f"{EXTERNAL}{key}")
+    """Return the committed records of a list's networks on another collection, by experiment and seed.
+
+    Raises
+    ------
+    InputError
+        There is no complete set of seeds of the crop stream, which the others are compared with, and of another.
+    """
+    found = _of_list(
+        profile, f"{EXTERNAL}{key}", {REFERENCE}, f"mammo external --experiment {REFERENCE} --profile {profile.name}"
+    )
+    if len(found) < 2:
+        raise InputError(f"{runs.COMMITTED / (EXTERNAL + key)}: no network to compare with {REFERENCE}")
+    return found
 
 
-def _of_list(profile: Profile, start: str) -> dict[str, list[Run]]:
-    """Return records by the experiment of the network that they score, in the order of the list."""
-    found: dict[str, list[Run]] = {}
+def _of_list(profile: Profile, home: str, needed: Collection[str], command: str) -> dict[str, list[Run]]:
+    """Return records by the experiment of the network that they score, in the order of the list.
+
+    Networks of which a seed is missing are left out. ``home`` is how the name of their folder begins, before the name
+    of the experiment, or the whole name.
+    """
+    found: dict[str, dict[int, Run]] = {}
     for run in runs.all_runs(runs.COMMITTED):
-        if run.folder.parent.name.startswith(start) and (network := run.environment.get("network")):
-            found.setdefault(network.partition("/")[0], []).append(run)
-    return {
-        name: sorted(found[name], key=lambda run: run.config.seed)
+        experiment = (run.environment.get("network") or "").partition("/")[0]
+        if run.folder.parent.name not in (home, f"{home}{experiment}") or not experiment:
+            continue
+        if run.config.seed in found.setdefault(experiment, {}):
+            raise InputError(
+                f"{run.folder}: a second record of {experiment}, seed {run.config.seed}; remove one of them"
+            )
+        found[experiment][run.config.seed] = run
+    seeds = sorted(profile.seeds)
+    complete = {
+        name: [found[name][seed] for seed in seeds]
         for name in read_experiments(profile)
-        if name in found
+        if sorted(found.get(name, ())) == seeds
     }
+    if missing := [name for name in needed if name not in complete]:
+        raise InputError(
+            f"{runs.COMMITTED}: no records of {missing[0]} with the seeds {seeds[0]} to {seeds[-1]}; make them with "
+            f"`{command}`, then `mammo results publish`"
+        )
+    return complete
 
 
 def seen(records: Sequence[Run], views: str, streams: str) -> list[pd.DataFrame]:
@@ -123,15 +158,27 @@ def hidden_compared(profile: Profile, records: Records) -> pd.DataFrame:
 
 
 def one_film(profile: Profile, records: Records) -> pd.DataFrame:
-    """Return each network's AUC on the breasts with one film: ``name all cc mlo`` with intervals, ``n malignant``."""
+    """Return each network's AUC on the breasts with one film: ``name all cc mlo`` with intervals, and their sizes.
+
+    ``n malignant`` are those of all breasts, ``n_cc malignant_cc n_mlo malignant_mlo`` those by view.
+    """
     asked, rows = read_experiments(profile), []
     for name, seeds in records.items():
         frames = [part_of(run.predictions, ONE_FILM) for run in seeds]
         row = {"name": asked[name]["name"]}
         for key, inside in _by_view(frames[0]).items():
             row |= estimate(key, over_seeds([one[inside].reset_index(drop=True) for one in frames], "auc").interval)
-        rows.append(row | {"n": len(frames[0]), "malignant": int(frames[0]["label"].sum())})
+        rows.append(row | _sizes(frames[0]))
     return pd.DataFrame(rows)
+
+
+def _sizes(frame: pd.DataFrame) -> dict[str, int]:
+    """Return the numbers of breasts and of malignant ones, of all and by the view that exists."""
+    sizes = {}
+    for key, inside in _by_view(frame).items():
+        end = "" if key == "all" else f"_{key}"
+        sizes |= {f"n{end}": int(inside.sum()), f"malignant{end}": int(frame.loc[inside, "label"].sum())}
+    return sizes
 
 
 def readers_with_one_film(records: Records) -> dict[str, Interval]:
@@ -215,38 +262,76 @@ def hidden_in_words(table: pd.DataFrame) -> str:
 
 def in_short(hidden: pd.DataFrame, alone: pd.DataFrame, readers: Interval) -> str:
     """Say in two sentences what one view hidden changes, and what networks and readers reach with one film."""
-    cc, mlo, *_ = hidden.to_dict("records")  # the crop stream's, planned first
-    first, best = alone.iloc[0], alone.loc[alone["all"].idxmax()]
+    cc, mlo = (hidden[hidden["experiment"] == REFERENCE].iloc[place] for place in (0, 1))
     return (
         f"On {cc['n']} test breasts the AUC of the crop network changes by {in_words(cc, 'difference')}, "
         f"{cc['answer']}, when it sees the CC view alone, and by {in_words(mlo, 'difference')}, {mlo['answer']}, when "
-        f"it sees the MLO view alone. On {first['n']} breasts of which one film is known the best of {len(alone)} "
-        f"networks ({best['name']}) reaches {in_words(best, 'all', '')}, the readers' assessment {readers}."
+        f"it sees the MLO view alone. {one_film_in_words(alone, readers)}"
+    )
+
+
+def inputs_in_words(table: pd.DataFrame) -> str:
+    """Say how the inputs with and without crops score on test breasts, from :func:`beside_out_of_fold`."""
+    films = table["name"].str.contains("whole only")
+    said = []
+    for own, called in ((table[~films], "with crops"), (table[films], "without crops")):
+        change = own["test"] - own["out"]
+        said.append(f"The {len(own)} inputs {called} change by {change.min():+.3f} to {change.max():+.3f}")
+    return (
+        f"{'. '.join(said)} from out of fold to the test breasts. The inputs share networks and breasts, so that they "
+        "are not independent observations, and the two columns come from different networks; nothing here is tested."
     )
 
 
 def one_film_in_words(table: pd.DataFrame, readers: Interval) -> str:
-    """Say what the networks and the readers reach on breasts with one film, from :func:`one_film`."""
-    first, better = table.iloc[0], table[table["all_low"] > 0.5]
-    lowest, highest = (table.loc[place] for place in (table["all"].idxmin(), table["all"].idxmax()))
+    """Say in one sentence what the networks and the readers reach on breasts with one film, from :func:`one_film`."""
+    first, crops = table.iloc[0], _with_crops(table)
     return (
-        f"On {first['n']} breasts with one film, {first['malignant']} of them malignant, the networks reach "
-        f"{in_words(lowest, 'all', '')} ({lowest['name']}) to {in_words(highest, 'all', '')} ({highest['name']}); "
-        f"{_of(len(better), len(table), 'is', 'are')} better than chance. The readers' assessment reaches {readers}."
+        f"On {first['n']} breasts with a mass annotated in one view only, {first['malignant']} of them malignant, the "
+        f"{len(crops)} networks with crops reach {_span(crops['all'])}, the readers' BI-RADS assessment {readers} "
+        "(no comparison was planned)."
     )
 
 
-def elsewhere_in_words(table: pd.DataFrame) -> str:
-    """Say what the networks reach on each set of another collection, from :func:`elsewhere`."""
+def by_view_in_words(table: pd.DataFrame, readers: Mapping[str, Interval]) -> str:
+    """Say the same by the view that exists: described, with the numbers of malignant breasts."""
+    crops, whole = _with_crops(table), table[~table.index.isin(_with_crops(table).index)]
     said = []
-    for breasts, own in table.groupby("breasts", sort=False):
-        better, lost = int((own["external_low"] > 0.5).sum()), int((own["shift_high"] < 0).sum())
+    for key, view in VIEWS.items():
+        first, own = table.iloc[0], readers[key]
+        films = "".join(f", the {row['name']} {row[key]:.3f}" for row in whole.to_dict("records"))
         said.append(
-            f"{breasts}, n = {own['n'].iloc[0]}: AUC {own['external'].min():.3f} to {own['external'].max():.3f}, "
-            f"{_of(better, len(own), 'is', 'are')} better than chance, and a loss against CBIS-DDSM is shown for "
-            f"{lost or 'none'}"
+            f"{view} alone, {first[f'n_{key}']} breasts, {first[f'malignant_{key}']} malignant: networks with crops "
+            f"{_span(crops[key])}{films}, readers {own.value:.3f} ({own.low:.3f} to {own.high:.3f})"
         )
-    return f"Of the {table['name'].nunique()} networks of the fourth look, on {'; on '.join(said)}."
+    return ". ".join(said) + "."
+
+
+def elsewhere_in_words(table: pd.DataFrame) -> str:
+    """Say in a sentence for each set of another collection what the networks reach, from :func:`elsewhere`."""
+    return " ".join(_said_elsewhere(breasts, own) for breasts, own in table.groupby("breasts", sort=False))
+
+
+def _said_elsewhere(breasts: str, own: pd.DataFrame) -> str:
+    crops = _with_crops(own)
+    better, lost = int((crops["external_low"] > 0.5).sum()), int((own["shift_high"] < 0).sum())
+    films = "".join(
+        f", the {row['name']} {in_words(row, 'external', '')}" for _, row in own.drop(crops.index).iterrows()
+    )
+    return (
+        f"On {own['n'].iloc[0]} breasts ({breasts}) the {len(crops)} networks with crops reach "
+        f"{_span(crops['external'])}, {_of(better, len(crops), 'is', 'are')} better than chance{films}. A loss against "
+        f"CBIS-DDSM is shown for {lost or 'none'} of {len(own)}; the intervals include losses of up to "
+        f"{-own['shift_low'].min():.2f}."
+    )
+
+
+def _with_crops(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["name"] != WHOLE]
+
+
+def _span(values: pd.Series) -> str:
+    return f"{values.min():.3f} to {values.max():.3f}" if len(values) > 1 else f"{values.iloc[0]:.3f}"
 
 
 def _of(number: int, all_of: int, one: str, several: str) -> str:

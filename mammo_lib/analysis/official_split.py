@@ -306,7 +306,7 @@ def opening(record: Mapping) -> str:
     return (
         f"The crop network's AUC is {network['train']:.3f} out of fold on {network['n_train']} training breasts and "
         f"{network['test']:.3f} on {network['n_test']} test breasts, a difference of "
-        f"{in_words(network, 'difference')}; {_chance_in_words(record).partition('; ')[2]}. "
+        f"{in_words(network, 'difference')}; {_rule_in_words(record)}. "
         f"{explained[0].upper()}{explained[1:]}; within BI-RADS 4 the AUC falls from {in_words(band, 'train', '')} to "
         f"{in_words(band, 'test', '')}."
     )
@@ -346,8 +346,14 @@ def _chance_in_words(record: Mapping) -> str:
     """Say what the interval of the difference and the rule fixed beforehand make of chance; no full stop."""
     network = record["scores"][0]
     holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
-    rule = "chance is not excluded" if findings(record)["chance"] else "chance is not accepted as the explanation"
-    return f"The interval {'includes' if holds_zero else 'excludes'} 0; by the rule fixed beforehand {rule}"
+    return f"The interval {'includes' if holds_zero else 'excludes'} 0; {_rule_in_words(record)}"
+
+
+def _rule_in_words(record: Mapping) -> str:
+    """Say what the rule fixed beforehand makes of chance."""
+    is_chance = findings(record)["chance"]
+    said = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"
+    return f"by the rule fixed beforehand {said}"
 
 
 def shares_in_words(cases: pd.DataFrame, name: str, level: str, group: str) -> str:

@@ -133,8 +133,6 @@ def _fourth_look() -> str:
 def _fifth_look() -> str:
     settings = get_profile("mirror-final")
     records = fifth_look.incomplete_records(settings)
-    if not fifth_look.PLANNED.keys() <= records.keys():
-        return NOT_YET
     hidden, alone = fifth_look.hidden_compared(settings, records), fifth_look.one_film(settings, records)
     return fifth_look.in_short(hidden, alone, fifth_look.readers_with_one_film(records)["all"])
 
@@ -142,7 +140,7 @@ def _fifth_look() -> str:
 def _list_elsewhere() -> str:
     settings = get_profile("mirror-final")
     records = fifth_look.records_elsewhere(settings)
-    return fifth_look.elsewhere_in_words(fifth_look.elsewhere(settings, records)) if records else NOT_YET
+    return fifth_look.elsewhere_in_words(fifth_look.elsewhere(settings, records))
 
 
 def _learned(first: Repeats, second: Repeats) -> str:
@@ -150,7 +148,7 @@ def _learned(first: Repeats, second: Repeats) -> str:
         f"{images}, {series} series": own[name] for series, own in (("first", first), ("second", second))
         for name, images in (("crop", "crops"), ("whole", "whole films")) if name in own
     }  # fmt: skip
-    return learning.learned_in_words(learning.learned(networks)) if networks else NOT_YET
+    return learning.fitted_in_words(learning.fitted(networks)) if networks else NOT_YET
 
 
 def _views(repeats: Repeats) -> str:

@@ -75,10 +75,9 @@ def larger_in_words(repeats: Repeats) -> str:
     is_different = every["answer"].isin([answers.DIFFERENT, answers.BOTH])
     better, worse = (int((is_different & (every["difference"] * sign > 0)).sum()) for sign in (1, -1))
     lowest, highest = every["difference"].min(), every["difference"].max()
-    sides = repeats["stages_crop_96"][0].config.data.image_size[0]
     return (
         f"Of {len(every)} larger inputs to the frozen stages of small networks, {better or 'none'} is shown to raise "
-        f"the AUC on these films above that of {sides} pixels, and {worse or 'none'} to lower it (changes of "
+        f"the AUC on these films above that of 96 pixels, and {worse or 'none'} to lower it (changes of "
         f"{lowest:+.3f} to {highest:+.3f})."
     )
 
@@ -103,7 +102,10 @@ def films_in_short(repeats: Repeats) -> str:
     found = [limits.against_reference(profile, group, whole, repeats) for profile, group in groups]
     trained = [answers.brief(one, "films of 96 px") for one in found]
     shape = answers.brief(answers.answers(six, "shape", repeats), "padded squares")
-    return f"Frozen stages. {frozen_films_in_short(repeats)} Trained networks. {' '.join(trained)} {shape}"
+    names = {"128 px": "whole_128", "224 px": "whole_224", "160 x 96 px": "whole_tall"}
+    networks = {side: repeats[name] for side, name in names.items() if name in repeats}
+    stuck = f" {learning.fitted_in_words(learning.fitted(networks))}" if networks else ""
+    return f"Frozen stages. {frozen_films_in_short(repeats)} Trained networks. {' '.join(trained)} {shape}{stuck}"
 
 
 def training_in_short(repeats: Repeats) -> str:
@@ -121,22 +123,23 @@ def training_in_short(repeats: Repeats) -> str:
         f"reach an AUC of {in_words(frozen, 'auc', '')}. The network that was trained on them differs by "
         f"{in_words(one, 'difference')} (not planned)."
     )
-    [learned] = learning.learned({"whole": ours}).to_dict("records")
+    [learned] = learning.fitted({"whole": ours}).to_dict("records")
     if learned["stuck"]:
-        said += f" In {learned['stuck']} of its {learned['fits']} fits the network had learned nothing (chapter 06a)."
+        said += f" {learned['stuck']} of its {learned['fits']} fits are stuck (chapter 06a)."
     return said
 
 
 def films_in_words(again: Repeats, repeats: Repeats) -> str:
     """Say in one sentence what networks on whole films reach once their encoder is in training mode."""
     whole, frozen = again.get("whole", ()), repeats.get("stages_whole_96", ())
-    gap = answers.compare_repeats(frozen, whole)
-    if gap is None:
+    gap = answers.as_answers({"whole": answers.compare_repeats(frozen, whole)})
+    if gap.empty:
         return "Networks on whole films have not been trained in training mode yet."
+    row = gap.iloc[0]
     reached = estimate("auc", stratified_auc([run.predictions for run in whole]))
     return (
-        f"With it removed, networks on whole films alone reach an AUC of {in_words(reached, 'auc', '')}; against a "
-        f"logistic regression on their own frozen stages this is {in_words(estimate('difference', gap), 'difference')}."
+        f"With encoders in training mode, networks on whole films alone reach {in_words(reached, 'auc', '')}; minus a "
+        f"logistic regression on their own frozen stages: {in_words(row, 'difference')}, {row['answer']}."
     )
 
 
@@ -151,4 +154,4 @@ def again_in_short(again: Repeats, repeats: Repeats) -> str:
     }
     said = [answers.brief(table, called, len(profile.seeds)) for called, table in families.items()]
     networks = {name.replace("_", " "): runs for name, runs in again.items()}
-    return " ".join([*said, learning.learned_in_words(learning.learned(networks))] if networks else said)
+    return " ".join([*said, learning.fitted_in_words(learning.fitted(networks))] if networks else said)

@@ -151,14 +151,15 @@ def evaluate(
     """
     chosen, data = chosen_profile(profile, data, allow_missing)
     from ..data.data_sets import open_collection
-    from ..runs.evaluate import evaluate_profile, refuse_cross_validation
+    from ..runs.evaluate import evaluate_profile
 
     if incomplete:
-        from ..inference.incomplete import ONE_FILM, score_incomplete
-        from ..inference.provenance import listed_networks
+        if workers > 1:
+            raise InputError(f"--workers {workers} with --incomplete: these networks are scored in one process")
+        from ..inference.incomplete import score_incomplete
+        from ..runs.records import ONE_FILM
 
-        refuse_cross_validation(chosen)
-        for record in score_incomplete(listed_networks(chosen), chosen, open_collection(chosen, data), progress=True):
+        for record in score_incomplete(chosen, open_collection(chosen, data), progress=True):
             echo_metrics(record, ONE_FILM)
         return
 

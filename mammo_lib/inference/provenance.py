@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from ..config import BUILD, ROOT, Profile, RunConfig, get_profile, profile_names
 from ..data.collection import PHANTOM
 from ..errors import InputError
-from ..files import write_json
+from ..files import file_hash, write_json
 from ..runs import records as runs
 from ..runs.experiments import experiment_configs
+from ..runs.manifest import RELEASED
 from ..runs.records import Run
+from ..statistics import OUT_OF_FOLD
 from .release import WITHOUT
 
+HELD_OUT = (OUT_OF_FOLD, "validation")  # splits of a network's own record, apart from its test set
 CLOSE_ENOUGH = 1e-3  # in probability, between a record's network and the same network trained again
 NOTICE = "Research use only. Not a medical device: no basis for a decision about a patient."
 
@@ -52,20 +57,38 @@ def same_network(run: Run) -> Run:
     Raises
     ------
     InputError
-        The run was trained again, and what it says of a held-out breast differs from its record by more than
-        ``CLOSE_ENOUGH`` in probability; or as :func:`with_weights`.
+        The run was trained again, and did not score the held-out breasts of its record, or what it says of one of them
+        differs by more than ``CLOSE_ENOUGH`` in probability; or as :func:`with_weights`.
     """
     found = with_weights(run)
-    held_out = runs.part_of(run.predictions, "validation").set_index("sample_id")["probability"]
-    again = runs.part_of(found.predictions, "validation").set_index("sample_id")["probability"]
-    apart = (again.reindex(held_out.index) - held_out).abs()
-    if apart.isna().any() or (apart > CLOSE_ENOUGH).any():
+    if found.folder == run.folder:
+        return found
+    recorded, again = (_held_out(one) for one in (run, found))
+    way_out = f"move {found.folder} away and train the record again: `{rebuild_command(run)}`"
+    if recorded.empty or not recorded.index.isin(again.index).all():
+        raise InputError(f"{found.folder}: it did not score the held-out breasts of its record; {way_out}")
+    apart = (again.loc[recorded.index] - recorded).abs().max()
+    if apart > CLOSE_ENOUGH:
         raise InputError(
-            f"{found.folder}: not the network of its record: trained again here, it differs by up to {apart.max():.3f} "
-            f"in the probability of a held-out breast (allowed: {CLOSE_ENOUGH}); train it on the machine and with the "
-            f"threads that its environment.json names, or score it as a run of its own with --run {found.folder}"
+            f"{found.folder}: not the network of its record: trained again here, it differs by up to {apart:.3f} in "
+            f"the probability of a held-out breast (allowed: {CLOSE_ENOUGH}); {way_out}, with the versions and the "
+            "number of threads that the record's environment.json names"
         )
     return found
+
+
+def identity_of(run: Run) -> str:
+    """Return what identifies a network in the name of a record: the hash of released weights, else the run's name.
+
+    A checkpoint's own hash would differ whenever the same network is trained again.
+    """
+    return file_hash(run.checkpoint) if run.checkpoint.name == RELEASED else run.name
+
+
+def _held_out(run: Run) -> pd.Series:
+    """Return the probabilities of the breasts that a run did not train on, its test breasts apart, by sample."""
+    frame = run.predictions
+    return frame[frame["split"].isin(HELD_OUT)].set_index("sample_id")["probability"]
 
 
 def networks_of(profile: Profile, name: str) -> list[Run]:
@@ -83,27 +106,6 @@ def networks_of(profile: Profile, name: str) -> list[Run]:
             f"`mammo run --experiment {name} --profile {profile.name}` trains them"
         )
     return [same_network(run) for run in found]
-
-
-def listed_networks(profile: Profile) -> list[Run]:
-    """Return every trained network of a profile's list, with its checkpoint, in the order of the list.
-
-    Raises
-    ------
-    InputError
-        A network of the list is not finished, or has no checkpoint here.
-    """
-    known, found = runs.runs_by_config(), []
-    for config in experiment_configs(profile, "all"):
-        if config.baseline:
-            continue
-        if config.fingerprint not in known:
-            raise InputError(
-                f"{config.experiment}, seed {config.seed}: not trained yet, and the list is scored together; run "
-                f"`mammo run --experiment {config.experiment} --profile {profile.name}` first"
-            )
-        found.append(same_network(known[config.fingerprint]))
-    return found
 
 
 def rebuild_command(run: Run) -> str:

@@ -38,13 +38,12 @@ from ..models.network import Network, load_best, predict
 from ..runs.predictions import as_predictions, with_choices
 from ..runs.protocols import PROTOCOL_EXTERNAL, protocol_elsewhere
 from ..runs.records import EXTERNAL, Run, find_run, start_run
-from ..statistics import OUT_OF_FOLD, evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
+from ..statistics import evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
 from ..training.baselines import fit_baseline
-from .provenance import same_network
+from .provenance import HELD_OUT, identity_of, same_network
 
 INTERNAL, MASKED = "internal", "internal_masked"
 MASSES, AGREEMENT = f"{SPLIT}_masses", "agreement_with_readers"
-HELD_OUT = (OUT_OF_FOLD, "validation")  # splits of a network's own record, whose test set is not read here
 DESCRIBED = ("lesion_type", "finding", "tissue", "n_lesions", "is_suspicious")
 
 
@@ -87,8 +86,8 @@ def score_network(
     config = _config(run.config, other, allow_missing)
     prepared = other.prepare(scored_breasts(other), *config.inputs)
     trained = reference.prepare("train", *run.config.inputs) if reference else None
-    sources = [file_hash(run.checkpoint), trained and trained.fingerprint]
-    facts = {"network": run.name, "checkpoint": sources[0]}
+    sources = [identity_of(run), trained and trained.fingerprint]
+    facts = {"network": run.name, "checkpoint": file_hash(run.checkpoint)}
     record = _record(config, other, prepared, sources, protocol_elsewhere(run.config), **facts)
     if record.is_finished:
         return record

@@ -12,6 +12,7 @@ import datetime
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -109,7 +110,7 @@ def evaluate_profile(
         A run of the list is not finished. The test set is opened for all runs or for none.
     """
     refuse_cross_validation(profile)
-    runs = [_finished(config, collection, profile) for config in experiment_configs(profile, "all")]
+    runs = [finished_run(config, collection, profile) for config in experiment_configs(profile, "all")]
     if all(run.is_evaluated for run in runs):
         return [Opened(run, is_new=False) for run in runs]
     opening, first = opening_of(profile, runs), first_opening(runs)
@@ -122,9 +123,12 @@ def evaluate_profile(
     return [opened[run.folder] for run in runs]
 
 
-def opening_of(profile: Profile, runs: list[Run]) -> dict:
-    """Return the receipt of an opening of the test set for all runs of a profile's list."""
-    return _opening(profile, runs) | {"list_hash": list_hash(profile)}
+def opening_of(profile: Profile, runs: list[Run], protocol: Path | None = None) -> dict:
+    """Return the receipt of an opening of the test set for all runs of a profile's list.
+
+    ``protocol`` is by default the one that governs the runs.
+    """
+    return _opening(profile, runs, protocol) | {"list_hash": list_hash(profile)}
 
 
 def _open(task: tuple) -> Opened:
@@ -200,7 +204,8 @@ def _find(config: RunConfig, collection: Collection) -> Run | None:
     return find_run(config, collection.data_hash("train", *config.inputs))
 
 
-def _finished(config: RunConfig, collection: Collection, profile: Profile) -> Run:
+def finished_run(config: RunConfig, collection: Collection, profile: Profile) -> Run:
+    """Return the finished run of a config on these data, or raise an :class:`InputError` with the command for it."""
     run = _find(config, collection)
     if run is None:
         raise InputError(
@@ -237,19 +242,24 @@ def _score(
 
 def _complete(prepared: Prepared, config: RunConfig) -> Prepared:
     """Leave out the samples that lack one of the config's views."""
-    has_all = prepared.cohort[[f"whole_{view}" for view in config.model.views]].notna().all(axis=1)
-    kept = prepared.cohort[has_all].reset_index(drop=True)
+    return only(prepared, prepared.cohort[[f"whole_{view}" for view in config.model.views]].notna().all(axis=1))
+
+
+def only(prepared: Prepared, chosen: pd.Series) -> Prepared:
+    """Return the prepared pixels of the samples for which ``chosen`` is true."""
+    kept = prepared.cohort[chosen].reset_index(drop=True)
     index = prepared.index[prepared.index["sample_id"].isin(kept["sample_id"])].reset_index(drop=True)
     return replace(prepared, cohort=kept, index=index)
 
 
-def _opening(profile: Profile | None, runs: list[Run]) -> dict:
-    """Return what all receipts of one opening share."""
+def _opening(profile: Profile | None, runs: list[Run], protocol: Path | None = None) -> dict:
+    """Return what all receipts of one opening share; ``protocol`` is by default that of the first run."""
+    protocol = protocol or protocol_of(runs[0].config)
     return {
         "opened_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "profile": profile.name if profile else None,
         "runs": [run.name for run in runs],
         "experiments_hash": file_hash(BOOK / profile.experiments if profile else FROZEN),
-        "protocol_hash": file_hash(protocol_of(runs[0].config)),
-        "environment": describe_environment(),
+        "protocol_hash": file_hash(protocol),
+        "environment": describe_environment(protocol),
     }

@@ -37,6 +37,7 @@ COMMITTED = ROOT / "results"
 FRESH = BUILD / "runs"
 EXTERNAL = "external_"  # how the name of a record begins that holds scores on another collection
 INCOMPLETE = "incomplete_"  # or on test breasts with films missing
+ONE_FILM = "one_film"  # the split of test breasts with a mass annotated in one view only
 RECEIPT = ("opened_at", "profile", "runs", "protocol_hash")  # and "added_after", if a profile's list was opened
 
 

@@ -84,7 +84,8 @@ def shift_over_seeds(
 ) -> Interval:
     """Return mean(outside) - mean(inside) of two independent sets of breasts, with an interval over patients and seeds.
 
-    Everything is drawn independently. The n is that of ``outside``.
+    Patients and seeds are drawn independently, although the seeds of both sides may be the same networks (protocol 8).
+    The n is that of ``outside``.
     """
     for frames in (outside, inside):
         check_same_breasts(frames)

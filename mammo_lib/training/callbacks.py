@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ..analysis.diagnostics import Finding, fusion_dominance, gate_saturation, nothing_learned, overcalling
+from ..analysis.diagnostics import Finding, fusion_dominance, gate_saturation, overcalling, underfitting
 from ..analysis.gates import GateValues, TokenGates, captured_token_gates, gate_values, join, summarise
 from ..errors import InputError
 from ..files import write_csv, write_parquet
@@ -172,18 +172,18 @@ class WarnOfFailures(Callback):
         if len(gates):
             findings.append(gate_saturation(gates, self.gate_bias))
         for finding in findings:
-            self._tell(finding, trainer.current_epoch)
+            self._tell(finding, f"epoch {trainer.current_epoch}, validation")
 
     def on_train_end(self, trainer: lightning.Trainer, module):
         """Judge the last epoch's training loss; with several targets it is a sum, of which nothing can be said."""
         loss, epoch = trainer.callback_metrics.get("train_loss"), trainer.current_epoch
         if loss is not None and epoch >= JUDGED_EPOCHS and len(module.config.model.targets) == 1:
-            self._tell(nothing_learned(float(loss)), epoch, "training")
+            self._tell(underfitting(float(loss)), f"after {epoch} epochs of training")
 
-    def _tell(self, finding: Finding, epoch: int, breasts: str = "validation") -> None:
+    def _tell(self, finding: Finding, when: str) -> None:
         if finding.holds and finding.name not in self.told:
             self.told.add(finding.name)
-            warnings.warn(f"epoch {epoch}, {breasts}: {finding.sentence}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{when}: {finding.sentence}", RuntimeWarning, stacklevel=2)
 
     def state_dict(self):
         """Return the warnings so far, so that a resumed run does not repeat them."""

@@ -28,15 +28,13 @@ def record(*last, seed=0):
 
 
 def test_a_fit_that_ends_at_a_constant_answer_is_stuck():
-    table = learning.learned(
-        {"films": [record(0.692, 0.688), record(0.60, 0.693, seed=1)], "crops": [record(0.6, 0.5)]}
-    )
+    table = learning.fitted({"films": [record(0.692, 0.688), record(0.60, 0.693, seed=1)], "crops": [record(0.6, 0.5)]})
     films, crops = table.to_dict("records")
     assert films["fits"] == 4 and films["stuck"] == 3
     assert crops["stuck"] == 0 and crops["last_loss"] == pytest.approx(0.55)
-    assert learning.learned_in_words(table) == (
-        "Fits whose training loss ended at that of a constant answer, 0.693: films: 3 of 4 (mean loss 0.668); "
-        "crops: none of 2 (mean loss 0.550)."
+    assert learning.fitted_in_words(table) == (
+        "Fits whose training loss ended less than 0.01 below that of a constant answer, 0.693: films: 3 of 4 (mean "
+        "loss 0.668); crops: none of 2 (mean loss 0.550)."
     )
 
 

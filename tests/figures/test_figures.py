@@ -19,7 +19,7 @@ from mammo_lib.statistics import Confusion, Interval, delong_interval, reliabili
 
 LABEL = np.array([0, 1, 0, 1, 1, 0])
 PROBABILITY = np.array([0.2, 0.8, 0.6, 0.4, 0.9, 0.1])
-LEARNED = pd.DataFrame({
+FITTED = pd.DataFrame({
     "breasts": [150.0, 300, 600], "n": 506,
     "auc": [0.7, 0.75, 0.8], "auc_low": [0.6, 0.7, 0.75], "auc_high": [0.8, 0.8, 0.85],
 })  # fmt: skip
@@ -27,7 +27,7 @@ BY_SIDE = pd.DataFrame({
     "images": ["crops", "crops", "films"], "classifier": ["a", "a", "b"], "side": [96, 384, 96], "n": 9,
     "auc": [0.8, 0.7, 0.6], "auc_low": 0.5, "auc_high": 0.9,
 })  # fmt: skip
-AHEAD = LEARNED.tail(1).assign(breasts=1200.0, form="line")
+AHEAD = FITTED.tail(1).assign(breasts=1200.0, form="line")
 HISTORY = pd.DataFrame(
     {"epoch": [0, 1], "train_loss": [0.7, 0.6], "validation_loss": [0.7, 0.65], "validation_auc": [0.5, 0.75]}
 )
@@ -129,11 +129,11 @@ CASES = {
         "1 of 2 scores differ from chance",
     ),
     "learning curve": (
-        lambda: figures.auc_by_breasts(LEARNED, AHEAD),
+        lambda: figures.auc_by_breasts(FITTED, AHEAD),
         r"From 150 to 600 breasts the AUC goes from 0\.700 to 0\.800 \(n = 506\)",
     ),
     "one point": (
-        lambda: figures.auc_by_breasts(LEARNED.tail(1), AHEAD.head(0)),
+        lambda: figures.auc_by_breasts(FITTED.tail(1), AHEAD.head(0)),
         "From 600 to 600 breasts",
     ),
     "input sizes": (

@@ -79,7 +79,8 @@ def ended(loss, epoch=14, targets=("malignancy",)):
 
 def test_a_network_that_learned_nothing_is_told():
     with pytest.warns(
-        RuntimeWarning, match=r"epoch 14, training: the training loss ends at 0.692; a constant answer has"
+        RuntimeWarning,
+        match=r"after 14 epochs of training: the training loss ends at 0.692; a constant answer of one half",
     ):
         WarnOfFailures().on_train_end(*ended(0.692))
 
