@@ -12,7 +12,7 @@ from mammo_lib.config import get_profile
 from mammo_lib.errors import InputError
 from mammo_lib.files import write_json, write_parquet
 from mammo_lib.runs import records
-from mammo_lib.statistics import auc, over_seeds, seeds, shift_over_seeds
+from mammo_lib.statistics import auc, difference_over_seeds, over_seeds, seeds, shift_over_seeds
 
 PROFILE = get_profile("mirror-final")
 N = 120
@@ -66,7 +66,7 @@ def test_what_is_planned_is_compared_as_one_family(made):
     assert (table["n"] == N).all() and (table["p"].diff().dropna() != 0).any()
 
 
-def test_networks_that_saw_the_same_are_the_same(made):
+def test_networks_that_saw_the_same_are_the_same():
     """Seeds are drawn in pairs: a network minus itself has no spread."""
     same = {name: [record("x", seed, dict.fromkeys([(fifth_look.BOTH, fifth_look.STREAMS[name]), *inputs], 1.0))
                    for seed in range(3)] for name, inputs in fifth_look.PLANNED.items()}  # fmt: skip
@@ -106,6 +106,16 @@ def test_a_loss_elsewhere_is_shown_where_there_is_one(made):
     assert (kept["shift_high"] > 0).all()
 
 
+def test_seeds_of_the_same_networks_are_drawn_in_pairs():
+    """Networks that differ much from each other, and little between two inputs: pairing removes the larger part."""
+    complete = [scores(0.5 * seed, seed) for seed in range(4)]
+    rng = np.random.default_rng(0)
+    hidden = [one.assign(logit=one["logit"] + 0.1 * rng.normal(size=N)) for one in complete]
+    hidden = [one.assign(probability=1 / (1 + np.exp(-one["logit"]))) for one in hidden]
+    apart, paired = (difference_over_seeds(hidden, complete, "auc", same_networks=is_same) for is_same in (False, True))
+    assert paired.value == apart.value and paired.high - paired.low < 0.5 * (apart.high - apart.low)
+
+
 def test_two_collections_are_drawn_independently():
     """The standard error of the shift is the root of the sum of the squares."""
     outside, inside = ([scores(1.0, seed, 80, split) for seed in range(4)] for split in ("external", "internal"))
@@ -120,27 +130,42 @@ def test_families_elsewhere_are_one_for_each_set_of_breasts(made):
     assert table["breasts"].tolist() == ["masses", "all abnormal"] and set(table["name"]) == {"both streams"}
 
 
+def write_seed(folder, network):
+    """Write the record of one network, as `mammo evaluate --incomplete` does."""
+    seed, home = int(network.partition("seed")[2][0]), records.COMMITTED / folder
+    home.mkdir(parents=True)
+    config = PROFILE.run.model_copy(update={"seed": seed})
+    write_json(home / "config.json", json.loads(config.model_dump_json()))
+    write_json(home / "environment.json", {"network": network})
+    write_parquet(home / "hidden_inputs.parquet", scores(1.0, 0))
+    records.Run(home).finish(scores(1.0, 0), {"one_film": {}})
+
+
 def test_records_are_found_by_the_network_that_they_score(run_homes):
-    known = {
-        "incomplete_final_crop/a": "final_crop/seed1-a", "incomplete_final_crop/b": "final_crop/seed0-b",
-        "incomplete_final_dual/c": "final_dual/seed0-c", "incomplete_other/d": "other/seed0-d",
-    }  # fmt: skip
-    for folder, network in known.items():
-        seed = int(network.partition("seed")[2][0])
-        home = records.COMMITTED / folder
-        home.mkdir(parents=True)
-        write_json(home / "config.json", json.loads(PROFILE.run.model_copy(update={"seed": seed}).model_dump_json()))
-        write_json(home / "environment.json", {"network": network})
-        run = records.Run(home)
-        write_parquet(home / "hidden_inputs.parquet", scores(1.0, 0))
-        run.finish(scores(1.0, 0), {"one_film": {}})
+    """Networks of which a seed is missing are left out; those of a planned comparison are needed."""
+    for name in ("final_dual", "final_crop"):
+        for seed in reversed(PROFILE.seeds):
+            write_seed(f"incomplete_{name}/{seed}", f"{name}/seed{seed}-x")
+    write_seed("incomplete_final_whole/0", "final_whole/seed0-x")
+    write_seed("incomplete_other/0", "other/seed0-x")
     found = fifth_look.incomplete_records(PROFILE)
     assert list(found) == ["final_dual", "final_crop"]
-    assert [run.config.seed for run in found["final_crop"]] == [0, 1]
+    assert [run.config.seed for run in found["final_crop"]] == sorted(PROFILE.seeds)
+    write_seed("incomplete_final_crop/again", "final_crop/seed0-y")
+    with pytest.raises(InputError, match="a second record of final_crop, seed 0; remove one of them"):
+        fifth_look.incomplete_records(PROFILE)
+
+
+def test_what_is_planned_and_missing_is_named(run_homes):
+    write_seed("incomplete_final_crop/0", "final_crop/seed0-x")
+    with pytest.raises(InputError, match="no records of final_crop with the seeds 0 to 4; make them with `mammo eval"):
+        fifth_look.incomplete_records(PROFILE)
+    with pytest.raises(InputError, match="make them with `mammo external --experiment final_crop"):
+        fifth_look.records_elsewhere(PROFILE)
 
 
 def test_the_answer_is_two_sentences_with_the_best_network(made):
     hidden, alone = fifth_look.hidden_compared(PROFILE, made), fifth_look.one_film(PROFILE, made)
     said = fifth_look.in_short(hidden, alone, fifth_look.readers_with_one_film(made)["all"])
     assert said.count(". ") == 1 and ", different, when it sees the CC view alone" in said
-    assert alone.loc[alone["all"].idxmax(), "name"] in said
+    assert "the 2 networks with crops reach" in said

@@ -9,9 +9,10 @@ import pytest
 
 from mammo_lib import figures
 from mammo_lib.analysis import diagnostics, learning
+from mammo_lib.errors import InputError
 
 
-def record(*last, seed=0):
+def record(home, *last, seed=0, targets=("malignancy",)):
     """Return a record of a cross-validation whose folds end at these training losses."""
     history = pd.concat(
         pd.DataFrame({"epoch": range(3), "train_loss": [0.7, 0.69, loss], "fold": fold})
@@ -24,11 +25,21 @@ def record(*last, seed=0):
         "sample_id": [f"b{i:02d}" for i in range(n)], "patient_id": np.arange(n), "label": label, "logit": logit,
         "probability": 1 / (1 + np.exp(-logit)), "split": "out_of_fold", "fold": np.arange(n) % 4 // 2,
     })  # fmt: skip
-    return SimpleNamespace(history=history.sample(frac=1, random_state=0), predictions=predictions)
+    folder = home / f"{len(list(home.iterdir()))}"
+    folder.mkdir()
+    history = history.sample(frac=1, random_state=0)
+    history.to_csv(folder / "history.csv", index=False)
+    config = SimpleNamespace(model=SimpleNamespace(targets=targets))
+    return SimpleNamespace(folder=folder, config=config, history=history, predictions=predictions)
 
 
-def test_a_fit_that_ends_at_a_constant_answer_is_stuck():
-    table = learning.fitted({"films": [record(0.692, 0.688), record(0.60, 0.693, seed=1)], "crops": [record(0.6, 0.5)]})
+def test_a_fit_that_ends_at_a_constant_answer_is_stuck(tmp_path):
+    table = learning.fitted(
+        {
+            "films": [record(tmp_path, 0.692, 0.688), record(tmp_path, 0.60, 0.693, seed=1)],
+            "crops": [record(tmp_path, 0.6, 0.5)],
+        }
+    )
     films, crops = table.to_dict("records")
     assert films["fits"] == 4 and films["stuck"] == 3
     assert crops["stuck"] == 0 and crops["last_loss"] == pytest.approx(0.55)
@@ -44,9 +55,26 @@ def test_the_loss_of_one_half_does_not_depend_on_the_target():
         assert loss == pytest.approx(diagnostics.CONSTANT_ANSWER)
 
 
-def test_the_figure_has_a_line_per_network_and_the_constant_answer():
-    histories = {"films": learning.fits([record(0.692, 0.688)]), "crops": learning.fits([record(0.6, 0.5)])}
+def test_the_figure_has_a_line_per_network_and_the_constant_answer(tmp_path):
+    histories = {
+        "films": learning.fits([record(tmp_path, 0.692, 0.688)]),
+        "crops": learning.fits([record(tmp_path, 0.6, 0.5)]),
+    }
     figure = figures.training_losses(histories, diagnostics.CONSTANT_ANSWER, "films learn nothing")
     [axes] = figure.axes
     assert len(axes.lines) == 3 and axes.lines[-1].get_ydata()[0] == diagnostics.CONSTANT_ANSWER
     np.testing.assert_allclose(axes.lines[1].get_ydata(), [0.7, 0.69, 0.55])
+
+
+def test_nothing_is_said_of_a_sum_of_losses_or_without_a_history(tmp_path):
+    several, without = record(tmp_path, 1.2, targets=("malignancy", "shape")), record(tmp_path, 0.6)
+    (without.folder / "history.csv").unlink()
+    assert learning.last_losses(several) == learning.last_losses(without) == {}
+    assert learning.fitted_in_words(learning.fitted({"several": [several]})) == "No training loss is known."
+
+
+def test_a_history_without_folds_is_named(tmp_path):
+    broken = record(tmp_path, 0.6)
+    broken.history = broken.history.drop(columns="fold")
+    with pytest.raises(InputError, match=r"history\.csv: the column 'fold' is missing"):
+        learning.last_losses(broken)
