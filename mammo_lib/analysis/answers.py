@@ -126,6 +126,21 @@ def between_series(first: Mapping[str, Sequence[Run]], second: Mapping[str, Sequ
     return as_answers({name: one for name, one in found.items() if one is not None})
 
 
+def gates_and_streams(profile: Profile, *series: Mapping[str, Sequence[Run]]) -> str:
+    """Say in two sentences, of the first and the second series, what gates and the whole stream bring."""
+    (plain, again), (crop, crop_again) = (
+        [answers(profile, group, runs).set_index("experiment").loc[name] for runs in series]
+        for group, name in (("gates", "crop_plain"), ("streams", "crop"))
+    )
+    return (
+        f"Leaving out SeqMoE's gates changes the AUC of the crop network by {in_words(plain, 'difference')}, "
+        f"{plain['answer']}, out of fold on {plain['n']} training breasts; in a second series, trained as the protocol "
+        f"states, by {in_words(again, 'difference')}, {again['answer']}. The crop stream alone differs from both "
+        f"streams by {in_words(crop, 'difference')}, {crop['answer']}; in the second series by "
+        f"{in_words(crop_again, 'difference')}, {crop_again['answer']}."
+    )
+
+
 def as_answers(planned: Mapping[str, FoldDifference | None], names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Return one family of comparisons as a table; for its columns see :func:`answers`.
 

@@ -128,7 +128,7 @@ def by_input(records: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def beside_out_of_fold(records: Records, crossed: Records) -> pd.DataFrame:
+def inputs_beside_out_of_fold(records: Records, crossed: Records) -> pd.DataFrame:
     """Return every input's AUC out of fold and on the test breasts: ``name out test`` with intervals, ``n_out n``.
 
     ``crossed`` are the repeats of profile ``mirror-open``, whose networks have the same design.
@@ -260,7 +260,7 @@ def hidden_in_words(table: pd.DataFrame) -> str:
     return f"On {table['n'].iloc[0]} test breasts, against the same networks with every film: {'; '.join(said)}."
 
 
-def in_short(hidden: pd.DataFrame, alone: pd.DataFrame, readers: Interval) -> str:
+def answer_in_words(hidden: pd.DataFrame, alone: pd.DataFrame, readers: Interval) -> str:
     """Say in two sentences what one view hidden changes, and what networks and readers reach with one film."""
     cc, mlo = (hidden[hidden["experiment"] == REFERENCE].iloc[place] for place in (0, 1))
     return (
@@ -271,7 +271,7 @@ def in_short(hidden: pd.DataFrame, alone: pd.DataFrame, readers: Interval) -> st
 
 
 def inputs_in_words(table: pd.DataFrame) -> str:
-    """Say how the inputs with and without crops score on test breasts, from :func:`beside_out_of_fold`."""
+    """Say how the inputs with and without crops score on test breasts, from :func:`inputs_beside_out_of_fold`."""
     films = table["name"].str.contains("whole only")
     said = []
     for own, called in ((table[~films], "with crops"), (table[films], "without crops")):

@@ -134,7 +134,7 @@ def _fifth_look() -> str:
     settings = get_profile("mirror-final")
     records = fifth_look.incomplete_records(settings)
     hidden, alone = fifth_look.hidden_compared(settings, records), fifth_look.one_film(settings, records)
-    return fifth_look.in_short(hidden, alone, fifth_look.readers_with_one_film(records)["all"])
+    return fifth_look.answer_in_words(hidden, alone, fifth_look.readers_with_one_film(records)["all"])
 
 
 def _list_elsewhere() -> str:

@@ -40,7 +40,7 @@ def seed_bands(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
 def training_losses(histories: Mapping[str, Sequence[pd.DataFrame]], constant: float, finding: str) -> Figure:
     """Draw the training loss over epochs, one colour per network: the mean of its fits and their range.
 
-    The dotted line is the loss of a constant answer; a network that ends there has learned nothing.
+    The dotted line is the loss of a constant answer; a network that ends there hardly fits its training breasts.
     """
     figure, axes = canvas(width=7)
     for (name, fits), colour in zip(histories.items(), cycle(PALETTE), strict=False):

@@ -166,6 +166,6 @@ def test_what_is_planned_and_missing_is_named(run_homes):
 
 def test_the_answer_is_two_sentences_with_the_best_network(made):
     hidden, alone = fifth_look.hidden_compared(PROFILE, made), fifth_look.one_film(PROFILE, made)
-    said = fifth_look.in_short(hidden, alone, fifth_look.readers_with_one_film(made)["all"])
+    said = fifth_look.answer_in_words(hidden, alone, fifth_look.readers_with_one_film(made)["all"])
     assert said.count(". ") == 1 and ", different, when it sees the CC view alone" in said
     assert "the 2 networks with crops reach" in said
