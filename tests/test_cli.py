@@ -209,12 +209,10 @@ def test_views_left_out_are_said(tmp_path):
     assert "views that cannot be read are left out (MAMMO_ALLOW_MISSING=1)" in done.stderr
 
 
-def test_a_list_is_scored_with_films_missing_by_its_own_networks_or_not_at_all(tmp_path):
-    """Committed records have no weights: the message says how to make them again. A cross-validation has no list."""
-    said = one_line(mammo("evaluate", "--incomplete", "--profile", "mirror", MAMMO_DATA=""))
-    assert "records are kept without weights" in said and "MAMMO_RETRAIN=1 mammo run" in said
-    said = one_line(mammo("evaluate", "--incomplete", "--profile", "mirror-cv", MAMMO_DATA=""))
-    assert "'mirror-cv' cross-validates the training breasts and opens no test set" in said
+def test_films_are_hidden_from_a_list_with_its_images_in_one_process():
+    incomplete = ("evaluate", "--incomplete", "--profile", "mirror")
+    assert "needs real images: give the folder of CBIS-DDSM" in one_line(mammo(*incomplete, MAMMO_DATA=""))
+    assert "--workers 2 with --incomplete" in one_line(mammo(*incomplete, "--workers", 2, MAMMO_DATA=""))
 
 
 def test_the_records_are_checked():

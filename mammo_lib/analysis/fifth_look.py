@@ -18,7 +18,6 @@ from ..runs import records as runs
 from ..runs.experiments import read_experiments
 from ..runs.records import EXTERNAL, INCOMPLETE, ONE_FILM, Run, part_of
 from ..statistics import (
-    LEVEL,
     Interval,
     auc_of,
     delong_test,
@@ -27,8 +26,8 @@ from ..statistics import (
     over_seeds,
     shift_over_seeds,
 )
-from .answers import DIFFERENT, UNDECIDED
-from .fourth_look import REFERENCE
+from .external_scores import scored
+from .fourth_look import REFERENCE, answered
 from .missing import BOTH, input_name, worth
 from .wording import estimate, in_words
 
@@ -195,7 +194,7 @@ def elsewhere(profile: Profile, records: Records) -> pd.DataFrame:
     asked, rows = read_experiments(profile), []
     for split, breasts in SETS.items():
         for name, seeds in records.items():
-            outside, inside = ([_part(run, one) for run in seeds] for one in (split, "internal_masked"))
+            outside, inside = ([scored(run, one) for run in seeds] for one in (split, "internal_masked"))
             change = shift_over_seeds(outside, inside, "auc")
             rows.append(
                 {
@@ -212,24 +211,17 @@ def elsewhere_compared(profile: Profile, records: Records) -> pd.DataFrame:
     """Compare each network with the crop stream on another collection, one family within each set of breasts."""
     asked, parts = read_experiments(profile), []
     for split, breasts in SETS.items():
-        base, rows, tests = [_part(run, split) for run in records[REFERENCE]], [], []
+        base, rows, tests = [scored(run, split) for run in records[REFERENCE]], [], []
         for name, seeds in records.items():
             if name == REFERENCE:
                 continue
-            own = [_part(run, split) for run in seeds]
+            own = [scored(run, split) for run in seeds]
             change = difference_over_seeds(own, base, "auc")
             tests.append(delong_test(own[0]["label"].to_numpy(), _together(own), _together(base))[1])
             row = {"experiment": name, "name": asked[name]["name"], "breasts": breasts}
             rows.append(row | estimate("difference", change) | {"n": change.n})
         parts.append(_answered(rows, tests))
     return pd.concat(parts, ignore_index=True)
-
-
-def _part(run: Run, split: str) -> pd.DataFrame:
-    """Return the scored rows of a split; ``external_masses`` are the external breasts that have a mass."""
-    frame = part_of(run.predictions, split.removesuffix("_masses"))
-    frame = frame[frame["lesion_type"] == "mass"].reset_index(drop=True) if split.endswith("_masses") else frame
-    return frame.assign(label=frame["label"].astype(int))
 
 
 def _by_view(frame: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -246,11 +238,9 @@ def _together(frames: Frames) -> np.ndarray:
 
 
 def _answered(rows: list[dict], tests: list[float]) -> pd.DataFrame:
-    """Return a family of comparisons with ``p``, after Holm, and the ``answer`` by the rule of protocol 5."""
+    """Return a family of comparisons with ``p``, after Holm, and the ``answer`` in the third column."""
     table = pd.DataFrame(rows).assign(p=holm(tests))
-    excludes = (table["difference_low"] > 0) | (table["difference_high"] < 0)
-    answer = (excludes & (table["p"] < 1 - LEVEL)).map({True: DIFFERENT, False: UNDECIDED})
-    table.insert(2, "answer", answer)
+    table.insert(2, "answer", answered(table, "p"))
     return table
 
 

@@ -56,11 +56,15 @@ def compared(profile: Profile, runs: Mapping[str, Sequence[Run]]) -> pd.DataFram
     is below .05 (protocol 5).
     """
     asked, table = read_experiments(profile), tables.differences(runs, REFERENCE)
-    excludes = (table["difference_low"] > 0) | (table["difference_high"] < 0)
-    is_different = excludes & (table["p_auc"] < 1 - LEVEL)
     table.insert(1, "name", [asked[name]["name"] for name in table["experiment"]])
-    table.insert(2, "answer", is_different.map({True: DIFFERENT, False: UNDECIDED}))
+    table.insert(2, "answer", answered(table, "p_auc"))
     return table
+
+
+def answered(table: pd.DataFrame, p: str) -> pd.Series:
+    """Return the answers by the rule of protocol 5, from ``difference`` with its interval and a corrected p value."""
+    excludes = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    return (excludes & (table[p] < 1 - LEVEL)).map({True: DIFFERENT, False: UNDECIDED})
 
 
 def best_against_readers(runs: Mapping[str, Sequence[Run]]) -> tuple[Interval, float]:

@@ -149,13 +149,13 @@ def evaluate(
     With --incomplete, the networks of the list score the test breasts once more, with views and streams hidden, and
     those of which one view exists (protocol 8). It needs the checkpoints.
     """
+    if incomplete and workers > 1:
+        raise InputError(f"--workers {workers} with --incomplete: these networks are scored in one process")
     chosen, data = chosen_profile(profile, data, allow_missing)
     from ..data.data_sets import open_collection
     from ..runs.evaluate import evaluate_profile
 
     if incomplete:
-        if workers > 1:
-            raise InputError(f"--workers {workers} with --incomplete: these networks are scored in one process")
         from ..inference.incomplete import score_incomplete
         from ..runs.records import ONE_FILM
 

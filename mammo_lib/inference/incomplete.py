@@ -28,7 +28,7 @@ from ..runs import records as runs
 from ..runs.evaluate import finished_run, only, opening_of, refuse_cross_validation
 from ..runs.experiments import experiment_configs
 from ..runs.predictions import with_choices
-from ..runs.protocols import protocol_elsewhere
+from ..runs.protocols import protocol_incomplete
 from ..runs.receipts import added_after, first_opening
 from ..runs.records import INCOMPLETE, ONE_FILM, Run, find_run, start_run
 from ..statistics import evaluate_predictions
@@ -53,7 +53,7 @@ def score_incomplete(profile: Profile, collection: Collection, *, progress: bool
     if all(record.is_finished for record in records):
         return records
     with filelock.FileLock(runs.FRESH / f".{INCOMPLETE}{profile.name}.lock"):
-        opening = opening_of(profile, records, protocol_elsewhere(networks[0].config))
+        opening = opening_of(profile, records, protocol_incomplete(networks[0].config))
         first = first_opening([*records, *_earlier(profile)])
         together = list(zip(records, networks, parts, strict=True))
         for record, network, films in tqdm(together, "scoring", disable=not progress, unit="network"):
@@ -116,7 +116,7 @@ def _record(run: Run, collection: Collection, both: Prepared, one: Prepared) -> 
     data_hash = fingerprint([both.fingerprint, one.fingerprint, identity_of(run)])
     facts = {"data_set": collection.name, "network": run.name, "checkpoint": file_hash(run.checkpoint)}
     found = find_run(config, data_hash)
-    return found or start_run(config, data_hash, protocol=protocol_elsewhere(run.config), **facts)
+    return found or start_run(config, data_hash, protocol=protocol_incomplete(run.config), **facts)
 
 
 def _fill(record: Run, run: Run, both: Prepared, one: Prepared, receipt: dict) -> None:

@@ -88,7 +88,7 @@ def score_network(
     trained = reference.prepare("train", *run.config.inputs) if reference else None
     sources = [identity_of(run), trained and trained.fingerprint]
     facts = {"network": run.name, "checkpoint": file_hash(run.checkpoint)}
-    record = _record(config, other, prepared, sources, protocol_elsewhere(run.config), **facts)
+    record = _record(config, other, prepared, sources, protocol_elsewhere(run.config, other.about.key), **facts)
     if record.is_finished:
         return record
     network = load_best(run)

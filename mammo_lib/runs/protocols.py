@@ -29,6 +29,11 @@ def protocol_of(config: RunConfig, *, is_fold: bool = False) -> Path:
     return PROTOCOL_2 if is_fold or config.data.fold == "each" else PROTOCOL
 
 
-def protocol_elsewhere(config: RunConfig) -> Path:
-    """Return the protocol of a network's scores on another collection: version 8 for the list of version 5."""
-    return PROTOCOL_8 if config.protocol == 5 else PROTOCOL_EXTERNAL
+def protocol_elsewhere(config: RunConfig, collection: str) -> Path:
+    """Return the protocol of a network's scores on another collection: version 8 for version 5's list on mini-MIAS."""
+    return PROTOCOL_8 if config.protocol == 5 and collection == "mini_mias" else PROTOCOL_EXTERNAL
+
+
+def protocol_incomplete(config: RunConfig) -> Path:
+    """Return the protocol of a network's scores with films missing: version 8 for version 5's list, else its own."""
+    return PROTOCOL_8 if config.protocol == 5 else protocol_of(config)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo_lib.analysis import fifth_look
+from mammo_lib.analysis import answers, fifth_look
 from mammo_lib.config import get_profile
 from mammo_lib.errors import InputError
 from mammo_lib.files import write_json, write_parquet
@@ -61,7 +61,7 @@ def test_what_is_planned_is_compared_as_one_family(made):
         "crop stream: CC only", "crop stream: MLO only", "both streams: both views, crop only",
         "both streams: both views, whole only",
     ]  # fmt: skip
-    different = table["answer"] == fifth_look.DIFFERENT
+    different = table["answer"] == answers.DIFFERENT
     assert different.tolist() == [True, False, False, True]
     assert (table["n"] == N).all() and (table["p"].diff().dropna() != 0).any()
 
@@ -72,7 +72,7 @@ def test_networks_that_saw_the_same_are_the_same():
                    for seed in range(3)] for name, inputs in fifth_look.PLANNED.items()}  # fmt: skip
     table = fifth_look.hidden_compared(PROFILE, same)
     assert (table[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
-    assert (table["answer"] == fifth_look.UNDECIDED).all()
+    assert (table["answer"] == answers.UNDECIDED).all()
 
 
 def test_inputs_are_averaged_over_seeds(made):

@@ -9,8 +9,7 @@ import torch
 
 from mammo_lib.errors import InputError
 from mammo_lib.inference import incomplete, provenance
-from mammo_lib.runs import evaluate, records
-from mammo_lib.runs.protocols import PROTOCOL_8, PROTOCOL_EXTERNAL
+from mammo_lib.runs import evaluate, protocols, records
 
 
 @pytest.fixture
@@ -73,10 +72,13 @@ def test_a_record_says_what_it_is_and_has_a_receipt_of_the_whole_list(scored, co
 
 
 def test_only_the_list_of_protocol_5_is_under_protocol_8(networks):
-    from mammo_lib.runs.protocols import protocol_elsewhere
-
-    assert protocol_elsewhere(networks[0].config) == PROTOCOL_EXTERNAL
-    assert protocol_elsewhere(networks[0].config.model_copy(update={"protocol": 5})) == PROTOCOL_8
+    own = networks[0].config
+    listed = own.model_copy(update={"protocol": 5})
+    assert protocols.protocol_elsewhere(listed, "mini_mias") == protocols.PROTOCOL_8
+    assert protocols.protocol_elsewhere(own, "mini_mias") == protocols.PROTOCOL_EXTERNAL
+    assert protocols.protocol_elsewhere(listed, "cmmd") == protocols.PROTOCOL_EXTERNAL
+    assert protocols.protocol_incomplete(listed) == protocols.PROTOCOL_8
+    assert protocols.protocol_incomplete(own) == protocols.protocol_of(own)
 
 
 def test_the_same_network_trained_again_finds_its_record(scored, score, networks):
