@@ -124,9 +124,12 @@ def at_the_old_threshold(records: Mapping[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_kind(run: Run) -> pd.DataFrame:
-    """Return a score's AUC by tissue, fatty first, and by class of lesion: ``name level value low high n``."""
-    table = subgroups(scored(run, "external"), {"tissue": "tissue", "finding": "class"}, LEAST)
+def by_kind(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the AUC by tissue, fatty first, and by class of lesion: ``name level value low high n malignant``.
+
+    ``frame`` are external predictions, :func:`scored`.
+    """
+    table = subgroups(frame, {"tissue": "tissue", "finding": "class"}, LEAST)
     group = table["name"].map({"tissue": 1, "class": 2}).fillna(0)
     place = [TISSUES.get(level, number) for number, level in enumerate(table["level"])]  # the others stay in order
     return table.iloc[np.lexsort([place, group])].reset_index(drop=True)

@@ -22,11 +22,12 @@ from ..statistics import (
     auc_of,
     delong_test,
     difference_over_seeds,
+    evaluate_calibration,
     holm,
     over_seeds,
     shift_over_seeds,
 )
-from .external_scores import scored
+from .external_scores import by_kind, scored
 from .fourth_look import REFERENCE, answered
 from .missing import BOTH, input_name, worth
 from .wording import estimate, in_words
@@ -222,6 +223,43 @@ def elsewhere_compared(profile: Profile, records: Records) -> pd.DataFrame:
             rows.append(row | estimate("difference", change) | {"n": change.n})
         parts.append(_answered(rows, tests))
     return pd.concat(parts, ignore_index=True)
+
+
+def decisions_elsewhere(profile: Profile, records: Records) -> pd.DataFrame:
+    """Return decisions and calibration elsewhere: ``name breasts sensitivity specificity calibration n malignant``.
+
+    Sensitivity and specificity are means over seeds, each at the threshold that it was given on CBIS-DDSM. Calibration
+    in the large is that of the mean logit of the seeds: mean probability minus share of malignant breasts.
+    """
+    asked, rows = read_experiments(profile), []
+    for split, breasts in SETS.items():
+        for name, seeds in records.items():
+            frames = [scored(run, split) for run in seeds]
+            row = {"name": asked[name]["name"], "breasts": breasts}
+            for metric in ("sensitivity", "specificity"):
+                row |= estimate(metric, over_seeds(frames, metric).interval)
+            level = evaluate_calibration(_merged(frames))["calibration"]
+            row |= {"calibration": level["value"], "calibration_low": level["low"], "calibration_high": level["high"]}
+            rows.append(row | {"n": len(frames[0]), "malignant": int(frames[0]["label"].sum())})
+    return pd.DataFrame(rows)
+
+
+def kinds_elsewhere(profile: Profile, records: Records) -> pd.DataFrame:
+    """Return the AUC of each network's mean logit by tissue and class of lesion, a column with interval per network."""
+    asked, table = read_experiments(profile), pd.DataFrame()
+    for name, seeds in records.items():
+        kinds = by_kind(_merged([scored(run, "external") for run in seeds]))
+        if table.empty:
+            table = kinds[["name", "level", "n", "malignant"]].copy()
+        said = asked[name]["name"]
+        table = table.assign(**{said: kinds["value"], f"{said}_low": kinds["low"], f"{said}_high": kinds["high"]})
+    return table
+
+
+def _merged(frames: Frames) -> pd.DataFrame:
+    """Return the predictions of the mean logit of several seeds, with the mean of their temperatures."""
+    logit, temperature = _together(frames), np.mean([frame["temperature"].iloc[0] for frame in frames])
+    return frames[0].assign(logit=logit, probability=expit(logit), temperature=temperature)
 
 
 def _by_view(frame: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -79,7 +79,7 @@ def test_probabilities_that_are_too_high_are_told(found):
 
 
 def test_tissues_stand_from_fatty_to_dense(found):
-    table = elsewhere.by_kind(found["network"])
+    table = elsewhere.by_kind(elsewhere.scored(found["network"], "external"))
     assert table["level"].tolist() == ["", "F", "G", "D", "ARCH", "CIRC"]
     assert table["n"].tolist() == [60, 20, 20, 20, 20, 40]
 

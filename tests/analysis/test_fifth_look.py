@@ -32,6 +32,7 @@ def scores(separation, seed, n=N, split="test"):
         "logit": logit, "probability": 1 / (1 + np.exp(-logit)), "threshold": 0.5, "temperature": 1.0,
         "assessment": 3 + label, "has_CC": np.arange(n) < n // 3, "has_MLO": np.arange(n) >= n // 3,
         "lesion_type": np.where(np.arange(n) < n // 2, "mass", "calcification"),
+        "tissue": np.array(list("FGD"))[np.arange(n) % 3], "finding": np.where(np.arange(n) < n // 2, "CIRC", "CALC"),
     })  # fmt: skip
 
 
@@ -123,6 +124,27 @@ def test_two_collections_are_drawn_independently():
     apart = [over_seeds(one, "auc") for one in (outside, inside)]
     wanted = np.hypot(*[one.high - one.low for one in apart])
     assert found.high - found.low == pytest.approx(wanted, rel=0.15)
+
+
+def test_decisions_elsewhere_are_those_of_each_seed_and_calibration_is_of_the_mean_logit(made):
+    table = fifth_look.decisions_elsewhere(PROFILE, made).set_index(["name", "breasts"])
+    one = table.loc[("crop stream", "all abnormal")]
+    frames = [fifth_look.scored(run, "external") for run in made["final_crop"]]
+    called = [frame.loc[frame["label"] == 1, "probability"].ge(0.5).mean() for frame in frames]
+    assert one["sensitivity"] == pytest.approx(np.mean(called)) and one["n"] == 60 and one["malignant"] == 30
+    logit = np.mean([frame["logit"] for frame in frames], axis=0)
+    assert one["calibration"] == pytest.approx((1 / (1 + np.exp(-logit))).mean() - 0.5)
+    assert table.loc[("crop stream", "masses"), "n"] == 30
+
+
+def test_kinds_elsewhere_have_a_column_for_each_network(made):
+    table = fifth_look.kinds_elsewhere(PROFILE, made)
+    assert table["level"].tolist()[:4] == ["", "F", "G", "D"] and table["n"].iloc[0] == 60
+    label, logit = (
+        np.mean([fifth_look.scored(run, "external")[name] for run in made["final_dual"]], axis=0)
+        for name in ("label", "logit")
+    )
+    assert table["both streams"].iloc[0] == pytest.approx(auc(label.astype(int), 1 / (1 + np.exp(-logit))))
 
 
 def test_families_elsewhere_are_one_for_each_set_of_breasts(made):
