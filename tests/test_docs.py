@@ -276,7 +276,7 @@ def found_on_whole_films() -> list[str]:
     reached = answers.scores(profile, "streams", again).set_index("experiment").loc["whole"]
     return [
         f"the training loss of all {stuck['fits']} fits ended less than .01 below that of a constant answer",
-        f"they reach {in_words(reached, 'auc', '')}, which minus both streams is {in_words(alone, 'difference')[:-1]}",
+        f"they reach {in_words(reached, 'auc', '')}, which minus both streams is {in_words(alone, 'difference')}",
         f"in the two repeats that both have, {in_words(gap, 'difference')}: {gap['answer']}, but undecided by",
         f"the crop stream alone changes the AUC by {in_words(crop, 'difference')}, {crop['answer']}",
     ]

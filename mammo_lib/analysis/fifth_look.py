@@ -39,7 +39,6 @@ PLANNED = {  # protocol 8: one family
     DUAL: ((BOTH, "crop"), (BOTH, "whole")),
 }  # fmt: skip
 SAME_DESIGN = {REFERENCE: "crop_held_out", DUAL: "dual_held_out"}  # of profile mirror-open
-CALLED = {REFERENCE: "crop stream", DUAL: "both streams"}
 WHOLE = "whole stream"  # what the list calls the network that sees no crop
 VIEWS = {"cc": "CC", "mlo": "MLO"}
 SETS = {"external_masses": "masses", "external": "all abnormal"}
@@ -119,27 +118,26 @@ def seen(records: Sequence[Run], views: str, streams: str) -> list[pd.DataFrame]
 
 def by_input(records: Sequence[Run]) -> pd.DataFrame:
     """Return the AUC of every combination of inputs, the complete one first: ``name auc auc_low auc_high n``."""
-    inputs = records[0].hidden_inputs[["views", "streams"]].drop_duplicates().itertuples(index=False, name=None)
-    inputs = list(inputs)
-    rows = []
+    table, rows = records[0].hidden_inputs, []
+    inputs = list(table[["views", "streams"]].drop_duplicates().itertuples(index=False, name=None))
     for views, streams in inputs:
         found = over_seeds(seen(records, views, streams), "auc")
         rows.append({"name": input_name(views, streams, inputs[0][1]), **estimate("auc", found.interval), "n": found.n})
     return pd.DataFrame(rows)
 
 
-def inputs_beside_out_of_fold(records: Records, crossed: Records) -> pd.DataFrame:
+def inputs_beside_out_of_fold(profile: Profile, records: Records, crossed: Records) -> pd.DataFrame:
     """Return every input's AUC out of fold and on the test breasts: ``name out test`` with intervals, ``n_out n``.
 
     ``crossed`` are the repeats of profile ``mirror-open``, whose networks have the same design.
     """
-    parts = []
+    asked, parts = read_experiments(profile), []
     for name, other in SAME_DESIGN.items():
         out, _ = worth(crossed[other])
         out = out.rename(columns={"auc": "out", "auc_low": "out_low", "auc_high": "out_high", "n": "n_out"})
         test = by_input(records[name]).rename(columns={"auc": "test", "auc_low": "test_low", "auc_high": "test_high"})
         both = out.merge(test, on="name")
-        parts.append(both.assign(name=f"{CALLED[name]}: " + both["name"]))
+        parts.append(both.assign(name=f"{asked[name]['name']}: " + both["name"]))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -323,11 +321,10 @@ def one_film_in_words(table: pd.DataFrame, readers: Interval) -> str:
 
 def by_view_in_words(table: pd.DataFrame, readers: Mapping[str, Interval]) -> str:
     """Say the same by the view that exists: described, with the numbers of malignant breasts."""
-    crops, whole = _with_crops(table), table[~table.index.isin(_with_crops(table).index)]
-    said = []
+    first, crops, said = table.iloc[0], _with_crops(table), []
+    whole = table.drop(crops.index).to_dict("records")
     for key, view in VIEWS.items():
-        first, own = table.iloc[0], readers[key]
-        films = "".join(f", the {row['name']} {row[key]:.3f}" for row in whole.to_dict("records"))
+        own, films = readers[key], "".join(f", the {row['name']} {row[key]:.3f}" for row in whole)
         said.append(
             f"{view} alone, {first[f'n_{key}']} breasts, {first[f'malignant_{key}']} malignant: networks with crops "
             f"{_span(crops[key])}{films}, readers {own.value:.3f} ({own.low:.3f} to {own.high:.3f})"

@@ -105,12 +105,11 @@ def _score(model, seen, shown: list[int], streams: Sequence[str], fill: str, tra
 
 def _filled(views: Tensor, shown: list[int], fill: str, mean: Tensor | None) -> Tensor:
     """Return view embeddings (breasts, views, features) with those that are not ``shown`` replaced."""
-    if fill == OTHER_VIEW:
-        instead = views[:, shown].mean(dim=1, keepdim=True).expand_as(views).clone()
-    else:
-        instead = mean.expand_as(views).clone() if fill == MEAN else torch.zeros_like(views)
-    instead[:, shown] = views[:, shown]
-    return instead
+    filled = torch.zeros_like(views)
+    if fill != MASK:
+        filled[:] = mean if fill == MEAN else views[:, shown].mean(dim=1, keepdim=True)
+    filled[:, shown] = views[:, shown]
+    return filled
 
 
 def _rows(cohort: pd.DataFrame, logit: np.ndarray, views, streams: str, fill: str) -> pd.DataFrame:

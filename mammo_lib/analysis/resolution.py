@@ -67,9 +67,8 @@ def in_training_mode() -> Repeats:
 
 def larger_in_words(repeats: Repeats) -> str:
     """Say in one sentence whether a larger input raised the AUC of the frozen stages (protocol 7)."""
-    profile, names = get_profile("mirror-resolution"), {"crop_size": "crops", "film_size": "whole films"}
-    found = {said: answers.answers(profile, group, repeats) for group, said in names.items()}
-    every = pd.concat(found.values(), ignore_index=True)
+    profile = get_profile("mirror-resolution")
+    every = pd.concat(answers.answers(profile, group, repeats) for group in ("crop_size", "film_size"))
     if every.empty:
         return "Whether a larger input helps has not been run yet."
     is_different = every["answer"].isin([answers.DIFFERENT, answers.BOTH])
@@ -123,9 +122,9 @@ def training_in_short(repeats: Repeats) -> str:
         f"reach an AUC of {in_words(frozen, 'auc', '')}. The network that was trained on them differs by "
         f"{in_words(one, 'difference')} (not planned)."
     )
-    [learned] = learning.fitted({"whole": ours}).to_dict("records")
-    if learned["stuck"]:
-        said += f" {learned['stuck']} of its {learned['fits']} fits are stuck (chapter 06a)."
+    for row in learning.fitted({"whole": ours}).to_dict("records"):  # none where no training loss is known
+        if row["stuck"]:
+            said += f" {row['stuck']} of its {row['fits']} fits are stuck (chapter 06a)."
     return said
 
 
