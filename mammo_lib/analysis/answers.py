@@ -34,19 +34,31 @@ SIGNS = ("underfitting", "overcalling", "gate saturation", "fusion dominance")
 def find_repeats(profile: Profile) -> dict[str, list[Run]]:
     """Return the finished repeats of a profile's experiments, committed or made on this machine, ordered by seed.
 
-    Records are found by their config, whatever data they were made on. No images are needed.
+    Records are found by their config, whatever data they were made on; no images are needed. Repeats from the profile's
+    further seeds follow the planned ones once all of them have been run: with a look after each of them, one could stop
+    where it suits.
     """
-    known = runs_by_config()
-    found = {name: finished_of(experiment_configs(profile, name), known) for name in read_experiments(profile)}
-    return {name: runs for name, runs in found.items() if runs}
+    known, every = runs_by_config(), profile.extended
+    found = {name: finished_of(experiment_configs(every, name), known) for name in read_experiments(profile)}
+    return {
+        name: runs if len(runs) == len(every.seeds) else of_planned_seeds(profile, runs)
+        for name, runs in found.items()
+        if runs
+    }
+
+
+def of_planned_seeds(profile: Profile, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of the repeats that a profile plans for every variant, without those that are added."""
+    return [run for run in runs if run.config.seed in profile.seeds]
 
 
 def still_missing(profile: Profile, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Return ``question variants finished`` per group; ``finished`` reads "3 of 8" runs."""
+    """Return ``question variants finished`` per group; ``finished`` reads "3 of 8" planned runs."""
+    finished = {name: len(of_planned_seeds(profile, runs)) for name, runs in repeats.items()}
     rows = [
         {
             "question": group, "variants": len(names),
-            "finished": f"{sum(len(repeats.get(n, ())) for n in names)} of {len(names) * len(profile.seeds)}",
+            "finished": f"{sum(finished.get(name, 0) for name in names)} of {len(names) * len(profile.seeds)}",
         }
         for group, names in read_groups(profile).items()
     ]  # fmt: skip
@@ -257,9 +269,23 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str 
     return " ".join([f"Compared with {against}: {'; '.join(said)}.", *_not_run(table)])
 
 
+def in_stages(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> str:
+    """Summarise a group's answers (:func:`sentence`), then what the planned repeats said where others were added."""
+    reference, planned = read_groups(profile)[group][0], len(profile.seeds)
+    found = answers(profile, group, repeats)
+    said = sentence(found, reference, planned)
+    if found.empty or not (added := found["repeats"] > planned).any():
+        return said
+    first = answers(profile, group, {name: of_planned_seeds(profile, runs) for name, runs in repeats.items()})
+    before = first[first["experiment"].isin(found.loc[added, "experiment"])]
+    told = [_said(row) for row in before.assign(shown="`" + before["experiment"] + "`").itertuples()]
+    return f"{said} After the {planned} planned repeats alone: {'; '.join(told)}."
+
+
 def _few(table: pd.DataFrame, planned: int) -> pd.Series:
-    """Return a mark for each comparison with fewer repeats than planned, "" for the others."""
-    return table["repeats"].map(lambda n: "" if n >= planned else f" [{n} of {planned} repeats]")
+    """Return a mark for each comparison with fewer repeats than planned, or with more, and "" for the others."""
+    marks = table["repeats"].map(lambda n: f" [{n} of {planned} repeats]" if n < planned else f" [{n} repeats]")
+    return marks.where(table["repeats"] != planned, "")
 
 
 def _not_run(table: pd.DataFrame) -> list[str]:

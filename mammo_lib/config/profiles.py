@@ -36,6 +36,14 @@ class Profile(Frozen):
     experiments: str = Field("experiments.json", description="file in book/ with the list of experiments")
     run: RunConfig = RunConfig()
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    further_seeds: tuple[Seed, ...] = Field(
+        (), description="seeds of the repeats that are added where a comparison is undecided"
+    )
+
+    @property
+    def extended(self) -> Profile:
+        """The profile with its further seeds among its seeds."""
+        return self.model_copy(update={"seeds": (*self.seeds, *self.further_seeds)})
 
     def configs(self) -> list[RunConfig]:
         """Return one run config per seed."""

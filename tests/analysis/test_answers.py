@@ -19,7 +19,7 @@ N = 400
 
 def written(folder, name, seed, gain):
     """Write the record of one repeat: the same breasts and folds for every experiment, scores of a given quality."""
-    config = next(c for c in experiment_configs(PROFILE, name) if c.seed == seed)
+    config = next(c for c in experiment_configs(PROFILE.extended, name) if c.seed == seed)
     rng = np.random.default_rng(seed)
     label = np.tile([0, 1], N // 2)
     logit = gain * label + rng.normal(size=N)  # the same noise for every experiment of a seed
@@ -87,6 +87,30 @@ def test_each_variant_gets_the_protocols_word(repeats):
     assert "attention only (`crop_attention`) [1 of 2 repeats]: different, but by less than the bound, +0.0" in said
     assert "state-space mixers only (`crop_ssm`): equivalent (reach 0.000)" in said
     assert said.endswith(" Planned comparisons that have not been run: 2.")
+
+
+def test_added_repeats_count_once_all_have_run_and_the_first_stage_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setattr(records, "FRESH", tmp_path / "fresh")
+    added = PROFILE.further_seeds
+    assert not set(added) & set(PROFILE.seeds) and len(PROFILE.seeds) + len(added) == 5  # protocol 2: "up to five"
+    for seed in (*PROFILE.seeds, *added[:-1]):
+        written(tmp_path / "committed", "crop_plain", seed, 1.5)
+        written(tmp_path / "committed", "crop_ssm", seed, 1.5)
+    for seed in PROFILE.seeds:
+        written(tmp_path / "committed", "crop_attention", seed, 1.5)
+    said = answers.in_stages(PROFILE, "isolation", answers.find_repeats(PROFILE))
+    assert "repeats" not in said  # one is missing: all that were added wait
+
+    for name in ("crop_plain", "crop_ssm"):
+        written(tmp_path / "committed", name, added[-1], 1.5)
+    repeats = answers.find_repeats(PROFILE)
+    table = answers.answers(PROFILE, "isolation", repeats).set_index("experiment")["repeats"]
+    assert table.to_dict() == {"crop_ssm": 5, "crop_attention": 2}
+    said, first = answers.in_stages(PROFILE, "isolation", repeats).split(" After the 2 planned repeats alone: ")
+    assert "(`crop_ssm`) [5 repeats]: equivalent" in said and "(`crop_attention`): equivalent" in said
+    assert first == "`crop_ssm`: equivalent (reach 0.000)."
+    assert answers.still_missing(PROFILE, repeats).set_index("question")["finished"]["isolation"] == "6 of 12"
 
 
 def test_comparisons_that_have_not_been_run_count_in_holms_correction(repeats):
