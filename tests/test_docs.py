@@ -459,11 +459,12 @@ def test_the_page_of_verified_records_shows_the_outcome_and_each_record_is_still
     found = json.loads((ROOT / "results" / "verified.json").read_text())
     shown = load_stage().verified_records(ROOT / "results" / "verified.json")
     assert "{{ verified }}" in (ROOT / "book" / "verified.md").read_text(encoding="utf-8")
-    assert len(found) >= 3
-    for name, one in found.items():
-        assert f"| {name} | {one['verdict']} | {one['rows']} |" in shown
-        assert (ROOT / "results" / name / "metrics.json").is_file(), name
-        assert not one["is_dirty"] and one["commit"]
+    for processor, outcomes in found.items():
+        assert len(outcomes) >= 3 and f"**Processor `{processor}`: " in shown
+        for name, one in outcomes.items():
+            assert f"| {name} | {one['verdict']} | {one['rows']} |" in shown
+            assert (ROOT / "results" / name / "metrics.json").is_file(), name
+            assert not one["is_dirty"] and one["commit"]
     assert "No record has been made again" in load_stage().verified_records(tmp_path / "none.json")
 
 

@@ -90,20 +90,34 @@ def released_values(path: Path) -> dict[str, str]:
 
 
 def verified_records(path: Path) -> str:
-    """Return what `mammo verify` found as a Markdown table: one row per record, what differs besides below it."""
+    """Return what `mammo verify` found as Markdown: for each processor the verdicts, then a row per record."""
     if not path.is_file():
         return "*No record has been made again in this copy: `mammo verify` does it.*"
+    held = json.loads(path.read_text(encoding="utf-8"))
+    return "\n\n".join(_verified_on(processor, outcomes) for processor, outcomes in held.items())
+
+
+def _verified_on(processor: str, outcomes: dict) -> str:
+    """Return what `mammo verify` found on one processor."""
     rows, others = [], {}
-    for name, one in sorted(json.loads(path.read_text(encoding="utf-8")).items()):
+    for name, one in sorted(outcomes.items()):
+        shown = {
+            split: pair for split, pair in one["auc"].items() if not split.startswith("test_")
+        }  # parts of the test
+        auc = "; ".join(f"{split.replace('_', ' ')} {was:.4f}, {now:.4f}" for split, (was, now) in shown.items())
         differences = ["" if one[key] is None else f"{one[key]:.1g}" for key in ("probability", "metric")]
-        rows.append([name, one["verdict"], str(one["rows"]), *differences, ", ".join(one["columns"])])
+        rows.append([name, one["verdict"], str(one["rows"]), auc, *differences, ", ".join(one["columns"])])
         others.setdefault("; ".join(one["causes"]) or "nothing", []).append(name)
-    head = ["record", "verdict", "rows", "largest difference of a probability", "of a metric", "columns that differ"]
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    verdicts = [one["verdict"] for one in outcomes.values()]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+    head = [
+        "record", "verdict", "rows", "AUC of the record, and here", "largest difference of a probability",
+        "of a metric", "columns that differ",
+    ]  # fmt: skip
     besides = [f"- {cause}: {len(names)} of {len(rows)} records" for cause, names in others.items()]
-    return "\n".join(
-        [*lines, "", "What differs between the machine of the record and the one that made it again:", "", *besides]
-    )
+    what = "What differs between the machine of the record and this one:"
+    parts = [f"**Processor `{processor}`: {counts}.**", _table([head, *rows]), what, "\n".join(besides)]
+    return "\n\n".join(parts)
 
 
 def exported_speeds(path: Path) -> str:

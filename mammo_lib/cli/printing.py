@@ -53,10 +53,11 @@ def print_outcomes(outcomes: list) -> None:
     from rich.table import Table
 
     largest = "largest difference of a probability", "of a metric"
-    shown = Table("record", "verdict", "rows", *largest, "columns that differ", box=None)
+    shown = Table("record", "verdict", "rows", "AUC of the record and here", *largest, "columns that differ", box=None)
     for one in outcomes:
+        auc = "; ".join(f"{split} {recorded:.3f} {found:.3f}" for split, (recorded, found) in one.auc.items())
         differences = ["" if value is None else f"{value:.2g}" for value in (one.probability, one.metric)]
-        shown.add_row(one.record, one.verdict, str(one.rows or ""), *differences, ", ".join(one.columns))
+        shown.add_row(one.record, one.verdict, str(one.rows or ""), auc, *differences, ", ".join(one.columns))
     open_console().print(shown)
     for causes in dict.fromkeys(one.causes for one in outcomes if one.causes):
         records = ", ".join(one.record for one in outcomes if one.causes == causes)

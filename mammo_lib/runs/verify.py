@@ -16,7 +16,8 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import filelock
@@ -43,7 +44,8 @@ CAUSES = {"system": "system", "python": "Python", "device": "processor", "thread
 class Verification:
     """What became of one record: columns of its predictions that differ, and by how much probabilities and metrics do.
 
-    A difference is None where rows or metrics of the record are missing; ``causes`` says in words what else differs.
+    A difference is None where rows or metrics of the record are missing. ``auc`` holds by split the AUC of the record
+    and the one found here, ``made_on`` the processor of the record, and ``causes`` in words what else differs.
     """
 
     record: str
@@ -52,6 +54,8 @@ class Verification:
     columns: tuple[str, ...] = ()
     probability: float | None = None
     metric: float | None = None
+    auc: dict[str, tuple[float, float]] = field(default_factory=dict)
+    made_on: str | None = None
     causes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -100,7 +104,8 @@ def verify(
         shutil.rmtree(again.folder)
     else:
         found["causes"] = what_has_changed(record.environment, again.environment)
-    return Verification(record.name, **found, seconds=time.perf_counter() - started)
+    made_on = record.environment.get("device")
+    return Verification(record.name, **found, made_on=made_on, seconds=time.perf_counter() - started)
 
 
 def retrain(record: Run, collection: Collection, prepared: Prepared, *, progress: bool = False) -> Run:
@@ -118,13 +123,16 @@ def retrain(record: Run, collection: Collection, prepared: Prepared, *, progress
 
 
 def compare(record: Run, again: Run, tolerance: float) -> dict:
-    """Return ``verdict rows columns probability metric`` of a record and the same run made again."""
+    """Return ``verdict rows columns probability metric auc`` of a record and the same run made again."""
     columns, probability = compare_scores(record.predictions, again.predictions)
     metric = compare_metrics(record.metrics, again.metrics)
     largest = max(np.inf if one is None else one for one in (probability, metric))
     verdict = "different" if largest > tolerance else "within rounding" if columns or largest else "bitwise"
-    rows = len(record.predictions)
-    return {"verdict": verdict, "rows": rows, "columns": columns, "probability": probability, "metric": metric}
+    rows, splits = len(record.predictions), record.predictions["split"].unique()
+    auc = compare_auc(record.metrics, again.metrics, splits)
+    return {
+        "verdict": verdict, "rows": rows, "columns": columns, "probability": probability, "metric": metric, "auc": auc
+    }  # fmt: skip
 
 
 def compare_scores(recorded: pd.DataFrame, found: pd.DataFrame) -> tuple[tuple[str, ...], float | None]:
@@ -148,6 +156,15 @@ def compare_metrics(recorded: dict, found: dict) -> float | None:
     return max((abs(one - other) for one, other in numbers), default=0.0)
 
 
+def compare_auc(recorded: dict, found: dict, splits: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return split -> (AUC of the record, AUC found) wherever both have one."""
+    pairs = {
+        split: tuple(metrics.get(split, {}).get("auc", {}).get("value") for metrics in (recorded, found))
+        for split in splits
+    }
+    return {split: pair for split, pair in pairs.items() if None not in pair}
+
+
 def what_has_changed(before: dict, now: dict) -> tuple[str, ...]:
     """Return in words what differs between the environment of a record and this one, and what it does not say."""
     pairs = [(CAUSES[name], before.get(name), now.get(name)) for name in CAUSES]
@@ -158,27 +175,32 @@ def what_has_changed(before: dict, now: dict) -> tuple[str, ...]:
 
 
 def write_outcome(path: Path, one: Verification, tolerance: float) -> None:
-    """Put a verification into a file of outcomes by record; those of other records, and of other processes, stay."""
+    """Put a verification into a file of outcomes by processor and record; all others, also of other processes, stay."""
     here = describe_environment()
     entry = {name: value for name, value in asdict(one).items() if name != "record"}
     entry |= {"tolerance": tolerance, "seconds": round(one.seconds, 1)}
-    entry |= {name: here[name] for name in ("commit", "is_dirty", "device", "threads", "system", "python")}
+    entry |= {name: here[name] for name in ("commit", "is_dirty", "threads", "system", "python")}
     entry["verified_at"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
         known = read_json(path) if path.is_file() else {}
-        write_json(path, known | {one.record: entry})
+        on_this = known.get(here["device"], {}) | {one.record: entry}
+        write_json(path, known | {here["device"]: on_this})
 
 
 def records_badge(home: Path) -> dict:
     """Return how many records below a folder hold, by its ``verified.json``, as an endpoint badge of shields.io.
 
-    It counts the records that were tried, and says how many there are. Red: at least one of them does not hold.
+    It counts the records that were tried, and says how many there are. Red: at least one of them does not hold. A try
+    on another processor than the record's says nothing about the record, and does not count.
     """
-    path = home / "verified.json"
-    outcomes = read_json(path) if path.is_file() else {}
-    held = sum(one["verdict"] in REPRODUCED for one in outcomes.values())
-    color = "lightgrey" if not outcomes else "brightgreen" if held == len(outcomes) else "red"
+    path, holds = home / "verified.json", {}
+    for processor, outcomes in (read_json(path) if path.is_file() else {}).items():
+        for name, one in outcomes.items():
+            if one["made_on"] in (None, processor):
+                holds[name] = holds.get(name, True) and one["verdict"] in REPRODUCED
+    held = sum(holds.values())
+    color = "lightgrey" if not holds else "brightgreen" if held == len(holds) else "red"
     known = sum(not run.is_scored_only for run in all_runs(home))
-    message = f"{held} of {len(outcomes)} tried, {known} in all"
+    message = f"{held} of {len(holds)} tried, {known} in all"
     return {"schemaVersion": 1, "label": "records reproduced", "message": message, "color": color}

@@ -52,6 +52,10 @@ def test_a_network_is_made_again_bit_by_bit_and_its_opened_test_rows_too(small, 
     open_test_set(run, collection)
     found = verify.verify(run, collection)
     assert (found.verdict, found.columns, found.probability, found.metric) == ("bitwise", (), 0.0, 0.0)
+    assert found.made_on == run.environment["device"]
+    assert found.auc == {
+        split: 2 * (run.metrics[split]["auc"]["value"],) for split in run.predictions["split"].unique()
+    }
     assert found.is_reproduced and found.causes == ()
     assert found.rows == len(run.predictions) > (run.predictions["split"] == "validation").sum()
     assert not list(scratch.rglob("*.json"))
@@ -145,12 +149,12 @@ def test_two_processes_that_add_an_outcome_at_once_keep_both(tmp_path, monkeypat
             other.join(0.2)  # without a lock it has written by now
         return content
 
-    here = dict.fromkeys(("commit", "is_dirty", "device", "threads", "system", "python"))
+    here = dict.fromkeys(("commit", "is_dirty", "threads", "system", "python")) | {"device": "zen5"}
     monkeypatch.setattr(verify, "describe_environment", lambda: here)
     monkeypatch.setattr(verify, "read_json", read_while_another_writes)
     add("a")
     other.join()
-    assert set(json.loads(path.read_text())) == {"a", "b"}
+    assert set(json.loads(path.read_text())["zen5"]) == {"a", "b"}
 
 
 def test_causes_are_named():
@@ -193,15 +197,16 @@ def test_the_command_prints_a_table_adds_to_its_outcomes_and_fails_where_a_recor
     without = [one for one in call if one not in ("--data", str(collection.root))]
     named = CliRunner().invoke(app, [*without, str(run.folder.parents[1])], env={"MAMMO_DATA": str(collection.root)})
     assert "1 of 1 records reproduced" in named.output  # the images that MAMMO_DATA names, not a phantom
-    known = {"other/seed0": {"verdict": "bitwise"}}
+    here = run.environment["device"]
+    known = {"another": {run.name: {"verdict": "bitwise"}}, here: {"other/seed0": {"verdict": "bitwise"}}}
     outcomes.write_text(json.dumps(known))
     bad = CliRunner().invoke(app, [*call, str(tmp_path / "tampered")])
     assert bad.exit_code == 1 and "0 of 1 records reproduced" in bad.output
     found = json.loads(outcomes.read_text())
-    assert found["other/seed0"] == known["other/seed0"]
-    entry = found[run.name]
+    assert found["another"] == known["another"] and found[here]["other/seed0"] == known[here]["other/seed0"]
+    entry = found[here][run.name]
     assert (entry["verdict"], entry["columns"], entry["tolerance"]) == ("different", ["probability"], 1e-6)
-    assert {"commit", "device", "threads", "verified_at"} <= set(entry)
+    assert {"commit", "made_on", "threads", "verified_at"} <= set(entry)
 
 
 def test_a_folder_without_records_is_refused(tmp_path):
@@ -211,19 +216,32 @@ def test_a_folder_without_records_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "verdicts, message, color",
+    "tries, message, color",
     [
-        (["bitwise", "within rounding"], "2 of 2 tried, 3 in all", "brightgreen"),
-        (["bitwise", "different"], "1 of 2 tried, 3 in all", "red"),
-        (["other data"], "0 of 1 tried, 3 in all", "red"),  # nothing was made again
+        ([("zen5", "bitwise"), (None, "within rounding")], "2 of 2 tried, 3 in all", "brightgreen"),
+        ([("zen5", "bitwise"), ("zen5", "different")], "1 of 2 tried, 3 in all", "red"),
+        ([("zen5", "other data")], "0 of 1 tried, 3 in all", "red"),  # nothing was made again
+        ([("zen5", "bitwise"), ("an older one", "different")], "1 of 1 tried, 3 in all", "brightgreen"),
         ([], "0 of 0 tried, 3 in all", "lightgrey"),
     ],
 )
-def test_the_badge_counts_what_was_tried_and_what_there_is(verdicts, message, color, tmp_path, monkeypatch):
+def test_the_badge_counts_what_was_tried_and_what_there_is(tries, message, color, tmp_path, monkeypatch):
     """Three records of training, and one of scores on another collection, which nobody trains again."""
     runs = [SimpleNamespace(is_scored_only=one) for one in (False, False, False, True)]
     monkeypatch.setattr(verify, "all_runs", lambda home: runs)
-    for number, verdict in enumerate(verdicts):
-        verify.write_outcome(tmp_path / "verified.json", verify.Verification(f"record/{number}", verdict), 1e-6)
+    monkeypatch.setattr(verify, "describe_environment", lambda original=verify.describe_environment: (
+        original() | {"device": "zen5"}
+    ))  # fmt: skip
+    for number, (made_on, verdict) in enumerate(tries):
+        one = verify.Verification(f"record/{number}", verdict, made_on=made_on)
+        verify.write_outcome(tmp_path / "verified.json", one, 1e-6)
     badge = {"schemaVersion": 1, "label": "records reproduced", "message": message, "color": color}
     assert verify.records_badge(tmp_path) == badge
+
+
+def test_a_record_that_fails_on_one_of_two_processors_does_not_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "all_runs", lambda home: [SimpleNamespace(is_scored_only=False)])
+    entry = {"made_on": None, "verdict": "bitwise"}
+    tried = {"zen4": {"a/0": entry}, "zen5": {"a/0": entry | {"verdict": "different"}}, "zen6": {"a/0": entry}}
+    (tmp_path / "verified.json").write_text(json.dumps(tried))
+    assert verify.records_badge(tmp_path)["message"] == "0 of 1 tried, 1 in all"
