@@ -1,7 +1,6 @@
-"""Write codemeta.json, .zenodo.json and the README's badges from what else is committed: python .ci/metadata.py
+"""Write codemeta.json, .zenodo.json, and the README's badges and findings: python .ci/metadata.py
 
-Sources are pyproject.toml, CITATION.cff and results/verified.json. A test compares the committed files with what this
-script writes.
+Sources are pyproject.toml, CITATION.cff and results/. A test compares the committed files with what this script writes.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 import yaml
 
+from mammo_lib.analysis.headlines import headlines
 from mammo_lib.runs import records_badge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,12 +97,23 @@ def badges(urls: dict[str, str]) -> str:
     return "\n".join([*shown, "", f"[records]: https://img.shields.io/{image}"])
 
 
+def findings_table() -> str:
+    """Return the README's findings: a row for each question, its answer from the records, and links to its chapters."""
+    lines = ["| question | answer so far | chapter |", "|---|---|---|"]
+    for row in headlines().itertuples():
+        links = ", ".join(f"[{name.partition('_')[0]}](notebooks/{name}.ipynb)" for name in row.chapters)
+        lines.append(f"| {row.question} | {row.answer} | {links} |")
+    return "\n".join(lines)
+
+
 def readme() -> str:
-    """Return the README with its badges, which stand between two comments."""
+    """Return the README with its badges and its findings, which stand between two comments each."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    head, begin, rest = text.partition("<!-- badges, written by .ci/metadata.py -->\n")
-    _, end, tail = rest.partition("\n<!-- end of badges -->")
-    return head + begin + badges(PROJECT.get("urls", {})) + end + tail
+    for name, content in (("badges", badges(PROJECT.get("urls", {}))), ("findings", findings_table())):
+        head, begin, rest = text.partition(f"<!-- {name}, written by .ci/metadata.py -->\n")
+        _, end, tail = rest.partition(f"\n<!-- end of {name} -->")
+        text = head + begin + content + end + tail
+    return text
 
 
 FILES = {"codemeta.json": codemeta, ".zenodo.json": zenodo}

@@ -97,7 +97,7 @@ def test_metadata_are_those_of_pyproject_and_citation(name):
     assert json.loads((ROOT / name).read_text(encoding="utf-8")) == load_metadata().FILES[name]()
 
 
-def test_the_badges_of_the_readme_are_those_of_the_committed_records():
+def test_badges_and_findings_of_the_readme_are_those_of_the_committed_records():
     metadata = load_metadata()
     assert (ROOT / "README.md").read_text(encoding="utf-8") == metadata.readme(), "python .ci/metadata.py"
     tried = {

@@ -51,7 +51,7 @@ def open_questions() -> pd.DataFrame:
          lambda: " ".join(_group("mirror-cv", group, parts) for group in ("gates_long", "isolation_long"))),
         ("Are two streams better than one?", "06a_answers_by_cross_validation",
          lambda: _both_series("streams", parts, again)),
-        ("Did the networks on whole films learn anything?", "06a_answers_by_cross_validation",
+        ("Did the networks fit their training breasts?", "06a_answers_by_cross_validation",
          lambda: _learned(parts, again)),
         ("Would more breasts help?", "06b_what_limits_the_network", lambda: _breasts(parts)),
         ("Would better frozen stages help?", "06b_what_limits_the_network", lambda: _stages(parts)),

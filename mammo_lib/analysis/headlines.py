@@ -1,0 +1,77 @@
+"""What is known so far, in a table of a few rows: for the README and the opening of chapter 12, from committed records.
+
+:mod:`mammo_lib.analysis.open_questions` gives the long answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ..config import Profile, get_profile
+from ..runs.records import Run
+from . import answers, external_scores, fourth_look, limits, missing, official_split
+from .wording import in_words
+
+Repeats = Mapping[str, Sequence[Run]]
+CROSS_VALIDATED = ("06a_answers_by_cross_validation",)
+
+
+def headlines() -> pd.DataFrame:
+    """Return ``question answer chapters``; ``chapters`` are file names of the chapters that show the numbers."""
+    first, second = (get_profile(name) for name in ("mirror-cv", "mirror-cv-training"))
+    series = (first, answers.find_repeats(first)), (second, answers.find_repeats(second))
+    rows = [
+        ("Does a network reach the readers?", _readers(), ("05b_the_fourth_look", "08_missing_views_and_density")),
+        ("Do SeqMoE's gates help?", _in_both("gates", "crop_plain", "Without them", series), CROSS_VALIDATED),
+        ("Does the selective scan help?",
+         _in_both("isolation", "crop_attention", "With attention blocks in its place", series), CROSS_VALIDATED),
+        ("Does the whole film add to the crop?", _in_both("streams", "crop", "Without it", series), CROSS_VALIDATED),
+        ("What raises the AUC?", _raised(), ("08_missing_views_and_density", "06b_what_limits_the_network")),
+        ("Does it hold on other breasts?", _elsewhere(),
+         ("05a_why_the_test_set_scores_lower", "11_another_collection")),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["question", "answer", "chapters"])
+
+
+def _readers() -> str:
+    final = answers.find_repeats(get_profile("mirror-final"))
+    aim, _ = fourth_look.best_against_readers(final)
+    held_out = answers.find_repeats(get_profile("mirror-open"))["crop_held_out"]
+    added, _ = missing.beyond_assessment(held_out)
+    return (
+        f"Not shown. On {aim.n} test breasts the AUC of the best network minus that of their BI-RADS assessment is "
+        f"{aim.value:+.3f} ({aim.low:+.3f} to {aim.high:+.3f}). Out of fold, adding the crop network to the assessment "
+        f"changes the AUC by {added}."
+    )
+
+
+def _in_both(group: str, name: str, changed: str, series: Sequence[tuple[Profile, Repeats]]) -> str:
+    """Say what a change does in both series, and on how many repeats the answer of the second one rests."""
+    rows = [answers.answers(profile, group, repeats).set_index("experiment").loc[name] for profile, repeats in series]
+    told = [f"{in_words(row, 'difference')}, {row['answer']}" for row in rows]
+    return f"{changed} the AUC changes by {told[0]}; in the second series by {told[1]} ({rows[1]['repeats']} repeats)."
+
+
+def _raised() -> str:
+    views, deeper = get_profile("mirror-open"), get_profile("mirror-limits")
+    one_view = answers.answers(views, "view_training", answers.find_repeats(views)).set_index("experiment")
+    reference = answers.find_repeats(get_profile("mirror-cv"))[limits.REFERENCE]
+    stages = limits.against_reference(deeper, "stages", reference, answers.find_repeats(deeper))
+    lite2 = stages.set_index("experiment").loc["crop_lite2"]
+    losses = " and ".join(
+        f"of {view} alone by {in_words(one_view.loc[name], 'difference')}"
+        for view, name in (("CC", "crop_cc"), ("MLO", "crop_mlo"))
+    )
+    return (
+        f"A second view: networks {losses} differ from those of both. Larger frozen stages (EfficientNet-Lite2): "
+        f"{in_words(lite2, 'difference')}, {lite2['answer']}."
+    )
+
+
+def _elsewhere() -> str:
+    return (
+        f"{official_split.difference_in_short(official_split.read_record())} "
+        f"{external_scores.transfer_in_short(external_scores.external_records('mini_mias'))}"
+    )
