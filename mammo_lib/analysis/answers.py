@@ -147,9 +147,9 @@ def gates_and_streams(profile: Profile, *series: Mapping[str, Sequence[Run]]) ->
     return (
         f"Leaving out SeqMoE's gates changes the AUC of the crop network by {in_words(plain, 'difference')}, "
         f"{plain['answer']}, out of fold on {plain['n']} training breasts; in a second series, trained as the protocol "
-        f"states, by {in_words(again, 'difference')}, {again['answer']}. The crop stream alone differs from both "
-        f"streams by {in_words(crop, 'difference')}, {crop['answer']}; in the second series by "
-        f"{in_words(crop_again, 'difference')}, {crop_again['answer']}."
+        f"states, by {in_words(again, 'difference')}, {again['answer']} over {again['repeats']} repeats. The crop "
+        f"stream alone differs from both streams by {in_words(crop, 'difference')}, {crop['answer']}; in the second "
+        f"series by {in_words(crop_again, 'difference')}, {crop_again['answer']}."
     )
 
 
