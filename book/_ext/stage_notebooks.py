@@ -5,8 +5,9 @@ notebooks/. `mammo reproduce` puts the executed ones into book/notebooks/. On a 
 checkout nothing is there, so the page shows the source notebook, without outputs.
 
 Figures of notebooks get a text for those who cannot see them: the title of their file, which is their headline.
-Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}. Until then the front
-page says that they are missing.
+Values that a notebook glued (``myst_nb.glue``) can be used in the text of any page as {{ name }}. Until it is executed
+the page says that they are missing. Values from committed records, like the findings of the front page, need no
+notebook.
 `records.json`, beside the pages, tells how many records were made again, as a badge of shields.io.
 Where the repository is known, chapters get a button that opens their source on Binder.
 """
@@ -25,14 +26,12 @@ from docutils import nodes
 from PIL import Image
 from sphinx.util import logging
 
+from mammo_lib.analysis.headlines import headlines
 from mammo_lib.files import write_json
 from mammo_lib.runs import records_badge
 
 logger = logging.getLogger(__name__)
-GLUED = (
-    "headline", "fourth", "beyond", "within_four", "answers", "films", "harder", "elsewhere", "untested",
-    "missing_views",
-)  # fmt: skip
+GLUED = ("headline", "fourth", "within_four", "elsewhere", "untested", "missing_views")
 NOTE = {
     "cell_type": "markdown",
     "id": "not-executed",
@@ -67,6 +66,7 @@ def _is_executed(page: Path) -> bool:
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
     values = dict.fromkeys(GLUED, "*Not executed in this copy yet: `make reproduce` fills this in.*")
+    values |= {f"finding_{row.key}": row.answer for row in headlines().itertuples()}
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
     values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")

@@ -128,20 +128,6 @@ def training_in_short(repeats: Repeats) -> str:
     return said
 
 
-def films_in_words(again: Repeats, repeats: Repeats) -> str:
-    """Say in one sentence what networks on whole films reach once their encoder is in training mode."""
-    whole, frozen = again.get("whole", ()), repeats.get("stages_whole_96", ())
-    gap = answers.as_answers({"whole": answers.compare_repeats(frozen, whole)})
-    if gap.empty:
-        return "Networks on whole films have not been trained in training mode yet."
-    row = gap.iloc[0]
-    reached = estimate("auc", stratified_auc([run.predictions for run in whole]))
-    return (
-        f"With encoders in training mode, networks on whole films alone reach {in_words(reached, 'auc', '')}; minus a "
-        f"logistic regression on their own frozen stages: {in_words(row, 'difference')}, {row['answer']}."
-    )
-
-
 def again_in_short(again: Repeats, repeats: Repeats) -> str:
     """Say what whole films are worth when the encoder is in training mode (protocol 9), from both kinds of records."""
     profile, whole = get_profile("mirror-whole-training"), again.get("whole", ())
