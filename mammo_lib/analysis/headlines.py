@@ -25,8 +25,8 @@ def headlines() -> pd.DataFrame:
     rows = [
         ("readers", "Does a network reach the readers?", _readers(),
          ("05b_the_fourth_look", "08_missing_views_and_density")),
-        ("gates", "Do SeqMoE's gates help?", _in_both("gates", "crop_plain", "Without the gates", series),
-         CROSS_VALIDATED),
+        ("gates", "Do SeqMoE's gates help?",
+         _in_both("gates", "crop_plain", "Without the gates", series) + _routing(*series[1]), CROSS_VALIDATED),
         ("scan", "Does the selective scan help?",
          _in_both("isolation", "crop_attention", "With attention in its place", series), CROSS_VALIDATED),
         ("films", "Does the whole film add to the crop?",
@@ -57,6 +57,12 @@ def _in_both(group: str, name: str, changed: str, series: Sequence[tuple[Profile
     rows = [answers.answers(profile, group, repeats).set_index("experiment").loc[name] for profile, repeats in series]
     told = [f"{in_words(row, 'difference')}, {row['answer']}" for row in rows]
     return f"{changed} the AUC changes by {told[0]}; in the second series by {told[1]} ({rows[1]['repeats']} repeats)."
+
+
+def _routing(profile: Profile, repeats: Repeats) -> str:
+    """Say what a trained network loses when every breast gets the same gates."""
+    table = answers.interventions({"crop": repeats["crop"]}).set_index("intervention")
+    return f" With trained gates frozen at their means: {in_words(table.loc['frozen'], 'difference')}."
 
 
 def _alone(profile: Profile, repeats: Repeats) -> str:

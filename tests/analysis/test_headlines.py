@@ -33,5 +33,22 @@ def test_the_front_page_claims_no_more_than_the_answers():
     table = headlines().set_index("key")["answer"]
     assert "which leaves open which is better" in table["readers"]
     for key in ("gates", "films"):
-        assert "different" not in table[key]
+        assert "different" not in table[key].split(" repeats). ")[0]
     assert re.search(r"is higher than on the \d+ test breasts by \+0", table["elsewhere"])
+
+
+def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
+    """Its last cell is text: gates, mixers and no token blocks are equivalent, each over five repeats."""
+    from mammo_lib.analysis import answers
+    from mammo_lib.config import get_profile
+
+    profile = get_profile("mirror-cv-training")
+    repeats = answers.find_repeats(profile)
+    mixers = answers.answers(profile, "isolation", repeats).set_index("experiment")
+    gates = answers.answers(profile, "gates", repeats).set_index("experiment")
+    extended = mixers.loc[["crop_ssm", "crop_attention", "crop_gated_conv", "crop_no_blocks"]]
+    assert set(extended["answer"]) == {"equivalent"} and set(extended["repeats"]) == {5}
+    assert ((extended["nb_low"] < -0.02) | (extended["nb_high"] > 0.02)).all()
+    assert gates.loc["crop_plain", ["answer", "repeats"]].tolist() == ["equivalent", 5]
+    routed = answers.interventions({"crop": repeats["crop"]}).set_index("intervention")["answer"]
+    assert set(routed[["frozen", "shuffled", "open"]]) == {"equivalent"}
