@@ -53,10 +53,14 @@ def _readers() -> str:
 
 
 def _in_both(group: str, name: str, changed: str, series: Sequence[tuple[Profile, Repeats]]) -> str:
-    """Say what a change does in both series, and on how many repeats the answer of the second one rests."""
-    rows = [answers.answers(profile, group, repeats).set_index("experiment").loc[name] for profile, repeats in series]
-    told = [f"{in_words(row, 'difference')}, {row['answer']}" for row in rows]
-    return f"{changed} the AUC changes by {told[0]}; in the second series by {told[1]} ({rows[1]['repeats']} repeats)."
+    """Say what a change does in the second series, on how many repeats, and what the first series answers."""
+    first, second = (
+        answers.answers(profile, group, repeats).set_index("experiment").loc[name] for profile, repeats in series
+    )
+    return (
+        f"{changed} the AUC changes by {in_words(second, 'difference')}, {second['answer']} over {second['repeats']} "
+        f"repeats (first series: {first['answer']})."
+    )
 
 
 def _routing(profile: Profile, repeats: Repeats) -> str:
