@@ -81,12 +81,10 @@ def _raised() -> str:
     reference = answers.find_repeats(get_profile("mirror-cv"))[limits.REFERENCE]
     stages = limits.against_reference(deeper, "stages", reference, answers.find_repeats(deeper))
     lite2 = stages.set_index("experiment").loc["crop_lite2"]
-    losses = " and ".join(
-        f"of {view} alone by {in_words(one_view.loc[name], 'difference')}"
-        for view, name in (("CC", "crop_cc"), ("MLO", "crop_mlo"))
-    )
+    cc, mlo = (in_words(one_view.loc[name], "difference") for name in ("crop_cc", "crop_mlo"))
     return (
-        f"A second view: networks {losses} differ from those of both. Larger frozen stages (EfficientNet-Lite2): "
+        f"A second view: networks trained on CC alone differ from those trained on both by {cc}, networks trained on "
+        f"MLO alone by {mlo}. Larger frozen stages, EfficientNet-Lite2 in place of -Lite0: "
         f"{in_words(lite2, 'difference')}, {lite2['answer']}."
     )
 
