@@ -40,11 +40,10 @@ def find_repeats(profile: Profile) -> dict[str, list[Run]]:
     """
     known, every = runs_by_config(), profile.extended
     found = {name: finished_of(experiment_configs(every, name), known) for name in read_experiments(profile)}
-    return {
-        name: runs if len(runs) == len(every.seeds) else of_planned_seeds(profile, runs)
-        for name, runs in found.items()
-        if runs
+    counted = {
+        name: runs if len(runs) == len(every.seeds) else of_planned_seeds(profile, runs) for name, runs in found.items()
     }
+    return {name: runs for name, runs in counted.items() if runs}
 
 
 def of_planned_seeds(profile: Profile, runs: Sequence[Run]) -> list[Run]:
@@ -343,9 +342,7 @@ def caution(table: pd.DataFrame, bound: float = EQUIVALENCE, *, named: bool = Tr
     decided = table[table["answer"] != UNDECIDED]
     if decided.empty:
         return ""
-    holds_zero = (decided["nb_low"] <= 0) & (decided["nb_high"] >= 0)
-    beyond = (decided["nb_low"] < -bound) | (decided["nb_high"] > bound)
-    doubtful = decided[holds_zero.where(decided["answer"] != EQUIVALENT, beyond) | decided["nb_low"].isna()]
+    doubtful = decided[undecided_by_nadeau_bengio(decided, bound)]
     every = {1: "the one decided answer" if len(table) > 1 else "this answer", 2: "both answers"}.get(
         len(decided), f"all {len(decided)} answers"
     )
@@ -354,6 +351,13 @@ def caution(table: pd.DataFrame, bound: float = EQUIVALENCE, *, named: bool = Tr
         said = f"{every} would be {'the same' if doubtful.empty else 'undecided'}"
     names = f": {', '.join(_told(doubtful))}" if named and len(doubtful) else ""
     return f"By the more conservative interval of Nadeau and Bengio {said}{names}."
+
+
+def undecided_by_nadeau_bengio(table: pd.DataFrame, bound: float = EQUIVALENCE) -> pd.Series:
+    """Return which decided answers the interval of Nadeau and Bengio would leave undecided (:func:`caution`)."""
+    holds_zero = (table["nb_low"] <= 0) & (table["nb_high"] >= 0)
+    beyond = (table["nb_low"] < -bound) | (table["nb_high"] > bound)
+    return holds_zero.where(table["answer"] != EQUIVALENT, beyond) | table["nb_low"].isna()
 
 
 def collapsed_fits(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> str:

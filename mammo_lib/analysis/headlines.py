@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..config import Profile, get_profile
 from ..runs.records import Run
-from . import answers, external_scores, fourth_look, limits, missing, official_split
+from . import answers, external_scores, fourth_look, limits, missing, official_split, resolution
 from .wording import in_words
 
 Repeats = Mapping[str, Sequence[Run]]
@@ -27,11 +27,12 @@ def headlines() -> pd.DataFrame:
          ("05b_the_fourth_look", "08_missing_views_and_density")),
         ("gates", "Do SeqMoE's gates help?",
          _in_both("gates", "crop_plain", "Without the gates", series) + _routing(*series[1]), CROSS_VALIDATED),
-        ("scan", "Does the selective scan help?",
-         _in_both("isolation", "crop_attention", "With attention in its place", series), CROSS_VALIDATED),
+        ("scan", "Does the selective scan help, on 36 tokens?",
+         _in_both("isolation", "crop_gated_conv", "With a gated convolution in its place", series)
+         + _in_both("isolation", "crop_no_blocks", " Without any token blocks", series), CROSS_VALIDATED),
         ("films", "Does the whole film add to the crop?",
          _in_both("streams", "crop", "Without the whole film", series) + _alone(*series[1]), CROSS_VALIDATED),
-        ("gains", "What raises the AUC?", _raised(),
+        ("changes", "What changes the AUC?", _changes(),
          ("08_missing_views_and_density", "06b_what_limits_the_network")),
         ("elsewhere", "Does it hold on other breasts?", _elsewhere(),
          ("05a_why_the_test_set_scores_lower", "11_another_collection")),
@@ -46,46 +47,65 @@ def _readers() -> str:
     added, _ = missing.beyond_assessment(held_out)
     is_open = ", which leaves open which is better" if aim.low < 0 < aim.high else ""
     return (
-        f"On {aim.n} test breasts the AUC of the best network minus that of the readers' BI-RADS assessment is "
+        f"On {aim.n} test breasts the AUC of the network that cross-validation had chosen, minus that of the readers' "
+        f"BI-RADS assessment, is "
         f"{aim.value:+.3f} ({aim.low:+.3f} to {aim.high:+.3f}){is_open}. Out of fold, adding the crop network to the "
         f"assessment changes the AUC by {added}."
     )
 
 
 def _in_both(group: str, name: str, changed: str, series: Sequence[tuple[Profile, Repeats]]) -> str:
-    """Say what a change does in the second series, on how many repeats, and what the first series answers."""
-    first, second = (
-        answers.answers(profile, group, repeats).set_index("experiment").loc[name] for profile, repeats in series
-    )
+    """Say what a change does in the second series, and what is answered otherwise.
+
+    Otherwise: by the interval of Nadeau and Bengio, by the planned repeats alone, and in the first series.
+    """
+    (first, of_first), (second, of_second) = series
+    table = answers.answers(second, group, of_second).set_index("experiment")
+    row = table.loc[name]
+    others = [f"first series: {answers.answers(first, group, of_first).set_index('experiment').loc[name, 'answer']}"]
+    if row["repeats"] > (planned := len(second.seeds)):
+        alone = {key: answers.of_planned_seeds(second, runs) for key, runs in of_second.items()}
+        early = answers.answers(second, group, alone).set_index("experiment").loc[name, "answer"]
+        others.insert(0, f"after {planned}: {early}")
+    if answers.undecided_by_nadeau_bengio(table)[name] and row["answer"] != answers.UNDECIDED:
+        others.insert(0, "by Nadeau and Bengio: undecided")
     return (
-        f"{changed} the AUC changes by {in_words(second, 'difference')}, {second['answer']} over {second['repeats']} "
-        f"repeats (first series: {first['answer']})."
+        f"{changed} the AUC changes by {in_words(row, 'difference')}, {row['answer']} over {row['repeats']} repeats "
+        f"({'; '.join(others)})."
     )
 
 
 def _routing(profile: Profile, repeats: Repeats) -> str:
     """Say what a trained network loses when every breast gets the same gates."""
-    table = answers.interventions({"crop": repeats["crop"]}).set_index("intervention")
-    return f" With trained gates frozen at their means: {in_words(table.loc['frozen'], 'difference')}."
+    row = answers.interventions({"crop": repeats["crop"]}).set_index("intervention").loc["frozen"]
+    return (
+        f" With the gates of a trained network frozen at their means it changes by {in_words(row, 'difference')}, "
+        f"{row['answer']}."
+    )
 
 
 def _alone(profile: Profile, repeats: Repeats) -> str:
-    """Say what is lost without the crop."""
+    """Say what is lost without the crop, and how far that is what whole films are worth."""
     row = answers.answers(profile, "streams", repeats).set_index("experiment").loc["whole"]
-    return f" Without the crop: {in_words(row, 'difference')}, {row['answer']}."
+    gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], repeats["whole"])
+    return (
+        f" Without the crop: {in_words(row, 'difference')}, {row['answer']}; but these networks also differ from a "
+        f"logistic regression on their own frozen stages, by {gap}, and those of the first series hardly fitted their "
+        "training breasts."
+    )
 
 
-def _raised() -> str:
+def _changes() -> str:
     views, deeper = get_profile("mirror-open"), get_profile("mirror-limits")
     one_view = answers.answers(views, "view_training", answers.find_repeats(views)).set_index("experiment")
     reference = answers.find_repeats(get_profile("mirror-cv"))[limits.REFERENCE]
     stages = limits.against_reference(deeper, "stages", reference, answers.find_repeats(deeper))
-    lite2 = stages.set_index("experiment").loc["crop_lite2"]
+    stages = stages.set_index("experiment")
     cc, mlo = (in_words(one_view.loc[name], "difference") for name in ("crop_cc", "crop_mlo"))
+    lite2, lite1 = (in_words(stages.loc[name], "difference") for name in ("crop_lite2", "crop_lite1"))
     return (
-        f"A second view: networks trained on CC alone differ from those trained on both by {cc}, networks trained on "
-        f"MLO alone by {mlo}. Larger frozen stages, EfficientNet-Lite2 in place of -Lite0: "
-        f"{in_words(lite2, 'difference')}, {lite2['answer']}."
+        f"First series. One view instead of two: {cc} with CC alone, {mlo} with MLO alone. Frozen stages of another "
+        f"network instead of EfficientNet-Lite0: {lite2} with Lite2, {lite1} with Lite1."
     )
 
 

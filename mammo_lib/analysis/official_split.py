@@ -323,13 +323,11 @@ def division_in_words(record: Mapping) -> str:
 
 def difference_in_words(record: Mapping) -> str:
     """Say how much lower the network scores on the test breasts, and whether chance is excluded by the rule."""
-    network, is_chance = record["scores"][0], findings(record)["chance"]
-    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
-    why = "" if is_chance or not holds_zero else ", because the official division is unusual among random ones"
+    network = record["scores"][0]
     return (
         f"The crop network reaches an AUC of {network['train']:.3f} on the {network['n_train']} training breasts, "
         f"out of fold in the first repeat, and of {network['test']:.3f} on the {network['n_test']} test breasts, a "
-        f"difference of {in_words(network, 'difference')}. {_chance_in_words(record)}{why}."
+        f"difference of {in_words(network, 'difference')}. {_chance_in_words(record)}."
     )
 
 
@@ -344,9 +342,10 @@ def difference_in_short(record: Mapping) -> str:
 
 def _chance_in_words(record: Mapping) -> str:
     """Say what the interval of the difference and the rule fixed beforehand make of chance; no full stop."""
-    network = record["scores"][0]
+    network, is_chance = record["scores"][0], findings(record)["chance"]
     holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
-    return f"The interval {'includes' if holds_zero else 'excludes'} 0; {_rule_in_words(record)}"
+    why = "" if is_chance or not holds_zero else ", because the official division is unusual among random ones"
+    return f"The interval {'includes' if holds_zero else 'excludes'} 0; {_rule_in_words(record)}{why}"
 
 
 def _rule_in_words(record: Mapping) -> str:

@@ -183,19 +183,26 @@ def write_outcome(path: Path, one: Verification, tolerance: float) -> None:
     entry["verified_at"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
-        known = read_json(path) if path.is_file() else {}
+        known = read_outcomes(path)
         on_this = known.get(here["device"], {}) | {one.record: entry}
         write_json(path, known | {here["device"]: on_this})
+
+
+def read_outcomes(path: Path) -> dict[str, dict[str, dict]]:
+    """Return processor -> record -> outcome from a file; older entries, without a processor, are left out."""
+    held = read_json(path) if path.is_file() else {}
+    return {processor: outcomes for processor, outcomes in held.items() if "verdict" not in outcomes}
 
 
 def records_badge(home: Path) -> dict:
     """Return how many records below a folder hold, by its ``verified.json``, as an endpoint badge of shields.io.
 
     It counts the records that were tried, and says how many there are. Red: at least one of them does not hold. A try
-    on another processor than the record's says nothing about the record, and does not count.
+    on another processor than the record's says nothing about the record, and does not count; where a record does not
+    name its processor, every try counts.
     """
     path, holds = home / "verified.json", {}
-    for processor, outcomes in (read_json(path) if path.is_file() else {}).items():
+    for processor, outcomes in read_outcomes(path).items():
         for name, one in outcomes.items():
             if one["made_on"] in (None, processor):
                 holds[name] = holds.get(name, True) and one["verdict"] in REPRODUCED

@@ -22,11 +22,14 @@ def test_the_answers_are_those_of_the_comparisons():
 
     told = headlines().set_index("key")["answer"]["gates"]
     first, second = (
-        answers.answers(profile, "gates", answers.find_repeats(profile)).set_index("experiment").loc["crop_plain"]
+        answers.answers(profile, "gates", answers.find_repeats(profile)).set_index("experiment")
         for profile in map(get_profile, ("mirror-cv", "mirror-cv-training"))
     )
-    assert f"{in_words(second, 'difference')}, {second['answer']} over 5 repeats" in told
-    assert f"(first series: {first['answer']})" in told
+    row = second.loc["crop_plain"]
+    assert f"{in_words(row, 'difference')}, {row['answer']} over 5 repeats" in told
+    assert "after 2: equivalent" in told and f"first series: {first.loc['crop_plain', 'answer']})" in told
+    is_doubtful = answers.undecided_by_nadeau_bengio(second)["crop_plain"]
+    assert is_doubtful == ("by Nadeau and Bengio: undecided" in told)
 
 
 def test_the_front_page_claims_no_more_than_the_answers():

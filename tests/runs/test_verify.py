@@ -199,11 +199,13 @@ def test_the_command_prints_a_table_adds_to_its_outcomes_and_fails_where_a_recor
     assert "1 of 1 records reproduced" in named.output  # the images that MAMMO_DATA names, not a phantom
     here = run.environment["device"]
     known = {"another": {run.name: {"verdict": "bitwise"}}, here: {"other/seed0": {"verdict": "bitwise"}}}
-    outcomes.write_text(json.dumps(known))
+    older = {"older/seed0": {"verdict": "bitwise", "device": here}}  # before outcomes were kept by processor
+    outcomes.write_text(json.dumps(known | older))
     bad = CliRunner().invoke(app, [*call, str(tmp_path / "tampered")])
     assert bad.exit_code == 1 and "0 of 1 records reproduced" in bad.output
     found = json.loads(outcomes.read_text())
-    assert found["another"] == known["another"] and found[here]["other/seed0"] == known[here]["other/seed0"]
+    assert set(found) == {"another", here} and found["another"] == known["another"]
+    assert found[here]["other/seed0"] == known[here]["other/seed0"]
     entry = found[here][run.name]
     assert (entry["verdict"], entry["columns"], entry["tolerance"]) == ("different", ["probability"], 1e-6)
     assert {"commit", "made_on", "threads", "verified_at"} <= set(entry)
