@@ -28,6 +28,7 @@ RELATIONS = {  # how a summary names an answer
 LONG = 100  # tokens of stage 3 from which protocol 2 calls a geometry long
 COLLAPSE = 0.2  # of AUC, some five standard errors of a fold of a hundred breasts
 ROUTING = ("frozen", "shuffled", "open")  # overridden gates that leave the network its token blocks
+OVERRIDDEN = (*ROUTING, "shut")
 SIGNS = ("underfitting", "overcalling", "gate saturation", "fusion dominance")
 
 
@@ -180,13 +181,13 @@ def as_answers(planned: Mapping[str, FoldDifference | None], names: Mapping[str,
     return table
 
 
-def answer(p_difference: float, p_equivalence: float) -> str:
+def answer(p_difference: float, p_equivalence: float, level: float = 1 - LEVEL) -> str:
     """Return the protocol's answer to a comparison, from its corrected p values.
 
     >>> answer(0.2, 0.01), answer(0.2, 0.2)
     ('equivalent', 'undecided')
     """
-    is_different, is_equivalent = p_difference < 1 - LEVEL, p_equivalence < 1 - LEVEL
+    is_different, is_equivalent = p_difference < level, p_equivalence < level
     if is_different:
         return BOTH if is_equivalent else DIFFERENT
     return EQUIVALENT if is_equivalent else UNDECIDED
@@ -195,29 +196,31 @@ def answer(p_difference: float, p_equivalence: float) -> str:
 def interventions(networks: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """Compare trained networks with themselves under overridden gates, out of fold, as one family of comparisons.
 
-    Networks whose gates are not learned are left out. Columns as in :func:`answers`, and before them ``network`` and
-    ``intervention``; ``experiment`` names both. Logits are averaged over draws.
+    A network without runs is one that is planned: its comparisons count in Holm's correction (:func:`as_answers`).
+    Columns as in :func:`answers`, and before them ``network`` and ``intervention``; ``experiment`` names both. Logits
+    are averaged over draws.
     """
     found = {}
     for network, runs in networks.items():
-        for name, difference in _overridden(runs).items() if _has_learned_gates(runs) else ():
-            found[network, name] = difference
+        overridden = _overridden(runs) if runs else dict.fromkeys(OVERRIDDEN)
+        found |= {(network, name): difference for name, difference in overridden.items()}
     table = as_answers({f"{network}: {name}": difference for (network, name), difference in found.items()})
     if len(table):
+        keys = [key for key, difference in found.items() if difference is not None]
         for place, column in enumerate(("network", "intervention")):
-            table.insert(place, column, [key[place] for key in found])
+            table.insert(place, column, [key[place] for key in keys])
     return table
 
 
 def gated_networks(profile: Profile, repeats: Mapping[str, Sequence[Run]]) -> dict[str, Sequence[Run]]:
-    """Return the repeats of all networks whose gates protocol 2 compares, in the best and in the long geometry."""
+    """Return the repeats of all networks with learned gates that protocol 2 compares, in both geometries.
+
+    Fixed and random gates are left out, since they have nothing to lose when they are overridden.
+    """
     groups = read_groups(profile)
-    return {name: repeats.get(name, ()) for group in ("gates", "gates_long") for name in groups[group]}
-
-
-def _has_learned_gates(runs: Sequence[Run]) -> bool:
-    """Whether a network's gates are learned; fixed and random gates have nothing to lose when they are overridden."""
-    return bool(runs) and runs[0].config.baseline is None and runs[0].config.model.gate.kind == "learned"
+    names = [name for group in ("gates", "gates_long") for name in groups[group]]
+    learned = [name for name in names if experiment_configs(profile, name)[0].model.gate.kind == "learned"]
+    return {name: repeats.get(name, ()) for name in learned}
 
 
 def _overridden(runs: Sequence[Run]) -> dict[str, FoldDifference]:
@@ -278,7 +281,18 @@ def in_stages(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]
     first = answers(profile, group, {name: of_planned_seeds(profile, runs) for name, runs in repeats.items()})
     before = first[first["experiment"].isin(found.loc[added, "experiment"])]
     told = [_said(row) for row in before.assign(shown="`" + before["experiment"] + "`").itertuples()]
-    return f"{said} After the {planned} planned repeats alone: {'; '.join(told)}."
+    both = _answers_at(found[added], (1 - LEVEL) / 2)
+    stand = int((both == found.loc[added, "answer"]).sum())
+    return (
+        f"{said} After the {planned} planned repeats alone: {'; '.join(told)}. At 2.5 % instead of 5 %, to allow for "
+        f"two stages, {stand} of {len(told)} answers are the same."
+    )
+
+
+def _answers_at(table: pd.DataFrame, level: float = 1 - LEVEL) -> pd.Series:
+    """Return the answers of a table of comparisons at a level of significance."""
+    pairs = zip(table["p_difference"], table["p_equivalence"], strict=True)
+    return pd.Series([answer(*pair, level) for pair in pairs], index=table.index)
 
 
 def _few(table: pd.DataFrame, planned: int) -> pd.Series:

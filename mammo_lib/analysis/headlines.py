@@ -79,8 +79,8 @@ def _routing(profile: Profile, repeats: Repeats) -> str:
     """Say what a trained network loses when every breast gets the same gates."""
     row = answers.interventions({"crop": repeats["crop"]}).set_index("intervention").loc["frozen"]
     return (
-        f" With the gates of a trained network frozen at their means it changes by {in_words(row, 'difference')}, "
-        f"{row['answer']}."
+        f" With the gates of trained networks of that series frozen at their means it changes by "
+        f"{in_words(row, 'difference')}, {row['answer']}."
     )
 
 

@@ -136,13 +136,19 @@ def compare(record: Run, again: Run, tolerance: float) -> dict:
 
 
 def compare_scores(recorded: pd.DataFrame, found: pd.DataFrame) -> tuple[tuple[str, ...], float | None]:
-    """Return the columns that differ, and the largest difference of a probability; None where the rows are others."""
+    """Return the columns that differ, and the largest difference of a probability.
+
+    None instead where rows, labels or folds are others, or where a probability is missing.
+    """
     left, right = (frame.set_index(KEYS).sort_index() for frame in (recorded, found))
     if not left.index.equals(right.index):
         return tuple(KEYS), None
     right = right.reindex(columns=left.columns)
     columns = tuple(name for name in left if not left[name].equals(right[name]))
-    return columns, float((left["probability"] - right["probability"]).abs().max())
+    difference = (left["probability"] - right["probability"]).abs().max(skipna=False)
+    if pd.isna(difference) or set(columns) & {"label", "fold"}:
+        return columns, None  # scores that are missing, or that are those of other breasts
+    return columns, float(difference)
 
 
 def compare_metrics(recorded: dict, found: dict) -> float | None:

@@ -109,7 +109,10 @@ def test_added_repeats_count_once_all_have_run_and_the_first_stage_is_told(tmp_p
     assert table.to_dict() == {"crop_ssm": 5, "crop_attention": 2}
     said, first = answers.in_stages(PROFILE, "isolation", repeats).split(" After the 2 planned repeats alone: ")
     assert "(`crop_ssm`) [5 repeats]: equivalent" in said and "(`crop_attention`): equivalent" in said
-    assert first == "`crop_ssm`: equivalent (reach 0.000)."
+    assert first == (
+        "`crop_ssm`: equivalent (reach 0.000). At 2.5 % instead of 5 %, to allow for two stages, 1 of 1 answers are "
+        "the same."
+    )
     assert answers.still_missing(PROFILE, repeats).set_index("question")["finished"]["isolation"] == "6 of 12"
 
 
@@ -164,13 +167,28 @@ def test_the_words_of_the_protocol(p, p_equivalence, word):
     assert answers.answer(p, p_equivalence) == word
 
 
-def test_overridden_gates_are_compared_with_the_network_as_it_is(repeats, tmp_path):
+def test_overridden_gates_are_compared_with_the_network_as_it_is(tmp_path):
     learned = [written(tmp_path, "crop", seed, 1.5) for seed in (0, 1)]
-    table = answers.interventions({"crop": learned, "crop_plain": repeats["crop_plain"], "none": []})
+    table = answers.interventions({"crop": learned})
     assert table[["network", "intervention", "answer", "repeats"]].to_numpy().tolist() == [
         ["crop", "shut", "different", 2]
     ]
-    assert answers.interventions({"crop_plain": repeats["crop_plain"]}).empty  # it has no gates
+    waiting = answers.interventions({"crop": learned, "crop_gate_token": ()})
+    assert waiting["network"].tolist() == ["crop"] and waiting.attrs["waiting"] == len(answers.OVERRIDDEN)
+    single = answers.compare_repeats(learned, [run_with_shut_gates(run) for run in learned])
+    assert waiting["p_difference"].iloc[0] == pytest.approx(min(1, 5 * single.p))  # Holm: of one and four planned
+
+
+def run_with_shut_gates(run):
+    shut = run.interventions.query("intervention == 'shut'").set_index("sample_id")["logit"]
+    frame = run.predictions
+    return SimpleNamespace(config=run.config, predictions=frame.assign(logit=frame["sample_id"].map(shut)))
+
+
+def test_networks_without_learned_gates_have_nothing_to_override():
+    networks = answers.gated_networks(PROFILE, {})
+    assert {"crop", "crop_gate_token", "crop_160_16"} <= set(networks)
+    assert not {"crop_plain", "crop_gate_fixed", "crop_gate_random", "long_plain"} & set(networks)
 
 
 def test_routing_is_told_network_by_network():

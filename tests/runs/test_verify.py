@@ -84,6 +84,7 @@ def test_a_cross_validation_is_made_again(small, collection):
         (moved(1e-3), "different", ("probability",)),
         (lambda frame: frame.assign(threshold=0.123), "within rounding", ("threshold",)),
         (lambda frame: frame.iloc[1:], "different", ("split", "sample_id")),
+        (lambda frame: frame.assign(label=1 - frame["label"]), "different", ("label",)),
     ],
 )
 def test_a_tampered_record_is_found(small, collection, tmp_path, scratch, change, verdict, columns):
@@ -112,6 +113,13 @@ def test_metrics_are_compared(change, verdict, tmp_path):
         run.folder.mkdir()
         run.finish(frame, {"validation": {"auc": values}})
     assert verify.compare(one, two, 1e-6)["verdict"] == verdict
+
+
+def test_a_missing_probability_is_no_rounding():
+    frame = pd.DataFrame({"split": "test", "sample_id": ["a", "b"], "probability": [0.2, 0.7]})
+    lost = frame.assign(probability=[0.2, float("nan")])
+    assert verify.compare_scores(frame, frame) == ((), 0.0)
+    assert verify.compare_scores(frame, lost) == (("probability",), None)
 
 
 def test_other_data_are_told_before_anything_is_trained(small, collection, tmp_path, monkeypatch):
