@@ -5,39 +5,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
 from ..config import Profile, get_profile
+from ..errors import InputError
 from ..runs.records import Run
 from . import answers, external_scores, fourth_look, limits, missing, official_split, resolution
+from .open_questions import NOT_YET
 from .wording import in_words
 
 Repeats = Mapping[str, Sequence[Run]]
+Series = tuple[tuple[Profile, Repeats], tuple[Profile, Repeats]]
 CROSS_VALIDATED = ("06a_answers_by_cross_validation",)
 
 
 def headlines() -> pd.DataFrame:
-    """Return ``key question answer chapters``; ``chapters`` are file names of the chapters that show the numbers."""
+    """Return ``key question answer chapters``; ``chapters`` are file names of the chapters that show the numbers.
+
+    A question whose records are not at hand is answered by :data:`~mammo_lib.analysis.open_questions.NOT_YET`.
+    """
     first, second = (get_profile(name) for name in ("mirror-cv", "mirror-cv-training"))
     series = (first, answers.find_repeats(first)), (second, answers.find_repeats(second))
-    rows = [
-        ("readers", "Does a network reach the readers?", _readers(),
+    rows: list[tuple[str, str, Callable[[], str], tuple[str, ...]]] = [
+        ("readers", "Does a network reach the readers?", _readers,
          ("05b_the_fourth_look", "08_missing_views_and_density")),
-        ("gates", "Do SeqMoE's gates help?",
-         _in_both("gates", "crop_plain", "Without the gates", series) + _routing(*series[1]), CROSS_VALIDATED),
-        ("scan", "Does the selective scan help, on 36 tokens?",
-         _in_both("isolation", "crop_gated_conv", "With a gated convolution in its place", series)
-         + _in_both("isolation", "crop_no_blocks", " Without any token blocks", series), CROSS_VALIDATED),
-        ("films", "Does the whole film add to the crop?",
-         _in_both("streams", "crop", "Without the whole film", series) + _alone(*series[1]), CROSS_VALIDATED),
-        ("changes", "What changes the AUC?", _changes(),
-         ("08_missing_views_and_density", "06b_what_limits_the_network")),
-        ("elsewhere", "Does it hold on other breasts?", _elsewhere(),
+        ("gates", "Do SeqMoE's gates help?", lambda: _gates(series), CROSS_VALIDATED),
+        ("scan", "Does the selective scan help, on 36 tokens?", lambda: _scan(series), CROSS_VALIDATED),
+        ("films", "Does the whole film add to the crop?", lambda: _films(series), CROSS_VALIDATED),
+        ("changes", "What changes the AUC?", _changes, ("08_missing_views_and_density", "06b_what_limits_the_network")),
+        ("elsewhere", "Does it hold on other breasts?", _elsewhere,
          ("05a_why_the_test_set_scores_lower", "11_another_collection")),
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["key", "question", "answer", "chapters"])
+    return pd.DataFrame([
+        {"key": key, "question": question, "answer": _answer(say), "chapters": chapters}
+        for key, question, say, chapters in rows
+    ])  # fmt: skip
+
+
+def _answer(say: Callable[[], str]) -> str:
+    """Return an answer, if its experiments have records: not so in a copy without them, or in a rehearsal."""
+    try:
+        return say()
+    except (KeyError, InputError):
+        return NOT_YET
 
 
 def _readers() -> str:
@@ -54,7 +66,7 @@ def _readers() -> str:
     )
 
 
-def _in_both(group: str, name: str, changed: str, series: Sequence[tuple[Profile, Repeats]]) -> str:
+def _in_both(group: str, name: str, changed: str, series: Series) -> str:
     """Say what a change does in the second series, and what is answered otherwise.
 
     Otherwise: by the interval of Nadeau and Bengio, by the planned repeats alone, and in the first series.
@@ -75,23 +87,32 @@ def _in_both(group: str, name: str, changed: str, series: Sequence[tuple[Profile
     )
 
 
-def _routing(profile: Profile, repeats: Repeats) -> str:
-    """Say what a trained network loses when every breast gets the same gates."""
+def _gates(series: Series) -> str:
+    """Say what gates bring, and what a trained network loses when every breast gets the same gates."""
+    _, repeats = series[1]
+    said = _in_both("gates", "crop_plain", "Without the gates", series)
     row = answers.interventions({"crop": repeats["crop"]}).set_index("intervention").loc["frozen"]
     return (
-        f" With the gates of trained networks of that series frozen at their means it changes by "
+        f"{said} With the gates of trained networks of that series frozen at their means it changes by "
         f"{in_words(row, 'difference')}, {row['answer']}."
     )
 
 
-def _alone(profile: Profile, repeats: Repeats) -> str:
-    """Say what is lost without the crop, and how far that is what whole films are worth."""
+def _scan(series: Series) -> str:
+    said = _in_both("isolation", "crop_gated_conv", "With a gated convolution in its place", series)
+    return f"{said} {_in_both('isolation', 'crop_no_blocks', 'Without any token blocks', series)}"
+
+
+def _films(series: Series) -> str:
+    """Say what is lost without the whole film and without the crop, and how far that is what whole films are worth."""
+    profile, repeats = series[1]
+    said = _in_both("streams", "crop", "Without the whole film", series)
     row = answers.answers(profile, "streams", repeats).set_index("experiment").loc["whole"]
     gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], repeats["whole"])
     return (
-        f" Without the crop: {in_words(row, 'difference')}, {row['answer']}; but these networks also differ from a "
-        f"logistic regression on their own frozen stages, by {gap}, and those of the first series hardly fitted their "
-        "training breasts."
+        f"{said} Without the crop: {in_words(row, 'difference')}, {row['answer']}; but these networks also differ from "
+        f"a logistic regression on their own frozen stages, by {gap}, and those of the first series hardly fitted "
+        "their training breasts."
     )
 
 

@@ -3,6 +3,7 @@
 import re
 
 from mammo_lib.analysis.headlines import headlines
+from mammo_lib.analysis.open_questions import NOT_YET
 from mammo_lib.config import ROOT
 
 
@@ -30,6 +31,17 @@ def test_the_answers_are_those_of_the_comparisons():
     assert "after 2: equivalent" in told and f"first series: {first.loc['crop_plain', 'answer']})" in told
     is_doubtful = answers.undecided_by_nadeau_bengio(second)["crop_plain"]
     assert is_doubtful == ("by Nadeau and Bengio: undecided" in told)
+
+
+def test_without_records_nothing_is_answered(tmp_path, monkeypatch):
+    from mammo_lib.analysis import external_scores, official_split
+    from mammo_lib.runs import records
+
+    for module in (records, external_scores, official_split):
+        for name in ("COMMITTED", "FRESH"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, tmp_path)
+    assert set(headlines()["answer"]) == {NOT_YET}
 
 
 def test_the_front_page_claims_no_more_than_the_answers():
