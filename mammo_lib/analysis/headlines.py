@@ -91,9 +91,10 @@ def _gates(series: Series) -> str:
     """Say what gates bring, and what a trained network loses when every breast gets the same gates."""
     _, repeats = series[1]
     said = _in_both("gates", "crop_plain", "Without the gates", series)
+    longer = _in_both("gates_long", "long_plain", "On 100 tokens instead of 36, without the gates", series)
     row = answers.interventions({"crop": repeats["crop"]}).set_index("intervention").loc["frozen"]
     return (
-        f"{said} With the gates of trained networks of that series frozen at their means it changes by "
+        f"{said} {longer} With the gates of trained networks of that series frozen at their means it changes by "
         f"{in_words(row, 'difference')}, {row['answer']}."
     )
 

@@ -45,11 +45,12 @@ def test_without_records_nothing_is_answered(tmp_path, monkeypatch):
 
 
 def test_the_front_page_claims_no_more_than_the_answers():
-    """Its bold sentences: no benefit of gates and whole films, and the test set scores lower."""
+    """Its bold sentences: gates change little, whole films bring nothing, and the test set scores lower."""
     table = headlines().set_index("key")["answer"]
     assert "which leaves open which is better" in table["readers"]
-    for key in ("gates", "films"):
-        assert "different" not in table[key].split(" repeats (")[0]
+    gates = re.findall(r"(\w[^,()]*(?:, but by less than the bound)?) over \d repeats", table["gates"])
+    assert gates == ["equivalent", "different, but by less than the bound"]
+    assert "equivalent over 2 repeats" in table["films"].split("Without the crop")[0]
     assert re.search(r"is higher than on the \d+ test breasts by \+0", table["elsewhere"])
 
 
@@ -66,5 +67,8 @@ def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
     assert set(extended["answer"]) == {"equivalent"} and set(extended["repeats"]) == {5}
     assert ((extended["nb_low"] < -0.02) | (extended["nb_high"] > 0.02)).all()
     assert gates.loc["crop_plain", ["answer", "repeats"]].tolist() == ["equivalent", 5]
-    routed = answers.interventions({"crop": repeats["crop"]}).set_index("intervention")["answer"]
-    assert set(routed[["frozen", "shuffled", "open"]]) == {"equivalent"}
+    longer = answers.answers(profile, "gates_long", repeats).set_index("experiment").loc["long_plain"]
+    assert longer["answer"] == answers.BOTH and longer["difference"] < 0
+    routed = answers.interventions(answers.gated_networks(profile, repeats)).set_index(["network", "intervention"])
+    for network in ("crop", "crop_160_16"):
+        assert set(routed["answer"][network][["frozen", "shuffled", "open"]]) == {"equivalent"}
