@@ -17,6 +17,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -66,7 +67,7 @@ def _is_executed(page: Path) -> bool:
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
     values = dict.fromkeys(GLUED, "*Not executed in this copy yet: `make reproduce` fills this in.*")
-    values |= {f"finding_{row.key}": row.answer for row in headlines().itertuples()}
+    values |= {f"finding_{row.key}": without_asides(row.answer) for row in headlines().itertuples()}
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
     values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")
@@ -80,6 +81,11 @@ def glued_values(book: Path) -> dict[str, str]:
                     forms = [output["data"].get(f"{prefix}text/{form}") for form in ("markdown", "plain")]
                     values[glued["name"]] = "".join(next(filter(None, forms)))
     return values
+
+
+def without_asides(answer: str) -> str:
+    """Return a headline without what other intervals, stages and series answer, which chapter 06a tells."""
+    return re.sub(r" \((?:by Nadeau and Bengio|after \d|first series): [^)]*\)", "", answer)
 
 
 def released_values(path: Path) -> dict[str, str]:
@@ -106,14 +112,12 @@ def _verified_on(processor: str, outcomes: dict) -> str:
         }  # parts of the test
         auc = "; ".join(f"{split.replace('_', ' ')} {was:.4f}, {now:.4f}" for split, (was, now) in shown.items())
         differences = ["" if one[key] is None else f"{one[key]:.1g}" for key in ("probability", "metric")]
-        rows.append([name, one["verdict"], str(one["rows"]), auc, *differences, ", ".join(one["columns"])])
+        rows.append([name, one["verdict"], str(one["rows"]), auc, *differences])
         others.setdefault("; ".join(one["causes"]) or "nothing", []).append(name)
     verdicts = [one["verdict"] for one in outcomes.values()]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    head = [
-        "record", "verdict", "rows", "AUC of the record, and here", "largest difference of a probability",
-        "of a metric", "columns that differ",
-    ]  # fmt: skip
+    head = ["record", "verdict", "rows", "AUC of the record, and here", "largest difference of a probability",
+            "of a metric"]  # fmt: skip
     besides = [f"- {cause}: {len(names)} of {len(rows)} records" for cause, names in others.items()]
     what = "What differs between the machine of the record and this one:"
     parts = [f"**Processor `{processor}`: {counts}.**", _table([head, *rows]), what, "\n".join(besides)]
