@@ -305,14 +305,6 @@ def test_the_book_offers_binder_on_the_source_of_a_chapter_and_counts_the_record
     assert badge == records_badge(small_book.parent / "results")
 
 
-def test_the_front_page_leaves_out_asides_and_keeps_intervals():
-    told = (
-        "It changes by -0.003 (-0.010 to +0.003), equivalent over 5 repeats (by Nadeau and Bengio: undecided; after 2: "
-    )
-    short = load_stage().without_asides(told + "equivalent; first series: different). More (first series: equivalent).")
-    assert short == "It changes by -0.003 (-0.010 to +0.003), equivalent over 5 repeats. More."
-
-
 def test_binder_is_offered_only_where_the_repository_is_known(tmp_path, monkeypatch):
     for name in ("GITHUB_REPOSITORY", "GITHUB_REF_NAME"):
         monkeypatch.delenv(name, raising=False)

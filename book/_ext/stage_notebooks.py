@@ -17,7 +17,6 @@ from __future__ import annotations
 import html
 import json
 import os
-import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -29,7 +28,7 @@ from sphinx.util import logging
 
 from mammo_lib.analysis.headlines import headlines
 from mammo_lib.files import write_json
-from mammo_lib.runs import records_badge
+from mammo_lib.runs import read_outcomes, records_badge
 
 logger = logging.getLogger(__name__)
 GLUED = ("headline", "fourth", "within_four", "elsewhere", "untested", "missing_views")
@@ -67,7 +66,7 @@ def _is_executed(page: Path) -> bool:
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
     values = dict.fromkeys(GLUED, "*Not executed in this copy yet: `make reproduce` fills this in.*")
-    values |= {f"finding_{row.key}": without_asides(row.answer) for row in headlines().itertuples()}
+    values |= {f"finding_{row.key}": row.answer for row in headlines(with_asides=False).itertuples()}
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
     values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")
@@ -83,11 +82,6 @@ def glued_values(book: Path) -> dict[str, str]:
     return values
 
 
-def without_asides(answer: str) -> str:
-    """Return a headline without what other intervals, stages and series answer, which chapter 06a tells."""
-    return re.sub(r" \((?:by Nadeau and Bengio|after \d|first series): [^)]*\)", "", answer)
-
-
 def released_values(path: Path) -> dict[str, str]:
     """Return what pages say of the released network's AUC, from its record."""
     metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -99,18 +93,18 @@ def verified_records(path: Path) -> str:
     """Return what `mammo verify` found as Markdown: for each processor the verdicts, then a row per record."""
     if not path.is_file():
         return "*No record has been made again in this copy: `mammo verify` does it.*"
-    held = json.loads(path.read_text(encoding="utf-8"))
-    return "\n\n".join(_verified_on(processor, outcomes) for processor, outcomes in held.items())
+    return "\n\n".join(_verified_on(processor, outcomes) for processor, outcomes in read_outcomes(path).items())
 
 
 def _verified_on(processor: str, outcomes: dict) -> str:
     """Return what `mammo verify` found on one processor."""
     rows, others = [], {}
     for name, one in sorted(outcomes.items()):
-        shown = {
-            split: pair for split, pair in one["auc"].items() if not split.startswith("test_")
-        }  # parts of the test
-        auc = "; ".join(f"{split.replace('_', ' ')} {was:.4f}, {now:.4f}" for split, (was, now) in shown.items())
+        auc = "; ".join(
+            f"{split.replace('_', ' ')} {was:.4f}, {now:.4f}"
+            for split, (was, now) in one["auc"].items()
+            if not split.startswith("test_")  # a part of the test set
+        )
         differences = ["" if one[key] is None else f"{one[key]:.1g}" for key in ("probability", "metric")]
         rows.append([name, one["verdict"], str(one["rows"]), auc, *differences])
         others.setdefault("; ".join(one["causes"]) or "nothing", []).append(name)

@@ -278,7 +278,7 @@ def in_stages(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]
     said = sentence(found, reference, planned)
     if found.empty or not (added := found["repeats"] > planned).any():
         return said
-    first = answers(profile, group, {name: of_planned_seeds(profile, runs) for name, runs in repeats.items()})
+    first = first_stage(profile, group, repeats)
     before = first[first["experiment"].isin(found.loc[added, "experiment"])]
     told = [_said(row) for row in before.assign(shown="`" + before["experiment"] + "`").itertuples()]
     both = _answers_at(found[added], (1 - LEVEL) / 2)
@@ -289,7 +289,12 @@ def in_stages(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]
     )
 
 
-def _answers_at(table: pd.DataFrame, level: float = 1 - LEVEL) -> pd.Series:
+def first_stage(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Compare as :func:`answers` does, over the planned repeats alone."""
+    return answers(profile, group, {name: of_planned_seeds(profile, runs) for name, runs in repeats.items()})
+
+
+def _answers_at(table: pd.DataFrame, level: float) -> pd.Series:
     """Return the answers of a table of comparisons at a level of significance."""
     pairs = zip(table["p_difference"], table["p_equivalence"], strict=True)
     return pd.Series([answer(*pair, level) for pair in pairs], index=table.index)

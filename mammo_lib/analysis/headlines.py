@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -17,24 +18,36 @@ from .open_questions import NOT_YET
 from .wording import in_words
 
 Repeats = Mapping[str, Sequence[Run]]
-Series = tuple[tuple[Profile, Repeats], tuple[Profile, Repeats]]
 CROSS_VALIDATED = ("06a_answers_by_cross_validation",)
 
 
-def headlines() -> pd.DataFrame:
+class _Series(NamedTuple):
+    """Both series of runs, and whether an answer of the second is followed by what else is answered."""
+
+    first: Profile
+    of_first: Repeats
+    second: Profile
+    of_second: Repeats
+    with_asides: bool
+
+
+def headlines(*, with_asides: bool = True) -> pd.DataFrame:
     """Return ``key question answer chapters``; ``chapters`` are file names of the chapters that show the numbers.
 
     A question whose records are not at hand is answered by :data:`~mammo_lib.analysis.open_questions.NOT_YET`.
+    ``with_asides``: say in brackets what other intervals, stages and series answer, which chapter 06a tells in full.
     """
     first, second = (get_profile(name) for name in ("mirror-cv", "mirror-cv-training"))
-    series = (first, answers.find_repeats(first)), (second, answers.find_repeats(second))
+    held_out = answers.find_repeats(get_profile("mirror-open"))
+    series = _Series(first, answers.find_repeats(first), second, answers.find_repeats(second), with_asides)
     rows: list[tuple[str, str, Callable[[], str], tuple[str, ...]]] = [
-        ("readers", "Does a network reach the readers?", _readers,
+        ("readers", "Does a network reach the readers?", lambda: _readers(held_out),
          ("05b_the_fourth_look", "08_missing_views_and_density")),
         ("gates", "Do SeqMoE's gates help?", lambda: _gates(series), CROSS_VALIDATED),
         ("scan", "Does the selective scan help, on 36 tokens?", lambda: _scan(series), CROSS_VALIDATED),
         ("films", "Does the whole film add to the crop?", lambda: _films(series), CROSS_VALIDATED),
-        ("changes", "What changes the AUC?", _changes, ("08_missing_views_and_density", "06b_what_limits_the_network")),
+        ("changes", "What changes the AUC?", lambda: _changes(series.of_first, held_out),
+         ("08_missing_views_and_density", "06b_what_limits_the_network")),
         ("elsewhere", "Does it hold on other breasts?", _elsewhere,
          ("05a_why_the_test_set_scores_lower", "11_another_collection")),
     ]  # fmt: skip
@@ -52,77 +65,82 @@ def _answer(say: Callable[[], str]) -> str:
         return NOT_YET
 
 
-def _readers() -> str:
-    final = answers.find_repeats(get_profile("mirror-final"))
-    aim, _ = fourth_look.best_against_readers(final)
-    held_out = answers.find_repeats(get_profile("mirror-open"))["crop_held_out"]
-    added, _ = missing.beyond_assessment(held_out)
+def _readers(held_out: Repeats) -> str:
+    aim, _ = fourth_look.best_against_readers(answers.find_repeats(get_profile("mirror-final")))
+    added, _ = missing.beyond_assessment(held_out["crop_held_out"])
     is_open = ", which leaves open which is better" if aim.low < 0 < aim.high else ""
     return (
         f"On {aim.n} test breasts the AUC of the network that cross-validation had chosen, minus that of the readers' "
-        f"BI-RADS assessment, is "
-        f"{aim.value:+.3f} ({aim.low:+.3f} to {aim.high:+.3f}){is_open}. Out of fold, adding the crop network to the "
-        f"assessment changes the AUC by {added}."
+        f"BI-RADS assessment, is {aim.value:+.3f} ({aim.low:+.3f} to {aim.high:+.3f}){is_open}. Out of fold, adding "
+        f"the crop network to the assessment changes the AUC by {added}."
     )
 
 
-def _in_both(group: str, name: str, changed: str, series: Series) -> str:
-    """Say what a change does in the second series, and what is answered otherwise.
-
-    Otherwise: by the interval of Nadeau and Bengio, by the planned repeats alone, and in the first series.
-    """
-    (first, of_first), (second, of_second) = series
-    table = answers.answers(second, group, of_second).set_index("experiment")
-    row = table.loc[name]
-    others = [f"first series: {answers.answers(first, group, of_first).set_index('experiment').loc[name, 'answer']}"]
-    if row["repeats"] > (planned := len(second.seeds)):
-        alone = {key: answers.of_planned_seeds(second, runs) for key, runs in of_second.items()}
-        early = answers.answers(second, group, alone).set_index("experiment").loc[name, "answer"]
-        others.insert(0, f"after {planned}: {early}")
-    if answers.undecided_by_nadeau_bengio(table)[name] and row["answer"] != answers.UNDECIDED:
-        others.insert(0, "by Nadeau and Bengio: undecided")
-    return (
-        f"{changed} the AUC changes by {in_words(row, 'difference')}, {row['answer']} over {row['repeats']} repeats "
-        f"({'; '.join(others)})."
+def _in_both(series: _Series, group: str, changes: Mapping[str, str]) -> str:
+    """Say what changes do in the second series, one sentence each; ``changes`` are said by experiment of a group."""
+    table = answers.answers(series.second, group, series.of_second).set_index("experiment")
+    asides = _asides(series, group, table) if series.with_asides else {}
+    return " ".join(
+        f"{changed} the AUC changes by {in_words(table.loc[name], 'difference')}, {table.loc[name, 'answer']} over "
+        f"{table.loc[name, 'repeats']} repeats{asides.get(name, '')}."
+        for name, changed in changes.items()
     )
 
 
-def _gates(series: Series) -> str:
+def _asides(series: _Series, group: str, table: pd.DataFrame) -> dict[str, str]:
+    """Say by experiment what Nadeau and Bengio, the planned repeats alone, and the first series answer."""
+    planned, doubtful = len(series.second.seeds), answers.undecided_by_nadeau_bengio(table)
+    first, early = (
+        compared.set_index("experiment")["answer"]
+        for compared in (
+            answers.answers(series.first, group, series.of_first),
+            answers.first_stage(series.second, group, series.of_second),
+        )
+    )
+    said = {}
+    for name, row in table[table.index.isin(first.index)].iterrows():
+        parts = ["by Nadeau and Bengio: undecided"] if doubtful[name] and row["answer"] != answers.UNDECIDED else []
+        parts += [f"after {planned}: {early[name]}"] if row["repeats"] > planned else []
+        said[name] = f" ({'; '.join([*parts, f'first series: {first[name]}'])})"
+    return said
+
+
+def _gates(series: _Series) -> str:
     """Say what gates bring, and what a trained network loses when every breast gets the same gates."""
-    _, repeats = series[1]
-    said = _in_both("gates", "crop_plain", "Without the gates", series)
-    longer = _in_both("gates_long", "long_plain", "On 100 tokens instead of 36, without the gates", series)
-    row = answers.interventions({"crop": repeats["crop"]}).set_index("intervention").loc["frozen"]
+    said = _in_both(series, "gates", {"crop_plain": "Without the gates"})
+    longer = _in_both(series, "gates_long", {"long_plain": "On 100 tokens instead of 36, without the gates"})
+    frozen = answers.interventions({"crop": series.of_second["crop"]}).set_index("intervention").loc["frozen"]
     return (
         f"{said} {longer} With the gates of trained networks of that series frozen at their means it changes by "
-        f"{in_words(row, 'difference')}, {row['answer']}."
+        f"{in_words(frozen, 'difference')}, {frozen['answer']}."
     )
 
 
-def _scan(series: Series) -> str:
-    said = _in_both("isolation", "crop_gated_conv", "With a gated convolution in its place", series)
-    return f"{said} {_in_both('isolation', 'crop_no_blocks', 'Without any token blocks', series)}"
+def _scan(series: _Series) -> str:
+    changes = {
+        "crop_gated_conv": "With a gated convolution in its place", "crop_no_blocks": "Without any token blocks"
+    }  # fmt: skip
+    return _in_both(series, "isolation", changes)
 
 
-def _films(series: Series) -> str:
+def _films(series: _Series) -> str:
     """Say what is lost without the whole film and without the crop, and how far that is what whole films are worth."""
-    profile, repeats = series[1]
-    said = _in_both("streams", "crop", "Without the whole film", series)
-    row = answers.answers(profile, "streams", repeats).set_index("experiment").loc["whole"]
-    gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], repeats["whole"])
+    said = _in_both(series, "streams", {"crop": "Without the whole film"})
+    alone = answers.answers(series.second, "streams", series.of_second).set_index("experiment").loc["whole"]
+    gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], series.of_second["whole"])
     return (
-        f"{said} Without the crop: {in_words(row, 'difference')}, {row['answer']}; but these networks also differ from "
-        f"a logistic regression on their own frozen stages, by {gap}, and those of the first series hardly fitted "
+        f"{said} Without the crop: {in_words(alone, 'difference')}, {alone['answer']}; but these networks also differ "
+        f"from a logistic regression on their own frozen stages, by {gap}, and those of the first series hardly fitted "
         "their training breasts."
     )
 
 
-def _changes() -> str:
+def _changes(first: Repeats, held_out: Repeats) -> str:
     views, deeper = get_profile("mirror-open"), get_profile("mirror-limits")
-    one_view = answers.answers(views, "view_training", answers.find_repeats(views)).set_index("experiment")
-    reference = answers.find_repeats(get_profile("mirror-cv"))[limits.REFERENCE]
-    stages = limits.against_reference(deeper, "stages", reference, answers.find_repeats(deeper))
-    stages = stages.set_index("experiment")
+    one_view = answers.answers(views, "view_training", held_out).set_index("experiment")
+    stages = limits.against_reference(
+        deeper, "stages", first[limits.REFERENCE], answers.find_repeats(deeper)
+    ).set_index("experiment")
     cc, mlo = (in_words(one_view.loc[name], "difference") for name in ("crop_cc", "crop_mlo"))
     lite2, lite1 = (in_words(stages.loc[name], "difference") for name in ("crop_lite2", "crop_lite1"))
     return (

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "executor": ["open_executor"],
         "sweep": ["run_sweep"],
         "export": ["export_records"],
-        "verify": ["Verification", "choose_records", "records_badge"],
+        "verify": ["Verification", "choose_records", "read_outcomes", "records_badge"],
         "evaluate": ["evaluate_profile", "run_and_evaluate", "score_elsewhere"],
     },
 )

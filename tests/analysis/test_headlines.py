@@ -33,6 +33,12 @@ def test_the_answers_are_those_of_the_comparisons():
     assert is_doubtful == ("by Nadeau and Bengio: undecided" in told)
 
 
+def test_asides_can_be_left_out_and_intervals_stay():
+    aside = r" \((?:by Nadeau and Bengio|after \d|first series): [^)]*\)"
+    told, short = headlines()["answer"], headlines(with_asides=False)["answer"]
+    assert short.tolist() == told.str.replace(aside, "", regex=True).tolist() != told.tolist()
+
+
 def test_without_records_nothing_is_answered(tmp_path, monkeypatch):
     from mammo_lib.analysis import external_scores, official_split
     from mammo_lib.runs import records
