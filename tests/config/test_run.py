@@ -70,7 +70,8 @@ def test_unknown_profile_names_the_choices(name):
     with pytest.raises(
         InputError,
         match=f"unknown profile '{name}': choose one of smoke, mirror, mirror-cv, mirror-cv-training, mirror-open, "
-        "mirror-limits, mirror-final, mirror-whole, mirror-resolution, mirror-whole-training, paper",
+        "mirror-limits, mirror-final, mirror-whole, mirror-resolution, mirror-whole-training, "
+        "mirror-resolution-training, paper",
     ):
         get_profile(name)
 
