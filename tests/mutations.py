@@ -42,7 +42,7 @@ MUTATIONS = (
     Mutation("thresholds come from other folds", "statistics/out_of_fold.py",
              "if fold != number]", "if fold == number]", "tests/training/test_cross_validate.py tests/statistics"),
     Mutation("variance is summed within patients", "statistics/out_of_fold.py",
-             "sums = pd.Series(influence).groupby(patient).sum()", "sums = pd.Series(influence)", "tests/statistics"),
+             "np.bincount(pd.factorize(patient)[0], influence)", "influence", "tests/statistics"),
     Mutation("the bootstrap draws patients", "statistics/intervals.py",
              "np.unique(patients, return_inverse=True)", "np.unique(np.arange(len(patients)), return_inverse=True)",
              "tests/statistics"),

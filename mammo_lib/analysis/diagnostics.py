@@ -99,7 +99,7 @@ def initial_gate(gate_bias: float) -> float:
 def over_breasts(gates: pd.DataFrame) -> pd.DataFrame:
     """Return one row per SeqMoE gate, stream and view: ``mean sd`` over breasts."""
     own = gates[gates["kind"] == "seqmoe"].groupby([*GATE, "view"])["value"]
-    return own.agg(mean="mean", sd=lambda values: values.std(ddof=0)).reset_index()
+    return pd.DataFrame({"mean": own.mean(), "sd": own.std(ddof=0)}).reset_index()
 
 
 def variance_shares(gates: pd.DataFrame) -> dict[str, float]:

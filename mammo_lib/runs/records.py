@@ -89,10 +89,8 @@ class Run:
     @property
     def predictions(self) -> pd.DataFrame:
         """One row per breast and opened split."""
-        frame = self._table("predictions.parquet", ("split", "label", "probability"))
-        if not frame["probability"].between(0, 1).all():
-            raise InputError(f"{self.folder / 'predictions.parquet'}: probabilities outside [0, 1]; {WAY_OUT}")
-        return frame
+        path = self._existing("predictions.parquet")
+        return _read_predictions(path, file_state(path)).copy(deep=False)  # a caller's changes stay with the caller
 
     @property
     def choices(self) -> tuple[float, float]:
@@ -207,13 +205,7 @@ class Run:
         if path.suffix == ".csv":
             table = read_table(path, columns, WAY_OUT)
             return with_numbers(path, table, table.columns)
-        try:
-            frame = pd.read_parquet(path)
-        except Exception as error:  # a damaged table can raise anything: of pandas, of pyarrow
-            raise InputError(f"{path}: not a readable table ({type(error).__name__}); {WAY_OUT}") from None
-        if missing := [column for column in columns if column not in frame]:
-            raise InputError(f"{path}: the column {missing[0]!r} is missing; {WAY_OUT}")
-        return frame
+        return _read_parquet(path, columns)
 
     def _existing(self, name: str) -> Path:
         path = self._optional(name)
@@ -237,6 +229,25 @@ def _read_config(path: Path, _state: tuple) -> RunConfig:
         return RunConfig.model_validate(completed(read_json(path, WAY_OUT)))
     except ValidationError as error:
         raise InputError(f"{path}: {describe(error)}; {WAY_OUT}") from None
+
+
+@lru_cache(maxsize=1024)
+def _read_predictions(path: Path, _state: tuple) -> pd.DataFrame:
+    """Return the predictions of a record, read once per state of their file: each answer needs those of many runs."""
+    frame = _read_parquet(path, ("split", "label", "probability"))
+    if not frame["probability"].between(0, 1).all():
+        raise InputError(f"{path}: probabilities outside [0, 1]; {WAY_OUT}")
+    return frame
+
+
+def _read_parquet(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except Exception as error:  # a damaged table can raise anything: of pandas, of pyarrow
+        raise InputError(f"{path}: not a readable table ({type(error).__name__}); {WAY_OUT}") from None
+    if missing := [column for column in columns if column not in frame]:
+        raise InputError(f"{path}: the column {missing[0]!r} is missing; {WAY_OUT}")
+    return frame
 
 
 def run_name(config: RunConfig, data_hash: str) -> str:

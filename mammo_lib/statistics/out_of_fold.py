@@ -162,8 +162,9 @@ def check_repeats(*experiments: Sequence[pd.DataFrame]) -> None:
                 raise InputError(f"predictions: repeat {number} has other breasts; compare runs of one cohort")
             if frame["fold"].tolist() != frames[0]["fold"].tolist():
                 raise InputError(f"predictions: repeat {number} has other folds; compare runs with the same folds")
-        if (counts := frames[0].groupby("fold")["label"].agg(["sum", "size"])).eval("sum == 0 or sum == size").any():
-            raise InputError(f"predictions: a fold of repeat {number} has only one class: {counts['size'].to_dict()}")
+        classes = frames[0].groupby("fold")["label"]
+        if classes.mean().isin([0, 1]).any():
+            raise InputError(f"predictions: a fold of repeat {number} has only one class: {classes.size().to_dict()}")
         if (patients := frames[0].groupby("fold")["patient_id"].nunique()).min() < 2:
             one = patients.idxmin()
             raise InputError(f"predictions: fold {one} of repeat {number} has one patient; use fewer folds")
@@ -181,15 +182,16 @@ def _placements(frame: pd.DataFrame) -> np.ndarray:
     return placements
 
 
-def _by_fold(frame: pd.DataFrame, placements: np.ndarray) -> pd.Series:
-    """Return per fold its AUC, or of paired differences of placements that of the AUCs."""
+def _by_fold(frame: pd.DataFrame, placements: np.ndarray) -> np.ndarray:
+    """Return, (folds,), the AUC of each fold, or of paired differences of placements that of the AUCs."""
     is_malignant = (frame["label"] == 1).to_numpy()
-    return pd.Series(placements[is_malignant]).groupby(frame["fold"].to_numpy()[is_malignant]).mean()
+    fold = _codes(frame["fold"])[is_malignant]
+    return np.bincount(fold, placements[is_malignant]) / np.bincount(fold)
 
 
 def _mean(frame: pd.DataFrame, placements: np.ndarray) -> float:
     """Return the mean over folds, each with its share of the breasts."""
-    return float((_by_fold(frame, placements) * frame["fold"].value_counts(normalize=True)).sum())
+    return float(_by_fold(frame, placements) @ np.bincount(_codes(frame["fold"])) / len(frame))
 
 
 def _standard_error(repeats: Sequence[pd.DataFrame], placements: Sequence[np.ndarray]) -> float:
@@ -199,29 +201,37 @@ def _standard_error(repeats: Sequence[pd.DataFrame], placements: Sequence[np.nda
     folds differ more than the patients in them explain, divided by the number of fits.
     """
     each = [_influence(frame, values) for frame, values in zip(repeats, placements, strict=True)]
-    patients = _variance(np.mean(each, axis=0), repeats[0]["patient_id"].to_numpy())
+    patient = _codes(repeats[0]["patient_id"])
+    patients = _variance(np.mean(each, axis=0), patient)
     means = np.concatenate([_by_fold(frame, values) for frame, values in zip(repeats, placements, strict=True)])
     within = []
     for frame, influence in zip(repeats, each, strict=True):
-        for number in np.unique(frame["fold"]):
-            inside = (frame["fold"] == number).to_numpy()
-            own = influence[inside] / inside.mean()
-            within.append(_variance(own, frame.loc[inside, "patient_id"].to_numpy()))
+        fold = frame["fold"].to_numpy()
+        for number in np.unique(fold):
+            inside = fold == number
+            within.append(_variance(influence[inside] / inside.mean(), patient[inside]))
     fits = max(0.0, float(np.var(means, ddof=1) - np.mean(within))) if len(means) > 1 else 0.0
     return math.sqrt(patients + fits / len(means))
 
 
 def _influence(frame: pd.DataFrame, placements: np.ndarray) -> np.ndarray:
     """Return what each breast adds to the AUC beyond the mean of its class and fold, (breasts,)."""
-    groups = frame.assign(placement=placements).groupby(["fold", "label"])["placement"]
-    share = frame.groupby("fold")["fold"].transform("size") / len(frame)
-    return ((placements - groups.transform("mean")) / groups.transform("size") * share).to_numpy()
+    fold = _codes(frame["fold"])
+    group = 2 * fold + (frame["label"] == 1).to_numpy()
+    size = np.bincount(group)[group]
+    share = np.bincount(fold)[fold] / len(frame)
+    return (placements - np.bincount(group, placements)[group] / size) / size * share
 
 
 def _variance(influence: np.ndarray, patient: np.ndarray) -> float:
     """Return the variance of the influences' sum: patients are independent, the breasts of one are not."""
-    sums = pd.Series(influence).groupby(patient).sum()
+    sums = np.bincount(pd.factorize(patient)[0], influence)
     return len(sums) / (len(sums) - 1) * float((sums**2).sum())
+
+
+def _codes(column: pd.Series) -> np.ndarray:
+    """Return the place of each value among the sorted values of its column, (rows,)."""
+    return np.unique(column.to_numpy(), return_inverse=True)[1]
 
 
 def _nadeau_bengio(each: np.ndarray, held_out: float) -> tuple[float, float]:

@@ -52,6 +52,14 @@ def test_a_finished_run_reads_back():
     assert not run.is_evaluated
 
 
+def test_what_a_caller_changes_in_predictions_stays_with_the_caller():
+    run = finished_run()
+    mine = run.predictions
+    mine.loc[:, "probability"] = 0.125
+    mine["more"] = 1
+    assert "more" not in run.predictions and not (run.predictions["probability"] == 0.125).any()
+
+
 def test_retraining_ignores_committed_records_and_keeps_this_machines(monkeypatch):
     fresh = finished_run()
     published = runs.publish(fresh)
