@@ -67,6 +67,11 @@ class Collection:
             self.ready[key] = known or self.prepare(split, data, views, streams).fingerprint
         return self.ready[key]
 
+    def pixel_mm(self, row) -> float | None:
+        """Return the side of a pixel of a located view as read, in mm; None where the data set does not say it."""
+        find = None if self.name == PHANTOM else getattr(self.source, "pixel_mm", None)
+        return find(row) if find else None
+
     def _held(self, data: DataConfig, split: str) -> pd.DataFrame:
         """Return the breasts of a split whose images are expected here."""
         cohort = self.cohort(data, split)

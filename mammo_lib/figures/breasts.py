@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .overlays import draw_image
+from .overlays import draw_image, draw_scale
 from .style import BLUE, LABEL_COLOURS, LABEL_NAMES, MIN_FOR_HEADLINE, ORANGE, canvas, headline, legend_below, literal
 
 
@@ -87,15 +87,24 @@ def crop_sizes(longest: np.ndarray, side: int) -> Figure:
 
 
 def mammogram_grid(
-    images: Sequence[np.ndarray], titles: Sequence[str], title: str, boxes: Sequence | None = None, columns: int = 4
-) -> Figure:
-    """Draw mammograms side by side in grey; ``boxes`` holds (x0, y0, x1, y1) in pixels of each image, or None."""
+    images: Sequence[np.ndarray], titles: Sequence[str], title: str, boxes: Sequence | None = None, columns: int = 4,
+    pixel_mm: Sequence[float | None] | None = None,
+) -> Figure:  # fmt: skip
+    """Draw mammograms side by side in grey; ``boxes`` holds (x0, y0, x1, y1) in pixels of each image, or None.
+
+    Where ``pixel_mm`` gives the side of an image's pixels in mm, a bar shows its scale.
+    """
     rows = -(-len(images) // columns)
     figure, axes = canvas(width=7, height=2.6 * rows + 0.4, rows=rows, columns=columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
-    for ax, image, name, box in zip(axes.flat, images, titles, boxes or [None] * len(images), strict=False):
+    nothing = [None] * len(images)
+    for ax, image, name, box, side in zip(
+        axes.flat, images, titles, boxes or nothing, pixel_mm or nothing, strict=False
+    ):
         draw_image(ax, image, box)
+        if side is not None:
+            draw_scale(ax, image.shape[1], side)
         ax.set_title(literal(name), fontsize=9, loc="center")
     headline(figure, title)
     return figure

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, canvas, headline, literal
 
 MAP_COLOURS = "cividis"  # even in lightness, and read alike by people with colour-vision deficiency
 COVER = 0.55  # opacity of a map: tissue stays visible under it
+BARS_MM = (1, 2, 5, 10, 20, 50)  # lengths of a scale bar
 NOTICE_COLOUR = "#8B0000"
 
 
@@ -23,6 +26,17 @@ def draw_image(axes, image: np.ndarray, box=None) -> None:
     if box is not None:
         x0, y0, x1, y1 = box
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=ORANGE, linewidth=1.4))
+
+
+def draw_scale(axes, width: int, pixel_mm: float) -> None:
+    """Draw a bar of a round number of mm, at most two fifths of an image's width (pixels) where one is short enough."""
+    fits = [length for length in BARS_MM if length <= 0.4 * width * pixel_mm] or BARS_MM[:1]
+    bar = AnchoredSizeBar(
+        axes.transData, fits[-1] / pixel_mm, f"{fits[-1]} mm", loc="lower right", color="white", pad=0.3, borderpad=0.2,
+        label_top=True, size_vertical=0.012 * width, fill_bar=True, fontproperties=FontProperties(size=8),
+    )  # fmt: skip
+    bar.patch.set(facecolor="black", edgecolor="none", alpha=0.6)
+    axes.add_artist(bar)
 
 
 def draw_mammogram(axes, image: np.ndarray, box=None) -> None:

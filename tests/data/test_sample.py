@@ -1,13 +1,17 @@
 """The sample that ships: what it holds, that it is whole, and that chapters can do without images."""
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mammo_lib.config import get_profile
-from mammo_lib.data import open_collection, sample
+from mammo_lib.data import open_collection, sample, views
 from mammo_lib.data.cbis_ddsm.audit import audit_copy
 from mammo_lib.data.cohort import split_cohort
+from mammo_lib.data.collection import PHANTOM
 from mammo_lib.data.films import COLUMNS, measure_surroundings, read_films
 from mammo_lib.errors import InputError
 from mammo_lib.runs.evaluate import finished_runs, run_and_evaluate
@@ -41,6 +45,25 @@ def test_the_breasts_follow_the_rule_and_the_released_network_never_saw_their_pa
     chosen = held_out[held_out["n_lesions"] == 1].groupby(["density", "label"])["breast_id"].first()
     assert sorted(chosen) == sample.sample_breasts()
     assert len(chosen) == 4 * 2  # densities, labels
+
+
+def test_a_pixel_of_a_film_as_read_has_about_the_size_of_the_digitisers(opened):
+    cohort = opened.cohort(get_profile("mirror").run.data, "train")
+    cohort = cohort[cohort["breast_id"].isin(opened.only)]
+    located = opened.source.locate(cohort).query("stream == 'whole'")
+    for row in located.itertuples():
+        rows, columns = opened.source.sizes[Path(row.path).stem]
+        height, width = views.read_view(row).shape
+        side = opened.pixel_mm(row)
+        assert (height * side, width * side) == pytest.approx((0.046 * rows, 0.046 * columns), rel=0.002)
+    assert opened.pixel_mm(row._replace(path="99999_LEFT_CC.jpg")) is None
+
+
+def test_a_phantom_has_no_millimetres(opened, monkeypatch):
+    row = SimpleNamespace(path="00009_RIGHT_CC.jpg")
+    assert opened.pixel_mm(row) == pytest.approx(0.15, abs=0.1)
+    assert replace(opened, name=PHANTOM).pixel_mm(row) is None
+    assert replace(opened, source=object()).pixel_mm(row) is None
 
 
 def test_a_changed_file_is_refused(tmp_path, monkeypatch):

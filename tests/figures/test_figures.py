@@ -238,6 +238,20 @@ def test_mammograms_are_grey_and_boxed():
     assert [len(ax.patches) for ax in drawn] == [1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("width", "pixel_mm", "length"), [(100, 0.1, "2 mm"), (800, 0.2, "50 mm"), (20, 0.1, "1 mm"), (125, 0.1, "5 mm")]
+)
+def test_a_bar_is_a_round_number_of_millimetres_long(width, pixel_mm, length):
+    image = np.ones((150, width))
+    figure = figures.mammogram_grid([image, image], ["a", "b"], "two", pixel_mm=[pixel_mm, None])
+    bars = [ax.artists for ax in figure.axes if ax.images]
+    assert [len(one) for one in bars] == [1, 0]
+    [bar] = bars[0]
+    assert bar.txt_label.get_text() == length
+    [drawn] = bar.size_bar.get_children()
+    assert drawn.get_width() * pixel_mm == pytest.approx(float(length.split()[0]))
+
+
 def ticks(axes):
     return [tick.get_text() for tick in axes.get_xticklabels()]
 

@@ -13,7 +13,7 @@ import pandas as pd
 from ...errors import InputError
 from ...files import read_table, require, with_numbers
 from ..views import CROP_MARGIN, VIEWS, Box, Located, locate_each, official_side, rows_by
-from .series import LONGEST_SIDE
+from .series import DIGITISED_MM, LONGEST_SIDE
 from .tables import PATIENT, VOCABULARY
 
 BOX_SLACK = 10  # pixels that a box of an 800-px film may lie outside it: boxes are a little too large
@@ -47,6 +47,13 @@ class Mirror800:
             return None
         rows, columns = self.sizes[film]
         return rows / columns
+
+    def pixel_mm(self, row) -> float | None:
+        """Return about the side of a pixel of a located view as read, in mm; None for a film without a size."""
+        size = self.sizes.get(Path(row.path).stem)
+        return (
+            None if size is None else min(size) / self.side * DIGITISED_MM
+        )  # reading adds pixels, to make them square
 
     def crop_box(self, film: str) -> Box | None:
         """Return the box of a film's largest lesion, ``CROP_MARGIN`` wider a side; None for a film without one."""

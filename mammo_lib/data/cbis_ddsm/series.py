@@ -29,6 +29,7 @@ DICOM_LAYOUTS = {
     "classic": re.compile(rf"[^/]+/{UID}/{UID}/[^/]+\.dcm$"),
     "flat": re.compile(rf"(?:^|/){UID}/[^/]+\.dcm$"),
 }
+DIGITISED_MM = 0.046  # side of a pixel: no file records it; the digitisers of DDSM had 0.042 to 0.050 mm
 LONGEST_SIDE = 2**16  # pixels; the films have up to 7,000
 KAGGLE_TABLE = Path("csv") / "dicom_info.csv"
 KAGGLE_COLUMNS = {"image_path": "path", "SeriesInstanceUID": "series", "SeriesDescription": "description",

@@ -17,7 +17,7 @@ from ..memo import remember
 from ..prepare import VERSION
 from ..views import CROP_MARGIN, STREAMS, VIEWS, Box, ImageSource, Located, as_frame, is_binary, mask_box, rows_by
 from .mirror import Mirror800
-from .series import KAGGLE_TABLE, describe_layouts, index_dicom, index_kaggle
+from .series import DIGITISED_MM, KAGGLE_TABLE, describe_layouts, index_dicom, index_kaggle
 
 FILM_SIZED = 0.8  # a file with this share of its film's pixels is a mask: the largest official crops have half of them
 
@@ -90,6 +90,10 @@ class SeriesSource:
                 if boxes:
                     found[row.sample_id, view] = max(boxes, key=_area)
         return found
+
+    def pixel_mm(self, row) -> float | None:
+        """Return about the side of a pixel of a located view, in mm."""
+        return DIGITISED_MM
 
     def _film(self, table_path):
         """Return the largest file of a film's series; None without one."""
