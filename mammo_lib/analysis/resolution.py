@@ -1,4 +1,4 @@
-"""What a larger input is worth, from records of cross-validation: chapter 10 (protocols 2, 6, 7 and 9). No torch.
+"""What a larger input is worth, from records of cross-validation: chapter 10 (protocols 2, 6, 7, 9 and 10). No torch.
 
 *Repeats* are ``{experiment: [run per repeat]}``; differences are worded by
 :func:`mammo_lib.analysis.answers.brief`.
@@ -17,6 +17,7 @@ from . import answers, learning, limits
 from .wording import estimate, in_words
 
 STREAMS = {"crop": "crops", "whole": "whole films"}
+LARGER = "mirror-resolution-training"  # protocol 10
 FROZEN = "frozen stages, logistic regression"
 AUC = ("auc", "auc_low", "auc_high")
 Repeats = Mapping[str, Sequence[Run]]
@@ -25,12 +26,14 @@ Repeats = Mapping[str, Sequence[Run]]
 def by_side(repeats: Repeats) -> pd.DataFrame:
     """Return ``images classifier side auc auc_low auc_high repeats n`` of one stream on square inputs, by side.
 
-    Networks whose frozen stages end at stride 8 are left out: they differ from the others in more than the input.
+    Networks whose frozen stages end at stride 8, or that have no token blocks, are left out: they differ from the
+    others in more than the input.
     """
     rows = []
     for runs in repeats.values():
         model, (height, width) = runs[0].config.model, runs[0].config.data.image_size
-        if len(model.streams) > 1 or height != width or model.frozen_stride == 8:
+        is_another = model.frozen_stride == 8 or model.token_blocks == "none"
+        if len(model.streams) > 1 or height != width or is_another:
             continue
         is_network = runs[0].config.baseline is None
         frames = [run.predictions for run in runs]
@@ -50,19 +53,23 @@ def _classifier(config: RunConfig) -> str:
 
 def every_side() -> Repeats:
     """Return the committed repeats of one stream at every size: trained networks, and frozen stages of protocol 7."""
-    names = {"mirror-cv": ("crop", "crop_160_16", "crop_224_16", "crop_224_32", "whole")}
-    found: dict[str, Sequence[Run]] = {}
-    for profile in ("mirror-cv", "mirror-whole", "mirror-resolution"):
-        own = answers.find_repeats(get_profile(profile))
-        found |= {name: runs for name, runs in own.items() if name in names.get(profile, own)}
-    return found
+    own = {"mirror-cv": ("crop", "crop_160_16", "crop_224_16", "crop_224_32", "whole")}
+    return _of_profiles(("mirror-cv", "mirror-whole", "mirror-resolution"), own)
 
 
 def in_training_mode() -> Repeats:
-    """Return the committed repeats on whole films whose encoder was in training mode: second series, protocol 9."""
-    series = answers.find_repeats(get_profile("mirror-cv-training"))
-    found = {name: series[name] for name in ("whole",) if name in series}
-    return found | answers.find_repeats(get_profile("mirror-whole-training"))
+    """Return those whose encoder was in training mode: the second series of protocol 2, protocols 9 and 10."""
+    own = {"mirror-cv-training": ("crop", "crop_160_16", "whole")}
+    return _of_profiles(("mirror-cv-training", "mirror-whole-training", LARGER), own)
+
+
+def _of_profiles(profiles: Sequence[str], only: Mapping[str, Sequence[str]]) -> Repeats:
+    """Return the committed repeats of profiles; of those in ``only``, the networks that it names."""
+    found: dict[str, Sequence[Run]] = {}
+    for profile in profiles:
+        own = answers.find_repeats(get_profile(profile))
+        found |= {name: runs for name, runs in own.items() if name in only.get(profile, own)}
+    return found
 
 
 def larger_in_words(repeats: Repeats) -> str:
@@ -137,6 +144,27 @@ def again_in_short(again: Repeats, repeats: Repeats) -> str:
         "padded squares": answers.answers(profile, "shape", again),
         "the frozen stages of the same films": answers.as_answers(frozen, {"whole": "the network trained on them"}),
     }
-    said = [answers.brief(table, called, len(profile.seeds)) for called, table in families.items()]
-    networks = {name.replace("_", " "): runs for name, runs in again.items()}
-    return " ".join([*said, learning.fitted_in_words(learning.fitted(networks))] if networks else said)
+    return " ".join([*_in_short(families, len(profile.seeds)), *_stuck(again, "whole")])
+
+
+def larger_in_short(again: Repeats) -> str:
+    """Say what up to 384 pixels are worth to networks in training mode, and token blocks there (protocol 10)."""
+    profile = get_profile(LARGER)
+    families = {
+        "crops of 96 px": limits.against_reference(profile, "crop_size", again.get("crop", ()), again),
+        "the network with token blocks": answers.answers(profile, "blocks", again),
+        "films of 96 px": limits.against_reference(profile, "film_size", again.get("whole", ()), again),
+    }
+    return " ".join([*_in_short(families, len(profile.seeds)), *_stuck(again, "crop")])
+
+
+def _in_short(families: Mapping[str, pd.DataFrame], planned: int) -> list[str]:
+    return [answers.brief(table, called, planned) for called, table in families.items()]
+
+
+def _stuck(again: Repeats, stream: str) -> list[str]:
+    """Say how many fits of the networks of a stream are stuck; nothing where there is no network."""
+    own = {
+        name.replace("_", " "): runs for name, runs in again.items() if runs[0].config.model.streams == (stream,)
+    }  # fmt: skip
+    return [learning.fitted_in_words(learning.fitted(own))] if own else []

@@ -3,7 +3,7 @@
 import re
 
 from mammo_lib.analysis import resolution
-from mammo_lib.analysis.answers import find_repeats
+from mammo_lib.analysis.answers import against, brief, find_repeats
 from mammo_lib.config import get_profile
 
 
@@ -33,6 +33,23 @@ def test_a_network_below_its_own_frozen_stages_is_told():
 def test_what_has_not_been_run_is_counted():
     assert resolution.films_in_short({}).count("Planned comparisons that have not been run") == 4
     assert resolution.again_in_short({}, {}).count("Nothing has been compared with") == 3
+    said = resolution.larger_in_short({})
+    assert [int(n) for n in re.findall(r"not been run: (\d)", said)] == [2, 1, 1] and "Fits" not in said
+
+
+def test_networks_of_protocol_10_are_compared_with_those_of_the_second_series():
+    again = {name: resolution.in_training_mode()[name] for name in ("crop", "crop_160_16", "whole", "whole_128")}
+    made_up = {"crop_384_16": again["crop_160_16"], "whole_384": again["whole_128"]}
+    said = resolution.larger_in_short(again | made_up)
+    profile = get_profile("mirror-resolution-training")
+    table = against(profile, ["crop_224_16", "crop_384_16"], again["crop"], again | made_up)
+    assert brief(table, "crops of 96 px") in said and len(table) == 1
+    assert "; crop 384 16: none of 10" in said and "whole 128" not in said and "whole films, 384 px: " in said
+
+
+def test_a_network_without_token_blocks_is_no_size():
+    own = find_repeats(get_profile("mirror-cv-training"))
+    assert resolution.by_side({name: own[name] for name in ("crop", "crop_no_blocks")})["side"].tolist() == [96]
 
 
 def test_the_mode_of_the_encoder_is_told_and_compared_within_itself():
