@@ -91,9 +91,7 @@ def _forward(first, stop, u, step, A, B, C, D, y, last, starts):
     h, Al, Dl = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype), np.zeros(LANES, u.dtype)
     for task in range(first, stop):
         b, tile = task // tiles, task % tiles
-        group = tile // tiles_per_group
-        d0 = group * per_group + (tile % tiles_per_group) * LANES
-        width = min(LANES, (group + 1) * per_group - d0)
+        group, d0, width = _channels(tile, tiles_per_group, per_group)
         _load_coefficients(A, D, d0, width, Al, Dl)
         h[:] = 0
         for chunk in range((length + CHUNK - 1) // CHUNK):
@@ -125,8 +123,8 @@ def _backward(first, stop, splits, g, g_last, u, step, A, B, C, D, starts, du, d
     tiles = groups * tiles_per_group
     us, ss, gs, dus, dss = _tile(u), _tile(u), _tile(u), _tile(u), _tile(u)
     hs, decays, row = _tile(u), _tile(u), _tile(u)
+    h, An, Gn, dAn = row[0], row[1], row[2], row[3]
     Al, Dl = np.zeros((N, LANES), u.dtype), np.zeros(LANES, u.dtype)
-    zero = u.dtype.type(0)
     G = np.zeros((tiles, N, LANES), u.dtype)  # a_{t+1} G_{t+1} of every tile, carried from chunk to chunk
     dAl, dDl = np.zeros((tiles, N, LANES), u.dtype), np.zeros((tiles, LANES), u.dtype)
     for unit in range(first, stop):
@@ -135,68 +133,90 @@ def _backward(first, stop, splits, g, g_last, u, step, A, B, C, D, starts, du, d
         dAl[:] = 0
         dDl[:] = 0
         for tile in range(tile0, tile1):
-            group = tile // tiles_per_group
-            d0 = group * per_group + (tile % tiles_per_group) * LANES
-            width = min(LANES, (group + 1) * per_group - d0)
+            group, d0, width = _channels(tile, tiles_per_group, per_group)
             G[tile] = 0
-            for n in range(N):
-                for i in range(width):
+            for i in range(width):
+                for n in range(N):
                     G[tile, n, i] = g_last[b, d0 + i, n]
         for chunk in range((length + CHUNK - 1) // CHUNK - 1, -1, -1):
             t0 = chunk * CHUNK
             n_steps = min(CHUNK, length - t0)
-            for group in range(tile0 // tiles_per_group, (tile1 - 1) // tiles_per_group + 1):
-                for tile in range(max(tile0, group * tiles_per_group), min(tile1, (group + 1) * tiles_per_group)):
-                    d0 = group * per_group + (tile % tiles_per_group) * LANES
-                    width = min(LANES, (group + 1) * per_group - d0)
-                    _load_coefficients(A, D, d0, width, Al, Dl)
-                    _load(u, b, d0, width, t0, n_steps, us)
-                    _load(step, b, d0, width, t0, n_steps, ss)
-                    _load(g, b, d0, width, t0, n_steps, gs)
-                    for t in range(n_steps):
-                        for i in range(LANES):
-                            dus[t, i] = 0
-                            dss[t, i] = 0
-                    for n in range(N):
-                        h, An, Gn, dAn = row[0], row[1], row[2], row[3]
-                        for i in range(LANES):
-                            h[i], An[i], Gn[i], dAn[i] = starts[b, tile, chunk, n, i], Al[n, i], G[tile, n, i], 0
-                        for t in range(n_steps):
-                            Bt, dCt = B[b, group, n, t0 + t], zero
-                            for i in range(LANES):
-                                hs[t, i] = h[i]
-                                decays[t, i] = _exp(ss[t, i] * An[i])
-                                h[i] = decays[t, i] * h[i] + ss[t, i] * us[t, i] * Bt
-                                dCt += gs[t, i] * h[i]
-                            dC[split, b, group, n, t0 + t] += dCt
-                        for t in range(n_steps - 1, -1, -1):
-                            Bt, Ct, dBt = B[b, group, n, t0 + t], C[b, group, n, t0 + t], zero
-                            for i in range(LANES):
-                                Gt = Gn[i] + Ct * gs[t, i]
-                                Gn[i] = Gt * decays[t, i]
-                                through = Gn[i] * hs[t, i]
-                                dBt += Gt * ss[t, i] * us[t, i]
-                                dAn[i] += through * ss[t, i]
-                                dss[t, i] += through * An[i]
-                                dus[t, i] += Gt * Bt
-                            dB[split, b, group, n, t0 + t] += dBt
-                        for i in range(LANES):
-                            G[tile, n, i] = Gn[i]
-                            dAl[tile, n, i] += dAn[i]
-                    for t in range(n_steps):
-                        for i in range(LANES):
-                            dDl[tile, i] += gs[t, i] * us[t, i]
-                            dss[t, i] += dus[t, i] * us[t, i]
-                            dus[t, i] = dus[t, i] * ss[t, i] + Dl[i] * gs[t, i]
-                    _store(dus, du, b, d0, width, t0, n_steps)
-                    _store(dss, dstep, b, d0, width, t0, n_steps)
+            for tile in range(tile0, tile1):
+                group, d0, width = _channels(tile, tiles_per_group, per_group)
+                _load_coefficients(A, D, d0, width, Al, Dl)
+                _load(u, b, d0, width, t0, n_steps, us)
+                _load(step, b, d0, width, t0, n_steps, ss)
+                _load(g, b, d0, width, t0, n_steps, gs)
+                _clear(dus, n_steps)
+                _clear(dss, n_steps)
+                for n in range(N):
+                    for i in range(LANES):
+                        h[i], An[i], Gn[i], dAn[i] = starts[b, tile, chunk, n, i], Al[n, i], G[tile, n, i], 0
+                    _recompute(n_steps, t0, us, ss, gs, An, B[b, group, n], h, hs, decays, dC[split, b, group, n])
+                    _run_back(n_steps, t0, us, ss, gs, An, B[b, group, n], C[b, group, n], hs, decays,
+                              Gn, dus, dss, dAn, dB[split, b, group, n])  # fmt: skip
+                    for i in range(LANES):
+                        G[tile, n, i] = Gn[i]
+                        dAl[tile, n, i] += dAn[i]
+                _finish(n_steps, us, ss, gs, Dl, dus, dss, dDl[tile])
+                _store(dus, du, b, d0, width, t0, n_steps)
+                _store(dss, dstep, b, d0, width, t0, n_steps)
         for tile in range(tile0, tile1):
-            group = tile // tiles_per_group
-            d0 = group * per_group + (tile % tiles_per_group) * LANES
-            for i in range(min(LANES, (group + 1) * per_group - d0)):
+            group, d0, width = _channels(tile, tiles_per_group, per_group)
+            for i in range(width):
                 dD[unit, d0 + i] = dDl[tile, i]
                 for n in range(N):
                     dA[unit, d0 + i, n] = dAl[tile, n, i]
+
+
+@njit(inline="always")
+def _recompute(n_steps, t0, us, ss, gs, An, B, h, hs, decays, dC):
+    """Run one state through a chunk again, from ``h`` at its start; keep h_{t-1} and a_t, and add dC_t."""
+    for t in range(n_steps):
+        Bt, dCt = B[t0 + t], us.dtype.type(0)
+        for i in range(LANES):
+            hs[t, i] = h[i]
+            decays[t, i] = _exp(ss[t, i] * An[i])
+            h[i] = decays[t, i] * h[i] + ss[t, i] * us[t, i] * Bt
+            dCt += gs[t, i] * h[i]
+        dC[t0 + t] += dCt
+
+
+@njit(inline="always")
+def _run_back(n_steps, t0, us, ss, gs, An, B, C, hs, decays, Gn, dus, dss, dAn, dB):
+    """Run one adjoint state back through a chunk, from ``Gn`` at its end; add dB_t and sums over states and steps.
+
+    ``dus`` sums <G_t, B_t>, ``dss`` the first term of ds_t; :func:`_finish` completes both.
+    """
+    for t in range(n_steps - 1, -1, -1):
+        Bt, Ct, dBt = B[t0 + t], C[t0 + t], us.dtype.type(0)
+        for i in range(LANES):
+            Gt = Gn[i] + Ct * gs[t, i]
+            Gn[i] = Gt * decays[t, i]
+            through = Gn[i] * hs[t, i]
+            dBt += Gt * ss[t, i] * us[t, i]
+            dAn[i] += through * ss[t, i]
+            dss[t, i] += through * An[i]
+            dus[t, i] += Gt * Bt
+        dB[t0 + t] += dBt
+
+
+@njit(inline="always")
+def _finish(n_steps, us, ss, gs, Dl, dus, dss, dDl):
+    """Turn the sums over states of a chunk into du and ds, and add dD."""
+    for t in range(n_steps):
+        for i in range(LANES):
+            dDl[i] += gs[t, i] * us[t, i]
+            dss[t, i] += dus[t, i] * us[t, i]
+            dus[t, i] = dus[t, i] * ss[t, i] + Dl[i] * gs[t, i]
+
+
+@njit(inline="always")
+def _channels(tile, tiles_per_group, per_group):
+    """Return the group of a tile, its first channel and the number of its channels."""
+    group = tile // tiles_per_group
+    d0 = group * per_group + (tile % tiles_per_group) * LANES
+    return group, d0, min(LANES, (group + 1) * per_group - d0)
 
 
 @intrinsic
@@ -255,6 +275,14 @@ def _load(source, b, d0, width, t0, n_steps, tile):
     for i in range(width):
         for t in range(n_steps):
             tile[t, i] = source[b, d0 + i, t0 + t]
+
+
+@njit(inline="always")
+def _clear(tile, n_steps):
+    """Set the first steps of a tile to zero."""
+    for t in range(n_steps):
+        for i in range(LANES):
+            tile[t, i] = 0
 
 
 @njit(inline="always")
