@@ -1,4 +1,6 @@
-"""What is known so far, in a table of a few rows: for the README and the opening of chapter 12, from committed records.
+"""What is known so far, from committed records: a table of a few rows for the README and the opening of chapter 12.
+
+:func:`front_page` cuts four of its answers down to a sentence or two.
 
 :mod:`mammo_lib.analysis.open_questions` gives the long answers.
 """
@@ -22,24 +24,20 @@ CROSS_VALIDATED = ("06a_answers_by_cross_validation",)
 
 
 class _Series(NamedTuple):
-    """Both series of runs, and whether an answer of the second is followed by what else is answered."""
+    """Both series of runs."""
 
     first: Profile
     of_first: Repeats
     second: Profile
     of_second: Repeats
-    with_asides: bool
 
 
-def headlines(*, with_asides: bool = True) -> pd.DataFrame:
+def headlines() -> pd.DataFrame:
     """Return ``key question answer chapters``; ``chapters`` are file names of the chapters that show the numbers.
 
     A question whose records are not at hand is answered by :data:`~mammo_lib.analysis.open_questions.NOT_YET`.
-    ``with_asides``: say in brackets what other intervals, stages and series answer, which chapter 06a tells in full.
     """
-    first, second = (get_profile(name) for name in ("mirror-cv", "mirror-cv-training"))
-    held_out = answers.find_repeats(get_profile("mirror-open"))
-    series = _Series(first, answers.find_repeats(first), second, answers.find_repeats(second), with_asides)
+    series, held_out = _both_series(), _held_out()
     rows: list[tuple[str, str, Callable[[], str], tuple[str, ...]]] = [
         ("readers", "Does a network reach the readers?", lambda: _readers(held_out),
          ("05b_the_fourth_look", "08_missing_views_and_density")),
@@ -55,6 +53,25 @@ def headlines(*, with_asides: bool = True) -> pd.DataFrame:
         {"key": key, "question": question, "answer": _answer(say), "chapters": chapters}
         for key, question, say, chapters in rows
     ])  # fmt: skip
+
+
+def front_page() -> dict[str, str]:
+    """Return the answers on readers, gates, films and other breasts, in short, by key; see :func:`headlines`."""
+    series, held_out = _both_series(), _held_out()
+    said: dict[str, Callable[[], str]] = {
+        "readers": lambda: _readers(held_out), "gates": lambda: _gates_in_short(series),
+        "films": lambda: _films_in_short(series), "elsewhere": _elsewhere,
+    }  # fmt: skip
+    return {key: _answer(say) for key, say in said.items()}
+
+
+def _both_series() -> _Series:
+    first, second = (get_profile(name) for name in ("mirror-cv", "mirror-cv-training"))
+    return _Series(first, answers.find_repeats(first), second, answers.find_repeats(second))
+
+
+def _held_out() -> Repeats:
+    return answers.find_repeats(get_profile("mirror-open"))
 
 
 def _answer(say: Callable[[], str]) -> str:
@@ -78,13 +95,17 @@ def _readers(held_out: Repeats) -> str:
 
 def _in_both(series: _Series, group: str, changes: Mapping[str, str]) -> str:
     """Say what changes do in the second series, one sentence each; ``changes`` are said by experiment of a group."""
-    table = answers.answers(series.second, group, series.of_second).set_index("experiment")
-    asides = _asides(series, group, table) if series.with_asides else {}
+    table = _of_second(series, group)
+    asides = _asides(series, group, table)
     return " ".join(
         f"{changed} the AUC changes by {in_words(table.loc[name], 'difference')}, {table.loc[name, 'answer']} over "
         f"{table.loc[name, 'repeats']} repeats{asides.get(name, '')}."
         for name, changed in changes.items()
     )
+
+
+def _of_second(series: _Series, group: str) -> pd.DataFrame:
+    return answers.answers(series.second, group, series.of_second).set_index("experiment")
 
 
 def _asides(series: _Series, group: str, table: pd.DataFrame) -> dict[str, str]:
@@ -116,6 +137,14 @@ def _gates(series: _Series) -> str:
     )
 
 
+def _gates_in_short(series: _Series) -> str:
+    few, many = _of_second(series, "gates").loc["crop_plain"], _of_second(series, "gates_long").loc["long_plain"]
+    return (
+        f"Without the gates the AUC changes by {in_words(few, 'difference')}, {few['answer']}; on 100 tokens instead "
+        f"of 36 by {in_words(many, 'difference')}, {many['answer']}."
+    )
+
+
 def _scan(series: _Series) -> str:
     changes = {
         "crop_gated_conv": "With a gated convolution in its place", "crop_no_blocks": "Without any token blocks"
@@ -126,13 +155,18 @@ def _scan(series: _Series) -> str:
 def _films(series: _Series) -> str:
     """Say what is lost without the whole film and without the crop, and how far that is what whole films are worth."""
     said = _in_both(series, "streams", {"crop": "Without the whole film"})
-    alone = answers.answers(series.second, "streams", series.of_second).set_index("experiment").loc["whole"]
+    alone = _of_second(series, "streams").loc["whole"]
     gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], series.of_second["whole"])
     return (
         f"{said} Without the crop: {in_words(alone, 'difference')}, {alone['answer']}; but these networks also differ "
         f"from a logistic regression on their own frozen stages, by {gap}, and those of the first series hardly fitted "
         "their training breasts."
     )
+
+
+def _films_in_short(series: _Series) -> str:
+    crop = _of_second(series, "streams").loc["crop"]
+    return f"Without the whole film it changes by {in_words(crop, 'difference')}, {crop['answer']}."
 
 
 def _changes(first: Repeats, held_out: Repeats) -> str:

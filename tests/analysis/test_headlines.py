@@ -2,7 +2,7 @@
 
 import re
 
-from mammo_lib.analysis.headlines import headlines
+from mammo_lib.analysis.headlines import front_page, headlines
 from mammo_lib.analysis.open_questions import NOT_YET
 from mammo_lib.config import ROOT
 
@@ -33,10 +33,13 @@ def test_the_answers_are_those_of_the_comparisons():
     assert is_doubtful == ("by Nadeau and Bengio: undecided" in told)
 
 
-def test_asides_can_be_left_out_and_intervals_stay():
-    aside = r" \((?:by Nadeau and Bengio|after \d|first series): [^)]*\)"
-    told, short = headlines()["answer"], headlines(with_asides=False)["answer"]
-    assert short.tolist() == told.str.replace(aside, "", regex=True).tolist() != told.tolist()
+def test_the_front_page_says_in_short_what_the_table_says():
+    told, short = headlines().set_index("key")["answer"], front_page()
+    assert short["readers"] == told["readers"] and short["elsewhere"] == told["elsewhere"]
+    for key, n in (("gates", 2), ("films", 1)):
+        answered = re.findall(r"by ([^;]+?\)), ([^;.]+)", short[key])
+        assert len(answered) == n and len(short[key]) < len(told[key]) / 2
+        assert all(f"by {number}, {answer} over" in told[key] for number, answer in answered)
 
 
 def test_without_records_nothing_is_answered(tmp_path, monkeypatch):
@@ -47,7 +50,7 @@ def test_without_records_nothing_is_answered(tmp_path, monkeypatch):
         for name in ("COMMITTED", "FRESH"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tmp_path)
-    assert set(headlines()["answer"]) == {NOT_YET}
+    assert set(headlines()["answer"]) == {NOT_YET} == set(front_page().values())
 
 
 def test_the_front_page_claims_no_more_than_the_answers():
