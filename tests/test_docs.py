@@ -183,7 +183,20 @@ def test_lines_fit_a_terminal(path):
     assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", [*EDITED, *CHAPTERS], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_line_of_prose_begins_as_a_comment(path):
+    """Jupyter Book leaves out a line that begins with a per cent sign."""
+    text = path.read_text(encoding="utf-8")
+    if path in CHAPTERS:
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+    assert [line for line in text.splitlines() if line.lstrip().startswith("%")] == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_the_prose_of_a_chapter_fits_a_terminal(path):
     """Prose stands in text and in the strings that code prints."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

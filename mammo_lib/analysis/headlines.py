@@ -132,8 +132,8 @@ def _gates(series: _Series) -> str:
     longer = _in_both(series, "gates_long", {"long_plain": "On 100 tokens instead of 36, without the gates"})
     frozen = answers.interventions({"crop": series.of_second["crop"]}).set_index("intervention").loc["frozen"]
     return (
-        f"{said} {longer} With the gates of trained networks of that series frozen at their means it changes by "
-        f"{in_words(frozen, 'difference')}, {frozen['answer']}."
+        f"Second series. {said} {longer} With the gates of the trained networks on 36 tokens frozen at their means it "
+        f"changes by {in_words(frozen, 'difference')}, {frozen['answer']}."
     )
 
 
@@ -149,7 +149,7 @@ def _scan(series: _Series) -> str:
     changes = {
         "crop_gated_conv": "With a gated convolution in its place", "crop_no_blocks": "Without any token blocks"
     }  # fmt: skip
-    return _in_both(series, "isolation", changes)
+    return f"Second series. {_in_both(series, 'isolation', changes)}"
 
 
 def _films(series: _Series) -> str:
@@ -158,9 +158,9 @@ def _films(series: _Series) -> str:
     alone = _of_second(series, "streams").loc["whole"]
     gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], series.of_second["whole"])
     return (
-        f"{said} Without the crop: {in_words(alone, 'difference')}, {alone['answer']}; but these networks also differ "
-        f"from a logistic regression on their own frozen stages, by {gap}, and those of the first series hardly fitted "
-        "their training breasts."
+        f"Second series. {said} Without the crop: {in_words(alone, 'difference')}, {alone['answer']}; but these "
+        f"networks also differ from a logistic regression on their own frozen stages, by {gap}, and those of the first "
+        "series hardly fitted their training breasts."
     )
 
 
@@ -178,7 +178,7 @@ def _changes(first: Repeats, held_out: Repeats) -> str:
     cc, mlo = (in_words(one_view.loc[name], "difference") for name in ("crop_cc", "crop_mlo"))
     lite2, lite1 = (in_words(stages.loc[name], "difference") for name in ("crop_lite2", "crop_lite1"))
     return (
-        f"First series. One view instead of two: {cc} with CC alone, {mlo} with MLO alone. Frozen stages of another "
+        f"First series. Trained on one view instead of two: {cc} with CC, {mlo} with MLO. Frozen stages of another "
         f"network instead of EfficientNet-Lite0: {lite2} with Lite2, {lite1} with Lite1."
     )
 

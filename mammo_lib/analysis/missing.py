@@ -28,6 +28,7 @@ from ..statistics import (
 )
 from ..statistics.fold_groups import with_interval
 from .answers import as_answers, common
+from .tables import ensemble_predictions
 from .wording import estimate, in_words
 
 MASK = "mask"
@@ -35,7 +36,7 @@ BOTH = "CC+MLO"
 DENSITIES = {"density 1": (1,), "density 2": (2,), "density 3": (3,), "density 4": (4,)}
 HALVES = {"density 1-2": (1, 2), "density 3-4": (3, 4)}
 SUBTLETIES = {"subtlety 1-3": (1, 2, 3), "subtlety 4": (4,), "subtlety 5": (5,)}
-ASSESSMENTS = {"BI-RADS 0-3": (0, 1, 2, 3), "BI-RADS 4": (4,), "BI-RADS 5": (5,)}
+ASSESSMENTS = {"BI-RADS 0-3": (0, 1, 2, 3), "of these, 0": (0,), "BI-RADS 4": (4,), "BI-RADS 5": (5,)}
 GROUPS = {"density": DENSITIES | HALVES, "subtlety": SUBTLETIES, "assessment": ASSESSMENTS}
 NO_PENALTY = 1e6
 
@@ -150,16 +151,28 @@ def describe_groups(runs: Sequence[Run], by: str) -> pd.DataFrame:
 
 def density_difference(runs: Sequence[Run]) -> dict[str, float]:
     """Return the AUC in density 1-2 minus that in density 3-4, and the smallest detectable difference."""
-    return _difference(runs, "density", *HALVES.values())
+    return _difference([run.predictions for run in runs], "density", *HALVES.values())
+
+
+def density_on_test(runs: Sequence[Run]) -> str:
+    """Say the same of the official test breasts, by the mean logit of all seeds; empty with too few breasts."""
+    test = ensemble_predictions(runs)
+    found = _difference([test], "density", *HALVES.values())
+    if np.isnan(found["difference"]):
+        return ""
+    sizes = [int(_inside(test["density"], levels).sum()) for levels in HALVES.values()]
+    return (
+        f"On the test breasts the AUC in density 1-2 (n = {sizes[0]}) minus that in density 3-4 (n = {sizes[1]}) is "
+        f"{in_words(found, 'difference')}, a comparison that was not planned."
+    )
 
 
 def subtlety_difference(runs: Sequence[Run]) -> dict[str, float]:
     """Return the AUC in subtlety 1-3 minus that in subtlety 4-5, and the smallest detectable difference."""
-    return _difference(runs, "subtlety", (1, 2, 3), (4, 5))
+    return _difference([run.predictions for run in runs], "subtlety", (1, 2, 3), (4, 5))
 
 
-def _difference(runs: Sequence[Run], by: str, one: Sequence[int], other: Sequence[int]) -> dict[str, float]:
-    frames = [run.predictions for run in runs]
+def _difference(frames: Sequence[pd.DataFrame], by: str, one: Sequence[int], other: Sequence[int]) -> dict[str, float]:
     return group_difference(frames, *(_inside(frames[0][by], levels) for levels in (one, other)))
 
 

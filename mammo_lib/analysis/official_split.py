@@ -276,15 +276,14 @@ def findings(record: Mapping) -> dict[str, bool]:
 def short_answer(record: Mapping) -> str:
     """Say in three sentences how large the network's difference is, and which explanations hold."""
     mix, found = record["mixes"][0], findings(record)
-    usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
-    unusual = ", ".join(usual[~usual].index)
+    usual, unusual, count = _usual_for(record)
     band = next(row for row in record["bands"] if row["band"] == "4")
     told = next(row for row in record["told_apart"] if row["among"] == "breasts of one label")
     look = "the test films look different" if found["films"] else "no difference of the test films was found"
     explains = "explains" if found["cases"] else "is not shown to explain"
     return (
-        f"{difference_in_words(record)} Among random divisions the official one is ordinary for {usual.sum()} of "
-        f"{len(usual)} baselines{' and unusual for ' + unusual if unusual else ''}; "
+        f"{difference_in_words(record)} Among random divisions the official one is ordinary for {usual} of {count} "
+        f"baselines{' and unusual for ' + ', '.join(unusual) if unusual else ''}; "
         f"{look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
         f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
         f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')} (p = {band['p']:.3f}, one of several "
@@ -344,8 +343,21 @@ def _chance_in_words(record: Mapping) -> str:
     """Say what the interval of the difference and the rule fixed beforehand make of chance; no full stop."""
     network, is_chance = record["scores"][0], findings(record)["chance"]
     holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
-    why = "" if is_chance or not holds_zero else ", because the official division is unusual among random ones"
-    return f"The interval {'includes' if holds_zero else 'excludes'} 0; {_rule_in_words(record)}{why}"
+    _, unusual, count = _usual_for(record)
+    why = "" if is_chance or not holds_zero else (
+        f", because the official division is unusual among random ones for {len(unusual)} of {count} baselines "
+        f"({', '.join(unusual)})"
+    )  # fmt: skip
+    return (
+        f"The interval {'includes' if holds_zero else 'excludes'} 0 (p = {network['p_holm']:.2f} after Holm); "
+        f"{_rule_in_words(record)}{why}"
+    )
+
+
+def _usual_for(record: Mapping) -> tuple[int, list[str], int]:
+    """Return for how many baselines the official division is ordinary, the others' names, and how many there are."""
+    usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
+    return int(usual.sum()), [*usual[~usual].index], len(usual)
 
 
 def _rule_in_words(record: Mapping) -> str:
@@ -353,6 +365,40 @@ def _rule_in_words(record: Mapping) -> str:
     is_chance = findings(record)["chance"]
     said = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"
     return f"by the rule fixed beforehand {said}"
+
+
+def largest_in_words(cases: pd.DataFrame, group: str, n: int = 4) -> str:
+    """Name the largest standardised differences of a group of breasts, from the table of :func:`balance`."""
+    own = cases[cases["group"] == group]
+    own = own.loc[own["difference"].abs().sort_values(ascending=False).index].head(n)
+    said = [
+        f"{row.name} {row.difference:+.2f} (mean {row.test:.2f} in test, {row.train:.2f} in training)"
+        if np.isfinite(row.test) else f"{row.name} {abs(row.difference):.2f}" for row in own.itertuples(index=False)
+    ]  # fmt: skip
+    return f"Among {group} breasts the largest standardised differences are in {', '.join(said)}."
+
+
+def both_directions(forms: pd.DataFrame) -> pd.DataFrame:
+    """Return one score's rows of the record's mixes, as text: what each weighting explains, in either direction."""
+    rows = forms.to_dict("records")
+    return pd.DataFrame({
+        "weights": [row["form"] for row in rows],
+        "training breasts on the test mix": [in_words(row, "explained") for row in rows],
+        "test breasts on the training mix": [in_words(row, "explained_back") for row in rows],
+    })  # fmt: skip
+
+
+def explained_in_words(forms: pd.DataFrame) -> str:
+    """Say how much of the difference the mix explains in either direction, over all forms of weights."""
+    ahead, back = forms["explained"], forms["explained_back"]
+    beyond = sum(int((forms[f"{name}_low"] > 0).sum()) for name in ("explained", "explained_back"))
+    return (
+        f"For the {forms['name'].iloc[0]} the mix explains {ahead.min():+.3f} to {ahead.max():+.3f} of the difference "
+        "when training breasts are weighted to the test mix, by which the rule decides, and "
+        f"{back.min():+.3f} to {back.max():+.3f} the other way round. {beyond or 'None'} of these {2 * len(forms)} "
+        f"intervals exclude{'' if beyond > 1 else 's'} 0 (uncorrected), and the two directions differ: the share of "
+        "the mix is not determined."
+    )
 
 
 def shares_in_words(cases: pd.DataFrame, name: str, level: str, group: str) -> str:

@@ -291,8 +291,8 @@ class TrainConfig(Frozen):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="cross-entropy label smoothing (value: our assumption)")
     reader_labels: float = Field(
         0.0, ge=0, le=1,
-        description="share of the target that is predicted from the readers' descriptions of a training breast "
-        "(not in the paper)",
+        description="share of the target that is predicted from all that the readers noted of a training breast: "
+        "assessment, subtlety, density and descriptions (not in the paper)",
     )  # fmt: skip
     encoder_rate: float = Field(
         1.0,

@@ -100,9 +100,9 @@ def auc_by_side(table: pd.DataFrame) -> Figure:
     panels[0][0].set_ylabel("AUC out of fold, 95 % interval")
     drawn = {name: handle for axes in panels[0] for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
-    ends = table.groupby(["images", "classifier"], sort=False).agg(first=("auc", "first"), last=("auc", "last"))
-    said = [f"{kind}, {name}: {one.first:.2f} to {one.last:.2f}" for (kind, name), one in ends.iterrows()]
-    headline(figure, "\n".join(["AUC from the smallest to the largest input", *said]))
+    best = table.loc[table.groupby("images", sort=False)["auc"].idxmax()]
+    said = [f"{one.images}: highest AUC {one.auc:.2f}, {one.side} px, {one.classifier}" for one in best.itertuples()]
+    headline(figure, "\n".join(said))
     return figure
 
 

@@ -127,7 +127,7 @@ def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     axes.set_xlabel("threshold, % probability of malignancy")
     axes.set_ylabel(f"net benefit per breast, n = {first['n'].iloc[0]}")
     axes.set_ylim(-0.1, 1.1 * max(0.1, *(curve["high"].max() for curve in curves.values())))
-    axes.set_title(_decision_finding(first, name))
+    axes.set_title("\n".join([_decision_finding(first, name), *_beside(curves, first, name)]))
     legend_below(figure, axes)
     return figure
 
@@ -140,3 +140,13 @@ def _decision_finding(curve: pd.DataFrame, name: str) -> str:
     low, high = 100 * better.min(), 100 * better.max()
     span = f"{low:.0f}" if len(better) == 1 else f"{low:.0f}-{high:.0f}"
     return f"{name[0].upper()}{name[1:]}: net benefit exceeds both simple rules for thresholds of {span} %"
+
+
+def _beside(curves: Mapping[str, pd.DataFrame], first: pd.DataFrame, name: str) -> list[str]:
+    """Say of each other curve at how many thresholds it lies at least as high as the first."""
+    return [
+        f"{other[0].upper()}{other[1:]}: at least as high as {name} at "
+        f"{(curve['value'].to_numpy() >= first['value'].to_numpy()).sum()} of {len(first)} thresholds"
+        for other, curve in curves.items()
+        if other != name
+    ]

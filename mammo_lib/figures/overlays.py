@@ -11,7 +11,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
-from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, canvas, headline, literal
+from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, canvas, headline, literal, p_in_words
 
 MAP_COLOURS = "cividis"  # even in lightness, and read alike by people with colour-vision deficiency
 COVER = 0.55  # opacity of a map: tissue stays visible under it
@@ -115,7 +115,7 @@ def lesion_shares(shares: Mapping[str, object]) -> Figure:
         axes.plot(one.chance, y, marker="|", color=GREY, markersize=13, linestyle="none")
         colour = ORANGE if one.p < 0.05 else BLUE
         axes.plot(one.value, y, marker="o", color=colour, linestyle="none")
-        axes.annotate(f"p = {one.p:.2g}, n = {one.n}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
+        axes.annotate(f"{p_in_words(one.p)}, n = {one.n}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
                       fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(shares)), map(literal, shares))
     axes.invert_yaxis()
@@ -127,7 +127,9 @@ def lesion_shares(shares: Mapping[str, object]) -> Figure:
     axes.tick_params(labelsize=8)
     beyond = sum(one.p < 0.05 for one in shares.values())
     verb = "differs" if beyond < 2 else "differ"
-    axes.set_title(f"{beyond or 'None'} of {len(shares)} maps {verb} from chance in the lesion")
+    numbers = sorted({one.n for one in shares.values()})
+    size = f"n = {numbers[0]}" if len(numbers) == 1 else f"n = {numbers[0]} to {numbers[-1]}"
+    axes.set_title(f"{beyond or 'None'} of {len(shares)} maps {verb} from chance in the lesion, {size}")
     return figure
 
 

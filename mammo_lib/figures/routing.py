@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .forests import forest
-from .style import GREY, LABEL_COLOURS, LABEL_NAMES, block_name, canvas, headline, legend_below
+from .style import GREY, LABEL_COLOURS, LABEL_NAMES, block_name, canvas, headline, legend_below, p_in_words
 
 DEPTH_COLOURS = "cividis"  # early blocks dark, late blocks light, also in grey print
 DEVIATION_COLOURS = "PuOr"  # purple below, orange above; distinct under colour-vision deficiency
@@ -121,7 +121,7 @@ def intervention_forest(table: pd.DataFrame) -> Figure:
         f"change of AUC, 95 % interval, n = {table['n'].iloc[0]}", found if differs.any() else none,
     )  # fmt: skip
     for y, row in enumerate(table.itertuples()):
-        axes.annotate(f"AUC {row.auc:.3f}, p {row.p_holm:.2f}, logit moved {row.moved:.2f}", (1.01, y),
+        axes.annotate(f"AUC {row.auc:.3f}, {p_in_words(row.p_holm)}, logit moved {row.moved:.2f}", (1.01, y),
                       xycoords=("axes fraction", "data"), va="center", fontsize=8)  # fmt: skip
     legend_below(figure, axes)
     return figure

@@ -91,6 +91,15 @@ def span(values: pd.Series) -> str:
     return low if low == high else f"between {low} and {high}"
 
 
+def p_in_words(p: float) -> str:
+    """Return a p value as figures print it.
+
+    >>> p_in_words(0.03), p_in_words(1e-5)
+    ('p = 0.030', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def headline(figure: Figure, text: str) -> None:
     """Put the finding above the whole figure, left-aligned."""
     figure.suptitle(literal(text), x=0.01, ha="left", fontsize=11)

@@ -95,4 +95,4 @@ def test_the_title_counts_the_maps_beyond_chance(p, title):
     shares = {name: replace(SHARE, p=one) for name, one in zip("ab", p, strict=True)}
     text = drawn(figures.lesion_shares(shares))
     assert title in text
-    assert f"p = {p[0]:.2g}, n = 25" in text
+    assert f"p = {p[0]:.3f}, n = 25" in text
