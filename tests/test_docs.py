@@ -20,7 +20,7 @@ import typer
 from PIL import Image
 
 from mammo_lib.cli import app
-from mammo_lib.config import TARGETS
+from mammo_lib.config import TARGETS, get_profile
 from mammo_lib.runs import records_badge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,7 +105,7 @@ def test_the_page_on_the_backbone_runs(tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     examples = blocks(ROOT / "book" / "backbone.md", "python")
     sections = (ROOT / "book" / "backbone.md").read_text(encoding="utf-8").count("\n## ")
-    assert (sections, len(examples)) == (7, 8)  # classification shows two ways
+    assert (sections, len(examples)) == (8, 9)  # classification shows two ways
     said = run_python("".join(examples), cwd=tmp_path, MAMMO_ROOT=str(ROOT)).splitlines()
     assert said == [
         "torch.Size([1, 2])",
@@ -114,6 +114,7 @@ def test_the_page_on_the_backbone_runs(tmp_path):
         "[(1, 64, 16, 24), (1, 64, 8, 12), (1, 64, 4, 6)]",
         "torch.Size([1, 3])",
         "torch.Size([1, 10])",
+        "torch.Size([2, 128]) ['stage3_block0', 'stage3_block1', 'stage3_block2', 'stage4_block0', 'stage4_block1']",
     ]
 
 
@@ -163,6 +164,11 @@ def test_the_readme_activates_the_environment_before_it_uses_it():
     active = next(n for n, line in enumerate(lines) if line.startswith("source .venv/bin/activate"))
     needs = [n for n, line in enumerate(lines) if re.match(r"mammo|papermill|pytest|jupyter-book", line)]
     assert needs and active < min(needs)
+
+
+def test_the_readme_says_how_long_the_phantom_trains():
+    epochs = get_profile("smoke").run.train.epochs
+    assert f"# the network, {epochs} epochs" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_nothing_is_installed_from_an_index_that_has_it_not():

@@ -26,7 +26,7 @@ from docutils import nodes
 from PIL import Image
 from sphinx.util import logging
 
-from mammo_lib.analysis.headlines import front_page
+from mammo_lib.analysis.headlines import headlines
 from mammo_lib.files import write_json
 from mammo_lib.runs import read_outcomes, records_badge
 
@@ -66,7 +66,7 @@ def _is_executed(page: Path) -> bool:
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
     values = dict.fromkeys(GLUED, "*Not executed in this copy yet: `make reproduce` fills this in.*")
-    values |= {f"finding_{key}": answer for key, answer in front_page().items()}
+    values |= {f"finding_{row.key}": row.answer for row in headlines().itertuples()}
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
     values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")

@@ -1,6 +1,4 @@
-"""What is known so far, from committed records: a table of a few rows for the README and the opening of chapter 12.
-
-:func:`front_page` cuts four of its answers down to a sentence or two.
+"""What is known so far, in a table of a few rows: for README, front page and chapter 12, from committed records.
 
 :mod:`mammo_lib.analysis.open_questions` gives the long answers.
 """
@@ -37,12 +35,14 @@ def headlines() -> pd.DataFrame:
 
     A question whose records are not at hand is answered by :data:`~mammo_lib.analysis.open_questions.NOT_YET`.
     """
-    series, held_out = _both_series(), _held_out()
+    first, second = (get_profile(name) for name in ("mirror-cv", "mirror-cv-training"))
+    held_out = answers.find_repeats(get_profile("mirror-open"))
+    series = _Series(first, answers.find_repeats(first), second, answers.find_repeats(second))
     rows: list[tuple[str, str, Callable[[], str], tuple[str, ...]]] = [
         ("readers", "Does a network reach the readers?", lambda: _readers(held_out),
          ("05b_the_fourth_look", "08_missing_views_and_density")),
         ("gates", "Do SeqMoE's gates help?", lambda: _gates(series), CROSS_VALIDATED),
-        ("scan", "Does the selective scan help, on 36 tokens?", lambda: _scan(series), CROSS_VALIDATED),
+        ("scan", "Does the selective scan help?", lambda: _scan(series), CROSS_VALIDATED),
         ("films", "Does the whole film add to the crop?", lambda: _films(series), CROSS_VALIDATED),
         ("changes", "What changes the AUC?", lambda: _changes(series.of_first, held_out),
          ("08_missing_views_and_density", "06b_what_limits_the_network")),
@@ -53,25 +53,6 @@ def headlines() -> pd.DataFrame:
         {"key": key, "question": question, "answer": _answer(say), "chapters": chapters}
         for key, question, say, chapters in rows
     ])  # fmt: skip
-
-
-def front_page() -> dict[str, str]:
-    """Return the answers on readers, gates, films and other breasts, in short, by key; see :func:`headlines`."""
-    series, held_out = _both_series(), _held_out()
-    said: dict[str, Callable[[], str]] = {
-        "readers": lambda: _readers(held_out), "gates": lambda: _gates_in_short(series),
-        "films": lambda: _films_in_short(series), "elsewhere": _elsewhere,
-    }  # fmt: skip
-    return {key: _answer(say) for key, say in said.items()}
-
-
-def _both_series() -> _Series:
-    first, second = (get_profile(name) for name in ("mirror-cv", "mirror-cv-training"))
-    return _Series(first, answers.find_repeats(first), second, answers.find_repeats(second))
-
-
-def _held_out() -> Repeats:
-    return answers.find_repeats(get_profile("mirror-open"))
 
 
 def _answer(say: Callable[[], str]) -> str:
@@ -93,80 +74,36 @@ def _readers(held_out: Repeats) -> str:
     )
 
 
-def _in_both(series: _Series, group: str, changes: Mapping[str, str]) -> str:
-    """Say what changes do in the second series, one sentence each; ``changes`` are said by experiment of a group."""
-    table = _of_second(series, group)
-    asides = _asides(series, group, table)
-    return " ".join(
-        f"{changed} the AUC changes by {in_words(table.loc[name], 'difference')}, {table.loc[name, 'answer']} over "
-        f"{table.loc[name, 'repeats']} repeats{asides.get(name, '')}."
-        for name, changed in changes.items()
-    )
-
-
-def _of_second(series: _Series, group: str) -> pd.DataFrame:
-    return answers.answers(series.second, group, series.of_second).set_index("experiment")
-
-
-def _asides(series: _Series, group: str, table: pd.DataFrame) -> dict[str, str]:
-    """Say by experiment what Nadeau and Bengio, the planned repeats alone, and the first series answer."""
-    planned, doubtful = len(series.second.seeds), answers.undecided_by_nadeau_bengio(table)
-    first, early = (
-        compared.set_index("experiment")["answer"]
-        for compared in (
-            answers.answers(series.first, group, series.of_first),
-            answers.first_stage(series.second, group, series.of_second),
-        )
-    )
-    said = {}
-    for name, row in table[table.index.isin(first.index)].iterrows():
-        parts = ["by Nadeau and Bengio: undecided"] if doubtful[name] and row["answer"] != answers.UNDECIDED else []
-        parts += [f"after {planned}: {early[name]}"] if row["repeats"] > planned else []
-        said[name] = f" ({'; '.join([*parts, f'first series: {first[name]}'])})"
-    return said
+def _change(series: _Series, group: str, name: str) -> str:
+    """Say what an experiment of a group changes in the second series, and the first series' answer if it differs."""
+    row = answers.answers(series.second, group, series.of_second).set_index("experiment").loc[name]
+    early = answers.answers(series.first, group, series.of_first).set_index("experiment")["answer"].get(name)
+    aside = "" if early in (None, row["answer"]) else f" (first series: {early})"
+    return f"{in_words(row, 'difference')}, {row['answer']}{aside}"
 
 
 def _gates(series: _Series) -> str:
-    """Say what gates bring, and what a trained network loses when every breast gets the same gates."""
-    said = _in_both(series, "gates", {"crop_plain": "Without the gates"})
-    longer = _in_both(series, "gates_long", {"long_plain": "On 100 tokens instead of 36, without the gates"})
-    frozen = answers.interventions({"crop": series.of_second["crop"]}).set_index("intervention").loc["frozen"]
-    return (
-        f"Second series. {said} {longer} With the gates of the trained networks on 36 tokens frozen at their means it "
-        f"changes by {in_words(frozen, 'difference')}, {frozen['answer']}."
-    )
-
-
-def _gates_in_short(series: _Series) -> str:
-    few, many = _of_second(series, "gates").loc["crop_plain"], _of_second(series, "gates_long").loc["long_plain"]
-    return (
-        f"Without the gates the AUC changes by {in_words(few, 'difference')}, {few['answer']}; on 100 tokens instead "
-        f"of 36 by {in_words(many, 'difference')}, {many['answer']}."
-    )
+    few, many = _change(series, "gates", "crop_plain"), _change(series, "gates_long", "long_plain")
+    return f"Without the gates the AUC changes by {few}; on 100 tokens instead of 36 by {many}."
 
 
 def _scan(series: _Series) -> str:
-    changes = {
-        "crop_gated_conv": "With a gated convolution in its place", "crop_no_blocks": "Without any token blocks"
-    }  # fmt: skip
-    return f"Second series. {_in_both(series, 'isolation', changes)}"
+    convolution, nothing = (_change(series, "isolation", name) for name in ("crop_gated_conv", "crop_no_blocks"))
+    return (
+        f"On 36 tokens, with a gated convolution in its place the AUC changes by {convolution}; without any token "
+        f"blocks by {nothing}."
+    )
 
 
 def _films(series: _Series) -> str:
     """Say what is lost without the whole film and without the crop, and how far that is what whole films are worth."""
-    said = _in_both(series, "streams", {"crop": "Without the whole film"})
-    alone = _of_second(series, "streams").loc["whole"]
+    crop, whole = (_change(series, "streams", name) for name in ("crop", "whole"))
     gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], series.of_second["whole"])
+    below = "; these networks also score below" if gap.high < 0 else "; these networks are not shown to differ from"
     return (
-        f"Second series. {said} Without the crop: {in_words(alone, 'difference')}, {alone['answer']}; but these "
-        f"networks also differ from a logistic regression on their own frozen stages, by {gap}, and those of the first "
-        "series hardly fitted their training breasts."
+        f"Without the whole film the AUC changes by {crop}; without the crop by {whole}{below} a logistic regression "
+        "on their own frozen stages."
     )
-
-
-def _films_in_short(series: _Series) -> str:
-    crop = _of_second(series, "streams").loc["crop"]
-    return f"Without the whole film it changes by {in_words(crop, 'difference')}, {crop['answer']}."
 
 
 def _changes(first: Repeats, held_out: Repeats) -> str:

@@ -53,7 +53,7 @@ def predict(
     refused: list[str] = []
     breasts = find_breasts(paths, refused, out) if paths else [name_breast(named, boxes)]
     from ..inference.predict import predict_breasts, write_prediction
-    from ..inference.provenance import NOTICE, trained_on
+    from ..inference.provenance import NOTICE, cost_of_crops, trained_on
     from ..inference.release import released_run
     from ..runs.records import Run
 
@@ -63,6 +63,8 @@ def predict(
     for number, prediction in enumerate(predictions):
         if number == 0:
             typer.echo(f"trained on {trained_on(chosen)}")
+            if "crop" in chosen.config.model.streams:
+                typer.echo(f"missing crops: {cost_of_crops(chosen)}")
         _, picture = write_prediction(prediction, out)
         typer.echo(f"{prediction.line}; {picture}")
     for reason in refused:

@@ -301,7 +301,7 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
     Raises
     ------
     InputError
-        The folder cannot be written, or contains another breast's prediction under this name.
+        The folder cannot be written, or contains a prediction of another breast, or from other images, under this name.
     """
     record = prediction.record
     name = safe_name(record["breast"])
@@ -310,8 +310,8 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
     draw_prediction(prediction).savefig(picture, dpi=DPI, format="png")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if paths[0].is_file() and (other := read_json(paths[0]).get("breast")) != record["breast"]:
-            raise InputError(f"{paths[0]}: holds {other!r}, not {record['breast']!r}; give another folder with --out")
+        if paths[0].is_file():
+            _refuse_another(paths[0], read_json(paths[0]), record)
         write_json(paths[0], record)  # first: it refuses what is not a number
         try:
             write_bytes(paths[1], picture.getvalue())
@@ -321,6 +321,22 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from None
     return paths
+
+
+def _refuse_another(path: Path, there: dict, record: dict) -> None:
+    """Refuse to replace a prediction of another breast: files of two patients may have one name, ``cc.jpg``."""
+    if there.get("breast") != record["breast"]:
+        raise InputError(
+            f"{path}: holds {there.get('breast')!r}, not {record['breast']!r}; give another folder with --out"
+        )
+    earlier = there.get("images")
+    for name, image in record["images"].items():
+        other = earlier.get(name) if isinstance(earlier, dict) else None
+        if isinstance(other, dict) and other.get("sha256") != image["sha256"]:
+            raise InputError(
+                f"{path}: holds the prediction of another image, {name} {other.get('file')}; give another folder with "
+                "--out, or delete this file"
+            )
 
 
 def draw_prediction(prediction: Prediction):

@@ -72,7 +72,7 @@ def cost_of(build: Callable[[], nn.Module], run: Callable[[nn.Module], object]) 
     with FakeTensorMode(allow_non_fake_inputs=True):
         network.to_empty(device="cpu")
         parameters = sum(one.numel() for one in network.parameters())
-        counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
+        counter = FlopCounterMode(display=False, custom_mapping=operator_formulas())
         with torch.no_grad(), counter:
             run(network)
         kept = _kept_bytes(network.train(), run)
@@ -82,7 +82,7 @@ def cost_of(build: Callable[[], nn.Module], run: Callable[[nn.Module], object]) 
     return Cost(dict(found), parameters, kept)
 
 
-def _uncounted() -> dict:
+def operator_formulas() -> dict:
     """Return formulas, from shapes, of the operators that torch's counter does not know."""
     return {
         torch.ops.mammo.scan_cpu: lambda u, step, A, *_, **__: scan_operations(tuple(u), A[1]),

@@ -68,6 +68,8 @@ def create_mambavision(
 ) -> MambaVision:  # fmt: skip
     """Build a released variant, or ``nano``, our own for demonstrations on a CPU.
 
+    ``lite`` holds no stages 1 and 2 of its own: :func:`mammo_lib.models.lite.on_imagenet_stages` puts it on those of an
+    EfficientNet-Lite.
     ``window_sizes`` (4 numbers, of which the last two are used) and ``drop_path`` default to the variant's.
     ``drop_rate``: dropout before the head; ``global_pool=""`` leaves the features a map, for ``num_classes=0``.
 

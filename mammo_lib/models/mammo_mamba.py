@@ -155,7 +155,10 @@ def _form(value: object) -> tuple[int, ...] | str:
 
 
 class GateFusion(nn.Module):
-    """z = g z_crop + (1 - g) z_whole with g = sigmoid(W [z_crop; z_whole] + b); a missing stream has weight 0."""
+    """z = g z_crop + (1 - g) z_whole with g = sigmoid(W [z_crop; z_whole] + b); a missing stream has weight 0.
+
+    At least one stream of each breast must be present. Without any, z is the embedding of a whole film that is absent.
+    """
 
     def __init__(self, d_model: int, d_gate: int):
         super().__init__()

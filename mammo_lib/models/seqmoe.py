@@ -16,7 +16,6 @@ scalar "spatial routing"; a scalar per image cannot route in space, so ``scope``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -25,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .mambavision import Level, MambaVision, from_windows, to_windows
+from .mambavision import Level, MambaVision, covering, from_windows, to_windows
 
 Scope = Literal["image", "window", "token"]
 Kind = Literal["learned", "fixed", "random"]
@@ -42,12 +41,12 @@ class Grid:
     @property
     def rows(self) -> int:
         """Windows from top to bottom."""
-        return math.ceil(self.shape[2] / self.w)
+        return covering(self.shape[2], self.w)
 
     @property
     def columns(self) -> int:
         """Windows from left to right."""
-        return math.ceil(self.shape[3] / self.w)
+        return covering(self.shape[3], self.w)
 
     def per_window(self, values: Float[Tensor, " batch"]) -> Float[Tensor, "windows 1 1"]:
         """Repeat an image's value for each of its windows."""
@@ -122,6 +121,8 @@ class Gate(nn.Module):
 class SeqMoE(nn.Module):
     """A MambaVision whose token blocks are gated. Nothing is stored by ``forward``; the gates are returned.
 
+    Raises a ValueError if one of ``stages``, counted from 1, has no token blocks.
+
     >>> from mammo_lib.models import create_mambavision
     >>> list(SeqMoE(create_mambavision("nano"), stages=(4,)).gates)
     ['stage4_block0', 'stage4_block1']
@@ -134,8 +135,11 @@ class SeqMoE(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.gates = nn.ModuleDict()
+        mixing = {number: level for number, level in enumerate(backbone.levels, 1) if level.window is not None}
         for stage in stages:
-            for j, block in enumerate(backbone.levels[stage - 1].blocks):
+            if stage not in mixing:
+                raise ValueError(f"stages must be among those with token blocks, {[*mixing]}, got {stage}")
+            for j, block in enumerate(mixing[stage].blocks):
                 if block.is_ssm or not mixers_only:
                     self.gates[gate_name(stage, j)] = Gate(
                         block.width, kind=kind, scope=scope, bias=bias, binary=binary
@@ -165,10 +169,14 @@ class SeqMoE(nn.Module):
         """Return the pooled features (batch, num_features) and every gate by its block's name, ``stage3_block0``...
 
         ``overrides`` replaces gates by given values: by name, (batch,) or in the form that is returned. ``x`` contains
-        images or, with ``start``, the output of :meth:`first_steps`.
+        images or, with ``start``, the output of :meth:`first_steps`. A ValueError names an override of no gate, or of
+        another number of images.
         """
         if unknown := set(overrides or {}) - set(self.gates):
             raise ValueError(f"overrides must name gates ({', '.join(self.gates) or 'there are none'}), got {unknown}")
+        for name, values in (overrides or {}).items():
+            if len(values) != len(x):
+                raise ValueError(f"overrides[{name!r}] has values of {len(values)} images, the batch has {len(x)}")
         gates = {}
         for number in range(start, 1 + 2 * len(self.backbone.levels)):
             x = self._step(number, x, gates, overrides or {})

@@ -65,7 +65,8 @@ def selective_scan(
     RuntimeError
         The backend cannot run here, or not on this device; or ``torch.jit.trace`` records. The message says why.
     NotImplementedError
-        A compiled backend, asked for by name, is under a transform of ``torch.func`` or in forward mode.
+        A compiled backend, asked for by name, is under a transform of ``torch.func`` or in forward mode; or a compiled
+        backend, ``auto`` included, is asked for second derivatives: name ``reference`` or ``chunked`` for these.
 
     Examples
     --------

@@ -322,7 +322,8 @@ def test_the_command_takes_a_folder_and_names_what_it_refuses(run, breasts, tmp_
     lines = done.stdout.splitlines()
     assert lines[0] == provenance.NOTICE
     assert lines[1].startswith("trained on ")
-    assert lines[2].startswith(f"{breasts[0].name}: probability 0.")
+    assert lines[2] == "missing crops: what that costs was not measured for this network"
+    assert lines[3].startswith(f"{breasts[0].name}: probability 0.")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{breasts[0].name}.json",
         f"{breasts[0].name}.png",
@@ -350,6 +351,23 @@ def test_a_patient_id_decides_no_path(run, collection, tmp_path, patient, name):
     done = CliRunner().invoke(app, ["predict", str(tmp_path / "given"), "--run", str(run.folder), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert set(tmp_path.rglob("*")) - before == {out, out / f"{name}.json", out / f"{name}.png"}
+
+
+def test_a_prediction_from_another_image_of_the_same_name_is_not_written_over(run, tmp_path):
+    """Without a patient's number a breast has the name of its file: two patients' ``cc.png`` are two breasts."""
+    for folder, noise in (("a", NOISE), ("b", NOISE[::-1])):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(noise.copy()).save(tmp_path / folder / "cc.png")
+    command = ["predict", "--run", str(run.folder), "--out", str(tmp_path / "out"), "--cc"]
+    for _ in range(2):  # the same image again is welcome
+        done = CliRunner().invoke(app, [*command, str(tmp_path / "a" / "cc.png")])
+        assert done.exit_code == 0, done.output
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    done = CliRunner().invoke(app, [*command, str(tmp_path / "b" / "cc.png")])
+    assert isinstance(done.exception, InputError)
+    assert f"holds the prediction of another image, whole CC {tmp_path}" not in str(done.exception)  # names, no folders
+    assert "cc.json: holds the prediction of another image, whole CC cc.png; give another" in str(done.exception)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_prediction_of_another_breast_is_not_written_over(run, breasts, tmp_path):

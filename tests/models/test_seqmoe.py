@@ -28,6 +28,17 @@ def force(moe, bias):
         nn.init.constant_(gate.proj.bias, bias)
 
 
+@pytest.mark.parametrize("stage", [0, 2, 5])
+def test_a_stage_without_token_blocks_is_refused(stage):
+    with pytest.raises(ValueError, match=rf"stages must be among those with token blocks, \[3, 4\], got {stage}"):
+        network(stages=(stage,))
+
+
+def test_an_override_of_another_batch_is_refused():
+    with pytest.raises(ValueError, match=r"overrides\['stage3_block0'\] has values of 3 images, the batch has 2"):
+        network()(torch.zeros(2, 3, 64, 64), {"stage3_block0": torch.ones(3)})
+
+
 @pytest.mark.parametrize("scope", ["image", "window", "token"])
 def test_open_gates_are_mambavision_exactly(scope):
     moe = network(scope=scope)
