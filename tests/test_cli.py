@@ -360,3 +360,29 @@ def test_weights_are_not_read_from_a_pipe(tmp_path, phantom_root):
     change = f"model.weights={tmp_path / 'pipe'}"
     done = mammo("run", "--set", change, "--data", phantom_root, "--profile", "smoke")
     assert f"{tmp_path / 'pipe'}: a pipe or a device, not a checkpoint; give a file" in one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["plan", "--tflops", "inf"], "--tflops inf: give a finite number"),
+        (["verify", "--tolerance", "inf"], "--tolerance inf: give a finite number"),
+    ],
+)
+def test_infinity_is_no_number_of_an_option(command, message):
+    assert message in one_line(mammo(*command))
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', '{"a": {"b": 1}}', '{"a": {"b": {"c": 1}}}', "[]"])
+def test_a_foreign_file_for_outcomes_is_told_before_anything_is_trained(tmp_path, content):
+    (tmp_path / "mine.json").write_text(content)
+    said = one_line(mammo("verify", "--json", tmp_path / "mine.json", "--records", tmp_path))
+    assert "mine.json: " in said and "give another file, or delete it" in said
+    assert (tmp_path / "mine.json").read_text() == content
+    assert "no file of outcomes" in one_line(mammo("verify", "--json", tmp_path, "--records", tmp_path))
+
+
+def test_the_settings_that_are_shown_are_those_that_a_run_would_use():
+    shown = mammo("config", MAMMO_DATA=ROOT / "sample")
+    assert "backbone: lite" in shown.stdout and "profile mirror: suits" in shown.stderr
+    assert "\nprofile mirror\n" in mammo("list", MAMMO_DATA=ROOT / "sample").stdout

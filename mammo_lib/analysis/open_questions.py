@@ -48,7 +48,7 @@ def open_questions() -> pd.DataFrame:
         ("Does the sequence mixer matter?", "06a_answers_by_cross_validation",
          lambda: _both_series("isolation", parts, again)),
         ("Do gates or mixers matter on longer sequences, 100 tokens?", "06a_answers_by_cross_validation",
-         lambda: f"{_both_series('gates_long', parts, again)} {_group('mirror-cv', 'isolation_long', parts)}"),
+         lambda: " ".join(_both_series(group, parts, again) for group in ("gates_long", "isolation_long"))),
         ("Are two streams better than one?", "06a_answers_by_cross_validation",
          lambda: _both_series("streams", parts, again)),
         ("Did the networks fit their training breasts?", "06a_answers_by_cross_validation",

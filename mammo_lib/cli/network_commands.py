@@ -57,7 +57,7 @@ def predict(
     from ..inference.release import released_run
     from ..runs.records import Run
 
-    chosen = Run(run) if run else released_run()
+    chosen = Run(run.absolute()) if run else released_run()
     typer.secho(NOTICE, fg="red")
     predictions = predict_breasts(chosen, breasts, aspect=aspect, refused=refused if paths else None)
     for number, prediction in enumerate(predictions):
@@ -65,7 +65,13 @@ def predict(
             typer.echo(f"trained on {trained_on(chosen)}")
             if "crop" in chosen.config.model.streams:
                 typer.echo(f"missing crops: {cost_of_crops(chosen)}")
-        _, picture = write_prediction(prediction, out)
+        try:
+            _, picture = write_prediction(prediction, out)
+        except InputError as error:
+            if not paths:
+                raise
+            refused.append(str(error))  # one file that stands in the way does not stop the other breasts
+            continue
         typer.echo(f"{prediction.line}; {picture}")
     for reason in refused:
         typer.secho(f"mammo: refused: {reason}", fg="red", err=True)

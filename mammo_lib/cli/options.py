@@ -18,6 +18,7 @@ from ..config import (
     load_config,
     profile_names,
     with_changes,
+    with_seed,
 )
 from ..errors import InputError
 
@@ -82,7 +83,7 @@ def chosen_configs(
         changes = ["experiment=custom", *changes]
     configs = [with_changes(config, changes) for config in configs] if changes else configs
     if seed is not None:
-        configs = [config.model_copy(update={"seed": seed}) for config in configs]
+        configs = [with_seed(config, seed) for config in configs]
     return list(dict.fromkeys(configs))
 
 

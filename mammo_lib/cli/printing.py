@@ -46,7 +46,7 @@ def open_console(width: int = 160):
     """Return a console; ``width`` is that of its lines where nobody looks at a terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else width, highlight=False)
+    return Console(width=None if sys.stdout and sys.stdout.isatty() else width, highlight=False)
 
 
 def print_outcomes(outcomes: list) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -77,7 +78,7 @@ def show_config(
     profile: ProfileOption = None,
 ) -> None:
     """Print a run config as commented YAML, to save, edit and give to mammo run."""
-    chosen = get_profile(profile)
+    chosen, _ = chosen_profile(profile, None, allow_missing=False)
     configs = chosen_configs(chosen, config, experiment, changes or [], seed, needs_choice=False)
     if len(names := list(dict.fromkeys(config.experiment for config in configs))) > 1:
         raise InputError(f"--experiment {experiment}: a group of {len(names)}; choose one of {', '.join(names)}")
@@ -91,12 +92,11 @@ def list_runs(profile: ProfileOption = None) -> None:
     from ..runs.experiments import read_groups
     from ..runs.overview import overview
 
-    console = open_console()
+    (chosen, _), console = chosen_profile(profile, None, allow_missing=False), open_console()
     profiles = Table("profile", "purpose", "seeds", box=None, pad_edge=False)
     for name in profile_names():
         one = get_profile(name)
         profiles.add_row(name, one.about, str(len(one.seeds)))
-    chosen = get_profile(profile)
     experiments = Table("experiment", "question", "finished", "time left", box=None, pad_edge=False)
     for row in overview(chosen).itertuples():
         left = "" if row.seconds == 0 else "unknown" if row.seconds != row.seconds else f"{row.seconds / 60:.0f} min"
@@ -123,7 +123,9 @@ def plan(
     from ..data.sample import sample_folder
     from ..training.plan import measured_rate, planned_runs, run_cost
 
-    chosen, table = get_profile(profile), read_tables(sample_folder())
+    if tflops is not None and not math.isfinite(tflops):
+        raise InputError(f"--tflops {tflops}: give a finite number of 10^12 operations per second")
+    (chosen, _), table = chosen_profile(profile, None, allow_missing=False), read_tables(sample_folder())
     if chosen.run.model.weights and tflops is None:
         typer.echo("measuring one training step of the profile's network on this machine ...", err=True)
     rate = measured_rate(chosen.run) if tflops is None else tflops * 1e12
@@ -185,6 +187,9 @@ def verify(
     from ..runs import records
     from ..runs import verify as verification
 
+    if not math.isfinite(tolerance):
+        raise InputError(f"--tolerance {tolerance}: give a finite number, such as 1e-6")
+    verification.read_outcomes(out)  # a file that holds something else is told before hours of training
     chosen = verification.choose_records(home or records.COMMITTED, names or [])
     profile_used, data = chosen_profile(profile, data, allow_missing)
     from ..data.data_sets import open_collection

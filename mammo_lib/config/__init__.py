@@ -1,6 +1,6 @@
 """Settings: run configs, the identity of a run, profiles, and the location of the project."""
 
-from .edit import as_repeats, as_yaml, closest, describe, load_config, merged, read_mapping, with_changes
+from .edit import as_repeats, as_yaml, closest, describe, load_config, merged, read_mapping, with_changes, with_seed
 from .identity import completed, fingerprint, identity
 from .paths import BUILD, MATERIAL, RANKS, REHEARSAL, ROOT, find_material, find_root, is_rehearsal, process_number
 from .profiles import ALLOW_MISSING, MAX_BREASTS, Profile, get_profile, profile_names
@@ -26,4 +26,5 @@ __all__ = [
     "describe", "find_material", "find_root", "fingerprint", "get_profile", "identity", "is_rehearsal", "load_config",
     "merged", "process_number", "profile_names", "read_mapping", "register_backbone", "register_target",
     "with_changes",
+    "with_seed",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from .run import RunConfig
 
 Model = TypeVar("Model", bound=BaseModel)
 COMMENT_COLUMN = 40
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which takes over the fields of another mapping
 
 
 def load_config(path: str | Path) -> RunConfig:
@@ -67,7 +68,15 @@ def as_repeats(configs: Iterable[RunConfig], repeats: int) -> list[RunConfig]:
     """
     changes = ("seed=0", "data.fold=each", "train.keep=last")
     different = dict.fromkeys(with_changes(config, changes) for config in configs)
-    return [config.model_copy(update={"seed": repeat}) for config in different for repeat in range(repeats)]
+    return [with_seed(config, repeat, "--cv") for config in different for repeat in range(repeats)]
+
+
+def with_seed(config: RunConfig, seed: int, option: str = "--seed") -> RunConfig:
+    """Return a config with another seed; an :class:`InputError` names the option where the seed does not fit."""
+    try:
+        return config.with_seed(seed)
+    except ValidationError as error:
+        raise InputError(f"{option}: {describe(error)}") from None
 
 
 def with_changes(config: RunConfig, changes: Iterable[str]) -> RunConfig:
@@ -123,8 +132,13 @@ def describe(error: ValidationError, model: type[BaseModel] = RunConfig) -> str:
         field = ".".join(location) or "file"
         is_unknown = item["type"] == "extra_forbidden"
         what = f"unknown key{closest(field, known) or ', remove it'}" if is_unknown else item["msg"]
-        value = "" if is_unknown or item["type"] == "json_invalid" else f", got {_short(item['input'])}"
-        parts.append(f"{field}: {' '.join(what.removeprefix('Value error, ').split())}{value}")
+        is_of_section = item["type"] == "value_error" and isinstance(
+            item["input"], dict
+        )  # the message names its fields
+        is_silent = is_unknown or is_of_section or item["type"] == "json_invalid"
+        value = "" if is_silent else f", got {_short(item['input'])}"
+        told = "" if is_of_section and not location else f"{field}: "
+        parts.append(f"{told}{' '.join(what.removeprefix('Value error, ').split())}{value}")
     return "; ".join(parts)
 
 
@@ -145,7 +159,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", node.start_mark)

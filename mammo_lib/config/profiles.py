@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ..errors import InputError
 from .edit import closest, describe, read_mapping
@@ -30,7 +30,7 @@ class Profile(Frozen):
     about: str = Field("", description="purpose of the profile, in one line")
     data_set: str = Field("cbis-ddsm", description="data set reader: a name in mammo_lib.data.data_sets")
     phantom_breasts: int | None = Field(
-        None, ge=12, le=MAX_BREASTS, description="number of breasts of the generated phantom; none: real data"
+        None, ge=12, le=MAX_BREASTS, description="number of breasts of the generated phantom; null: real data"
     )
     phantom_seed: Seed = 0
     experiments: str = Field("experiments.json", description="file in book/ with the list of experiments")
@@ -40,6 +40,17 @@ class Profile(Frozen):
         (), description="seeds of the repeats that are added where a comparison is undecided"
     )
 
+    @model_validator(mode="after")
+    def _counts_no_seed_twice(self):
+        every = (*self.seeds, *self.further_seeds)
+        if twice := sorted({seed for seed in every if every.count(seed) > 1}):
+            raise ValueError(f"seeds and further_seeds must differ, {', '.join(map(str, twice))} is given twice")
+        try:
+            self.configs()
+        except ValidationError as error:
+            raise ValueError(describe(error)) from None
+        return self
+
     @property
     def extended(self) -> Profile:
         """The profile with its further seeds among its seeds."""
@@ -47,7 +58,7 @@ class Profile(Frozen):
 
     def configs(self) -> list[RunConfig]:
         """Return one run config per seed."""
-        return [self.run.model_copy(update={"seed": seed}) for seed in self.seeds]
+        return [self.run.with_seed(seed) for seed in self.seeds]
 
 
 def profile_names() -> list[str]:

@@ -6,6 +6,7 @@ and the field's description says so. The book prints these descriptions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -30,11 +31,21 @@ class Frozen(BaseModel):
     @classmethod
     def _true_is_no_number(cls, fields: object) -> object:
         for name, value in fields.items() if isinstance(fields, dict) else ():
-            if isinstance(value, bool) and name in cls.model_fields:
-                kinds = {cls.model_fields[name].annotation, *get_args(cls.model_fields[name].annotation)}
+            said = [one for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, bool)]
+            if said and name in cls.model_fields:
+                kinds = {*_kinds(cls.model_fields[name].annotation)}
                 if {int, float} & kinds and bool not in kinds:
-                    raise ValueError(f"{name} must be a number, got {str(value).lower()}")
+                    raise ValueError(f"{name} must be a number, got {str(said[0]).lower()}")
         return fields
+
+
+def _kinds(annotation: object) -> Iterator[object]:
+    """Yield the types that an annotation is made of: ``int`` and ``NoneType`` of ``tuple[int, ...] | None``."""
+    if parts := get_args(annotation):
+        for part in parts:
+            yield from _kinds(part)
+    else:
+        yield annotation
 
 
 LARGEST_SEED = 2**32 - 1  # numpy's
@@ -55,7 +66,7 @@ class DataConfig(Frozen):
     )
     crop_context: float | None = Field(
         None, ge=1, le=4,
-        description="derived crops are squares around the lesion's box, this many times its longer side; none: the box "
+        description="derived crops are squares around the lesion's box, this many times its longer side; null: the box "
         "itself; official crops are unchanged (not in the paper)",
     )  # fmt: skip
     extra_training: Definition | None = Field(
@@ -180,7 +191,7 @@ class ModelConfig(Frozen):
     weights: str | None = Field(
         None,
         description="'official': the backbone's released checkpoint, in the folder MAMMO_WEIGHTS (default weights/); "
-        "or a path; none: random weights (paper: ImageNet, 1K or 21K not stated)",
+        "or a path; null: random weights (paper: ImageNet, 1K or 21K not stated)",
     )
     stem: Literal["repeat", "fold"] = Field(
         "repeat",
@@ -325,7 +336,7 @@ class TrainConfig(Frozen):
     )
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate of the last block (our assumption)")
     gradient_clip: float | None = Field(
-        None, gt=0, description="largest norm of the gradient; none: no clipping (not in the paper)"
+        None, gt=0, description="largest norm of the gradient; null: no clipping (not in the paper)"
     )
     ema_decay: float | None = Field(
         None,
@@ -341,7 +352,7 @@ class TrainConfig(Frozen):
     frozen_cache: int | None = Field(
         None, ge=1, le=64,
         description="number of augmented variants per training view; the output of the frozen first part is computed "
-        "once for each and kept on disk; none: augment and compute anew each time (not in the paper)",
+        "once for each and kept on disk; null: augment and compute anew each time (not in the paper)",
     )  # fmt: skip
     cached_encoder: Literal["training", "evaluation"] = Field(
         "training",
@@ -375,7 +386,7 @@ class RunConfig(Frozen):
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of weights, order and augmentation")
     protocol: Literal[3, 4, 5, 6, 7, 9, 10] | None = Field(
         None,
-        description="version of the protocol that governs the run; none: 1, or 2 for a cross-validation",
+        description="version of the protocol that governs the run; null: 1, or 2 for a cross-validation",
     )
 
     @model_validator(mode="after")
@@ -392,9 +403,14 @@ class RunConfig(Frozen):
         last = self.of_fold(self.data.n_folds - 1)
         if self.data.fold == "each" and max(last.seed, last.data.fold_seed) > LARGEST_SEED:
             raise ValueError(
-                f"seed {self.seed} is too large for a cross-validation: a fold's would exceed {LARGEST_SEED}"
+                f"seed {self.seed} or data.fold_seed {self.data.fold_seed} is too large for a cross-validation: "
+                f"that of a fold would exceed {LARGEST_SEED}"
             )
         return self
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """Return the config with another seed, validated: a ``ValidationError`` says what does not fit it."""
+        return type(self).model_validate(self.model_dump() | {"seed": seed})
 
     def of_fold(self, fold: int) -> RunConfig:
         """Return the config of one fold of a cross-validation; the seed divides patients and starts each network."""

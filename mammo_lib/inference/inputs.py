@@ -49,7 +49,7 @@ def find_breasts(paths: Sequence[Path], refused: list[str], beside: Path | None 
     appended to ``refused``. The same holds for images that cannot be joined or that come from several patients or
     examinations, breasts with two files for one view, and breasts whose predictions would share a file name.
 
-    Images below the folder ``beside``, where earlier predictions lie, are passed over.
+    Pictures of earlier predictions in the folder ``beside`` are passed over.
 
     Raises
     ------
@@ -223,8 +223,7 @@ def _image_files(paths: Iterable[Path], beside: Path | None = None) -> list[Path
         if path.is_dir():
             images = find_images(path, "DICOM", "picture")
             if beside is not None:
-                earlier = beside.resolve()
-                images = [image for image in images if earlier not in image.resolve().parents]
+                images = [image for image in images if not _is_prediction(image, beside.resolve())]
             if not images:
                 raise InputError(f"{path}: no image here; a folder of *.dcm, *.png, *.jpg or *.pgm files is expected")
         elif path.is_file():
@@ -234,3 +233,8 @@ def _image_files(paths: Iterable[Path], beside: Path | None = None) -> list[Path
         for image in images:
             found.setdefault(os.path.realpath(image), image)
     return list(found.values())
+
+
+def _is_prediction(image: Path, folder: Path) -> bool:
+    """Whether an image in a folder of predictions is the picture of one, which has its record beside it."""
+    return image.suffix == ".png" and image.resolve().parent == folder and image.with_suffix(".json").is_file()

@@ -311,12 +311,16 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if paths[0].is_file():
-            _refuse_another(paths[0], read_json(paths[0]), record)
+            _refuse_another(paths[0], read_json(paths[0], "delete it, or give another folder with --out"), record)
+        earlier = paths[0].read_bytes() if paths[0].is_file() else None
         write_json(paths[0], record)  # first: it refuses what is not a number
         try:
             write_bytes(paths[1], picture.getvalue())
         except OSError:
-            paths[0].unlink()
+            if earlier is None:
+                paths[0].unlink()
+            else:
+                write_bytes(paths[0], earlier)
             raise
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from None

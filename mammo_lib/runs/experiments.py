@@ -83,9 +83,9 @@ def _configs(profile: Profile, name: str, experiment: dict, path: Path) -> list[
     fields = merged(profile.run.model_dump(), experiment.get("overrides", {}))
     try:
         base = RunConfig.model_validate(fields | {"experiment": name})
+        return [base.with_seed(seed) for seed in profile.seeds]
     except ValidationError as error:
         raise InputError(f"{path}: experiment {name}: {describe(error)}") from None
-    return [base.model_copy(update={"seed": seed}) for seed in profile.seeds]
 
 
 def _read(path: Path) -> dict:

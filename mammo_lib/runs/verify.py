@@ -195,9 +195,25 @@ def write_outcome(path: Path, one: Verification, tolerance: float) -> None:
 
 
 def read_outcomes(path: Path) -> dict[str, dict[str, dict]]:
-    """Return processor -> record -> outcome from a file; older entries, without a processor, are left out."""
-    held = read_json(path) if path.is_file() else {}
-    return {processor: outcomes for processor, outcomes in held.items() if "verdict" not in outcomes}
+    """Return processor -> record -> outcome from a file; older entries, without a processor, are left out.
+
+    Raises
+    ------
+    InputError
+        Something else has this name.
+    """
+    way_out = "give another file, or delete it"
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: no file of outcomes of mammo verify; {way_out}")
+    held = read_json(path, way_out) if path.is_file() else {}
+    known = {processor: found for processor, found in held.items() if not _is_outcome(found)}
+    if not all(isinstance(found, dict) and all(map(_is_outcome, found.values())) for found in known.values()):
+        raise InputError(f"{path}: holds something else than outcomes of mammo verify; {way_out}")
+    return known
+
+
+def _is_outcome(entry: object) -> bool:
+    return isinstance(entry, dict) and "verdict" in entry
 
 
 def records_badge(home: Path) -> dict:

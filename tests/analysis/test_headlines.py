@@ -21,13 +21,14 @@ def test_the_answers_are_those_of_the_comparisons():
     from mammo_lib.analysis.wording import in_words
     from mammo_lib.config import get_profile
 
-    told = headlines().set_index("key")["answer"]
+    told, groups = headlines().set_index("key")["answer"], ("gates", "isolation", "isolation_long")
     first, second = (
-        {group: answers.answers(profile, group, repeats).set_index("experiment") for group in ("gates", "isolation")}
+        {group: answers.answers(profile, group, repeats).set_index("experiment") for group in groups}
         for profile in map(get_profile, ("mirror-cv", "mirror-cv-training"))
         for repeats in [answers.find_repeats(profile)]
     )
-    for key, group, name in (("gates", "gates", "crop_plain"), ("scan", "isolation", "crop_no_blocks")):
+    for key, group, name in (("gates", "gates", "crop_plain"), ("scan", "isolation", "crop_no_blocks"),
+                             ("scan", "isolation_long", "long_no_blocks")):  # fmt: skip
         row, early = second[group].loc[name], first[group].loc[name, "answer"]
         assert f"by {in_words(row, 'difference')}, {row['answer']}" in told[key]
         assert (early != row["answer"]) == (f"{row['answer']} (first series: {early})" in told[key])
@@ -52,6 +53,8 @@ def test_the_front_page_claims_no_more_than_the_answers():
     few, many = table["gates"].split(";")
     assert few.endswith("), equivalent") and "), different, but by less than the bound" in many
     assert "), equivalent; without the crop" in table["films"]
+    answered = re.findall(r"to [-+.\d]+\), (\w+)", table["scan"])  # convolution; no blocks, on 36 and 100 tokens
+    assert answered == ["equivalent"] * 3
     assert re.search(r"is higher than on the \d+ test breasts by \+0", table["elsewhere"])
 
 
@@ -68,6 +71,9 @@ def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
     assert set(extended["answer"]) == {"equivalent"} and set(extended["repeats"]) == {5}
     assert ((extended["nb_low"] < -0.02) | (extended["nb_high"] > 0.02)).all()
     assert gates.loc["crop_plain", ["answer", "repeats"]].tolist() == ["equivalent", 5]
+    long_mixers = answers.answers(profile, "isolation_long", repeats)
+    assert set(long_mixers["answer"]) == {"equivalent"} and set(long_mixers["repeats"]) == {2}
+    assert answers.undecided_by_nadeau_bengio(long_mixers).sum() == len(long_mixers) / 2
     longer = answers.answers(profile, "gates_long", repeats).set_index("experiment").loc["long_plain"]
     assert longer["answer"] == answers.BOTH and longer["difference"] < 0
     routed = answers.interventions(answers.gated_networks(profile, repeats)).set_index(["network", "intervention"])

@@ -7,12 +7,14 @@ from mammo_lib.config import (
     Backbone,
     ModelConfig,
     RunConfig,
+    as_repeats,
     as_yaml,
     get_profile,
     load_config,
     profile_names,
     register_backbone,
     with_changes,
+    with_seed,
 )  # fmt: skip
 from mammo_lib.config.registry import BACKBONES
 from mammo_lib.errors import InputError
@@ -127,3 +129,50 @@ def test_a_registered_backbone_is_a_valid_choice(monkeypatch):
     with pytest.raises(ValueError, match=r"multiple of mine's 7-pixel patches, got \[224, 225\]"):
         RunConfig.model_validate({"model": {"backbone": "mine"}, "data": {"image_size": [224, 225]}})
     assert register_backbone is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.fold=true", "fold must be a number, got true"),
+        ("data.image_size=[true, 64]", "image_size must be a number"),
+    ],
+)
+def test_true_is_no_number_wherever_numbers_stand(change, message):
+    with pytest.raises(InputError, match=message):
+        with_changes(RunConfig(), [change])
+
+
+def test_a_seed_is_validated_however_it_is_given():
+    config = with_changes(RunConfig(), ["data.fold=each", "train.keep=last"])
+    last = 2**32 - 1
+    with pytest.raises(
+        InputError, match=rf"^--seed: seed {last} or data.fold_seed 0 is too large for a cross-validation"
+    ):
+        with_seed(config, last)
+    with pytest.raises(InputError, match=rf"^--cv: seed 1 or data.fold_seed {last} is too large"):
+        as_repeats([with_changes(RunConfig(), [f"data.fold_seed={last}"])], 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("seeds: [0, 1, 0]", "seeds and further_seeds must differ, 0 is given twice"),
+        ("seeds: [0]\nfurther_seeds: [0, 1]", "seeds and further_seeds must differ, 0 is given twice"),
+        ("seeds: [true, 3]", "seeds must be a number, got true"),
+        (
+            "run: {data: {fold: each}, train: {keep: last}}\nseeds: [4294967295]",
+            "seed 4294967295 or data.fold_seed 0 is",
+        ),
+    ],
+)
+def test_seeds_of_a_profile_differ_and_fit_its_run(tmp_path, fields, message):
+    (tmp_path / "own.yaml").write_text(fields)
+    with pytest.raises(InputError, match=rf"own\.yaml: {message}"):
+        get_profile(tmp_path / "own.yaml")
+
+
+def test_yaml_takes_over_the_fields_of_another_mapping(tmp_path):
+    (tmp_path / "own.yaml").write_text("train: {<<: {epochs: 3, batch_size: 2}, batch_size: 4}")
+    train = load_config(tmp_path / "own.yaml").train
+    assert (train.epochs, train.batch_size) == (3, 4)

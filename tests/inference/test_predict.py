@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mammo_lib.cli import app
 from mammo_lib.config import get_profile, load_config
-from mammo_lib.data import prepare, views
+from mammo_lib.data import prepare, sample, views
 from mammo_lib.data.images import read_image
 from mammo_lib.errors import InputError
 from mammo_lib.inference import checked_images, predict, provenance
@@ -399,3 +399,21 @@ def test_a_black_film_is_refused(tmp_path, depth):
     Image.fromarray(pixels).save(tmp_path / "film.png")
     with pytest.raises(InputError, match=r"its brightest pixel is at .* of the range, a dark film"):
         read_checked(tmp_path / "film.png", "whole")
+
+
+def test_a_file_in_the_way_stops_one_breast_only(tmp_path):
+    """The others are scored; a record that cannot be replaced stays as it was."""
+    films = sample.SAMPLE / "mass-800" / "train"
+    out = tmp_path / "out"
+    given = [str(films / f"{name}_CC.jpg") for name in ("00009_RIGHT", "00023_RIGHT")]
+    assert CliRunner().invoke(app, ["predict", *given, "--out", str(out)]).exit_code == 0
+    earlier = (out / "00009_RIGHT.json").read_bytes()
+    (out / "00009_RIGHT.png").unlink()
+    (out / "00009_RIGHT.png").mkdir()
+    (out / "00023_RIGHT.json").write_text("no JSON")
+    (out / "00023_RIGHT.png").unlink()
+    done = CliRunner().invoke(app, ["predict", *given, str(films / "00061_RIGHT_CC.jpg"), "--out", str(out)])
+    assert done.exit_code == 2 and (out / "00061_RIGHT.png").is_file()
+    assert "cannot be written (Is a directory)" in done.stderr
+    assert "00023_RIGHT.json: not JSON" in done.stderr and "delete it, or give another folder with --out" in done.stderr
+    assert (out / "00009_RIGHT.json").read_bytes() == earlier

@@ -150,8 +150,8 @@ def test_two_processes_that_add_an_outcome_at_once_keep_both(tmp_path, monkeypat
     add = lambda name: verify.write_outcome(path, verify.Verification(name, "bitwise"), 0.0)  # noqa: E731
     other = threading.Thread(target=add, args=["b"])
 
-    def read_while_another_writes(path, original=verify.read_json):
-        content = original(path)
+    def read_while_another_writes(path, way_out, original=verify.read_json):
+        content = original(path, way_out)
         if threading.current_thread() is not other:
             other.start()
             other.join(0.2)  # without a lock it has written by now
