@@ -5,6 +5,8 @@ Both take what ``mammo_lib.ops.scan.scan_reference`` takes, with one group, and 
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,10 @@ def indexing_loop(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
 
 def parallel_scan(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, None]:
     """``mambapy``'s parallel scan (PyPI) over (batch, L, dim, N)."""
-    from mambapy.pscan import pscan
+    try:
+        from mambapy.pscan import pscan
+    except ModuleNotFoundError:
+        sys.exit("this benchmark compares with mambapy, which is not installed: pip install mambapy")
 
     u_, step_, B_, C_ = u.transpose(1, 2), step.transpose(1, 2), B[:, 0].transpose(1, 2), C[:, 0].transpose(1, 2)
     decay = torch.exp(step_[..., None] * A)
