@@ -385,4 +385,6 @@ def test_a_foreign_file_for_outcomes_is_told_before_anything_is_trained(tmp_path
 def test_the_settings_that_are_shown_are_those_that_a_run_would_use():
     shown = mammo("config", MAMMO_DATA=ROOT / "sample")
     assert "backbone: lite" in shown.stdout and "profile mirror: suits" in shown.stderr
+    said = one_line(mammo("config", MAMMO_DATA="/nowhere"))
+    assert "MAMMO_DATA=/nowhere: no such folder; correct it, or name a profile with --profile" in said
     assert "\nprofile mirror\n" in mammo("list", MAMMO_DATA=ROOT / "sample").stdout

@@ -155,14 +155,20 @@ def density_difference(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def density_on_test(runs: Sequence[Run]) -> str:
-    """Say the same of the official test breasts, by the mean logit of all seeds; empty with too few breasts."""
+    """Say the same of the official test breasts, by the mean logit of all seeds of a network of both streams.
+
+    Empty without runs, or with too few breasts.
+    """
+    if not runs:
+        return ""
     test = ensemble_predictions(runs)
     found = _difference([test], "density", *HALVES.values())
     if np.isnan(found["difference"]):
         return ""
     sizes = [int(_inside(test["density"], levels).sum()) for levels in HALVES.values()]
     return (
-        f"On the test breasts the AUC in density 1-2 (n = {sizes[0]}) minus that in density 3-4 (n = {sizes[1]}) is "
+        f"On the test breasts the AUC of the network of both streams in density 1-2 (n = {sizes[0]}) minus that in "
+        f"density 3-4 (n = {sizes[1]}) is "
         f"{in_words(found, 'difference')}, a comparison that was not planned."
     )
 

@@ -334,8 +334,8 @@ def difference_in_short(record: Mapping) -> str:
     """Say the same in fewer words, for the front page."""
     network = record["scores"][0]
     return (
-        f"Out of fold on {network['n_train']} training breasts the crop network's AUC is higher than on the "
-        f"{network['n_test']} test breasts by {in_words(network, 'difference')}. {_chance_in_words(record)}."
+        f"Out of fold (first series) on {network['n_train']} training breasts the crop network's AUC is higher than on "
+        f"the {network['n_test']} test breasts by {in_words(network, 'difference')}. {_chance_in_words(record)}."
     )
 
 
@@ -346,12 +346,15 @@ def _chance_in_words(record: Mapping) -> str:
     _, unusual, count = _usual_for(record)
     why = "" if is_chance or not holds_zero else (
         f", because the official division is unusual among random ones for {len(unusual)} of {count} baselines "
-        f"({', '.join(unusual)})"
+        f"({', '.join(CALLED.get(name, name) for name in unusual)})"
     )  # fmt: skip
     return (
         f"The interval {'includes' if holds_zero else 'excludes'} 0 (p = {network['p_holm']:.2f} after Holm); "
         f"{_rule_in_words(record)}{why}"
     )
+
+
+CALLED = {"metadata": "the readers' words"}  # names of baselines that a sentence spells out
 
 
 def _usual_for(record: Mapping) -> tuple[int, list[str], int]:

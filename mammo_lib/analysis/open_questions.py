@@ -13,6 +13,7 @@ from ..config import get_profile
 from ..data.cbis_ddsm.tables import read_tables
 from ..data.sample import sample_folder
 from ..runs.records import Run
+from ..statistics import subgroups
 from . import (
     answers,
     efficiency,
@@ -26,6 +27,7 @@ from . import (
     official_split,
     resolution,
 )
+from .tables import ensemble_predictions
 from .wording import in_words
 
 NOT_YET = "Not run yet."
@@ -67,7 +69,8 @@ def open_questions() -> pd.DataFrame:
         ("What is known about calcifications?", "09_calcifications_and_more_than_one_task", _calcifications),
         ("What does the network cost?", "10_resolution_and_efficiency", _cost),
         ("Does a larger input help a trained crop network?", "10_resolution_and_efficiency",
-         lambda: _group("mirror-cv", "geometry", parts)),
+         lambda: f"{_group('mirror-cv', 'geometry', parts)} Training mode: "
+         f"{resolution.larger_in_short(resolution.in_training_mode())}"),
         ("Would larger crops help?", "10_resolution_and_efficiency",
          lambda: resolution.crops_in_short(sizes)),
         ("Would larger whole films help?", "10_resolution_and_efficiency", lambda: _films(sizes)),
@@ -182,10 +185,10 @@ def _density(repeats: Repeats) -> str:
         return NOT_YET
     found = missing.density_difference(repeats["crop_held_out"])
     return (
-        f"The AUC in density 1-2 minus that in density 3-4 is {in_words(found, 'difference')}; a true difference of "
-        f"{found['detectable']:.2f} would have been found with 80 % power. "
-        f"{missing.density_on_test(answers.find_repeats(get_profile('mirror'))['dual_stream'])}"
-    )
+        f"The AUC of the crop network, out of fold, in density 1-2 minus that in density 3-4 is "
+        f"{in_words(found, 'difference')}; a true difference of {found['detectable']:.2f} would have been found with "
+        f"80 % power. {missing.density_on_test(_of_both_streams())}"
+    ).strip()
 
 
 def _beyond(repeats: Repeats) -> str:
@@ -194,8 +197,23 @@ def _beyond(repeats: Repeats) -> str:
     added, _ = missing.beyond_assessment(repeats["crop_held_out"])
     return (
         f"Out of fold on {added.n} training breasts, adding the crop network to the assessment changes the AUC by "
-        f"{added} {_of_planned(repeats)}. On the test breasts the two were not combined; within BI-RADS 4 the network "
-        "is shown to tell malignant from benign there (chapter 05)."
+        f"{added} {_of_planned(repeats)}. On the test breasts the two were not combined.{_within_four()}"
+    )
+
+
+def _of_both_streams() -> Sequence[Run]:
+    return answers.find_repeats(get_profile("mirror")).get("dual_stream", ())
+
+
+def _within_four() -> str:
+    """Say what the network of both streams reaches within BI-RADS 4 on the test breasts; empty without its records."""
+    runs = _of_both_streams()
+    if not runs:
+        return ""
+    four = subgroups(ensemble_predictions(runs), {"assessment": "BI-RADS"}).set_index("level").loc["4"]
+    return (
+        f" Within BI-RADS 4 the network of both streams reaches an AUC of {four.value:.2f} ({four.low:.2f} to "
+        f"{four.high:.2f}) there (chapter 05)."
     )
 
 

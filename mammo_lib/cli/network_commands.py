@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..config.run import TRANSFERRED
-from ..errors import InputError
+from ..errors import InputError, writing_to
 from .options import AllowMissing, ProfileOption, chosen_profile
 from .printing import echo_transfer
 
@@ -62,6 +63,9 @@ def predict(
     predictions = predict_breasts(chosen, breasts, aspect=aspect, refused=refused if paths else None)
     for number, prediction in enumerate(predictions):
         if number == 0:
+            with writing_to(out, "give another folder with --out"):  # before all others are scored
+                out.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=out).close()
             typer.echo(f"trained on {trained_on(chosen)}")
             if "crop" in chosen.config.model.streams:
                 typer.echo(f"missing crops: {cost_of_crops(chosen)}")

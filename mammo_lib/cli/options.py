@@ -53,15 +53,30 @@ def chosen_profile(name: str | None, data: Path | None, allow_missing: bool) -> 
     if name is None and not os.environ.get("MAMMO_PROFILE"):
         data = data or (Path(named) if (named := os.environ.get("MAMMO_DATA")) else None)
         if data is not None:
-            from ..data.data_sets import data_folder, suited_profile
-
-            name = suited_profile(data_folder(data))
-            typer.secho(f"profile {name}: suits {data}; choose another one with --profile", fg="yellow", err=True)
+            name = _suited(data)
     if allow_missing:
         os.environ[ALLOW_MISSING] = "1"  # the notebooks' kernels inherit it
     if os.environ.get(ALLOW_MISSING) == "1":
         typer.secho(f"views that cannot be read are left out ({ALLOW_MISSING}=1)", fg="yellow", err=True)
     return get_profile(name), data
+
+
+def shown_profile(name: str | None) -> Profile:
+    """Return the profile that a command without images shows: the named one, else the one that suits MAMMO_DATA."""
+    folder = os.environ.get("MAMMO_DATA")
+    if name is None and folder and not os.environ.get("MAMMO_PROFILE"):
+        if not Path(folder).is_dir():
+            raise InputError(f"MAMMO_DATA={folder}: no such folder; correct it, or name a profile with --profile")
+        name = _suited(Path(folder))
+    return get_profile(name)
+
+
+def _suited(data: Path) -> str:
+    from ..data.data_sets import data_folder, suited_profile
+
+    name = suited_profile(data_folder(data))
+    typer.secho(f"profile {name}: suits {data}; choose another one with --profile", fg="yellow", err=True)
+    return name
 
 
 def chosen_configs(

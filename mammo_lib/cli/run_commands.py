@@ -20,6 +20,7 @@ from .options import (
     SetOption,
     chosen_configs,
     chosen_profile,
+    shown_profile,
 )
 from .printing import echo_failures, echo_metrics, echo_outcome, open_console, print_outcomes, print_plan
 
@@ -78,7 +79,7 @@ def show_config(
     profile: ProfileOption = None,
 ) -> None:
     """Print a run config as commented YAML, to save, edit and give to mammo run."""
-    chosen, _ = chosen_profile(profile, None, allow_missing=False)
+    chosen = shown_profile(profile)
     configs = chosen_configs(chosen, config, experiment, changes or [], seed, needs_choice=False)
     if len(names := list(dict.fromkeys(config.experiment for config in configs))) > 1:
         raise InputError(f"--experiment {experiment}: a group of {len(names)}; choose one of {', '.join(names)}")
@@ -92,7 +93,7 @@ def list_runs(profile: ProfileOption = None) -> None:
     from ..runs.experiments import read_groups
     from ..runs.overview import overview
 
-    (chosen, _), console = chosen_profile(profile, None, allow_missing=False), open_console()
+    chosen, console = shown_profile(profile), open_console()
     profiles = Table("profile", "purpose", "seeds", box=None, pad_edge=False)
     for name in profile_names():
         one = get_profile(name)
@@ -125,7 +126,7 @@ def plan(
 
     if tflops is not None and not math.isfinite(tflops):
         raise InputError(f"--tflops {tflops}: give a finite number of 10^12 operations per second")
-    (chosen, _), table = chosen_profile(profile, None, allow_missing=False), read_tables(sample_folder())
+    chosen, table = shown_profile(profile), read_tables(sample_folder())
     if chosen.run.model.weights and tflops is None:
         typer.echo("measuring one training step of the profile's network on this machine ...", err=True)
     rate = measured_rate(chosen.run) if tflops is None else tflops * 1e12

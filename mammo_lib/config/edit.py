@@ -132,9 +132,8 @@ def describe(error: ValidationError, model: type[BaseModel] = RunConfig) -> str:
         field = ".".join(location) or "file"
         is_unknown = item["type"] == "extra_forbidden"
         what = f"unknown key{closest(field, known) or ', remove it'}" if is_unknown else item["msg"]
-        is_of_section = item["type"] == "value_error" and isinstance(
-            item["input"], dict
-        )  # the message names its fields
+        # The message of a section names its fields.
+        is_of_section = item["type"] == "value_error" and isinstance(item["input"], dict)
         is_silent = is_unknown or is_of_section or item["type"] == "json_invalid"
         value = "" if is_silent else f", got {_short(item['input'])}"
         told = "" if is_of_section and not location else f"{field}: "

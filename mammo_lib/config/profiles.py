@@ -41,12 +41,12 @@ class Profile(Frozen):
     )
 
     @model_validator(mode="after")
-    def _counts_no_seed_twice(self):
+    def _seeds_differ_and_fit_the_run(self):
         every = (*self.seeds, *self.further_seeds)
         if twice := sorted({seed for seed in every if every.count(seed) > 1}):
             raise ValueError(f"seeds and further_seeds must differ, {', '.join(map(str, twice))} is given twice")
         try:
-            self.configs()
+            self.extended.configs()
         except ValidationError as error:
             raise ValueError(describe(error)) from None
         return self

@@ -17,7 +17,7 @@ from ..data.folders import find_images
 from ..data.header_tags import EXAMINATION, PATIENT_TAGS, letters_of
 from ..data.views import CROP_MARGIN, Box
 from ..errors import InputError, printable
-from ..files import safe_name
+from ..files import read_json, safe_name
 from .identify import GivenImage, identify, identify_surely
 
 
@@ -237,4 +237,9 @@ def _image_files(paths: Iterable[Path], beside: Path | None = None) -> list[Path
 
 def _is_prediction(image: Path, folder: Path) -> bool:
     """Whether an image in a folder of predictions is the picture of one, which has its record beside it."""
-    return image.suffix == ".png" and image.resolve().parent == folder and image.with_suffix(".json").is_file()
+    if image.suffix != ".png" or image.resolve().parent != folder:
+        return False
+    try:
+        return "research_use_only" in read_json(image.with_suffix(".json"))
+    except InputError:  # no such file, or another one
+        return False

@@ -310,8 +310,7 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
     draw_prediction(prediction).savefig(picture, dpi=DPI, format="png")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if paths[0].is_file():
-            _refuse_another(paths[0], read_json(paths[0], "delete it, or give another folder with --out"), record)
+        _refuse_another(paths, record)
         earlier = paths[0].read_bytes() if paths[0].is_file() else None
         write_json(paths[0], record)  # first: it refuses what is not a number
         try:
@@ -327,20 +326,21 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def _refuse_another(path: Path, there: dict, record: dict) -> None:
-    """Refuse to replace a prediction of another breast: files of two patients may have one name, ``cc.jpg``."""
+def _refuse_another(paths: tuple[Path, Path], record: dict) -> None:
+    """Refuse to replace what is no prediction of this breast: files of two patients may have one name, ``cc.jpg``."""
+    way_out = "give another folder with --out"
+    if not paths[0].is_file():
+        if paths[1].is_file():
+            raise InputError(f"{paths[1]}: exists, and is no picture of an earlier prediction; {way_out}")
+        return
+    there = read_json(paths[0], f"delete it, or {way_out}")
     if there.get("breast") != record["breast"]:
-        raise InputError(
-            f"{path}: holds {there.get('breast')!r}, not {record['breast']!r}; give another folder with --out"
-        )
+        raise InputError(f"{paths[0]}: holds {there.get('breast')!r}, not {record['breast']!r}; {way_out}")
     earlier = there.get("images")
-    for name, image in record["images"].items():
-        other = earlier.get(name) if isinstance(earlier, dict) else None
-        if isinstance(other, dict) and other.get("sha256") != image["sha256"]:
-            raise InputError(
-                f"{path}: holds the prediction of another image, {name} {other.get('file')}; give another folder with "
-                "--out, or delete this file"
-            )
+    before = {key: one.get("sha256") for key, one in earlier.items()} if isinstance(earlier, dict) else {}
+    now = {key: one["sha256"] for key, one in record["images"].items()}
+    if any(before[key] != now[key] for key in before.keys() & now.keys()) or not {*before.values()} & {*now.values()}:
+        raise InputError(f"{paths[0]}: holds the prediction of other images under this name; delete it, or {way_out}")
 
 
 def draw_prediction(prediction: Prediction):

@@ -175,8 +175,10 @@ class SeqMoE(nn.Module):
         if unknown := set(overrides or {}) - set(self.gates):
             raise ValueError(f"overrides must name gates ({', '.join(self.gates) or 'there are none'}), got {unknown}")
         for name, values in (overrides or {}).items():
-            if len(values) != len(x):
-                raise ValueError(f"overrides[{name!r}] has values of {len(values)} images, the batch has {len(x)}")
+            shape = tuple(getattr(values, "shape", ()))
+            if len(shape) not in (1, 3) or shape[0] != len(x):
+                wanted = f"({len(x)},) or ({len(x)}, rows, columns), as gates are returned"
+                raise ValueError(f"overrides[{name!r}] must have the shape {wanted}, got {shape}")
         gates = {}
         for number in range(start, 1 + 2 * len(self.backbone.levels)):
             x = self._step(number, x, gates, overrides or {})

@@ -90,7 +90,7 @@ class Run:
     def predictions(self) -> pd.DataFrame:
         """One row per breast and opened split."""
         path = self._existing("predictions.parquet")
-        return _read_predictions(path, file_state(path)).copy(deep=False)  # a caller's changes stay with the caller
+        return _read_predictions(path, file_state(path)).copy()  # a caller's changes stay with the caller
 
     @property
     def choices(self) -> tuple[float, float]:

@@ -264,6 +264,7 @@ def test_the_record_is_read_and_its_absence_is_said(tmp_path):
 def made_record(**changes):
     """A record in which the difference is chance, with the entries of one part changed."""
     network = {"train": 0.85, "test": 0.79, "difference": 0.06, "difference_low": -0.02, "difference_high": 0.14}
+    network |= {"p_holm": 0.45}
     parts = {
         "scores": network | {"n_train": 506, "n_test": 149},
         "mixes": {"explained": 0.01, "explained_low": -0.01, "explained_high": 0.03},

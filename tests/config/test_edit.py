@@ -159,6 +159,7 @@ def test_a_seed_is_validated_however_it_is_given():
     [
         ("seeds: [0, 1, 0]", "seeds and further_seeds must differ, 0 is given twice"),
         ("seeds: [0]\nfurther_seeds: [0, 1]", "seeds and further_seeds must differ, 0 is given twice"),
+        ("run: {data: {fold: each}, train: {keep: last}}\nfurther_seeds: [4294967295]", "seed 4294967295 or"),
         ("seeds: [true, 3]", "seeds must be a number, got true"),
         (
             "run: {data: {fold: each}, train: {keep: last}}\nseeds: [4294967295]",

@@ -265,7 +265,7 @@ def test_earlier_predictions_are_no_mammograms(tmp_path):
     film(tmp_path / "a.dcm")
     (tmp_path / "predictions").mkdir()
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "predictions" / "W1_LEFT.png")
-    (tmp_path / "predictions" / "W1_LEFT.json").write_text("{}")  # the record of this picture
+    (tmp_path / "predictions" / "W1_LEFT.json").write_text('{"research_use_only": "..."}')  # its record
     refused = []
     assert len(find_breasts([tmp_path], refused, tmp_path / "predictions")) == 1 and refused == []
 
@@ -275,9 +275,11 @@ def test_a_film_in_the_folder_of_predictions_is_a_film(tmp_path):
     (tmp_path / "more").mkdir()
     film(tmp_path / "a.dcm")
     film(tmp_path / "more" / "b.dcm", PatientID="W2")
+    Image.new("L", (400, 500), 90).save(tmp_path / "more" / "A1_LEFT_CC.png")
+    (tmp_path / "more" / "A1_LEFT_CC.json").write_text("{}")  # of somebody's labelling tool
     refused = []
     for out in (tmp_path, tmp_path / "more"):
-        assert len(find_breasts([tmp_path], refused, out)) == 2 and refused == []
+        assert len(find_breasts([tmp_path], refused, out)) == 3 and refused == []
 
 
 def test_a_numbered_picture_is_no_crop(tmp_path):

@@ -365,9 +365,19 @@ def test_a_prediction_from_another_image_of_the_same_name_is_not_written_over(ru
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     done = CliRunner().invoke(app, [*command, str(tmp_path / "b" / "cc.png")])
     assert isinstance(done.exception, InputError)
-    assert f"holds the prediction of another image, whole CC {tmp_path}" not in str(done.exception)  # names, no folders
-    assert "cc.json: holds the prediction of another image, whole CC cc.png; give another" in str(done.exception)
+    assert "cc.json: holds the prediction of other images under this name; delete it, or give" in str(done.exception)
+    done = CliRunner().invoke(app, [*command[:-1], "--mlo", str(tmp_path / "b" / "cc.png")])  # none in common
+    assert "holds the prediction of other images under this name" in str(done.exception)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_film_is_not_written_over_by_the_picture_of_its_prediction(run, tmp_path):
+    Image.fromarray(NOISE.copy()).save(tmp_path / "cc.png")
+    film = (tmp_path / "cc.png").read_bytes()
+    command = ["predict", "--run", str(run.folder), "--out", str(tmp_path), "--cc", str(tmp_path / "cc.png")]
+    done = CliRunner().invoke(app, command)
+    assert "cc.png: exists, and is no picture of an earlier prediction; give another folder" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["cc.png"] and (tmp_path / "cc.png").read_bytes() == film
 
 
 def test_a_prediction_of_another_breast_is_not_written_over(run, breasts, tmp_path):

@@ -35,8 +35,9 @@ def test_a_stage_without_token_blocks_is_refused(stage):
 
 
 def test_an_override_of_another_batch_is_refused():
-    with pytest.raises(ValueError, match=r"overrides\['stage3_block0'\] has values of 3 images, the batch has 2"):
-        network()(torch.zeros(2, 3, 64, 64), {"stage3_block0": torch.ones(3)})
+    for values in (torch.ones(3), torch.ones(2, 1), torch.tensor(1.0), 1.0):
+        with pytest.raises(ValueError, match=r"overrides\['stage3_block0'\] must have the shape \(2,\) or .*, got \("):
+            network()(torch.zeros(2, 3, 64, 64), {"stage3_block0": values})
 
 
 @pytest.mark.parametrize("scope", ["image", "window", "token"])

@@ -51,9 +51,8 @@ class Mirror800:
     def pixel_mm(self, row) -> float | None:
         """Return about the side of a pixel of a located view as read, in mm; None for a film without a size."""
         size = self.sizes.get(Path(row.path).stem)
-        return (
-            None if size is None else min(size) / self.side * DIGITISED_MM
-        )  # reading adds pixels, to make them square
+        # Reading adds pixels, to make them square.
+        return None if size is None else min(size) / self.side * DIGITISED_MM
 
     def crop_box(self, film: str) -> Box | None:
         """Return the box of a film's largest lesion, ``CROP_MARGIN`` wider a side; None for a film without one."""
