@@ -102,16 +102,14 @@ def frozen_films_in_short(repeats: Repeats) -> str:
 
 def films_in_short(repeats: Repeats) -> str:
     """Say what larger and differently shaped films are worth, to frozen stages and to networks of the first series."""
-    seven, six = get_profile("mirror-resolution"), get_profile("mirror-whole")
-    whole = repeats.get("whole", ())
-    groups = (six, "size"), (seven, "trained")
-    found = [limits.against_reference(profile, group, whole, repeats) for profile, group in groups]
-    trained = [answers.brief(one, "films of 96 px") for one in found]
+    six = get_profile("mirror-whole")
+    size = limits.against_reference(six, "size", repeats.get("whole", ()), repeats)
+    trained = answers.brief(size, "films of 96 px")
     shape = answers.brief(answers.answers(six, "shape", repeats), "padded squares")
     names = {"128 px": "whole_128", "224 px": "whole_224", "160 x 96 px": "whole_tall"}
     networks = {side: repeats[name] for side, name in names.items() if name in repeats}
     stuck = f" {learning.fitted_in_words(learning.fitted(networks))}" if networks else ""
-    return f"Frozen stages. {frozen_films_in_short(repeats)} Trained networks. {' '.join(trained)} {shape}{stuck}"
+    return f"Frozen stages. {frozen_films_in_short(repeats)} Trained networks. {trained} {shape}{stuck}"
 
 
 def training_in_short(repeats: Repeats) -> str:
