@@ -91,8 +91,8 @@ def _scan(series: _Series) -> str:
     convolution, nothing = (_change(series, "isolation", name) for name in ("crop_gated_conv", "crop_no_blocks"))
     longer = _change(series, "isolation_long", "long_no_blocks")
     return (
-        f"With a gated convolution in its place the AUC changes by {convolution}; without any token blocks by "
-        f"{nothing}, and on 100 tokens instead of 36 by {longer}."
+        f"With a gated convolution in place of the selective scan the AUC changes by {convolution}; without any token "
+        f"blocks by {nothing}, and on 100 tokens instead of 36 by {longer}."
     )
 
 
