@@ -278,7 +278,7 @@ def in_stages(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]
     said = sentence(found, reference, planned)
     if found.empty or not (added := found["repeats"] > planned).any():
         return said
-    first = first_stage(profile, group, repeats)
+    first = answers(profile, group, {name: of_planned_seeds(profile, runs) for name, runs in repeats.items()})
     before = first[first["experiment"].isin(found.loc[added, "experiment"])]
     told = [_said(row) for row in before.assign(shown="`" + before["experiment"] + "`").itertuples()]
     both = _answers_at(found[added], (1 - LEVEL) / 2)
@@ -287,11 +287,6 @@ def in_stages(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]
         f"{said} After the {planned} planned repeats alone: {'; '.join(told)}. At 2.5 % instead of 5 %, to allow for "
         f"two stages, {stand} of {len(told)} answers are the same."
     )
-
-
-def first_stage(profile: Profile, group: str, repeats: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Compare as :func:`answers` does, over the planned repeats alone."""
-    return answers(profile, group, {name: of_planned_seeds(profile, runs) for name, runs in repeats.items()})
 
 
 def _answers_at(table: pd.DataFrame, level: float) -> pd.Series:

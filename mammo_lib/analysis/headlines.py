@@ -74,22 +74,26 @@ def _readers(held_out: Repeats) -> str:
     )
 
 
-def _change(series: _Series, group: str, name: str) -> str:
-    """Say what an experiment of a group changes in the second series, and the first series' answer if it differs."""
-    row = answers.answers(series.second, group, series.of_second).set_index("experiment").loc[name]
-    early = answers.answers(series.first, group, series.of_first).set_index("experiment")["answer"].get(name)
-    aside = "" if early in (None, row["answer"]) else f" (first series: {early})"
-    return f"{in_words(row, 'difference')}, {row['answer']}{aside}"
+def _changes_of(series: _Series, group: str, *names: str) -> list[str]:
+    """Say what experiments of a group change in the second series, and the first series' answer where it differs."""
+    table = answers.answers(series.second, group, series.of_second).set_index("experiment")
+    early = answers.answers(series.first, group, series.of_first).set_index("experiment")["answer"]
+    said = []
+    for name in names:
+        row, before = table.loc[name], early.get(name)
+        aside = "" if before in (None, row["answer"]) else f" (first series: {before})"
+        said.append(f"{in_words(row, 'difference')}, {row['answer']}{aside}")
+    return said
 
 
 def _gates(series: _Series) -> str:
-    few, many = _change(series, "gates", "crop_plain"), _change(series, "gates_long", "long_plain")
+    [few], [many] = _changes_of(series, "gates", "crop_plain"), _changes_of(series, "gates_long", "long_plain")
     return f"Without the gates the AUC changes by {few}; on 100 tokens instead of 36 by {many}."
 
 
 def _scan(series: _Series) -> str:
-    convolution, nothing = (_change(series, "isolation", name) for name in ("crop_gated_conv", "crop_no_blocks"))
-    longer = _change(series, "isolation_long", "long_no_blocks")
+    convolution, nothing = _changes_of(series, "isolation", "crop_gated_conv", "crop_no_blocks")
+    [longer] = _changes_of(series, "isolation_long", "long_no_blocks")
     return (
         f"With a gated convolution in place of the selective scan the AUC changes by {convolution}; without any token "
         f"blocks by {nothing}, and on 100 tokens instead of 36 by {longer}."
@@ -98,7 +102,7 @@ def _scan(series: _Series) -> str:
 
 def _films(series: _Series) -> str:
     """Say what is lost without the whole film and without the crop, and how far that is what whole films are worth."""
-    crop, whole = (_change(series, "streams", name) for name in ("crop", "whole"))
+    crop, whole = _changes_of(series, "streams", "crop", "whole")
     gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], series.of_second["whole"])
     return (
         f"Without the whole film the AUC changes by {crop}; without the crop by {whole}, but networks on whole films "
