@@ -103,7 +103,7 @@ def test_every_page_of_the_contents_is_built_and_linked_from_the_front_page(book
         assert name == "intro" or f'href="{name}.html"' in front
 
 
-@pytest.mark.parametrize("name", ["protocol", *(f"protocol-{n}" for n in range(2, 11)), "protocol-external"])
+@pytest.mark.parametrize("name", ["protocol", *(f"protocol-{n}" for n in range(2, 12)), "protocol-external"])
 def test_a_protocol_links_to_its_errata(book, name):
     assert 'href="protocol-errata.html"' in html(book, name).read_text(encoding="utf-8").split("<article")[1]
 

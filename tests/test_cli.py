@@ -68,7 +68,7 @@ def test_unknown_profile(command):
     assert (
         "unknown profile 'fast': choose one of smoke, mirror, mirror-cv, mirror-cv-training, mirror-open, "
         "mirror-limits, mirror-final, mirror-whole, mirror-resolution, mirror-whole-training, "
-        "mirror-resolution-training, paper" in one_line(mammo(*command, "--profile", "fast"))
+        "mirror-resolution-training, mirror-long-gates, paper" in one_line(mammo(*command, "--profile", "fast"))
     )
 
 

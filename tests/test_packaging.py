@@ -359,6 +359,7 @@ def test_what_the_code_reads_travels_with_the_wheel(clean_python, tmp_path):
         "mammo_lib.runs.protocols.PROTOCOL_8": "book/protocol-8.md",
         "mammo_lib.runs.protocols.PROTOCOL_9": "book/protocol-9.md",
         "mammo_lib.runs.protocols.PROTOCOL_10": "book/protocol-10.md",
+        "mammo_lib.runs.protocols.PROTOCOL_11": "book/protocol-11.md",
         "mammo_lib.runs.protocols.PROTOCOL_EXTERNAL": "book/protocol-external.md",
         "mammo_lib.runs.protocols.PROTOCOL": "book/protocol.md",
         "mammo_lib.analysis.published.PUBLISHED": "book/published.csv",

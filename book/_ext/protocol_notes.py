@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOLS = ("protocol", *(f"protocol-{version}" for version in range(2, 11)), "protocol-external")
+PROTOCOLS = ("protocol", *(f"protocol-{version}" for version in range(2, 12)), "protocol-external")
 NOTE = """
 :::{{important}}
 The text of this page is fixed, because its hash is part of the records. [Errata of the protocols](protocol-errata.md)

@@ -16,7 +16,8 @@ from .run import LARGEST_SEED, Frozen, RunConfig
 PROFILES = MATERIAL / "book" / "profiles"
 ORDER = (
     "smoke", "mirror", "mirror-cv", "mirror-cv-training", "mirror-open", "mirror-limits", "mirror-final",
-    "mirror-whole", "mirror-resolution", "mirror-whole-training", "mirror-resolution-training", "paper",
+    "mirror-whole", "mirror-resolution", "mirror-whole-training", "mirror-resolution-training",
+    "mirror-long-gates", "paper",
 )  # fmt: skip
 MAX_BREASTS = 10_000  # of a phantom: some 15 GB
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]

@@ -384,7 +384,7 @@ class RunConfig(Frozen):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of weights, order and augmentation")
-    protocol: Literal[3, 4, 5, 6, 7, 9, 10] | None = Field(
+    protocol: Literal[3, 4, 5, 6, 7, 9, 10, 11] | None = Field(
         None,
         description="version of the protocol that governs the run; null: 1, or 2 for a cross-validation",
     )

@@ -16,11 +16,12 @@ PROTOCOL_7 = MATERIAL / "book" / "protocol-7.md"  # of crops and films of up to 
 PROTOCOL_8 = MATERIAL / "book" / "protocol-8.md"  # of the fourth look's networks on films that they had not seen
 PROTOCOL_9 = MATERIAL / "book" / "protocol-9.md"  # of whole films with the encoder in training mode
 PROTOCOL_10 = MATERIAL / "book" / "protocol-10.md"  # of crops and films of up to 384 pixels in training mode
+PROTOCOL_11 = MATERIAL / "book" / "protocol-11.md"  # of gates on 100 tokens
 PROTOCOL_EXTERNAL = MATERIAL / "book" / "protocol-external.md"  # of scores on other collections
 
 OF_VERSION = {
     3: PROTOCOL_3, 4: PROTOCOL_4, 5: PROTOCOL_5, 6: PROTOCOL_6, 7: PROTOCOL_7, 9: PROTOCOL_9,
-    10: PROTOCOL_10,
+    10: PROTOCOL_10, 11: PROTOCOL_11,
 }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_unknown_profile_names_the_choices(name):
         InputError,
         match=f"unknown profile '{name}': choose one of smoke, mirror, mirror-cv, mirror-cv-training, mirror-open, "
         "mirror-limits, mirror-final, mirror-whole, mirror-resolution, mirror-whole-training, "
-        "mirror-resolution-training, paper",
+        "mirror-resolution-training, mirror-long-gates, paper",
     ):
         get_profile(name)
 
