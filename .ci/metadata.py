@@ -14,6 +14,7 @@ from urllib.parse import quote
 import yaml
 
 from mammo_lib.analysis.headlines import headlines
+from mammo_lib.analysis.wording import in_words
 from mammo_lib.runs import records_badge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,11 +99,14 @@ def badges(urls: dict[str, str]) -> str:
 
 
 def findings_table() -> str:
-    """Return the README's findings: a row for each question, its answer from the records, and links to its chapters."""
-    lines = ["| question | answer so far | chapter |", "|---|---|---|"]
-    for row in headlines().itertuples():
-        links = ", ".join(f"[{name.partition('_')[0]}](notebooks/{name}.ipynb)" for name in row.chapters)
-        lines.append(f"| {row.question} | {row.answer} | {links} |")
+    """Return the README's findings: a row for each comparison, its answer from the records, and the chapter."""
+    lines = ["| question | compared | difference in AUC | answer | remark | chapter |", "|---|---|---|---|---|---|"]
+    table = headlines()
+    table["question"] = table["question"].mask(table["question"].duplicated(), "")
+    for row in table.to_dict("records"):
+        chapter = f"[{row['chapter'].partition('_')[0]}](notebooks/{row['chapter']}.ipynb)"
+        told = (row["question"], row["compared"], in_words(row, "difference"), row["answer"], row["remark"], chapter)
+        lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines)
 
 

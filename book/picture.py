@@ -1,7 +1,8 @@
-"""Draw the picture of the README and of the front page, book/_static/result.svg: `python book/picture.py`.
+"""Draw the pictures of the README and of the front page: `python book/picture.py`.
 
-On top the four images that the network sees of a breast of the sample, below them the AUC of the networks and baselines
-of protocol 5 on the official test breasts, from the committed records of `mirror-final`.
+`book/_static/result.svg`: on top the four images that the network sees of a breast of the sample, below them the AUC of
+the networks and baselines of protocol 5 on the official test breasts, from the committed records of `mirror-final`.
+`book/_static/answers.svg`: every comparison of the findings.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from matplotlib.figure import Figure
 
 from mammo_lib import figures
 from mammo_lib.analysis.fourth_look import beside_out_of_fold
+from mammo_lib.analysis.headlines import headlines
+from mammo_lib.analysis.wording import in_words
 from mammo_lib.config import ROOT, get_profile
 from mammo_lib.data.data_sets import open_sample
 from mammo_lib.data.prepare import load_pixels
 from mammo_lib.figures.style import BLUE, GREY, ORANGE, error_bars
 from mammo_lib.runs.evaluate import finished_runs
+from mammo_lib.statistics import EQUIVALENCE
 
-TARGET = ROOT / "book" / "_static" / "result.svg"
+STATIC = ROOT / "book" / "_static"
 BREAST = "P_00009_RIGHT"  # the first malignant one of the sample
 
 
@@ -62,12 +66,23 @@ def draw(views: dict, rows: pd.DataFrame) -> Figure:
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the pictures."""
     figures.use_style()
     profile, collection = get_profile("mirror-final"), open_sample()
-    figure = draw(images(collection, profile.run), scores(profile, collection))
-    figure.savefig(TARGET, metadata={"Date": None})
-    print(f"{TARGET}: {TARGET.stat().st_size / 1000:.0f} kB", file=sys.stderr)
+    pictures = {
+        "result": (draw(images(collection, profile.run), scores(profile, collection)), ""),
+        "answers": (figures.answer_forest(table := headlines(), EQUIVALENCE), described(table)),
+    }
+    for name, (figure, description) in pictures.items():
+        path = STATIC / f"{name}.svg"
+        figure.savefig(path, metadata={"Date": None, "Description": description or None})
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB", file=sys.stderr)
+
+
+def described(table: pd.DataFrame) -> str:
+    """Return the rows of the findings in words: kept in the picture, so that a test sees when it is out of date."""
+    rows = table.to_dict("records")
+    return "; ".join(f"{row['compared']} {in_words(row, 'difference')}, {row['answer']}" for row in rows)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,13 @@ from PIL import Image
 from sphinx.util import logging
 
 from mammo_lib.analysis.headlines import headlines
+from mammo_lib.analysis.wording import in_words
 from mammo_lib.files import write_json
 from mammo_lib.runs import read_outcomes, records_badge
 
 logger = logging.getLogger(__name__)
 GLUED = ("headline", "fourth", "within_four", "elsewhere", "untested", "missing_views")
+FINDINGS = tuple(f"finding_{key}" for key in ("readers", "assessment", "gates", "scan", "crop", "test_set"))
 NOTE = {
     "cell_type": "markdown",
     "id": "not-executed",
@@ -66,7 +68,8 @@ def _is_executed(page: Path) -> bool:
 def glued_values(book: Path) -> dict[str, str]:
     """Return name -> Markdown of everything that the executed notebooks glued."""
     values = dict.fromkeys(GLUED, "*Not executed in this copy yet: `make reproduce` fills this in.*")
-    values |= {f"finding_{row.key}": row.answer for row in headlines().itertuples()}
+    values |= dict.fromkeys(FINDINGS, "*not run yet*")  # in a copy without records
+    values |= {f"finding_{row['key']}": in_words(row, "difference") for row in headlines().to_dict("records")}
     values |= released_values(book.parent / "released" / "dual" / "metrics.json")
     values["verified"] = verified_records(book.parent / "results" / "verified.json")
     values["export"] = exported_speeds(book.parent / "benchmarks" / "export.json")

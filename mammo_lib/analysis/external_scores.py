@@ -182,7 +182,7 @@ def film_difference(films: pd.DataFrame) -> tuple[Interval, float]:
 
 def transfer_answer(records: Mapping[str, Run]) -> str:
     """Return the answer of the chapter in two sentences, from the records."""
-    loss, row = _mass_loss(records), _masses_at_the_old_threshold(records)
+    loss, row = mass_loss(records), _masses_at_the_old_threshold(records)
     return (
         f"{transfer_in_words(records)} A loss is {_shown(loss)}; its mean probability differs from the share of "
         f"malignant masses by {in_words(row, 'calibration')}, and at the old threshold it calls "
@@ -192,7 +192,7 @@ def transfer_answer(records: Mapping[str, Run]) -> str:
 
 def transfer_in_words(records: Mapping[str, Run]) -> str:
     """Say in one sentence what the network reaches on the masses of the other collection."""
-    loss = _mass_loss(records)
+    loss = mass_loss(records)
     return (
         f"On {loss['n']} masses of {records[NETWORK].environment['data_set']}, films of another country and scanner, "
         f"the released network reaches an AUC of {in_words(loss, 'external', '')}; on CBIS-DDSM, with the same view "
@@ -202,13 +202,19 @@ def transfer_in_words(records: Mapping[str, Run]) -> str:
 
 def transfer_in_short(records: Mapping[str, Run]) -> str:
     """Say the same in fewer words, for the front page, and what the old threshold does."""
-    loss, row = _mass_loss(records), _masses_at_the_old_threshold(records)
+    loss = mass_loss(records)
     return (
         f"On {loss['n']} masses of {records[NETWORK].environment['data_set']}, which has the MLO view alone, the "
         "released network's AUC differs from that on CBIS-DDSM with the CC view hidden by "
-        f"{in_words(loss, 'difference')}: a loss is {_shown(loss)}. At the old threshold it calls "
-        f"{1 - row['specificity']:.0%} of the benign masses malignant."
+        f"{in_words(loss, 'difference')}: a loss is {_shown(loss)}. "
+        f"{threshold_in_words(records).capitalize()}."
     )
+
+
+def threshold_in_words(records: Mapping[str, Run]) -> str:
+    """Say what the threshold of the training collection does to benign masses of the other one; no full stop."""
+    row = _masses_at_the_old_threshold(records)
+    return f"at the old threshold it calls {1 - row['specificity']:.0%} of the benign masses malignant"
 
 
 def _shown(loss: pd.Series) -> str:
@@ -219,7 +225,8 @@ def _masses_at_the_old_threshold(records: Mapping[str, Run]) -> pd.Series:
     return at_the_old_threshold({NETWORK: records[NETWORK]}).set_index("breasts").loc["external masses"]
 
 
-def _mass_loss(records: Mapping[str, Run]) -> pd.Series:
+def mass_loss(records: Mapping[str, Run]) -> pd.Series:
+    """Return the row of :func:`losses` of the network on the masses of the other collection."""
     table = losses(records)
     return table[(table["score"] == NETWORK) & (table["breasts"] == "masses")].iloc[0]
 

@@ -1,131 +1,156 @@
-"""What is known so far, in a table of a few rows: for README, front page and chapter 12, from committed records.
+"""What is known so far, as a table of comparisons that a figure can show: README, front page and chapter 12.
 
-:mod:`mammo_lib.analysis.open_questions` gives the long answers.
+The table is computed from committed records. :mod:`mammo_lib.analysis.open_questions` gives the long answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
-from ..config import Profile, get_profile
+from ..config import get_profile
 from ..errors import InputError
 from ..runs.records import Run
 from . import answers, external_scores, fourth_look, limits, missing, official_split, resolution
-from .open_questions import NOT_YET
-from .wording import in_words
+from .answers import DIFFERENT, UNDECIDED
+from .wording import estimate
 
 Repeats = Mapping[str, Sequence[Run]]
-CROSS_VALIDATED = ("06a_answers_by_cross_validation",)
+Rows = Iterator[dict]
+COLUMNS = (
+    "key", "question", "compared", "difference", "difference_low", "difference_high", "answer", "remark", "chapter",
+)  # fmt: skip
+FROM_FIRST = "from the first series"
 
 
-class _Series(NamedTuple):
-    """Both series of runs."""
+class _Records(NamedTuple):
+    """Repeats by experiment: both series of protocol 2, and the networks of protocol 3."""
 
-    first: Profile
-    of_first: Repeats
-    second: Profile
-    of_second: Repeats
+    first: Repeats
+    second: Repeats
+    held_out: Repeats
 
 
 def headlines() -> pd.DataFrame:
-    """Return ``key question answer chapters``; ``chapters`` are file names of the chapters that show the numbers.
+    """Return one row per comparison, with the columns :data:`COLUMNS`.
 
-    A question whose records are not at hand is answered by :data:`~mammo_lib.analysis.open_questions.NOT_YET`.
+    ``answer`` is that of :func:`mammo_lib.analysis.answers.answers` where a protocol planned the comparison with a
+    bound of equivalence; elsewhere it says whether the interval excludes 0. ``chapter`` is the file name of the
+    chapter that shows the numbers. A question whose records are not at hand has no row.
     """
-    first, second = (get_profile(name) for name in ("mirror-cv", "mirror-cv-training"))
-    held_out = answers.find_repeats(get_profile("mirror-open"))
-    series = _Series(first, answers.find_repeats(first), second, answers.find_repeats(second))
-    rows: list[tuple[str, str, Callable[[], str], tuple[str, ...]]] = [
-        ("readers", "Does a network reach the readers?", lambda: _readers(held_out),
-         ("05b_the_fourth_look", "08_missing_views_and_density")),
-        ("gates", "Do SeqMoE's gates help?", lambda: _gates(series), CROSS_VALIDATED),
-        ("scan", "Does the selective scan help?", lambda: _scan(series), CROSS_VALIDATED),
-        ("films", "Does the whole film add to the crop?", lambda: _films(series), CROSS_VALIDATED),
-        ("changes", "What changes the AUC?", lambda: _changes(series.of_first, held_out),
-         ("08_missing_views_and_density", "06b_what_limits_the_network")),
-        ("elsewhere", "Does it hold on other breasts?", _elsewhere,
-         ("05a_why_the_test_set_scores_lower", "11_another_collection")),
-    ]  # fmt: skip
-    return pd.DataFrame([
-        {"key": key, "question": question, "answer": _answer(say), "chapters": chapters}
-        for key, question, say, chapters in rows
-    ])  # fmt: skip
+    records = _Records(
+        *(answers.find_repeats(get_profile(name)) for name in ("mirror-cv", "mirror-cv-training", "mirror-open"))
+    )
+    questions: dict[str, Callable[[_Records], Rows]] = {
+        "Does a network reach the readers?": _readers,
+        "Do SeqMoE's gates help?": _gates,
+        "Does the selective scan help?": _scan,
+        "Does the whole film add to the crop?": _films,
+        "What else changes the AUC?": _changes,
+        "Does it hold on other breasts?": _elsewhere,
+    }
+    rows = [row | {"question": question} for question, ask in questions.items() for row in _answered(ask, records)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _answer(say: Callable[[], str]) -> str:
-    """Return an answer, if its experiments have records: not so in a copy without them, or in a rehearsal."""
+def _answered(ask: Callable[[_Records], Rows], records: _Records) -> list[dict]:
+    """Return a question's rows; none where its records are missing, as in a copy without them, or in a rehearsal."""
     try:
-        return say()
+        return list(ask(records))
     except (KeyError, InputError):
-        return NOT_YET
+        return []
 
 
-def _readers(held_out: Repeats) -> str:
+def _readers(records: _Records) -> Rows:
     aim, _ = fourth_look.best_against_readers(answers.find_repeats(get_profile("mirror-final")))
-    added, _ = missing.beyond_assessment(held_out["crop_held_out"])
-    is_open = ", which leaves open which is better" if aim.low < 0 < aim.high else ""
-    return (
-        f"On {aim.n} test breasts the AUC of the network that cross-validation had chosen, minus that of the readers' "
-        f"BI-RADS assessment, is {aim.value:+.3f} ({aim.low:+.3f} to {aim.high:+.3f}){is_open}. Out of fold "
-        f"(first series), adding the crop network to the assessment changes the AUC by {added}."
-    )
+    yield _of_interval(
+        "readers", "network minus readers' BI-RADS", estimate("difference", aim),
+        f"{aim.n} test breasts; the network that cross-validation had chosen", "05b_the_fourth_look",
+    )  # fmt: skip
+    added, _ = missing.beyond_assessment(records.held_out["crop_held_out"])
+    yield _of_interval(
+        "assessment", "BI-RADS with network minus alone", estimate("difference", added),
+        f"{added.n} training breasts out of fold; {FROM_FIRST}", "08_missing_views_and_density",
+    )  # fmt: skip
 
 
-def _changes_of(series: _Series, group: str, *names: str) -> list[str]:
-    """Say what experiments of a group change in the second series, and the first series' answer where it differs."""
-    table = answers.answers(series.second, group, series.of_second).set_index("experiment")
-    early = answers.answers(series.first, group, series.of_first).set_index("experiment")["answer"]
-    said = []
-    for name in names:
-        row, before = table.loc[name], early.get(name)
-        aside = "" if before in (None, row["answer"]) else f" (first series: {before})"
-        said.append(f"{in_words(row, 'difference')}, {row['answer']}{aside}")
-    return said
+def _gates(records: _Records) -> Rows:
+    yield _of_part(records, "gates", "crop_plain", "gates", "no gates, 36 tokens")
+    yield _of_part(records, "gates_long", "long_plain", "gates_long", "no gates, 100 tokens")
 
 
-def _gates(series: _Series) -> str:
-    [few], [many] = _changes_of(series, "gates", "crop_plain"), _changes_of(series, "gates_long", "long_plain")
-    return f"Without the gates the AUC changes by {few}; on 100 tokens instead of 36 by {many}."
+def _scan(records: _Records) -> Rows:
+    for group, prefix, tokens in (("isolation", "crop", "36 tokens"), ("isolation_long", "long", "100 tokens")):
+        key = group.replace("isolation", "scan")
+        yield _of_part(records, group, f"{prefix}_gated_conv", key, f"gated convolution, {tokens}")
+        yield _of_part(
+            records, group, f"{prefix}_no_blocks", key.replace("scan", "blocks"), f"no token blocks, {tokens}"
+        )
 
 
-def _scan(series: _Series) -> str:
-    convolution, nothing = _changes_of(series, "isolation", "crop_gated_conv", "crop_no_blocks")
-    [longer] = _changes_of(series, "isolation_long", "long_no_blocks")
-    return (
-        f"With a gated convolution in place of the selective scan the AUC changes by {convolution}; without any token "
-        f"blocks by {nothing}, and on 100 tokens instead of 36 by {longer}."
-    )
+def _films(records: _Records) -> Rows:
+    yield _of_part(records, "streams", "crop", "crop", "crops alone")
+    yield _of_part(records, "streams", "whole", "whole", "whole films alone")
+    gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], records.second["whole"])
+    yield _of_interval(
+        "whole_frozen", "whole films: trained minus frozen", estimate("difference", gap),
+        "against a logistic regression on the network's own frozen stages", "10_resolution_and_efficiency",
+    )  # fmt: skip
 
 
-def _films(series: _Series) -> str:
-    """Say what is lost without the whole film and without the crop, and how far that is what whole films are worth."""
-    crop, whole = _changes_of(series, "streams", "crop", "whole")
-    gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], series.of_second["whole"])
-    return (
-        f"Without the whole film the AUC changes by {crop}; without the crop by {whole}, but networks on whole films "
-        f"alone differ by {gap} from a logistic regression on their own frozen stages."
-    )
-
-
-def _changes(first: Repeats, held_out: Repeats) -> str:
+def _changes(records: _Records) -> Rows:
     views, deeper = get_profile("mirror-open"), get_profile("mirror-limits")
-    one_view = answers.answers(views, "view_training", held_out).set_index("experiment")
+    one_view = answers.answers(views, "view_training", records.held_out).set_index("experiment")
     stages = limits.against_reference(
-        deeper, "stages", first[limits.REFERENCE], answers.find_repeats(deeper)
+        deeper, "stages", records.first[limits.REFERENCE], answers.find_repeats(deeper)
     ).set_index("experiment")
-    cc, mlo = (in_words(one_view.loc[name], "difference") for name in ("crop_cc", "crop_mlo"))
-    lite2, lite1 = (in_words(stages.loc[name], "difference") for name in ("crop_lite2", "crop_lite1"))
-    return (
-        f"First series. Trained on one view instead of two: {cc} with CC, {mlo} with MLO. Frozen stages of another "
-        f"network instead of EfficientNet-Lite0: {lite2} with Lite2, {lite1} with Lite1."
-    )
+    for view in ("cc", "mlo"):
+        yield _row(
+            view, f"{view.upper()} view alone", one_view.loc[f"crop_{view}"], FROM_FIRST,
+            "08_missing_views_and_density",
+        )  # fmt: skip
+    for size in ("lite1", "lite2"):
+        yield _row(
+            size, f"frozen stages of {size.title()}", stages.loc[f"crop_{size}"], FROM_FIRST,
+            "06b_what_limits_the_network",
+        )  # fmt: skip
 
 
-def _elsewhere() -> str:
-    return (
-        f"{official_split.difference_in_short(official_split.read_record())} "
-        f"{external_scores.transfer_in_short(external_scores.external_records('mini_mias'))}"
+def _elsewhere(_: _Records) -> Rows:
+    network = (record := official_split.read_record())["scores"][0]
+    yield _of_interval(
+        "test_set", "training minus test breasts", network,
+        f"{network['n_train']} breasts out of fold, {network['n_test']} of the test set; {FROM_FIRST}; "
+        f"{official_split.rule_in_words(record)}",
+        "05a_why_the_test_set_scores_lower",
+    )  # fmt: skip
+    own = external_scores.external_records("mini_mias")
+    loss = external_scores.mass_loss(own)
+    yield _of_interval(
+        "mini_mias", "mini-MIAS minus CBIS-DDSM", loss,
+        f"{loss['n']} masses, MLO view alone; " + external_scores.threshold_in_words(own), "11_another_collection",
+    )  # fmt: skip
+
+
+def _of_part(records: _Records, group: str, experiment: str, key: str, compared: str) -> dict:
+    """Return what a part of the network changes in the second series, and the first series' answer where it differs."""
+    own, early = (
+        answers.answers(get_profile(name), group, repeats).set_index("experiment")
+        for name, repeats in (("mirror-cv-training", records.second), ("mirror-cv", records.first))
     )
+    row, before = own.loc[experiment], early["answer"].get(experiment)
+    remark = "" if before in (None, row["answer"]) else f"first series: {before}"
+    return _row(key, compared, row, remark, "06a_answers_by_cross_validation")
+
+
+def _of_interval(key: str, compared: str, found: Mapping, remark: str, chapter: str) -> dict:
+    """Return a comparison that has no bound of equivalence."""
+    answer = UNDECIDED if found["difference_low"] <= 0 <= found["difference_high"] else DIFFERENT
+    return _row(key, compared, {**found, "answer": answer}, remark, chapter)
+
+
+def _row(key: str, compared: str, found: Mapping, remark: str, chapter: str) -> dict:
+    kept = {name: found[name] for name in ("difference", "difference_low", "difference_high", "answer")}
+    return {"key": key, "compared": compared, **kept, "remark": remark, "chapter": chapter}

@@ -305,7 +305,7 @@ def opening(record: Mapping) -> str:
     return (
         f"The crop network's AUC is {network['train']:.3f} out of fold on {network['n_train']} training breasts and "
         f"{network['test']:.3f} on {network['n_test']} test breasts, a difference of "
-        f"{in_words(network, 'difference')}; {_rule_in_words(record)}. "
+        f"{in_words(network, 'difference')}; {_rule_alone_in_words(record)}. "
         f"{explained[0].upper()}{explained[1:]}; within BI-RADS 4 the AUC falls from {in_words(band, 'train', '')} to "
         f"{in_words(band, 'test', '')}."
     )
@@ -330,28 +330,27 @@ def difference_in_words(record: Mapping) -> str:
     )
 
 
-def difference_in_short(record: Mapping) -> str:
-    """Say the same in fewer words, for the front page."""
-    network = record["scores"][0]
-    return (
-        f"Out of fold (first series) on {network['n_train']} training breasts the crop network's AUC is higher than on "
-        f"the {network['n_test']} test breasts by {in_words(network, 'difference')}. {_chance_in_words(record)}."
-    )
-
-
 def _chance_in_words(record: Mapping) -> str:
     """Say what the interval of the difference and the rule fixed beforehand make of chance; no full stop."""
-    network, is_chance = record["scores"][0], findings(record)["chance"]
-    holds_zero = network["difference_low"] <= 0 <= network["difference_high"]
+    network = record["scores"][0]
+    said = (
+        f"The interval {'includes' if _holds_zero(network) else 'excludes'} 0 (p = {network['p_holm']:.2f} after Holm)"
+    )
+    return f"{said}; {rule_in_words(record)}"
+
+
+def rule_in_words(record: Mapping) -> str:
+    """Say what the rule fixed beforehand makes of chance, and why where the interval alone would say otherwise."""
     _, unusual, count = _usual_for(record)
-    why = "" if is_chance or not holds_zero else (
+    why = "" if findings(record)["chance"] or not _holds_zero(record["scores"][0]) else (
         f", because the official division is unusual among random ones for {len(unusual)} of {count} baselines "
         f"({', '.join(CALLED.get(name, name) for name in unusual)})"
     )  # fmt: skip
-    return (
-        f"The interval {'includes' if holds_zero else 'excludes'} 0 (p = {network['p_holm']:.2f} after Holm); "
-        f"{_rule_in_words(record)}{why}"
-    )
+    return f"{_rule_alone_in_words(record)}{why}"
+
+
+def _holds_zero(difference: Mapping) -> bool:
+    return difference["difference_low"] <= 0 <= difference["difference_high"]
 
 
 CALLED = {"metadata": "the readers' words"}  # names of baselines that a sentence spells out
@@ -363,7 +362,7 @@ def _usual_for(record: Mapping) -> tuple[int, list[str], int]:
     return int(usual.sum()), [*usual[~usual].index], len(usual)
 
 
-def _rule_in_words(record: Mapping) -> str:
+def _rule_alone_in_words(record: Mapping) -> str:
     """Say what the rule fixed beforehand makes of chance."""
     is_chance = findings(record)["chance"]
     said = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "breasts": ["cohort_composition", "crop_sizes", "funnel", "malignant_shares", "mammogram_grid"],
     "costs": ["cost_growth", "cost_parts"],
     "curves": ["auc_by_breasts", "auc_by_side", "seed_bands", "training_losses"],
+    "findings": ["answer_forest"],
     "forests": ["decision_curves", "difference_forest", "equivalence_forest", "subgroup_forest"],
     "listing": ["source_listing"],
     "overlays": ["gate_view", "lesion_shares", "map_cases", "prediction_sheet"],

@@ -57,6 +57,12 @@ ANSWERS = pd.DataFrame({
     "experiment": ["cc_only", "mlo_only", "shuffled"], "answer": ["different", "different", "equivalent"], "n": 149,
     "difference": [-0.05, -0.1, 0.001], "difference_low": [-0.08, -0.2, -0.01], "difference_high": [-0.01, -0.02, 0.01],
 })  # fmt: skip
+ALL_ANSWERS = pd.DataFrame({
+    "question": ["gates?", "gates?", "films?", "films?"], "compared": ["few", "many", "crops", "films"],
+    "answer": ["equivalent", "different, but by less than the bound", "different", "undecided"],
+    "difference": [0.0, -0.01, -0.1, 0.0], "difference_low": [-0.01, -0.015, -0.2, -0.1],
+    "difference_high": [0.01, -0.005, -0.05, 0.1],
+})  # fmt: skip
 SUBGROUPS = pd.DataFrame(
     {
         "name": ["all breasts", "density", "density", "density"], "level": ["", "1", "2", "3"],
@@ -157,6 +163,10 @@ CASES = {
         lambda: figures.equivalence_forest(ANSWERS, "both_views", 0.02),
         r"Compared with both views:\n2 different \(between -0\.100 and -0\.050\); 1 equivalent",
     ),
+    "all answers": (
+        lambda: figures.answer_forest(ALL_ANSWERS, 0.02),
+        "4 comparisons: 2 less than 0.02, 1 different, 1 undecided",
+    ),
     "subgroups": (
         lambda: figures.subgroup_forest(SUBGROUPS),
         "AUC 0.60 to 0.90 in subgroups with 10 or more of each class; 1 interval excludes 0.80",
@@ -204,6 +214,14 @@ def test_title_says_the_finding_and_axes_are_named(name):
     assert figure.axes[0].get_ylabel() or all(tick.get_text() for tick in figure.axes[0].get_yticklabels())
     assert max(figure.get_size_inches()) <= 7
     assert plt.get_fignums() == []
+
+
+def test_each_answer_stands_below_its_question_in_the_colour_of_its_meaning():
+    axes = figures.answer_forest(ALL_ANSWERS, 0.02).axes[0]
+    rows = {bars.get_label(): bars[0].get_ydata().tolist() for bars in axes.containers}
+    assert rows == {"less than 0.02": [1, 2], "different": [4], "undecided": [5]}
+    questions = {text.get_text(): text.xyann[1] for text in axes.texts}
+    assert questions == {"gates?": 0, "films?": 3}
 
 
 def test_published_and_ours_stand_on_their_own_rows():
