@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ..config import Profile
+from ..config import Profile, get_profile
 from ..runs.experiments import experiment_configs, read_experiments, read_groups
 from ..runs.records import Run, finished_of, runs_by_config
 from ..statistics import EQUIVALENCE, LEVEL, FoldDifference, auc, compare_folds, holm, stratified_auc
@@ -25,6 +25,7 @@ RELATIONS = {  # how a summary names an answer
     DIFFERENT: "Different from", BOTH: "Different by less than the bound from", EQUIVALENT: "Equivalent to",
     UNDECIDED: "Undecided against",
 }  # fmt: skip
+LONG_GATES = "mirror-long-gates"  # the profile of protocol 11
 LONG = 100  # tokens of stage 3 from which protocol 2 calls a geometry long
 COLLAPSE = 0.2  # of AUC, some five standard errors of a fold of a hundred breasts
 ROUTING = ("frozen", "shuffled", "open")  # overridden gates that leave the network its token blocks
@@ -138,6 +139,20 @@ def between_series(first: Mapping[str, Sequence[Run]], second: Mapping[str, Sequ
     return as_answers({name: one for name, one in found.items() if one is not None})
 
 
+def gates_on_100_tokens(second: Mapping[str, Sequence[Run]]) -> tuple[pd.DataFrame, Mapping[str, Sequence[Run]]]:
+    """Compare the gates of protocol 11 with learned ones of the second series; their repeats are returned, too."""
+    profile = get_profile(LONG_GATES)
+    own = find_repeats(profile)
+    return against(profile, read_groups(profile)["gates"], second.get("crop_160_16", ()), own), own
+
+
+def modes_in_words(first: Mapping[str, Sequence[Run]], second: Mapping[str, Sequence[Run]]) -> str:
+    """Say what training mode changes in each network: second minus first series."""
+    changes = [f"`{row['experiment']}` {in_words(row, 'difference')}"
+               for row in between_series(first, second).to_dict("records")]  # fmt: skip
+    return f"What training mode changes, second minus first series: {'; '.join(changes)}."
+
+
 def gates_and_streams(profile: Profile, *series: Mapping[str, Sequence[Run]]) -> str:
     """Say in two sentences, of the first and the second series, what gates and the whole stream bring."""
     (plain, again), (crop, crop_again) = (
@@ -213,12 +228,11 @@ def interventions(networks: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 
 def gated_networks(profile: Profile, repeats: Mapping[str, Sequence[Run]]) -> dict[str, Sequence[Run]]:
-    """Return the repeats of all networks with learned gates that protocol 2 compares, in both geometries.
+    """Return the repeats of all networks with learned gates among a profile's questions on gates.
 
     Fixed and random gates are left out, since they have nothing to lose when they are overridden.
     """
-    groups = read_groups(profile)
-    names = [name for group in ("gates", "gates_long") for name in groups[group]]
+    names = [name for group, names in read_groups(profile).items() if group.startswith("gates") for name in names]
     learned = [name for name in names if experiment_configs(profile, name)[0].model.gate.kind == "learned"]
     return {name: repeats.get(name, ()) for name in learned}
 

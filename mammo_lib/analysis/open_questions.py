@@ -50,7 +50,8 @@ def open_questions() -> pd.DataFrame:
         ("Does the sequence mixer matter?", "06a_answers_by_cross_validation",
          lambda: _both_series("isolation", parts, again)),
         ("Do gates or mixers matter on longer sequences, 100 tokens?", "06a_answers_by_cross_validation",
-         lambda: " ".join(_both_series(group, parts, again) for group in ("gates_long", "isolation_long"))),
+         lambda: " ".join([*(_both_series(group, parts, again) for group in ("gates_long", "isolation_long")),
+                           _gates_on_100_tokens(again)])),
         ("Are two streams better than one?", "06a_answers_by_cross_validation",
          lambda: _both_series("streams", parts, again)),
         ("Did the networks fit their training breasts?", "06a_answers_by_cross_validation",
@@ -88,6 +89,12 @@ def _group(profile: str, group: str, repeats: Repeats) -> str:
 
 def _both_series(group: str, first: Repeats, second: Repeats) -> str:
     return f"{_group('mirror-cv', group, first)} Second series: {_group('mirror-cv-training', group, second)}"
+
+
+def _gates_on_100_tokens(second: Repeats) -> str:
+    found, _ = answers.gates_on_100_tokens(second)
+    said = answers.brief(found, "learned gates, one per image", len(get_profile(answers.LONG_GATES).seeds))
+    return f"Other gates on 100 tokens (protocol 11): {said}"
 
 
 def _films(sizes: Repeats) -> str:
