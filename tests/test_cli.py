@@ -388,3 +388,18 @@ def test_the_settings_that_are_shown_are_those_that_a_run_would_use():
     said = one_line(mammo("config", MAMMO_DATA="/nowhere"))
     assert "MAMMO_DATA=/nowhere: no such folder; correct it, or name a profile with --profile" in said
     assert "\nprofile mirror\n" in mammo("list", MAMMO_DATA=ROOT / "sample").stdout
+
+
+INTERRUPTED = "interrupted; the same command resumes (a training after its last complete epoch) or starts again"
+
+
+def test_an_interrupt_among_the_first_imports_is_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = fresh_mammo("list", PYTHONPATH=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()) == (130, [INTERRUPTED])
+
+
+def test_an_interrupt_of_a_command_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("mammo_lib.data.phantom.exams._write_table", mock.Mock(side_effect=KeyboardInterrupt))
+    done = mammo("data", "phantom", tmp_path / "a", "--breasts", 12)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, INTERRUPTED)
