@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -403,3 +404,17 @@ def test_an_interrupt_of_a_command_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("mammo_lib.data.phantom.exams._write_table", mock.Mock(side_effect=KeyboardInterrupt))
     done = mammo("data", "phantom", tmp_path / "a", "--breasts", 12)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (130, INTERRUPTED)
+
+
+def test_a_terminated_command_leaves_nothing_half_done(tmp_path, monkeypatch):
+    def terminate(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the tests, which the command must put back
+    try:
+        monkeypatch.setattr("mammo_lib.data.phantom.exams._write_table", terminate)
+        done = mammo("data", "phantom", tmp_path / "a", "--breasts", 12)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (143, INTERRUPTED)
+        assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
