@@ -14,13 +14,15 @@ from unittest import mock
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from mammo_lib.cli import main
-from mammo_lib.config import load_config
+from mammo_lib.config import RunConfig, load_config
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
+from mammo_lib.runs import records
 from mammo_lib.runs.records import COMMITTED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -418,3 +420,25 @@ def test_a_terminated_command_leaves_nothing_half_done(tmp_path, monkeypatch):
         assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def finished_run(experiment: str, data_set: str, **facts) -> records.Run:
+    run = records.start_run(RunConfig(experiment=experiment), "d", data_set=data_set, **facts)
+    frame = pd.DataFrame({"split": ["validation"], "label": [1], "probability": [0.75]})
+    run.finish(frame, {"validation": {"auc": {"value": 0.75}}})
+    return run
+
+
+def test_records_of_the_phantom_are_not_published(run_homes):
+    phantom = "synthetic phantom"
+    finished_run("real", "CBIS-DDSM, layout mirror-800")
+    network = finished_run("synthetic", phantom).name
+    finished_run("incomplete_real", phantom, network="real/seed0")
+    finished_run("external_mini_mias", "mini-MIAS", network=network)
+    for name in ("synthetic", "incomplete_real", "external_mini_mias"):
+        line = one_line(mammo("results", "publish", "real", name))
+        assert f"{name}/seed0-" in line and "made on the synthetic phantom, and results/ holds records of real" in line
+    assert not records.COMMITTED.exists()
+    assert mammo("results", "publish", "real").returncode == 0
+    (record,) = records.all_runs(records.COMMITTED)
+    assert record.config.experiment == "real"

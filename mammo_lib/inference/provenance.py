@@ -147,6 +147,16 @@ def is_phantom(run: Run) -> bool:
     return any(run.config in _configs_of(name, run.config) for name in phantoms)
 
 
+def refuse_phantom(record: Run) -> None:
+    """Raise an :class:`InputError` for a record of synthetic images, or of a network that was trained on them."""
+    network = runs.FRESH / (record.environment.get("network") or record.name)  # of scores on other films
+    if is_phantom(record) or (Run(network).is_finished and is_phantom(Run(network))):
+        raise InputError(
+            f"{record.folder}: made on the {PHANTOM}, and results/ holds records of real films; train on images "
+            "(--data DIR), or move this folder away"
+        )
+
+
 def trained_on(run: Run) -> str:
     """Say what a run's network was trained on, and how it scored on breasts that it was not trained on."""
     config, said, auc = run.config, run.environment.get("data_set"), _auc_of(run)
