@@ -162,7 +162,9 @@ def test_what_would_hang_or_fill_the_memory_is_refused(tmp_path, monkeypatch, re
             read(tmp_path / name)
 
 
-@pytest.mark.parametrize("content", ["[]", "1", '"x"', "", "{", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "content", ["[]", "1", '"x"', "", "{", "[" * 100_000, '{"a": ' + "1" * 5000 + "}", '{"a": {"b": 1, "b": 1}}']
+)
 def test_what_is_no_mapping_is_one_line(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(InputError, match=r"x\.json: (not JSON|JSON, but a)"):
