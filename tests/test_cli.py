@@ -439,6 +439,7 @@ def test_records_of_the_phantom_are_not_published(run_homes):
         line = one_line(mammo("results", "publish", "real", name))
         assert f"{name}/seed0-" in line and "made on the synthetic phantom, and results/ holds records of real" in line
     assert not records.COMMITTED.exists()
+    assert "run `mammo run --experiment none --data DIR` first" in one_line(mammo("results", "publish", "none"))
     assert mammo("results", "publish", "real").returncode == 0
     (record,) = records.all_runs(records.COMMITTED)
     assert record.config.experiment == "real"

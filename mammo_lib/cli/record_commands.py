@@ -24,7 +24,8 @@ def publish(
     for name in experiments:
         runs = [run for run in records.all_runs(records.FRESH) if run.config.experiment == name]
         if not runs:
-            raise InputError(f"{records.FRESH / name}: no finished run here; run `mammo run --experiment {name}` first")
+            first = f"run `mammo run --experiment {name} --data DIR` first"  # without images it would be of the phantom
+            raise InputError(f"{records.FRESH / name}: no finished run here; {first}")
         chosen += runs
     for one in chosen:
         refuse_phantom(one)
