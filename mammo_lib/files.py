@@ -291,16 +291,21 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def new_folder(folder: str | Path) -> Path:
-    """Return the absolute path of a folder that will be moved to its place as a whole.
+    """Return the absolute path of a folder that will be moved to its place as a whole; a link to a folder is followed.
 
     Raises
     ------
     InputError
-        It is the current folder: whoever works there would be left in a folder that no longer exists.
+        It is the current folder: whoever works there would be left in a folder that no longer exists. Or it is a link
+        that leads nowhere.
     """
     if os.path.realpath(folder) == os.path.realpath("."):
         raise InputError(f"{folder}: is the current folder; give a new one")
-    return Path(os.path.abspath(folder))
+    if not os.path.islink(folder):
+        return Path(os.path.abspath(folder))
+    if not os.path.exists(folder):
+        raise InputError(f"{folder}: a link to {os.readlink(folder)}, which is not there; remove it, or give a new one")
+    return Path(os.path.realpath(folder))
 
 
 def writable_file(path: Path) -> Path:
