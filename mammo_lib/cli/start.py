@@ -16,7 +16,7 @@ def main() -> None:
     try:
         from . import mammo
 
-        mammo.main()
+        mammo.run_command_line()
     except (KeyboardInterrupt, SystemExit) as end:
         code = INTERRUPTED if isinstance(end, KeyboardInterrupt) else end.code
         if code in (INTERRUPTED, TERMINATED):
