@@ -212,5 +212,5 @@ ADDRESS = "s3://films/cbis-ddsm"
 
 def test_an_address_in_place_of_a_folder_names_the_command():
     for given in (ADDRESS, Path(ADDRESS)):  # the command line makes a path of it
-        with pytest.raises(InputError, match=f"^{ADDRESS}: no folder; .* mammo data fetch FOLDER --from {ADDRESS}$"):
+        with pytest.raises(InputError, match=f"^{ADDRESS}: not a folder; .* mammo data fetch FOLDER --from {ADDRESS}$"):
             data_folder(given)
