@@ -379,7 +379,7 @@ def test_a_foreign_file_for_outcomes_is_told_before_anything_is_trained(tmp_path
     said = one_line(mammo("verify", "--json", tmp_path / "mine.json", "--records", tmp_path))
     assert "mine.json: " in said and "give another file, or delete it" in said
     assert (tmp_path / "mine.json").read_text() == content
-    assert "no file of outcomes" in one_line(mammo("verify", "--json", tmp_path, "--records", tmp_path))
+    assert "not a file of outcomes" in one_line(mammo("verify", "--json", tmp_path, "--records", tmp_path))
 
 
 def test_the_settings_that_are_shown_are_those_that_a_run_would_use():
