@@ -1,4 +1,4 @@
-"""Lightning's loop as a run uses it: callbacks, checkpoints, processes, and what happens to errors and warnings."""
+"""Lightning's loop as a run uses it: callbacks, checkpoints, processes, and the handling of errors and warnings."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def first_process_alone() -> Iterator[bool]:
 
 @contextlib.contextmanager
 def sigterm_as_failure():
-    """Leave with the code of a SIGTERM, 143; Lightning leaves with 0, which a queue takes for a finished job."""
+    """Exit with the code of a SIGTERM, 143; Lightning exits with 0, which a queue takes for a finished job."""
     try:
         yield
     except SIGTERMException:
@@ -87,7 +87,7 @@ def memory_advice(config: RunConfig):
     """Turn an out-of-memory error into one line that says what to reduce."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+    except RuntimeError as error:  # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         train = config.train
