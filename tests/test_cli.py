@@ -1,4 +1,4 @@
-"""The command line: what is wrong is one line on stderr and exit code 2, without a traceback."""
+"""The command line: an error is one line on stderr and exit code 2, without a traceback."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_the_benchmarks_are_listed_as_their_folder_has_them():
     listed = [line.split()[0] for line in done.stdout.splitlines()]
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"baselines", "limits", "timing"}
     assert (done.returncode, listed) == (0, sorted(scripts))
-    assert "CPU scan against a plain PyTorch loop" in done.stdout
+    assert "CPU scan compared with a plain PyTorch loop" in done.stdout
     assert "unknown benchmark 'scna': choose one of attention, " in one_line(mammo("bench", "scna"))
 
 
