@@ -1,4 +1,4 @@
-"""The reproduction: what is up to date is not run again, a failed notebook never replaces a page."""
+"""The reproduction: an up-to-date notebook is not run again, and a failed one never replaces a page."""
 
 import json
 import os

@@ -100,7 +100,7 @@ def encoder_costs(config: RunConfig) -> tuple[Cost, Cost]:
 
 @cache
 def _counted(config: RunConfig) -> tuple[Cost, Cost]:
-    shape = (2, 1 if config.model.stem == "fold" else 3, *config.data.image_size)  # one image can be too few to train on
+    shape = (2, 1 if config.model.stem == "fold" else 3, *config.data.image_size)  # one image can be too few to train
 
     def build():
         return next(iter(build_model(config).encoders.values()))

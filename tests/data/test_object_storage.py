@@ -1,4 +1,4 @@
-"""Images in object storage, from a server of S3 on this machine: what arrives, what is asked for, what goes wrong."""
+"""Images in object storage, from a local S3 server: what arrives, what is requested, what goes wrong."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""The sample that ships: what it holds, that it is whole, and that chapters can do without images."""
+"""The sample that ships: its content, its integrity, and chapters that run without other images."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Given images: what joins them into a breast, what keeps them apart, and which of them are no standard views."""
+"""Images from a user: what joins them into a breast, what keeps them apart, and which are not standard views."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Prediction: the numbers of training, one breast or many, whatever is missing; and images that it will not take."""
+"""Prediction: the same numbers as in training, for one breast or many, whatever is missing; and images it refuses."""
 
 import json
 import shutil

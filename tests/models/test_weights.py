@@ -1,4 +1,4 @@
-"""Checkpoints: strict in what they hold, tolerant in how it is wrapped; grey stems; no network is one clear line."""
+"""Checkpoints: strict about content, tolerant about wrappers; grey stems; a missing connection gives one clear line."""
 
 import argparse
 import hashlib

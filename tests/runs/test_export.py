@@ -1,4 +1,4 @@
-"""The exported results: CSV tables that hold what the records hold, a data package, and an RO-Crate of all actions."""
+"""The exported results: CSV tables with the content of the records, a data package, and an RO-Crate of all actions."""
 
 import json
 import shutil

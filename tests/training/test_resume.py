@@ -1,4 +1,4 @@
-"""Runs that are killed: whatever the moment, they end as if nothing had happened."""
+"""Killed runs: whatever the moment of the kill, they resume and end as if nothing had happened."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""The download, against an archive that is played by local files: resumed, checked, and clear when it fails."""
+"""The download, from an archive simulated by local files: it resumes, checks, and fails with a clear message."""
 
 import json
 import shutil

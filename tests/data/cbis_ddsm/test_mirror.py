@@ -1,4 +1,4 @@
-"""The 800-px mirror: where boxes and films lie, the shape of pixels, and tables that cannot be."""
+"""The 800-px mirror: the position of boxes and films, the shape of pixels, and impossible tables."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The published tables: every repair named, other spellings the same table, and what is refused."""
+"""The published tables: every repair is named, other spellings give the same table, and bad tables are refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""INbreast: tables with other rows around them, names that say who it is, outlines, on a folder made here."""
+"""INbreast, on a synthetic folder: tables with extra rows around them, patients from file names, outlines."""
 
 import os
 import plistlib

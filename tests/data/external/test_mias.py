@@ -1,4 +1,4 @@
-"""mini-MIAS: its table's traps, its circles, and what a copy lacks, on a folder made here."""
+"""mini-MIAS, on a synthetic folder: the pitfalls of its table, its circles, and incomplete copies."""
 
 import codecs
 import os
