@@ -54,15 +54,23 @@ def read_json(path: Path, remedy: str = "restore the file") -> dict:
     Raises
     ------
     InputError
-        The file cannot be read, is not JSON, or contains no mapping.
+        The file cannot be read, is not JSON, contains no mapping, or has a key twice in one.
     """
     text = read_text(path)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
+        content = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise InputError(f"{path}: not JSON ({error}); {remedy}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: JSON, but a {type(content).__name__} instead of a mapping; {remedy}")
+    return content
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {key!r:.80} occurs twice")
     return content
 
 
@@ -283,16 +291,21 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def new_folder(folder: str | Path) -> Path:
-    """Return the absolute path of a folder that will be moved to its place as a whole.
+    """Return the absolute path of a folder that will be moved to its place as a whole; a link to a folder is followed.
 
     Raises
     ------
     InputError
-        It is the current folder: a process that works there would be left in a folder that no longer exists.
+        It is the current folder, and a process that works there would be left in a folder that no longer exists; or it
+        is a link that leads nowhere.
     """
     if os.path.realpath(folder) == os.path.realpath("."):
         raise InputError(f"{folder}: is the current folder; give a new one")
-    return Path(os.path.abspath(folder))
+    if not os.path.islink(folder):
+        return Path(os.path.abspath(folder))
+    if not os.path.exists(folder):
+        raise InputError(f"{folder}: a link to {os.readlink(folder)}, which is not there; remove it, or give a new one")
+    return Path(os.path.realpath(folder))
 
 
 def writable_file(path: Path) -> Path:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,13 +14,15 @@ from unittest import mock
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from mammo_lib.cli import main
-from mammo_lib.config import load_config
+from mammo_lib.config import RunConfig, load_config
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
+from mammo_lib.runs import records
 from mammo_lib.runs.records import COMMITTED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -388,3 +391,55 @@ def test_the_settings_that_are_shown_are_those_that_a_run_would_use():
     said = one_line(mammo("config", MAMMO_DATA="/nowhere"))
     assert "MAMMO_DATA=/nowhere: no such folder; correct it, or name a profile with --profile" in said
     assert "\nprofile mirror\n" in mammo("list", MAMMO_DATA=ROOT / "sample").stdout
+
+
+INTERRUPTED = "interrupted; the same command resumes (a training after its last complete epoch) or starts again"
+
+
+def test_an_interrupt_among_the_first_imports_is_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = fresh_mammo("list", PYTHONPATH=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()) == (130, [INTERRUPTED])
+
+
+def test_an_interrupt_of_a_command_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("mammo_lib.data.phantom.exams._write_table", mock.Mock(side_effect=KeyboardInterrupt))
+    done = mammo("data", "phantom", tmp_path / "a", "--breasts", 12)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, INTERRUPTED)
+
+
+def test_a_terminated_command_leaves_nothing_half_done(tmp_path, monkeypatch):
+    def terminate(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the tests, which the command must put back
+    try:
+        monkeypatch.setattr("mammo_lib.data.phantom.exams._write_table", terminate)
+        done = mammo("data", "phantom", tmp_path / "a", "--breasts", 12)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (143, INTERRUPTED)
+        assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def finished_run(experiment: str, data_set: str, **facts) -> records.Run:
+    run = records.start_run(RunConfig(experiment=experiment), "d", data_set=data_set, **facts)
+    frame = pd.DataFrame({"split": ["validation"], "label": [1], "probability": [0.75]})
+    run.finish(frame, {"validation": {"auc": {"value": 0.75}}})
+    return run
+
+
+def test_records_of_the_phantom_are_not_published(run_homes):
+    phantom = "synthetic phantom"
+    finished_run("real", "CBIS-DDSM, layout mirror-800")
+    network = finished_run("synthetic", phantom).name
+    finished_run("incomplete_real", phantom, network="real/seed0")
+    finished_run("external_mini_mias", "mini-MIAS", network=network)
+    for name in ("synthetic", "incomplete_real", "external_mini_mias"):
+        line = one_line(mammo("results", "publish", "real", name))
+        assert f"{name}/seed0-" in line and "made on the synthetic phantom, and results/ holds records of real" in line
+    assert not records.COMMITTED.exists()
+    assert "run `mammo run --experiment none --data DIR` first" in one_line(mammo("results", "publish", "none"))
+    assert mammo("results", "publish", "real").returncode == 0
+    (record,) = records.all_runs(records.COMMITTED)
+    assert record.config.experiment == "real"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mammo_lib import files
+from mammo_lib.data import write_phantom
 from mammo_lib.errors import InputError
 from mammo_lib.files import (
     new_folder,
@@ -162,7 +163,9 @@ def test_what_would_hang_or_fill_the_memory_is_refused(tmp_path, monkeypatch, re
             read(tmp_path / name)
 
 
-@pytest.mark.parametrize("content", ["[]", "1", '"x"', "", "{", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "content", ["[]", "1", '"x"', "", "{", "[" * 100_000, '{"a": ' + "1" * 5000 + "}", '{"a": {"b": 1, "b": 1}}']
+)
 def test_what_is_no_mapping_is_one_line(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(InputError, match=r"x\.json: (not JSON|JSON, but a)"):
@@ -192,6 +195,20 @@ def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="is the current folder; give a new one"):
             new_folder(folder)
     assert new_folder("phantom") == tmp_path / "phantom"
+
+
+@pytest.mark.parametrize("target", ["nowhere", "link", "nowhere/deeper"])
+def test_a_new_folder_is_no_link_to_nowhere(tmp_path, target):
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(InputError, match=f"link: a link to {target}, which is not there; remove it, or give a new one"):
+        new_folder(tmp_path / "link")
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    write_phantom(tmp_path / "link", n_breasts=12, seed=0)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "phantom.json").is_file()
 
 
 def first_byte_of_the_header(content):

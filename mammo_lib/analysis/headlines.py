@@ -5,19 +5,17 @@ The table is computed from committed records. :mod:`mammo_lib.analysis.open_ques
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
 from ..config import get_profile
 from ..errors import InputError
-from ..runs.records import Run
 from . import answers, external_scores, fourth_look, limits, missing, official_split, resolution
-from .answers import DIFFERENT, UNDECIDED
+from .answers import DIFFERENT, UNDECIDED, Repeats
 from .wording import estimate
 
-Repeats = Mapping[str, Sequence[Run]]
 Rows = Iterator[dict]
 COLUMNS = (
     "key", "question", "compared", "difference", "difference_low", "difference_high", "answer", "remark", "chapter",

@@ -5,7 +5,7 @@ These functions read only committed records and do not import torch. A question 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -26,7 +26,9 @@ from . import (
     missing,
     official_split,
     resolution,
+    summaries,
 )
+from .answers import Repeats
 from .tables import ensemble_predictions
 from .wording import in_words
 
@@ -36,7 +38,6 @@ CALLED = {  # what the first variant of a group is
     "gates_long": "learned gates", "isolation_long": "hybrid blocks without gates",
     "geometry": "96 px at stride 16", "targets": "the label alone",
 }  # fmt: skip
-Repeats = Mapping[str, Sequence[Run]]
 
 
 def open_questions() -> pd.DataFrame:
@@ -84,7 +85,7 @@ def open_questions() -> pd.DataFrame:
 
 def _group(profile: str, group: str, repeats: Repeats) -> str:
     settings = get_profile(profile)
-    return answers.brief(answers.answers(settings, group, repeats), CALLED[group], len(settings.seeds))
+    return summaries.brief(answers.answers(settings, group, repeats), CALLED[group], len(settings.seeds))
 
 
 def _both_series(group: str, first: Repeats, second: Repeats) -> str:
@@ -93,7 +94,7 @@ def _both_series(group: str, first: Repeats, second: Repeats) -> str:
 
 def _gates_on_100_tokens(second: Repeats) -> str:
     found, _ = answers.gates_on_100_tokens(second)
-    said = answers.brief(found, "learned gates, one per image", len(get_profile(answers.LONG_GATES).seeds))
+    said = summaries.brief(found, "learned gates, one per image", len(get_profile(answers.LONG_GATES).seeds))
     return f"Other gates on 100 tokens (protocol 11): {said}"
 
 
@@ -107,7 +108,7 @@ def _stages(repeats: Repeats) -> str:
     found = limits.against_reference(
         settings, "stages", repeats.get(limits.REFERENCE, ()), answers.find_repeats(settings)
     )
-    return answers.brief(found, "the stages of EfficientNet-Lite0", len(settings.seeds))
+    return summaries.brief(found, "the stages of EfficientNet-Lite0", len(settings.seeds))
 
 
 def _breasts(repeats: Repeats) -> str:

@@ -3,6 +3,6 @@
 :mod:`mammo_lib.cli.mammo` lists the commands. A user's error is one line, with exit code 2.
 """
 
-from .mammo import app, main
+import lazy_loader
 
-__all__ = ["app", "main"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"mammo": ["app"], "start": ["main"]})

@@ -1,6 +1,6 @@
 """``python -m mammo_lib.cli``, the same as ``mammo``."""
 
-from .mammo import main
+from .start import main
 
 if __name__ == "__main__":  # worker processes import this file under another name
     main()

@@ -49,7 +49,7 @@ for command in (record_commands.publish, record_commands.check, record_commands.
 app.add_typer(results, name="results")
 
 
-def main() -> None:
+def run_command_line() -> None:
     """Run the command line; a user's error is one line on stderr, with exit code 2."""
     from ..reproduce import NotebookFailed
 

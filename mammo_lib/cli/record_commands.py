@@ -13,15 +13,24 @@ from ..errors import InputError, writing_to
 def publish(
     experiments: Annotated[list[str], typer.Argument(help="names of experiments that are finished on this machine")],
 ) -> None:
-    """Copy finished records, without checkpoints, from _build/runs/ to results/, where records are committed."""
+    """Copy finished records, without checkpoints, from _build/runs/ to results/, where records are committed.
+
+    Nothing is copied if one of them is of the phantom.
+    """
+    from ..inference.provenance import refuse_phantom
     from ..runs import records
 
+    chosen = []
     for name in experiments:
         runs = [run for run in records.all_runs(records.FRESH) if run.config.experiment == name]
         if not runs:
-            raise InputError(f"{records.FRESH / name}: no finished run here; run `mammo run --experiment {name}` first")
-        for one in runs:
-            typer.echo(f"{one.name}: {records.publish(one)}")
+            first = f"run `mammo run --experiment {name} --data DIR` first"  # without images it would be of the phantom
+            raise InputError(f"{records.FRESH / name}: no finished run here; {first}")
+        chosen += runs
+    for one in chosen:
+        refuse_phantom(one)
+    for one in chosen:
+        typer.echo(f"{one.name}: {records.publish(one)}")
 
 
 def check(

@@ -57,15 +57,11 @@ def run(
 
     sweep = run_sweep(configs, open_collection(chosen, data), workers=workers, cluster=cluster, progress=True)
     failures = []
-    try:
-        for number, outcome in enumerate(sweep, start=1):
-            if outcome.error and len(configs) == 1:
-                raise InputError(outcome.error)
-            failures += [outcome] if outcome.error else []
-            echo_outcome(outcome, number, len(configs))
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into the second
-        typer.secho("interrupted; the same command resumes after the last complete epoch", fg="yellow", err=True)
-        raise typer.Exit(130) from None
+    for number, outcome in enumerate(sweep, start=1):
+        if outcome.error and len(configs) == 1:
+            raise InputError(outcome.error)
+        failures += [outcome] if outcome.error else []
+        echo_outcome(outcome, number, len(configs))
     if failures:
         echo_failures(failures, len(configs))
         raise typer.Exit(1)

@@ -118,8 +118,11 @@ def assign_folds(cohort: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
     Raises
     ------
     InputError
-        There are more folds than patients, or than patients of one label, so that a fold would have none.
+        There are fewer than two folds; or more than patients, or than patients of one label, so that a fold would have
+        none.
     """
+    if n_folds < 2:
+        raise InputError(f"n_folds={n_folds}: one fold is held out, and the others train; give 2 or more")
     if cohort["patient_id"].nunique() < n_folds:
         raise InputError(f"n_folds={n_folds} exceeds the {cohort['patient_id'].nunique()} patients: lower data.n_folds")
     label, n_patients = rarest_label(cohort)

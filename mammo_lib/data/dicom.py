@@ -63,7 +63,7 @@ def refusing(path: Path, what: str = "cannot be decoded", remedy: str = AGAIN) -
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
             raise InputError(f"{path}: {kind}, not an image file; leave it out")
         yield
-    except (InputError, KeyboardInterrupt, GeneratorExit):
+    except (InputError, KeyboardInterrupt, GeneratorExit, SystemExit):
         raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; complete the data folder") from None

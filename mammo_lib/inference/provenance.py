@@ -109,21 +109,25 @@ def networks_of(profile: Profile, name: str) -> list[Run]:
 
 
 def rebuild_command(run: Run) -> str:
-    """Return the command that retrains a committed run, including its weights."""
-    profile = next((name for name in profile_names() if run.config in _configs_of(name, run.config)), "PROFILE")
-    data = "" if profile == "smoke" else " --data DIR"
-    return f"MAMMO_RETRAIN=1 mammo run {_from_root(run.folder / 'config.json')} --profile {profile}{data}"
+    """Return the command that retrains a committed run, including its weights; the folder suits an unknown profile."""
+    profile = next((name for name in profile_names() if run.config in _configs_of(name, run.config)), None)
+    options = _options(profile) if profile else "--data DIR"
+    return f"MAMMO_RETRAIN=1 mammo run {_from_root(run.folder / 'config.json')} {options}"
 
 
 def run_command(config: RunConfig, profile: str) -> str:
     """Return the command that trains a run; a config outside the profile's frozen list is first written to a file."""
-    options = f"--profile {profile}{'' if profile == 'smoke' else ' --data DIR'}"
+    options = _options(profile)
     if config in _configs_of(profile, config):
         return f"mammo run --experiment {config.experiment} {options}"
     path = BUILD / "configs" / f"{config.experiment}-{config.fingerprint[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, config.model_dump(mode="json"))
     return f"mammo run {_from_root(path)} {options}"
+
+
+def _options(profile: str) -> str:
+    return f"--profile {profile}{'' if profile == 'smoke' else ' --data DIR'}"
 
 
 def _from_root(path: Path) -> Path:
@@ -145,6 +149,16 @@ def is_phantom(run: Run) -> bool:
         return said.startswith(PHANTOM)
     phantoms = [name for name in profile_names() if get_profile(name).phantom_breasts]
     return any(run.config in _configs_of(name, run.config) for name in phantoms)
+
+
+def refuse_phantom(record: Run) -> None:
+    """Raise an :class:`InputError` for a record of synthetic images, or of a network that was trained on them."""
+    network = runs.FRESH / (record.environment.get("network") or record.name)  # of scores on other films
+    if is_phantom(record) or (Run(network).is_finished and is_phantom(Run(network))):
+        raise InputError(
+            f"{record.folder}: made on the {PHANTOM}, and results/ holds records of real films; train on images "
+            "(--data DIR), or move this folder away"
+        )
 
 
 def trained_on(run: Run) -> str:

@@ -43,7 +43,7 @@ def fit(run: Run, classifier: Classifier, data: MammogramData, *, progress: bool
         callbacks.append(averaged_weights(config.train.ema_decay))
     if progress:
         callbacks.append(TQDMProgressBar())
-    with quiet_lightning(), sigterm_as_failure(), memory_advice(config):
+    with quiet_lightning(), signals_as_failures(), memory_advice(config):
         trainer = lightning.Trainer(
             max_epochs=config.train.epochs, devices=config.train.devices, precision=config.train.precision,
             strategy="ddp" if config.train.devices > 1 else "auto", gradient_clip_val=config.train.gradient_clip,
@@ -74,12 +74,18 @@ def first_process_alone() -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def sigterm_as_failure():
-    """Exit with the code of a SIGTERM, 143; Lightning exits with 0, which a queue takes for a finished job."""
+def signals_as_failures():
+    """Exit with the code of a SIGTERM, 143, and let Ctrl-C raise KeyboardInterrupt.
+
+    Lightning exits with 0 after a SIGTERM, which a queue takes for a finished job. After Ctrl-C it exits with 1, which
+    stands for failed runs and for records that were not reproduced.
+    """
     try:
         yield
     except SIGTERMException:
         raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as error:
+        raise (error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error) from None
 
 
 @contextlib.contextmanager

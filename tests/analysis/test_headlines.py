@@ -5,7 +5,7 @@ import runpy
 
 import pytest
 
-from mammo_lib.analysis import answers
+from mammo_lib.analysis import answers, overridden_gates, summaries
 from mammo_lib.analysis.answers import BOTH, DIFFERENT, EQUIVALENT, UNDECIDED
 from mammo_lib.analysis.headlines import COLUMNS, headlines
 from mammo_lib.config import ROOT, get_profile
@@ -81,9 +81,11 @@ def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
     assert gates.loc["crop_plain", ["answer", "repeats"]].tolist() == ["equivalent", 5]
     long_mixers = answers.answers(profile, "isolation_long", repeats)
     assert set(long_mixers["answer"]) == {"equivalent"} and set(long_mixers["repeats"]) == {2}
-    assert answers.undecided_by_nadeau_bengio(long_mixers).sum() == len(long_mixers) / 2
+    assert summaries.undecided_by_nadeau_bengio(long_mixers).sum() == len(long_mixers) / 2
     longer = answers.answers(profile, "gates_long", repeats).set_index("experiment").loc["long_plain"]
     assert longer["answer"] == answers.BOTH and longer["difference"] < 0
-    routed = answers.interventions(answers.gated_networks(profile, repeats)).set_index(["network", "intervention"])
+    routed = overridden_gates.interventions(overridden_gates.gated_networks(profile, repeats)).set_index(
+        ["network", "intervention"]
+    )
     for network in ("crop", "crop_160_16"):
         assert set(routed["answer"][network][["frozen", "shuffled", "open"]]) == {"equivalent"}

@@ -12,6 +12,7 @@ from mammo_lib.config import (
     get_profile,
     load_config,
     profile_names,
+    read_mapping,
     register_backbone,
     with_changes,
     with_seed,
@@ -89,7 +90,8 @@ def test_a_config_in_the_encodings_that_editors_write(tmp_path, encoding):
     [
         (b"", "contains a NoneType"),
         (b"[1, 2]", "contains a list"),
-        (b"seed: 1\nseed: 2\n", "occurs twice"),
+        (b"seed: 1\nseed: 2\n", "the key 'seed' occurs twice"),
+        (b"a: &a {x: 1}\nb: &b {x: 2}\ntrain:\n  <<: *a\n  <<: *b\n", r"line 4: .*the key '<<' occurs twice"),
         (b"seed: [", "line 1: neither JSON nor YAML"),
         (b"\xff\xfe\x00", "not UTF-8|neither"),
         (b"caf\xe9: 1", "not UTF-8 text"),
@@ -177,3 +179,9 @@ def test_yaml_takes_over_the_fields_of_another_mapping(tmp_path):
     (tmp_path / "own.yaml").write_text("train: {<<: {epochs: 3, batch_size: 2}, batch_size: 4}")
     train = load_config(tmp_path / "own.yaml").train
     assert (train.epochs, train.batch_size) == (3, 4)
+
+
+def test_a_mapping_that_takes_over_fields_may_be_taken_over_itself(tmp_path):
+    text = "a:\n  base: &base {x: 1, y: 2}\n  deep: &deep {<<: *base, x: 5}\nb: {<<: *deep}\n"
+    (tmp_path / "own.yaml").write_text(text)
+    assert read_mapping(tmp_path / "own.yaml")["b"] == {"x": 5, "y": 2}

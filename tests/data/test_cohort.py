@@ -142,6 +142,12 @@ def test_more_folds_than_patients():
         c.assign_folds(rows(view=["CC"]).assign(label=0), 5, 0)
 
 
+@pytest.mark.parametrize("n_folds", [1, 0, -1])
+def test_fewer_than_two_folds(n_folds):
+    with pytest.raises(InputError, match=f"n_folds={n_folds}: one fold is held out, .*; give 2 or more"):
+        c.assign_folds(breasts([0, 1, 0, 1]), n_folds, 0)
+
+
 def breasts(labels, patients=None):
     """A cohort of one breast per label, each of a patient of its own where ``patients`` does not say whose it is."""
     return pd.DataFrame({"patient_id": patients or [f"P_{i}" for i in range(len(labels))], "label": labels})

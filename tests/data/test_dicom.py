@@ -127,14 +127,15 @@ def test_whatever_a_decoder_raises_is_one_line(path, monkeypatch):
     refused(path, r"index out of bounds stack\?\[31m backtrace")
 
 
-def test_an_interruption_is_none_of_a_decoders_errors(path, monkeypatch):
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_is_none_of_a_decoders_errors(path, monkeypatch, end):
     write_dicom(path, STORED)
 
     def interrupt(*_):
-        raise KeyboardInterrupt
+        raise end
 
     monkeypatch.setattr(dicom, "_decode", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(end):
         read_image(path)
 
 

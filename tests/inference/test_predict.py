@@ -178,7 +178,7 @@ def test_a_record_without_weights_says_how_to_make_them(run, tmp_path):
     config = tmp_path / "record" / "config.json"
     with pytest.raises(InputError, match=r"best\.ckpt: missing.*MAMMO_RETRAIN=1 mammo run") as caught:
         provenance.with_weights(record)
-    assert str(config) in str(caught.value)
+    assert f"{config} --data DIR` recreates it" in str(caught.value)  # of no profile: what suits the data is chosen
     assert load_config(config) == run.config  # the file that the command names is what `mammo run` reads
 
 
@@ -267,6 +267,9 @@ NOISE = np.random.default_rng(0).integers(0, 255, (400, 256), dtype=np.uint8)
         (NOISE.T, "whole", "0.64 times as tall as wide.*turn it upright"),
         (NOISE[:256], "whole", "1.00 times as tall as wide.*--aspect"),
         (NOISE * 0 + 7, "whole", "empty, every pixel is 0.0275"),
+        (NOISE > 99, "whole", "2 grey levels, a whole image has more than 16: a mask, a drawing or a picture of few"),
+        (NOISE // 16 * 17, "whole", "16 grey levels, a whole image has more than 16"),
+        (NOISE[:32, :32] > 99, "crop", "2 grey levels, a crop image has more than 3"),
     ],
 )
 def test_pictures_that_are_no_mammogram(tmp_path, pixels, stream, reason):
@@ -283,6 +286,8 @@ def test_pictures_that_can_be_one(tmp_path):
     assert read_checked(path, "whole").shape == (400, 256)
     Image.fromarray(NOISE[:256]).save(path)
     assert read_checked(path, "whole", 1.0).shape == (256, 256)  # the user says that it was padded
+    Image.fromarray(NOISE // 15 * 15).save(path)
+    assert read_checked(path, "whole").shape == (400, 256)  # 17 levels
 
 
 def test_a_stretched_film_is_made_square_again(run, tmp_path):

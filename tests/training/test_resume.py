@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from mammo_lib.cli.start import leave
 from mammo_lib.config import RunConfig, merged
 from mammo_lib.errors import InputError
 from mammo_lib.runs import records as runs
@@ -125,10 +127,19 @@ def killed_run(config, collection, monkeypatch, epoch) -> Run:
     return Run(folder)
 
 
+@pytest.fixture(params=[signal.SIG_DFL, leave], ids=["library", "command"])
+def handler(request):
+    """What a SIGTERM meets where a training begins: nothing, or the handler of the command line."""
+    before = signal.signal(signal.SIGTERM, request.param)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("handler")
 @pytest.mark.parametrize("where", ["on_train_epoch_start", "on_validation_epoch_end"])
 def test_sigterm_ends_a_run_as_a_failure_that_resumes(config, collection, monkeypatch, tmp_path, where):
     """Lightning stops at the next batch and would leave with 0, which a queue takes for a finished job."""
-    config = noisy(config, epochs=3)
+    config, went_on = noisy(config, epochs=3), []
     whole = train.train_run(config, collection)
     monkeypatch.setattr(runs, "FRESH", tmp_path / "again")
     classifier = train.Classifier
@@ -136,15 +147,26 @@ def test_sigterm_ends_a_run_as_a_failure_that_resumes(config, collection, monkey
     def terminate(self, *arguments):
         if self.current_epoch == 1:
             os.kill(os.getpid(), signal.SIGTERM)
+            went_on.append(where)
         getattr(classifier, where)(self, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(train, "Classifier", type("Module", (classifier,), {where: terminate}))
         train.train_run(config, collection)
     (folder,) = (runs.FRESH / config.experiment).iterdir()
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.code == 128 + signal.SIGTERM and went_on
     assert weights(Run(folder), "last.ckpt", "epoch") in (0, 1) and not Run(folder).is_finished
     assert_same(train.train_run(config, collection), whole)
+
+
+def test_an_interrupt_is_no_failure_of_a_run(config, collection, monkeypatch):
+    """Lightning leaves with 1, by which `mammo verify` says that a record was not reproduced."""
+    interrupt = mock.Mock(side_effect=KeyboardInterrupt)
+    before = signal.getsignal(signal.SIGINT)  # which Lightning replaces for good
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.Classifier, "on_train_epoch_start", interrupt)
+        train.train_run(config, collection)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.9, "gradient_clip": 1.0, "augment": True}])

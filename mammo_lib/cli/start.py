@@ -1,0 +1,35 @@
+"""Where a command begins and ends: Ctrl-C and SIGTERM are ordinary ends, from the first import on.
+
+Nothing but the standard library is imported here, because what a command needs takes seconds.
+"""
+
+import signal
+import sys
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of the signal, as shells and queues expect
+TOLD = "interrupted; the same command resumes (a training after its last complete epoch) or starts again"
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C or SIGTERM undoes what is half done, says so in one line, and is the exit code."""
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        from . import mammo
+
+        mammo.run_command_line()
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = INTERRUPTED if isinstance(end, KeyboardInterrupt) else end.code
+        if code in (INTERRUPTED, TERMINATED):
+            print(TOLD, file=sys.stderr)
+        sys.exit(code)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def leave(number: int, _frame: object) -> None:
+    """End as by ``sys.exit``, so that temporary files are removed.
+
+    Lightning puts a handler of its own in this one's place, which calls it too, and ends a training after the batch.
+    """
+    if signal.getsignal(number) is leave:
+        sys.exit(128 + number)
