@@ -53,7 +53,7 @@ def incomplete_records(profile: Profile) -> dict[str, list[Run]]:
     Raises
     ------
     InputError
-        There is no complete set of seeds of a network whose comparison is planned.
+        A network with a planned comparison lacks a seed.
     """
     return _of_list(profile, INCOMPLETE, PLANNED, f"mammo evaluate --incomplete --profile {profile.name}")
 

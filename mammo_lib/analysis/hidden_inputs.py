@@ -5,7 +5,7 @@ hidden view is also filled, by ``fill``:
 
 | fill | in place of the hidden view's embedding |
 |---|---|
-| mask | nothing; the network is told that the view is absent |
+| mask | nothing; the view is marked as absent |
 | other_view | the embedding of the other view of the same stream |
 | mean | the mean embedding of that view and stream over the training breasts |
 

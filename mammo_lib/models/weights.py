@@ -214,7 +214,7 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
     Raises
     ------
     InputError
-        There is no network, the variant has no official weights, or the file differs from the recorded checksum.
+        There is no connection, the variant has no official weights, or the file differs from the recorded checksum.
     """
     record = read_json(OFFICIAL)
     if variant not in record:
@@ -234,10 +234,10 @@ def _download(repository: str, file: str, **options) -> Path:
         raise InputError("huggingface-hub is not installed: pip install -e '.[data]'") from None
     try:
         return Path(hf_hub_download(repository, file, **options))
-    except Exception as error:  # the hub's client raises many types if there is no network
+    except Exception as error:  # without a connection the hub's client raises many types
         raise InputError(
             f"{repository}: could not be downloaded ({type(error).__name__}); "
-            f"without a network, put {file} there yourself and give its path"
+            f"without a connection, put {file} there yourself and give its path"
         ) from None
 
 

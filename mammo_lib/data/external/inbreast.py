@@ -53,7 +53,7 @@ def open_inbreast(root: str | Path) -> OtherCollection:
     Raises
     ------
     InputError
-        The table is missing or cannot be read, an outline is no property list, or no image belongs to a row.
+        The table is missing or cannot be read, an outline is not a property list, or no image belongs to a row.
     """
     root = Path(root)
     rows, files = read_inbreast_table(_chosen_table(root)), _named_files(root)
