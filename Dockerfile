@@ -3,8 +3,8 @@
 # CUDA:  docker build -t mammo --build-arg BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04 --build-arg TORCH=cu130 .
 # Run:   docker run --read-only --tmpfs /tmp -v mammo:/work mammo                      (make reproduce, on the phantom)
 #        docker run --read-only --tmpfs /tmp -v mammo:/work -v /films:/data:ro mammo mammo reproduce --data /data
-# The root file system may be read-only, and the user is not root: all that is written goes to the volume /work, the
-# compiled scan too. The first start copies the project there.
+# The root file system may be read-only, and the user is not root: everything that is written, including the compiled
+# scan, goes to the volume /work. The first start copies the project there.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 ARG TORCH=cpu

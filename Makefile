@@ -11,7 +11,7 @@ VENV    ?= .venv
 DATA    ?=
 PROFILE ?=
 JOBS    ?=
-# pytest starts one process per core; threads of their own would only wait for each other.
+# pytest starts one process per core; further threads in each would only wait for one another.
 THREADS := $(or $(OMP_NUM_THREADS),1)
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
@@ -19,13 +19,14 @@ PROJECT := --constraint constraints.txt --editable '.[book,dev]'
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 NBMAKE  := --nbmake --nbmake-timeout=600 notebooks/
 
-# uv installs in a quarter of a minute what takes pip several; of pip's configuration it must be told.
+# uv installs in a quarter of a minute what takes pip several minutes. It does not read pip's configuration, so the
+# index and the wheels are passed on.
 UV      ?= $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 CONFIG   = $(shell $(PYTHON) -m pip config get global.$(1) 2>/dev/null)
 INDEX    = $(or $(PIP_INDEX_URL),$(call CONFIG,index-url))
 WHEELS   = $(or $(PIP_FIND_LINKS),$(call CONFIG,find-links))
-# PyPI's torch for Linux is the CUDA build, 3 GB. uv takes another build from download.pytorch.org, whatever else it is
-# told. A machine with a source of its own may not reach that: there, nothing is chosen unless it is asked for.
+# PyPI's torch for Linux is the CUDA build, 3 GB. uv gets any other build from download.pytorch.org, whatever index is
+# configured. A machine with its own package source may not reach that address, so no build is chosen there by default.
 SOURCES  = $(INDEX)$(WHEELS)$(PIP_EXTRA_INDEX_URL)$(UV_DEFAULT_INDEX)$(UV_INDEX)$(UV_INDEX_URL)$(UV_FIND_LINKS)
 TORCH    = $(or $(UV_TORCH_BACKEND),$(if $(strip $(SOURCES)$(call CONFIG,extra-index-url)),,cpu))
 UV_PIP   = $(UV) pip install --quiet --python $(BIN)/python $(addprefix --default-index ,$(INDEX)) \
@@ -35,8 +36,8 @@ ifneq ($(strip $(DATA)),)
 export MAMMO_DATA := $(DATA)
 endif
 
-# Container images often forbid Python to keep what it has compiled. Every test process and kernel would then compile
-# its libraries anew: 30 s instead of 11 s. Below .venv and in __pycache__, which git ignores, it is kept.
+# Container images often forbid Python to write bytecode. Every test process and kernel would then compile its
+# libraries again: 30 s instead of 11 s. Here bytecode is kept, below .venv and in __pycache__, which git ignores.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help reproduce test test-slow book lab clean

@@ -1,4 +1,4 @@
-"""What all tests share: the scan, compiled once; one worker for tests that share what is made; GPU marks."""
+"""Set-up of all tests: compile the scan once, keep tests with a shared fixture in one worker, skip GPU tests."""
 
 import gc
 import os
@@ -27,13 +27,13 @@ for dtype in (torch.float32, torch.float64):
 
 
 def pytest_configure(config):
-    """Compile the scan once, while the workers start: each of them would, and with coverage half as long again."""
+    """Compile the scan once, while the workers start; otherwise each of them would compile it, slowly with coverage."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         config.compiler = subprocess.Popen([sys.executable, "-c", COMPILE])
 
 
 def pytest_collection_finish():
-    """What has been imported by now stays: the collector need not look at it again and again."""
+    """Freeze what has been imported so far, so that the garbage collector does not scan it again and again."""
     gc.freeze()
 
 
@@ -43,7 +43,7 @@ def pytest_unconfigure(config):
 
 
 def pytest_itemcollected(item):
-    """Give to one worker the notebooks, which share run folders, and the tests of a file that shares a fixture."""
+    """Send notebooks, which share run folders, to one worker; likewise the tests of a file with a shared fixture."""
     if item.path.suffix == ".ipynb":
         item.add_marker(pytest.mark.xdist_group("notebooks"))
     elif any(found[-1].scope == "module" for found in item._fixtureinfo.name2fixturedefs.values() if found):

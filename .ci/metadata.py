@@ -24,7 +24,7 @@ KINDS = {"article": "ScholarlyArticle", "data": "Dataset"}
 
 
 def identifier(reference: dict) -> str:
-    """Return the address of what CITATION.cff refers to: of its DOI, else of the arXiv number in its notes."""
+    """Return the address of a reference in CITATION.cff: that of its DOI, else of the arXiv number in its notes."""
     if "doi" in reference:
         return f"https://doi.org/{reference['doi']}"
     return "https://arxiv.org/abs/" + re.search(r"arXiv:(\S+)", reference["notes"])[1]
@@ -82,10 +82,10 @@ def zenodo() -> dict:
 
 
 def badges(urls: dict[str, str]) -> str:
-    """Return the README's badges: the records made again, and the state of tests and book where the project has a home.
+    """Return the README's badges: the reproduced records, and the state of tests and book if the project is published.
 
-    ``urls`` are those of pyproject.toml. Where ``Documentation``, the published book, is one of them, the first badge
-    shows the book's `records.json`. Until then it shows what the committed file says.
+    ``urls`` are those of pyproject.toml. If ``Documentation``, the published book, is one of them, the first badge
+    shows the book's `records.json`. Until then it shows the content of the committed file.
     """
     badge = records_badge(ROOT / "results")
     image = "badge/" + "-".join(quote(badge[key].replace("-", "--"), safe="") for key in ("label", "message", "color"))
@@ -111,7 +111,7 @@ def findings_table() -> str:
 
 
 def readme() -> str:
-    """Return the README with its badges and its findings, which stand between two comments each."""
+    """Return the README with its badges and its findings, each between two comments."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, content in (("badges", badges(PROJECT.get("urls", {}))), ("findings", findings_table())):
         head, begin, rest = text.partition(f"<!-- {name}, written by .ci/metadata.py -->\n")

@@ -1,12 +1,12 @@
-"""What attention in stages 3 and 4 costs of a training step, as batch and resolution grow.
+"""The share of attention in stages 3 and 4 in the cost of a training step, as batch and resolution grow.
 
     python benchmarks/attention.py
 
 MambaVision-T under SeqMoE, the encoder of one stream, forward and backward. Attention's share of the time is
-1 - t(without) / t(with), where *without* has the attention mixers replaced by the identity; its share of the memory is
-that of the bytes which autograd keeps for the backward pass. Attention runs inside windows of 14 x 14 and 7 x 7 tokens:
-from 224 px on its cost per token does not grow. The rows of *whole map* widen the windows to the map, which is what
-attention without windows would cost.
+1 - t(without) / t(with), where *without* has the attention mixers replaced by the identity. Its share of the memory is
+its share of the bytes that autograd keeps for the backward pass. Attention runs inside windows of 14 x 14 and 7 x 7
+tokens, so from 224 px on its cost per token does not grow. The rows *whole map* widen the windows to the map, to show
+what attention without windows would cost.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def without_attention(network: SeqMoE) -> SeqMoE:
 
 
 def kept_bytes(network: SeqMoE, images: torch.Tensor) -> int:
-    """Return the bytes that a forward pass keeps for the backward pass, each storage once, weights excepted."""
+    """Return the bytes that a forward pass keeps for the backward pass, counting each storage once and no weights."""
     storages = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
 

@@ -1,6 +1,6 @@
-"""The other sides of the benchmarks: two ways in which the scan is commonly computed in plain PyTorch.
+"""What the benchmarks compare with: two ways in which the scan is commonly computed in plain PyTorch.
 
-Both take what ``mammo_lib.ops.scan.scan_reference`` takes, with one group, and return y and None.
+Both take the arguments of ``mammo_lib.ops.scan.scan_reference``, with one group, and return y and None.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def indexing_loop(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, None]:
-    """A loop that indexes (batch, dim, L, N) tensors at every step, as ``mamba_ssm``'s reference does; written anew."""
+    """A loop that indexes (batch, dim, L, N) tensors at every step, as ``mamba_ssm``'s reference does (own code)."""
     B, C = B[:, 0], C[:, 0]
     decay = torch.exp(torch.einsum("bdl,dn->bdln", step, A))
     drive = torch.einsum("bdl,bnl,bdl->bdln", step, B, u)

@@ -1,7 +1,7 @@
-"""What Mammo-Mamba costs beside its parts and its rivals: counted at every size, measured where a CPU can.
+"""What Mammo-Mamba costs, compared with its parts and with other networks: counted at every size, timed on a CPU.
 
     python benchmarks/efficiency.py --count      operations, parameters, memory of activations: seconds, no weights
-    python benchmarks/efficiency.py --measure    time and peak memory on this machine, one process a network; quiet it
+    python benchmarks/efficiency.py --measure    time and peak memory on this machine, one process per network
 
 Each call replaces its half of ``efficiency.json``. Chapter 10 shows the record.
 """
@@ -39,7 +39,7 @@ REPEATS = 5
 
 
 def image_networks() -> dict:
-    """Return by name what builds a network of one image for a side in pixels."""
+    """Return, by name, a function that builds a network of one image for a side in pixels."""
     own = {f"MambaVision-{name}": lambda side, name=name: create_mambavision(name) for name in VARIANTS}
     own |= {name: lambda side, kind=kind: create_mambavision("T", token_blocks=kind) for name, kind in TWINS.items()}
     own["T, one window"] = lambda side: create_mambavision("T", window_sizes=(8, 8, side // 16, side // 32))
@@ -72,7 +72,7 @@ def count() -> list[dict]:
 
 
 def measure() -> list[dict]:
-    """Return a row per network and side: seconds of inference and of a training step, peak memory; own processes."""
+    """Return a row per network and side: seconds of inference and of a training step, peak memory; one process each."""
     rows = []
     for side in MEASURED_SIDES:
         for name in MEASURED:
@@ -141,7 +141,7 @@ def _peak() -> float:
 
 
 def main() -> None:
-    """Count or measure, and keep the other half of the record."""
+    """Count or measure, and leave the other half of the record unchanged."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", action="store_true")
     parser.add_argument("--measure", action="store_true")

@@ -1,9 +1,9 @@
-"""The exported network: which form of the scan runs best in onnxruntime, and how fast the whole is beside PyTorch.
+"""The exported network: which form of the scan is fastest in onnxruntime, and how the whole compares with PyTorch.
 
     pip install -c constraints.txt -e '.[export]' && OMP_NUM_THREADS=1 python benchmarks/export.py
 
-Four forms of the scan in standard operators, each exported to ONNX alone, at the lengths of square maps; the compiled
-scan in PyTorch is timed beside them. Then MambaVision-T as it is exported, against itself in PyTorch.
+Four forms of the scan in standard operators, each exported to ONNX separately, at the lengths of square maps, and the
+compiled scan in PyTorch for comparison. Then the exported MambaVision-T, compared with itself in PyTorch.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def compare_networks(folder: Path) -> list[dict]:
 
 
 def main():
-    """Measure everything and record it, and how many other processes wanted a core in the minute before."""
+    """Measure everything and record it, with the number of other processes that wanted a core in the minute before."""
     other_processes = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as home:
         shapes = [*((1, length) for length in LENGTHS), *((BATCH, length) for length in BATCHED)]

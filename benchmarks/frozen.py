@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/frozen.py
 
-Time: one training epoch of the crop stream of profile ``mirror-cv-training`` (loader, forward, loss, backward, AdamW)
-with new augmentation in every epoch, and with a cache of eight augmented variants a view, in turn, on the breasts of a
-phantom. AUC: the committed records of ``crop``, repeat 0, with the cache and without it, paired out of fold; empty
-where the record without the cache is missing.
+Time: one training epoch of the crop stream of profile ``mirror-cv-training`` (loader, forward, loss, backward, AdamW),
+alternately with new augmentation in every epoch and with a cache of eight augmented variants per view, on a phantom.
+AUC: the committed records of ``crop``, repeat 0, with and without the cache, paired out of fold; empty if the record
+without the cache is missing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def sized(config: RunConfig, side: int) -> RunConfig:
 
 
 def measure(config: RunConfig, root: Path, cache: Path) -> dict:
-    """Time an epoch with and without the cache, in turn; the cache's own cost stands beside it."""
+    """Time an epoch with and without the cache, alternately, and the making of the cache."""
     collection, (data, *reads) = open_cbis_ddsm(root), config.inputs
     prepared = prepare(collection.cohort(data, "train"), collection.source, data, *reads, cache=cache)
     torch.manual_seed(0)

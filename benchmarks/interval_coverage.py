@@ -1,9 +1,9 @@
-"""How often do the intervals of repeated cross-validation hold the truth? A simulation at the sizes of protocol 2.
+"""How often do the intervals of repeated cross-validation cover the truth? A simulation at the sizes of protocol 2.
 
 Each simulated data set has as many breasts, patients and malignant breasts as the training set of CBIS-DDSM. Two
 classifiers that depend on chance as networks do (ridge regression on random ReLU features) are cross-validated in the
-same folds. The truth is the mean AUC difference over all simulated sets. Recorded are how often the 95 % intervals
-hold it, how often TOST calls the two equivalent when the true difference lies at the bound, and the standard errors.
+same folds. The truth is the mean AUC difference over all simulated sets. The record says how often the 95 % intervals
+cover it, how often TOST calls the two equivalent when the true difference lies at the bound, and the standard errors.
 
     python benchmarks/interval_coverage.py [--sets 1000] [--repeats 2]
 """

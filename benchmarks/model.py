@@ -2,8 +2,8 @@
 
     pip install mambapy && python benchmarks/model.py
 
-Batch 8 at 224 px. The other sides run eager float32. Ours runs in float32 and, for speed, under bfloat16 autocast with
-channels-last images; what that changes in logits and gradients stands beside the speed.
+Batch 8 at 224 px. The other two run eager float32. Ours runs in float32 and, for speed, under bfloat16 autocast with
+channels-last images; the record gives the resulting change of logits and gradients beside the speed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(network, images, side: str, *, is_training: bool):
 
 
 def networks(variant: str) -> dict:
-    """Return the same random network twice, once laid out channels-last for the low-precision side."""
+    """Return two copies of one random network, the second in channels-last layout for low precision."""
     torch.manual_seed(0)
     plain = create_mambavision(variant, drop_path=0.0)
     low = create_mambavision(variant, drop_path=0.0).to(memory_format=torch.channels_last)
@@ -76,7 +76,7 @@ def compare(variant: str, sides: list[str], *, is_training: bool) -> dict:
 
 
 def operator_shares(variant: str, side: str, *, is_training: bool, most: int = 6) -> dict:
-    """Return the share of processor time of the operators that take most of it: what bounds the speed."""
+    """Return the shares of processor time of the operators that take most of it and so limit the speed."""
     network, images = networks(variant)[side].train(is_training), torch.randn(BATCH, 3, SIZE, SIZE)
     run(network, images, side, is_training=is_training)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

@@ -2,10 +2,10 @@
 
     python benchmarks/official_split.py --data DIR [--divisions 200]
 
-No network is trained, and none scores a test breast: networks speak through their committed records. Baselines without
-a network are fitted anew, also on random divisions of all breasts by patient; these fits see test labels. Every part is
-kept as it is made, in ``_build/official_split/``, so that a killed computation goes on; remove that folder to begin
-anew. ``--part NAME`` makes one part and stops, so that processes may share the work.
+No network is trained, and none scores a test breast: only the committed records of networks are used. Baselines without
+a network are fitted again, also on random divisions of all breasts by patient; these fits see test labels. Every part
+is kept in ``_build/official_split/`` when it is finished, so that a killed computation resumes; remove that folder to
+start again. ``--part NAME`` makes one part and stops, so that several processes can share the work.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ NUMBERS = {
     "log_share": "log share of the film", "without_callback": "benign without callback",
 }  # fmt: skip
 WORDS = {"level": "BI-RADS", "shape": "shape", "margins": "margins"}
-RARE = 0.05  # share of breasts below which a word counts among "other"
+RARE = 0.05  # words of a smaller share of breasts are counted as "other"
 
 
 class Breasts:
@@ -101,7 +101,7 @@ class Breasts:
         return self._with_words(self.official.assign(box_share=share, log_share=np.log(share)))
 
     def features(self, name: str, *, as_they_are: bool = False) -> pd.DataFrame:
-        """Return a baseline's features of all breasts, in the cohort's order, wide ones rotated unless as they are."""
+        """Return a baseline's features of all breasts, in cohort order; wide ones rotated unless ``as_they_are``."""
         table, parts = self.collection.table, []
         for side, prepared in self.prepared.items():
             own = self.official[self.official["split"] == side]
@@ -139,9 +139,9 @@ def rows_of(table: pd.DataFrame) -> list[dict]:
 
 
 def rotate(features: pd.DataFrame) -> pd.DataFrame:
-    """Return standardised features rotated into fewer columns than breasts: no ridge-penalised solution changes.
+    """Return standardised features rotated into fewer columns than breasts, which changes no ridge-penalised solution.
 
-    They are standardised once over all breasts, and not anew in every fit; this looks at no label.
+    They are standardised once over all breasts, not again in every fit; this uses no label.
     """
     rotated = make_pipeline(StandardScaler(), KernelPCA(kernel="linear")).fit_transform(features.to_numpy(float))
     return pd.DataFrame(rotated).add_prefix(ROTATED)
@@ -155,12 +155,12 @@ def fit_rotated(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> GridS
 
 
 def fit_of(features: pd.DataFrame) -> split.Fit:
-    """Return how a regression on these features is fitted."""
+    """Return the function that fits a regression on these features."""
     return fit_rotated if str(features.columns[0]).startswith(ROTATED) else fit_logistic
 
 
 def with_chosen_penalty(features: pd.DataFrame, cohort: pd.DataFrame) -> split.Fit:
-    """Return a fit whose penalty is the one that cross-validation of the official training breasts chooses."""
+    """Return a fit with the penalty that cross-validation on the official training breasts chooses."""
     train = (cohort["split"] == "train").to_numpy()
     chosen = fit_of(features)(features[train], cohort[train], 0).best_estimator_
 
@@ -213,12 +213,12 @@ def committed(breasts: Breasts, experiment: str, part: str) -> list[pd.DataFrame
 
 
 def in_order(frames: list[pd.DataFrame], cohort: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return frames in the order of a cohort, whose weights they share."""
+    """Return frames in the order of a cohort, because weights are given in that order."""
     return [frame.set_index("sample_id").loc[cohort["sample_id"]].reset_index() for frame in frames]
 
 
 def kind_of_features(breasts: Breasts, kind: str) -> pd.DataFrame:
-    """Return what a classifier may tell the two sides by."""
+    """Return the features by which a classifier may distinguish the two sides."""
     if kind == "film measurements":
         return breasts.films
     if kind == "readings":
@@ -316,7 +316,7 @@ def measurements(breasts: Breasts) -> list[dict]:
 
 
 def parts(n: int) -> dict[str, Callable[[Breasts], object]]:
-    """Return what makes each part of the record, by name."""
+    """Return, by name, the function that makes each part of the record."""
     return {
         "breasts": sizes,
         "case_mix": lambda breasts: rows_of(split.balance(breasts.cohort, NUMBERS | WORDS)),
@@ -329,7 +329,7 @@ def parts(n: int) -> dict[str, Callable[[Breasts], object]]:
 
 
 def main() -> None:
-    """Compute what is missing of every part, and write the record."""
+    """Compute the missing parts, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("MAMMO_DATA"))
     parser.add_argument("--divisions", type=int, default=200)

@@ -1,4 +1,4 @@
-"""What the paper's profile takes on one GPU and on four: python benchmarks/plan.py (a minute, and no GPU).
+"""What the paper's profile takes on one GPU and on four: python benchmarks/plan.py (one minute; needs no GPU).
 
 Memory and operations are counted. The rate is an assumption until a GPU has been measured.
 """

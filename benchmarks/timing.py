@@ -1,4 +1,4 @@
-"""What the benchmarks share: paired medians, and a table with the command and the machine in it."""
+"""Code shared by the benchmarks: paired medians, and a table that names the command and the machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def record(name: str, rows: list[dict], summary: dict) -> None:
 
 
 def machine() -> dict:
-    """Return what times depend on."""
+    """Return the facts about this machine on which times depend."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),

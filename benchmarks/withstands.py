@@ -1,8 +1,8 @@
-"""What came of damaged and hostile inputs: the slow fuzz tests, and a table of what they count.
+"""The outcomes of damaged and hostile inputs: runs the slow fuzz tests and tabulates their counts.
 
     python benchmarks/withstands.py
 
-The tests are seeded and fail where there is a fault. The record has a row per entry point and kind of input; the book's
+The tests are seeded and fail on any fault. The record has a row per entry point and kind of input; the book's
 page "Robustness to damaged input" shows it.
 """
 
@@ -20,13 +20,13 @@ SUITES = ("test_tables.py", "test_images.py", "test_commands.py")
 
 
 class Collected:
-    """A plugin of pytest that keeps the counts which the tests leave in their reports."""
+    """A pytest plugin that collects the counts in the reports of the tests."""
 
     def __init__(self):
         self.rows: list[dict] = []
 
     def pytest_runtest_logreport(self, report):
-        """Keep what a finished test has counted."""
+        """Keep the counts of a finished test."""
         if report.when == "call":
             self.rows += [row for name, rows in report.user_properties if name == "counts" for row in rows]
 

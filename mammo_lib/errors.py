@@ -17,11 +17,11 @@ class InputError(ValueError):
     """
 
     def __str__(self) -> str:
-        """Return the message in one line of bounded length, whatever names of files and values of tags it holds."""
+        """Return the message in one line of bounded length, whatever file names and tag values it contains."""
         text = printable(super().__str__())
         if len(text) <= LONGEST_MESSAGE:
             return text
-        half = (LONGEST_MESSAGE - len(CUT)) // 2  # the thing stands at the start, the way out at the end
+        half = (LONGEST_MESSAGE - len(CUT)) // 2  # the item is named at the start, the remedy at the end
         return text[: LONGEST_MESSAGE - len(CUT) - half] + CUT + text[-half:]
 
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-LONGEST_NAME = 200  # bytes: a PatientID of 64 letters of any script, and an ending, below the 255 of file systems
+LONGEST_NAME = 200  # bytes: a PatientID of 64 letters in any script and a suffix fit into a file system's 255
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|conin|conout|(com|lpt)\d)(\.|$)", re.IGNORECASE)
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-LARGEST_TEXT = 2**25  # bytes: several times the largest table there is, that of the Kaggle mirror
+LARGEST_TEXT = 2**25  # bytes: several times the largest known table, that of the Kaggle mirror
 SEPARATORS = ",;\t"
 UNKNOWN = ("", "N/A", "NA")  # cells without a value
 
@@ -85,8 +85,8 @@ def read_table(
     """Return a CSV file as text, one column per name of its header; ``unknown`` cells are NA.
 
     Cells are separated by a comma, a semicolon, a tab, or the separator of a first line ``sep=``. Empty rows are left
-    out. The index plus 2 is the row number in a spreadsheet. ``fallback`` is that of :func:`read_text`; lines above the
-    first one that holds ``header`` are left out.
+    out. The index plus 2 is the row number in a spreadsheet. ``fallback`` is passed to :func:`read_text`; lines above
+    the first one that contains ``header`` are left out.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def read_table(
         if len(row) != len(header):
             raise InputError(f"{path}, row {number + 2}: {len(row)} cells under {len(header)} names; {remedy}")
     frame = pd.DataFrame(filled.values(), index=[*filled], columns=header, dtype="string")
-    named = frame[[name for name in header if name]]  # pandas writes a column without a name, spreadsheets empty ones
+    named = frame[[name for name in header if name]]  # pandas writes an unnamed column, spreadsheets write empty ones
     return named.mask(named.apply(lambda column: column.str.strip()).isin([*unknown]))
 
 
@@ -137,8 +137,8 @@ def require(path: Path, column: pd.Series, is_right: pd.Series, must_be: str, re
 
 
 def _content(path: Path) -> bytes:
-    """Return the bytes of a regular file, unpacked where its name ends in ``.gz``, of bounded size."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would never answer
+    """Return the bytes of a regular file of bounded size, unpacked if its name ends in ``.gz``."""
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would block
         raise InputError(f"{path}: cannot be read (a folder, a pipe or a device); give the path of a text file")
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
@@ -171,7 +171,7 @@ def _decoded(path: Path, content: bytes, fallback: str | None = None) -> str:
 def _cells(path: Path, remedy: str, fallback: str | None = None, header: str = "") -> tuple[int, list[list[str]]]:
     """Return the rows of a CSV file, the header first, and the number of lines above it."""
     content = _content(path)
-    if BYTE_ORDER_MARKS.get(content[:2]):  # a spreadsheet's "Unicode text": not what was published, whoever made it
+    if BYTE_ORDER_MARKS.get(content[:2]):  # a spreadsheet's "Unicode text" export: never the published file
         raise InputError(f"{path}: UTF-16; save it as CSV in UTF-8, or {remedy}")
     text = _decoded(path, content, fallback).lstrip("\r\n")
     declared = re.match(r'"?sep=([^\w\s"]|\t)"?\r?\n', text)
@@ -221,7 +221,7 @@ def safe_name(text: str) -> str:
     All text from tags, tables and file names passes through here before it becomes part of a path. Letters, digits and
     ``_ - . + = @`` are kept; anything else becomes ``_``. Two texts can get the same name; the caller must check.
     """
-    # Compatibility forms first: a full-width slash becomes a slash, which goes.
+    # Normalise first: a full-width slash becomes a plain slash, which is then replaced.
     plain = re.sub(r"[^\w.+=@-]+", "_", unicodedata.normalize("NFKC", str(text)))
     short = plain.lstrip(".-").encode()[:LONGEST_NAME].decode(errors="ignore").rstrip(".")
     return f"_{short}" if not short or WINDOWS_DEVICES.match(short) else short
@@ -239,7 +239,7 @@ def known_hash(path: Path) -> str:
 
 
 def file_state(path: Path) -> tuple[int, int, int]:
-    """Return size, time of modification and inode: what is derived from a file holds for as long as these do."""
+    """Return size, modification time and inode: anything derived from a file is valid while these are unchanged."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns, state.st_ino
 
@@ -251,7 +251,7 @@ def _hash_of(path: Path, _state: tuple) -> str:
 
 @contextlib.contextmanager
 def alone(lock: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file, in a folder that is there, for as long as the block runs.
+    """Hold a lock file, in an existing folder, for as long as the block runs.
 
     Raises
     ------
@@ -296,8 +296,8 @@ def new_folder(folder: str | Path) -> Path:
     Raises
     ------
     InputError
-        It is the current folder: whoever works there would be left in a folder that no longer exists. Or it is a link
-        that leads nowhere.
+        It is the current folder, and a process that works there would be left in a folder that no longer exists; or it
+        is a link that leads nowhere.
     """
     if os.path.realpath(folder) == os.path.realpath("."):
         raise InputError(f"{folder}: is the current folder; give a new one")
@@ -314,7 +314,7 @@ def writable_file(path: Path) -> Path:
     Raises
     ------
     OSError
-        A pipe, a socket or a device is there, which renaming a file over it would destroy.
+        A pipe, a socket or a device is there, and renaming a file over it would destroy it.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not (path.is_file() or path.is_dir()):

@@ -1,10 +1,10 @@
-"""The rehearsal of a profile: all that its reproduction does, on a small phantom, so that a crash costs minutes.
+"""The rehearsal of a profile: everything that its reproduction does, on a small phantom, so that a crash costs minutes.
 
 A rehearsal has a project folder of its own, ``_build/rehearsal/<profile>``: a copy of this one (:func:`stage`) in which
-``rehearsal.json`` says what it is, the profile is :func:`shortened`, every page bears a banner, and checkpoints are
-random. Runs, cache, records and the book stay in it. What is executed there is the code of the real reproduction. Two
-things differ: networks are opened one by one, and all but two of them lose their weights then, since few disks hold
-all; and a failure stops nothing that can go on without it.
+``rehearsal.json`` says what it is, the profile is :func:`shortened`, every page has a banner, and checkpoints are
+random. Runs, cache, records and the book stay in that folder. It executes the code of the real reproduction, with two
+differences. The test set is opened for one network after another, and all but two then lose their weights, because few
+disks have room for all. A failure does not stop the steps that can go on without the failed one.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 HOME = BUILD / "rehearsal"
 COPIED = ("benchmarks", "book", "data_manifest", "mammo_lib", "notebooks", "released", "results", "sample")
-MADE = ("notebooks", "_build")  # by the book's builder, below the copied folders; not sources
+MADE = ("notebooks", "_build")  # made by the book's builder inside the copied folders; not sources
 BANNER = "Rehearsal: phantom, random weights, one step. No number here is a result."
 BREASTS = 24  # of the phantom: both labels in each of five folds and in the test set, and one step of 8 breasts
-SIDE, BATCH = 64, 8  # largest image and batch, where there is no GPU
+SIDE, BATCH = 64, 8  # largest image and batch without a GPU
 FOREIGN_BREASTS = 12
 KEEP_WEIGHTS = ("dual_stream", "scope_token")  # for other collections; for the maps of chapter 07
 STEPS = BUILD / "rehearsed.json"
@@ -48,7 +48,7 @@ STEPS = BUILD / "rehearsed.json"
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What became of one step; ``seconds`` of a step that was finished before are those that it took then."""
+    """The outcome of one step. For a step that was finished before, ``seconds`` is the time that it took then."""
 
     step: str
     outcome: Literal["done", "finished before", "failed", "not run"]
@@ -74,12 +74,12 @@ def shortened(profile: Profile, *, has_gpu: bool) -> Profile:
 
 
 def stage(profile: Profile, *, is_new: bool = False) -> Path:
-    """Make or renew the project folder of a profile's rehearsal, and return it; what was done there is kept.
+    """Make or renew the project folder of a profile's rehearsal, and return it; finished work in it is kept.
 
     Raises
     ------
     InputError
-        This folder is a rehearsal itself, is no checkout, or the profile reads another data set.
+        This folder is itself a rehearsal or is not a checkout, or the profile reads another data set.
     """
     import torch
 
@@ -114,7 +114,7 @@ def start(home: Path, profile: Profile, jobs: int | None) -> int:
 
 
 def rehearse(profile: Profile, jobs: int) -> Iterator[Rehearsed]:
-    """Yield what becomes of every step, in the project folder of a rehearsal, and write it to ``rehearsed.json``."""
+    """Yield the outcome of every step, in the project folder of a rehearsal, and write it to ``rehearsed.json``."""
     if not is_rehearsal():
         raise InputError(f"{ROOT}: not the folder of a rehearsal; run `mammo reproduce --rehearse`")
     known = read_json(STEPS)["steps"] if STEPS.is_file() else []
@@ -129,7 +129,7 @@ def rehearse(profile: Profile, jobs: int) -> Iterator[Rehearsed]:
 
 
 def try_step(step: str, work: Callable[[], object]) -> Rehearsed:
-    """Do a step and say what became of it; the traceback of a crash goes to ``_build/failed/``."""
+    """Carry out a step and return its outcome; the traceback of a crash goes to ``_build/failed/``."""
     from .runs.sweep import describe_failure
 
     started = time.perf_counter()
@@ -164,7 +164,7 @@ def _steps(profile: Profile, jobs: int) -> Iterator[Rehearsed]:
 
 
 def _images(profile: Profile) -> Path | None:
-    """Return the folder of the phantom that stands for a profile's images; a profile of phantoms makes its own."""
+    """Return the folder of the phantom that replaces a profile's images; None if the profile makes its own phantom."""
     from .data import write_phantom
     from .data.data_sets import suited_layout
 
@@ -201,7 +201,7 @@ def _train_and_open(
             name, waiting = one.config.experiment, []
             if one.error:
                 for path in _run_of(one.config, collection).folder.glob("*.ckpt"):
-                    path.unlink()  # a step is soon trained again, and many failures would fill the disk
+                    path.unlink()  # one step is soon trained again, and many failures would fill the disk
                 yield Rehearsed(f"train {name}", "failed", one.seconds, one.error)
                 continue
             yield Rehearsed(f"train {name}", "finished before" if one.was_finished else "done", one.seconds)
@@ -213,7 +213,7 @@ def _train_and_open(
 
 
 def _open_and_thin(run: Run, collection: Collection, opening: dict) -> Rehearsed:
-    """Open the test set for a network and remove its weights, of which a disk does not hold all."""
+    """Open the test set for a network and remove its weights, because a disk may not have room for all."""
     from .runs.evaluate import open_test_set
 
     step = f"open {run.config.experiment}"
@@ -234,7 +234,7 @@ def _open_rest(profile: Profile, collection: Collection, *, failed: bool) -> Reh
 
 
 def _check_gates(profile: Profile, collection: Collection) -> None:
-    """Raise an error where a network with learned gates has none on its test breasts, or no overridden ones."""
+    """Raise an error if a network with learned gates has no gates, or no overridden gates, on its test breasts."""
     for config in experiment_configs(profile, "all"):
         run = _run_of(config, collection)
         if config.baseline or config.model.gate.kind != "learned" or not run.is_evaluated:
@@ -299,7 +299,7 @@ def _needed(configs: Iterable[RunConfig]) -> list[str]:
 
 
 def _renew(source: Path, target: Path) -> None:
-    """Make a folder a copy of another; what the rehearsal has made in it stays."""
+    """Make a folder a copy of another, but keep what the rehearsal has made in it."""
     for path in target.iterdir() if target.is_dir() else ():
         if not (target.name == "book" and path.name in MADE):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -322,7 +322,7 @@ def _put_banner(path: Path) -> None:
 
 
 def _name_random_weights(path: Path, profile: Profile) -> None:
-    """Give the checkpoints that the rehearsal makes names of their own in its list of official ones."""
+    """Enter the rehearsal's random checkpoints, under names of their own, in its list of official ones."""
     record = read_json(path)
     for backbone in _needed(experiment_configs(profile, "all")):
         official = record.get(backbone, {}).get("file", f"{backbone}.safetensors")

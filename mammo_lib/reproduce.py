@@ -34,7 +34,7 @@ SOURCE = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "notebooks"
 STATE = BUILD / "papermill"
 SUMMARY = BUILD / "summary.json"
-DEFAULT_BOOK = "mirror"  # the profile whose records the book shows where no images are given
+DEFAULT_BOOK = "mirror"  # the profile whose records the book shows if no images are given
 SHOWN = (  # folder and name of what every chapter may show or say, whatever its profile
     ("mammo_lib", "*.py"),
     ("book", "*.json"), ("book", "*.csv"), ("book", "protocol*.md"), ("book/profiles", "*.yaml"),
@@ -42,10 +42,10 @@ SHOWN = (  # folder and name of what every chapter may show or say, whatever its
     ("results", "test_set_shift.json"), ("results", "calcification_baselines.json"),
     ("benchmarks", "*.json"), ("released", "*"), ("sample", "*.csv"),
 )  # fmt: skip
-QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # else it may log its own shutdown as an error, into the progress
+QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # else it may log its own shutdown as an error, amid the progress
 
-# Chapters that train the profile's runs and open its test set. Later ones read these runs and wait for them, and for
-# nothing else; as the longest path they start first.
+# Chapters that train the profile's runs and open its test set. Later chapters read these runs and wait only for them;
+# these chapters are the longest path and start first.
 TRAINING = {"04", "05"}
 
 
@@ -164,7 +164,7 @@ def _declared(path: Path) -> set[str]:
 
     try:
         return set(papermill.inspect_notebook(path))
-    except Exception as error:  # of the file, of JSON, of the notebook's form: many types
+    except Exception as error:  # many types: errors of the file, of JSON or of the notebook's format
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise InputError(f"{path}: not a readable notebook ({reason}); restore it (git checkout {path.name})") from None
 
@@ -215,13 +215,13 @@ def run_chapters(
     Raises
     ------
     InputError
-        Another process executes chapters of this checkout.
+        Another process is executing chapters of this checkout.
     """
     outcomes: list[StepOutcome] = []
     work = functools.partial(execute, profile=profile, show_cells=jobs == 1)
     STATE.mkdir(parents=True, exist_ok=True)
-    refusal = f"{STATE}: another mammo reproduce is at work in this checkout; wait until it ends, or use another one"
-    # Processes: an interrupt ends them, and their kernels with them.
+    refusal = f"{STATE}: another mammo reproduce is running in this checkout; wait until it ends, or use another one"
+    # Processes, not threads: an interrupt ends them together with their kernels.
     with alone(STATE / ".lock", refusal), open_executor(jobs) as (pool, _):
         for outcome in run_steps(steps, work, pool, jobs, keeps_going=keeps_going):
             outcomes.append(outcome)
@@ -358,7 +358,7 @@ def _step(notebook: Path, parameters: dict, shared: bytes, profile: Profile, for
 
 
 def _ready(waiting: list[Step], running) -> list[Step]:
-    """Return the waiting steps that need nothing which is still to be done, those that others wait for first."""
+    """Return the waiting steps whose requirements are done; first those that others wait for."""
     to_do = {step.number for step in [*waiting, *running]} & TRAINING
     ready = [step for step in waiting if not any(number < step.number for number in to_do)]
     return sorted(ready, key=lambda step: step.number not in TRAINING)

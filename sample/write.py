@@ -1,7 +1,7 @@
 """Write the sample again from a copy of the 800-px films: `python sample/write.py DATA`.
 
-The eight breasts follow a rule that looks at no score: of the breasts that validate in fold 0, with one lesion, the
-first benign and the first malignant one of each breast density, by patient.
+The eight breasts follow a rule that uses no score: among the breasts of validation fold 0 with one lesion, the first
+benign and the first malignant breast of each breast density, in order of patients.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Break the guards that matter, one at a time, and see which test notices.
+"""Break the guards that matter, one at a time, and see which test detects it.
 
     python tests/mutations.py [NUMBER ...]
 
-Each mutation changes one line in a copy of the checkout and runs the tests beside it. A mutation that no test notices
-is a guard that does not exist. The tests run in sequence, some minutes in all; pytest does not collect this file.
+Each mutation changes one line in a copy of the checkout and runs the tests beside it. A mutation that no test detects
+shows a guard that protects nothing. The tests run in sequence, some minutes in all; pytest does not collect this file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The images of a data set of one's own, for the tests that train on one."""
+"""The images of a user's own data set, for the tests that train on one."""
 
 import numpy as np
 

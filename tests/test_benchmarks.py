@@ -1,4 +1,4 @@
-"""The benchmarks: each script still finds what it measures."""
+"""The benchmarks: each script still finds the code that it measures."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""The book as a reader opens it, from the disk: it builds without a warning, and every page works in a browser."""
+"""The book as a reader opens it, from disk: it builds without a warning, and every page works in a browser."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command line: what is wrong is one line on stderr and exit code 2, without a traceback."""
+"""The command line: an error is one line on stderr and exit code 2, without a traceback."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_the_benchmarks_are_listed_as_their_folder_has_them():
     listed = [line.split()[0] for line in done.stdout.splitlines()]
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"baselines", "limits", "timing"}
     assert (done.returncode, listed) == (0, sorted(scripts))
-    assert "CPU scan against a plain PyTorch loop" in done.stdout
+    assert "CPU scan compared with a plain PyTorch loop" in done.stdout
     assert "unknown benchmark 'scna': choose one of attention, " in one_line(mammo("bench", "scna"))
 
 
@@ -382,7 +382,7 @@ def test_a_foreign_file_for_outcomes_is_told_before_anything_is_trained(tmp_path
     said = one_line(mammo("verify", "--json", tmp_path / "mine.json", "--records", tmp_path))
     assert "mine.json: " in said and "give another file, or delete it" in said
     assert (tmp_path / "mine.json").read_text() == content
-    assert "no file of outcomes" in one_line(mammo("verify", "--json", tmp_path, "--records", tmp_path))
+    assert "not a file of outcomes" in one_line(mammo("verify", "--json", tmp_path, "--records", tmp_path))
 
 
 def test_the_settings_that_are_shown_are_those_that_a_run_would_use():

@@ -1,4 +1,4 @@
-"""The rehearsal: it changes quantities only, collects failures, resumes, and nothing of it passes for a result."""
+"""The rehearsal: it changes only quantities, collects failures, resumes, and none of its output passes for a result."""
 
 import json
 import os

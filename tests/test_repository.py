@@ -1,4 +1,4 @@
-"""What surrounds the package says what the package says: lock file, metadata, workflows, container."""
+"""The files around the package agree with it: lock file, metadata, workflows, container."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""The reproduction: what is up to date is not run again, a failed notebook never replaces a page."""
+"""The reproduction: an up-to-date notebook is not run again, and a failed one never replaces a page."""
 
 import json
 import os
@@ -201,7 +201,7 @@ def test_a_second_reproduction_in_a_checkout_is_refused_while_the_first_is_at_wo
     steps = reproduce.plan(SMOKE)
     first = reproduce.run_chapters(steps, SMOKE, {}, 1)
     next(first)
-    with pytest.raises(InputError, match=r"papermill: another mammo reproduce is at work in this checkout; wait"):
+    with pytest.raises(InputError, match=r"papermill: another mammo reproduce is running in this checkout; wait"):
         next(reproduce.run_chapters(steps, SMOKE, {}, 1))
     first.close()
     assert len(list(reproduce.run_chapters(steps, SMOKE, {}, 1))) == len(steps)

@@ -28,16 +28,16 @@ from ..statistics.comparisons import NO_SPREAD, normal_p
 from ..statistics.intervals import N_RESAMPLES
 
 CONSTANT_SD = 0.01  # a gate whose values over breasts have a smaller standard deviation is the same for every breast
-MOVED = 0.05  # a gate whose mean is nearer to its initial value has not left its start
+MOVED = 0.05  # a gate whose mean is closer than this to its initial value has not moved
 SATURATED_SHARE = 0.5  # of the gates, from which the network counts as saturated
-DOMINANCE = 0.95  # a stream that gets this share of the fusion gate is the only one that is heard
-IGNORED_DROP = 0.01  # a stream whose exchange between breasts costs less AUC is not used
+DOMINANCE = 0.95  # a fusion gate that gives one stream this share effectively ignores the other
+IGNORED_DROP = 0.01  # a stream counts as unused if swapping it between breasts costs less AUC than this
 INFORMED = 0.60  # AUC below which no stream can be said to be used or ignored
 OVERCALLING = {"sensitivity": 0.95, "specificity": 0.30}  # nearly everything malignant: typical of learning crop frames
 BOTTLENECK = 0.5  # share of time or memory from which attention limits batch and resolution
 CONSTANT_ANSWER = math.log(2)  # cross-entropy of a network that gives every breast one half, whatever the targets are
-FITTED = 0.01  # a training loss that ends less than this below CONSTANT_ANSWER is that of an underfitted network
-ROUNDING = 1e-3  # two logits that differ by less are the same score
+FITTED = 0.01  # a network whose training loss ends less than this below CONSTANT_ANSWER is underfitted
+ROUNDING = 1e-3  # logits that differ by less than this count as the same score
 
 GATE = ["stream", "stage", "block"]
 PROPERTIES = {"lesion size": "log_area", "density": "density", "BI-RADS": "assessment", "malignancy": "label"}
@@ -142,7 +142,7 @@ def fusion_dominance(crop_weight: np.ndarray) -> Finding:
 def stream_dominance(table: pd.DataFrame) -> list[Finding]:
     """Judge whether a stream is used, by the loss of AUC when breasts are given another breast's stream.
 
-    ``table`` as :func:`intervention_table` returns it. One finding per stream; none for a network of one stream.
+    ``table`` as :func:`intervention_table` returns it. One finding per stream; none for a single-stream network.
     A fusion weight measures how much of a stream enters, not whether it is informative. This test does.
     """
     findings = []
@@ -176,8 +176,8 @@ def underfitting(train_loss: float) -> Finding:
     """Judge from the training loss of the last epoch whether the network hardly fits its own training breasts.
 
     The loss measures the level of the probabilities, not their order: an AUC somewhat above .5 is possible. The
-    constant answer is one half; a network that has found only the share of malignant breasts, where that is far from
-    one half, lies below it and is not detected.
+    constant answer is one half. A network that has learned only the share of malignant breasts is not detected if that
+    share is far from one half, because its loss is then lower than that of the constant answer.
     """
     least = CONSTANT_ANSWER - FITTED
     holds = train_loss > least
@@ -221,7 +221,7 @@ def intervention_table(scores: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         ``intervention what n auc change low high p p_holm moved``: ``change`` is AUC(intervention) - AUC(unchanged),
-        averaged over draws, with DeLong's paired interval and p value; of out-of-fold scores, within folds
+        averaged over draws, with DeLong's paired interval and p value; out-of-fold scores are compared within folds
         (:func:`mammo_lib.statistics.compare_folds`). ``p_holm`` is corrected over the table. ``moved`` is the mean
         absolute change of the logit.
     """
@@ -257,8 +257,8 @@ def _compare_within_folds(scores: pd.DataFrame, name: str) -> dict[str, float]:
 def within_folds(gates: pd.DataFrame) -> pd.DataFrame:
     """Return the gates of a cross-validation on one scale: those of each fold's network moved to the common mean.
 
-    Five networks have five mean gates; what differs between them is no adaptation to the breast. Gates of one network
-    are returned unchanged.
+    Each fold's network has mean gates of its own, and differences between networks are not adaptation to the breast.
+    Gates of one network are returned unchanged.
     """
     if "fold" not in gates:
         return gates
@@ -336,7 +336,7 @@ def _rank_correlation(one: pd.Series, other: pd.Series, patients: pd.Series, see
     rho = _weighted_correlation(x, y, np.ones((1, len(x))))[0]
     z = np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9))
     error = np.nanstd(np.arctanh(np.clip(_weighted_correlation(x, y, weights), -1 + 1e-9, 1 - 1e-9)))
-    if error < NO_SPREAD:  # a perfect order: no resample disturbs it, and the share of orders as good is its exact p
+    if error < NO_SPREAD:  # perfect correlation: no resample changes it; exact p: the share of orderings as extreme
         ties = np.unique(x, return_counts=True)[1]
         orders = special.gammaln(len(x) + 1) - special.gammaln(ties + 1).sum()
         return nothing | {"rho": rho, "p": float(min(1.0, 2 * np.exp(-orders)))}

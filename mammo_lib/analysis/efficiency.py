@@ -1,7 +1,7 @@
-"""Chapter 10 from its record: what networks cost, counted at every size and measured where it was measured.
+"""Chapter 10 from its record: what networks cost, counted at every input size and timed at some of them.
 
-These functions read ``benchmarks/efficiency.json`` alone and do not import torch. G stands for 10^9 multiplications
-with addition, which is half of the operations that the record counts.
+These functions read only ``benchmarks/efficiency.json`` and do not import torch. G stands for 10^9 multiply-adds,
+which is half of the operations that the record counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WAY_OUT = "restore it from the repository, or run benchmarks/efficiency.py"
 def counted(path: Path | None = None) -> pd.DataFrame:
     """Return ``network per side g million_parameters kept_gb`` and the share of each part, a row per network and side.
 
-    ``g``: multiplications with addition of a forward pass, in 10^9; ``kept_gb``: what a training step keeps of it.
+    ``g``: multiply-adds of a forward pass, in 10^9; ``kept_gb``: what a training step keeps of it.
     """
     rows = read_json(path or RECORD, WAY_OUT)["counted"]
     parts = pd.DataFrame([row["operations"] for row in rows]).fillna(0)
@@ -39,7 +39,7 @@ def counted(path: Path | None = None) -> pd.DataFrame:
 
 
 def measured(path: Path | None = None) -> pd.DataFrame:
-    """Return ``network side step seconds_per_image peak_megabytes seconds`` as measured; empty where nothing was."""
+    """Return ``network side step seconds_per_image peak_megabytes seconds`` as measured; empty without measurements."""
     return pd.DataFrame(read_json(path or RECORD, WAY_OUT).get("measured", []))
 
 
@@ -53,7 +53,7 @@ def growth(sides: np.ndarray, values: np.ndarray) -> float:
 
 
 def measured_growth(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Return ``network step exponent exponent_low exponent_high`` of time, from repeated passes drawn at random."""
+    """Return ``network step exponent exponent_low exponent_high`` of time; the interval resamples repeated passes."""
     rng, rows = np.random.default_rng(seed), []
     for (network, step), own in table.groupby(["network", "step"], sort=False):
         sides, passes = own["side"].to_numpy(), [np.array(one) for one in own["seconds"]]

@@ -22,14 +22,14 @@ from ..statistics.seeds import ensemble
 from .wording import in_words
 
 NETWORK = "network"
-RELEASED = "released/"  # how the name of the network begins that the protocol named
+RELEASED = "released/"  # the name of the network that the protocol fixed begins with this
 STAGES = {
     "internal": "CBIS-DDSM,\nboth views", "internal_masked": "CBIS-DDSM,\nMLO alone", "external_masses": "{},\nmasses",
     "external": "{},\nall abnormal",
 }  # fmt: skip
 TISSUES = {"F": 0, "G": 1, "D": 2}  # fatty, fatty-glandular, dense-glandular
 AT_THRESHOLD = ("sensitivity", "specificity", "calibration", "calibration_scaled", "brier")
-LEAST = 4  # breasts of a class: the kinds of lesion are few, and their intervals say so
+LEAST = 4  # breasts of a class: some kinds of lesion are rare, and the width of their intervals shows it
 THIRDS = ("smallest third", "middle third", "largest third")
 
 
@@ -131,7 +131,7 @@ def by_kind(frame: pd.DataFrame) -> pd.DataFrame:
     """
     table = subgroups(frame, {"tissue": "tissue", "finding": "class"}, LEAST)
     group = table["name"].map({"tissue": 1, "class": 2}).fillna(0)
-    place = [TISSUES.get(level, number) for number, level in enumerate(table["level"])]  # the others stay in order
+    place = [TISSUES.get(level, number) for number, level in enumerate(table["level"])]  # other levels keep their order
     return table.iloc[np.lexsort([place, group])].reset_index(drop=True)
 
 
@@ -158,8 +158,8 @@ def by_lesion_size(repeats: Sequence[pd.DataFrame], sizes: pd.Series) -> pd.Data
 def by_film(runs: Sequence[Run]) -> pd.DataFrame:
     """Return a network's test predictions, mean logit over seeds, with what was measured on their films.
 
-    ``orientation`` says whether the chest wall lies where a display would have it; ``beside`` is half of the films by
-    the light beside the breast: labels, markers, edges.
+    ``orientation`` says whether the chest wall is on the side where a display would show it. ``beside`` splits the
+    films at the median brightness beside the breast (labels, markers, edges).
     """
     frame = part_of(ensemble([run.predictions for run in runs]), "test")
     films = read_films(SAMPLE / "films.csv")
@@ -181,11 +181,11 @@ def film_difference(films: pd.DataFrame) -> tuple[Interval, float]:
 
 
 def transfer_answer(records: Mapping[str, Run]) -> str:
-    """Return the answer of the chapter in two sentences, from the records."""
+    """Return the answer of the chapter in three sentences, from the records."""
     loss, row = mass_loss(records), _masses_at_the_old_threshold(records)
     return (
-        f"{transfer_in_words(records)} A loss is {_shown(loss)}; its mean probability differs from the share of "
-        f"malignant masses by {in_words(row, 'calibration')}, and at the old threshold it calls "
+        f"{transfer_in_words(records)} A loss is {_shown(loss)}. The network's mean probability differs from the share "
+        f"of malignant masses by {in_words(row, 'calibration')}, and at the old threshold it calls "
         f"{row['sensitivity']:.0%} of the malignant and {1 - row['specificity']:.0%} of the benign masses malignant."
     )
 

@@ -39,7 +39,7 @@ PLANNED = {  # protocol 8: one family
     DUAL: ((BOTH, "crop"), (BOTH, "whole")),
 }  # fmt: skip
 SAME_DESIGN = {REFERENCE: "crop_held_out", DUAL: "dual_held_out"}  # of profile mirror-open
-WHOLE = "whole stream"  # what the list calls the network that sees no crop
+WHOLE = "whole stream"  # the experiment list's name for the network that sees no crop
 VIEWS = {"cc": "CC", "mlo": "MLO"}
 SETS = {"external_masses": "masses", "external": "all abnormal"}
 
@@ -53,7 +53,7 @@ def incomplete_records(profile: Profile) -> dict[str, list[Run]]:
     Raises
     ------
     InputError
-        There is no complete set of seeds of a network whose comparison is planned.
+        A network with a planned comparison lacks a seed.
     """
     return _of_list(profile, INCOMPLETE, PLANNED, f"mammo evaluate --incomplete --profile {profile.name}")
 
@@ -64,7 +64,7 @@ def records_elsewhere(profile: Profile, key: str = "mini_mias") -> dict[str, lis
     Raises
     ------
     InputError
-        There is no complete set of seeds of the crop stream, which the others are compared with, and of another.
+        A seed is missing for the crop stream, the reference of the comparisons, or no other network is complete.
     """
     found = _of_list(
         profile, f"{EXTERNAL}{key}", {REFERENCE}, f"mammo external --experiment {REFERENCE} --profile {profile.name}"
@@ -77,8 +77,8 @@ def records_elsewhere(profile: Profile, key: str = "mini_mias") -> dict[str, lis
 def _of_list(profile: Profile, home: str, needed: Collection[str], command: str) -> dict[str, list[Run]]:
     """Return records by the experiment of the network that they score, in the order of the list.
 
-    Networks of which a seed is missing are left out. ``home`` is how the name of their folder begins, before the name
-    of the experiment, or the whole name.
+    Networks with a missing seed are left out. ``home`` is the name of their folder, or the part of it that precedes the
+    name of the experiment.
     """
     found: dict[str, dict[int, Run]] = {}
     for run in runs.all_runs(runs.COMMITTED):
@@ -105,7 +105,7 @@ def _of_list(profile: Profile, home: str, needed: Collection[str], command: str)
 
 
 def seen(records: Sequence[Run], views: str, streams: str) -> list[pd.DataFrame]:
-    """Return each network's scores of the test breasts with both views, of which it saw one combination."""
+    """Return each network's scores of the test breasts that have both views, given only these views and streams."""
     frames = []
     for run in records:
         table = run.hidden_inputs
@@ -158,7 +158,7 @@ def hidden_compared(profile: Profile, records: Records) -> pd.DataFrame:
 def one_film(profile: Profile, records: Records) -> pd.DataFrame:
     """Return each network's AUC on the breasts with one film: ``name all cc mlo`` with intervals, and their sizes.
 
-    ``n malignant`` are those of all breasts, ``n_cc malignant_cc n_mlo malignant_mlo`` those by view.
+    ``n malignant`` count all breasts, ``n_cc malignant_cc n_mlo malignant_mlo`` count them by view.
     """
     asked, rows = read_experiments(profile), []
     for name, seeds in records.items():
@@ -171,7 +171,7 @@ def one_film(profile: Profile, records: Records) -> pd.DataFrame:
 
 
 def _sizes(frame: pd.DataFrame) -> dict[str, int]:
-    """Return the numbers of breasts and of malignant ones, of all and by the view that exists."""
+    """Return the numbers of breasts and of malignant breasts, in all and by the view that exists."""
     sizes = {}
     for key, inside in _by_view(frame).items():
         end = "" if key == "all" else f"_{key}"
@@ -224,7 +224,7 @@ def elsewhere_compared(profile: Profile, records: Records) -> pd.DataFrame:
 
 
 def decisions_elsewhere(profile: Profile, records: Records) -> pd.DataFrame:
-    """Return decisions and calibration elsewhere: ``name breasts sensitivity specificity calibration n malignant``.
+    """Return decisions and calibration there: ``name breasts sensitivity specificity calibration n malignant``.
 
     Sensitivity and specificity are means over seeds, each at the threshold that it was given on CBIS-DDSM. Calibration
     in the large is that of the mean logit of the seeds: mean probability minus share of malignant breasts.
@@ -274,7 +274,7 @@ def _together(frames: Frames) -> np.ndarray:
 
 
 def _answered(rows: list[dict], tests: list[float]) -> pd.DataFrame:
-    """Return a family of comparisons with ``p``, after Holm, and the ``answer`` in the third column."""
+    """Return a family of comparisons with Holm-corrected ``p``, and the ``answer`` in the third column."""
     table = pd.DataFrame(rows).assign(p=holm(tests))
     table.insert(2, "answer", answered(table, "p"))
     return table
@@ -320,7 +320,7 @@ def one_film_in_words(table: pd.DataFrame, readers: Interval) -> str:
 
 
 def by_view_in_words(table: pd.DataFrame, readers: Mapping[str, Interval]) -> str:
-    """Say the same by the view that exists: described, with the numbers of malignant breasts."""
+    """Describe the same for each view that exists, with the numbers of malignant breasts."""
     first, crops, said = table.iloc[0], _with_crops(table), []
     whole = table.drop(crops.index).to_dict("records")
     for key, view in VIEWS.items():
@@ -333,7 +333,7 @@ def by_view_in_words(table: pd.DataFrame, readers: Mapping[str, Interval]) -> st
 
 
 def elsewhere_in_words(table: pd.DataFrame) -> str:
-    """Say in a sentence for each set of another collection what the networks reach, from :func:`elsewhere`."""
+    """Say what the networks reach on another collection, one sentence per set of breasts, from :func:`elsewhere`."""
     return " ".join(_said_elsewhere(breasts, own) for breasts, own in table.groupby("breasts", sort=False))
 
 

@@ -52,8 +52,8 @@ def beside_out_of_fold(
 def compared(profile: Profile, runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """Compare each entry with the crop stream, as one family: ``tables.differences``, and ``name answer``.
 
-    *Different*: the interval of the difference excludes zero and DeLong's p of the two ensembles, corrected after Holm,
-    is below .05 (protocol 5).
+    *Different*: the interval of the difference excludes zero, and the Holm-corrected DeLong p of the two ensembles is
+    below .05 (protocol 5).
     """
     asked, table = read_experiments(profile), tables.differences(runs, REFERENCE)
     table.insert(1, "name", [asked[name]["name"] for name in table["experiment"]])

@@ -106,7 +106,7 @@ def _gated_mixers(model: MammoMamba) -> Iterator[tuple[str, str, GatedConvMixer]
 
 
 def gate_values(output: MammoMambaOutput, captured: TokenGates, present: Mapping[str, Tensor]) -> GateValues:
-    """Reduce the gates of a pass to a mean and a spread per view; of the token gates, the first pass is used.
+    """Reduce the gates of a pass to a mean and a spread per view; for token gates, the first pass is used.
 
     NOTE: a mixer processes every token of its windows, including those that only pad the last window of a map.
     """
@@ -285,7 +285,7 @@ def _with_streams_shuffled(model: MammoMamba, seen: Observation, rng: np.random.
 
 
 def _plans(seen: Observation, means, views, rng) -> dict[tuple[str, int], Callable[[Tensor], Overrides]]:
-    """Return by (intervention, draw) what gives the rows of a batch their overriding gates."""
+    """Return, by (intervention, draw), a function from the rows of a batch to the gates that override theirs."""
 
     def every(value: Callable[[str, str, Tensor], Tensor]) -> Callable[[Tensor], Overrides]:
         return lambda rows: {

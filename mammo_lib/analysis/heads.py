@@ -1,4 +1,4 @@
-"""The further heads of a network: their probabilities for held-out breasts, and how well they rank them."""
+"""The additional heads of a network: their probabilities for held-out breasts, and how well these rank them."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ hidden view is also filled, by ``fill``:
 
 | fill | in place of the hidden view's embedding |
 |---|---|
-| mask | nothing; the network is told that the view is absent |
+| mask | nothing; the view is marked as absent |
 | other_view | the embedding of the other view of the same stream |
 | mean | the mean embedding of that view and stream over the training breasts |
 
@@ -52,7 +52,7 @@ def subsets(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def score_hidden(
     model: MammoMamba, seen: Observation, cohort: pd.DataFrame, views: Sequence[str], training: Embeddings | None
 ) -> pd.DataFrame:
-    """Return ``split sample_id patient_id label views streams fill logit`` of the breasts of which all views exist.
+    """Return ``split sample_id patient_id label views streams fill logit`` for the breasts that have all views.
 
     ``training`` holds the mean embeddings, {stream: (views, features)}; without them nothing is filled. The rows of
     the complete input repeat the scores of the run.
@@ -70,7 +70,7 @@ def score_hidden(
 
 
 def score_as_taken(seen: Observation, cohort: pd.DataFrame, views: Sequence[str], streams: Sequence[str]):
-    """Return the same columns for breasts with the views that they have; ``views`` names those."""
+    """Return the same columns for breasts scored with the views that they have; ``views`` names these views."""
     present = torch.stack([seen.present[stream] for stream in streams]).any(dim=0).cpu().numpy()
     names = [joined([view for view, is_there in zip(views, row, strict=True) if is_there]) for row in present]
     return _rows(cohort, seen.logit, np.array(names, dtype=object), joined(streams), MASK)

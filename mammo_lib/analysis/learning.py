@@ -27,9 +27,9 @@ INITIAL = (
 
 
 def last_losses(run: Run) -> dict[int, float]:
-    """Return the training loss of the last epoch by fold; empty where nothing can be said of it.
+    """Return the training loss of the last epoch by fold; empty where it cannot be judged.
 
-    That is a run without a history, or with several targets, whose loss is a sum.
+    It cannot be judged for a run without a history, or with several targets, because its loss is then a sum.
 
     Raises
     ------

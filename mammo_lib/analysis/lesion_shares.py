@@ -19,7 +19,7 @@ from ..statistics import holm
 from .maps import KINDS, forward_maps, saliency_maps
 
 CHUNK = 8  # breasts that are explained together
-FIT = 0.9  # a box moved at random lies in the breast if this share of what the lesion's box covers of it is covered
+FIT = 0.9  # a moved box must cover at least this share of the breast tissue that the lesion's box covers
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def lesion_share(
 def shares_in_lesions(
     network: Network, dataset: Dataset, names: Sequence[str], boxes: Mapping[tuple[str, str], Box]
 ) -> dict[str, LesionShare]:
-    """Test every kind of map over whole views against the lesions of a data set; p is corrected after Holm over maps.
+    """Test every kind of map over whole views against the lesions of a data set; p is Holm-corrected over maps.
 
     ``names`` are the breasts of ``dataset`` in its order, ``boxes`` their lesions by (breast, view). The result is
     keyed by the map's name in words.

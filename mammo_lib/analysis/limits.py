@@ -1,4 +1,4 @@
-"""What limits the network, from records of protocols 2 and 4: breasts to learn from, frozen stages, one network.
+"""What limits the network, from records of protocols 2 and 4: few training breasts, frozen stages, a single network.
 
 These functions read records and the official tables, and do not import torch. In every table, an estimate ``x``
 occupies the columns ``x x_low x_high``; :func:`mammo_lib.analysis.wording.readable` merges them.
@@ -22,8 +22,8 @@ from . import answers
 
 REFERENCE = "crop"  # of protocol 2: what all variants of protocol 4 are compared with
 POWERS = np.linspace(0.1, 1, 10)  # the exponents that the power law may have
-AHEAD = (2, 4)  # times the breasts there are
-ENOUGH = 3  # points of a curve, below which nothing is extrapolated
+AHEAD = (2, 4)  # multiples of the available training breasts to which the curve is extrapolated
+ENOUGH = 3  # a curve with fewer points is not extrapolated
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class LearningCurve:
     """The AUC out of fold against the number of training breasts.
 
     ``points``: ``share breasts auc repeats n``, a row per share that has been run. ``per_doubling``: ``slope``, the
-    change of the AUC when the breasts double, of a straight line over the logarithm of their number. ``ahead``:
-    ``form breasts auc``, extrapolated by that line and by a power law. The last two are empty with few points.
+    change of the AUC when the number of breasts doubles, from a straight line over its logarithm. ``ahead``: ``form
+    breasts auc``, extrapolated by that line and by a power law. The last two are empty for fewer than ``ENOUGH``
+    points.
     """
 
     points: pd.DataFrame
@@ -43,7 +44,7 @@ class LearningCurve:
 def by_share(reference: Sequence[Run], repeats: Mapping[str, Sequence[Run]]) -> dict[float, list[Run]]:
     """Return the runs of each share of the training patients, the smallest first; the reference has all of them.
 
-    Of every share, only the repeats that all of them have: their folds are the same.
+    Only repeats that every share has are returned, because the same repeat has the same folds.
     """
     shares = {runs[0].config.data.training_share: [*runs] for runs in repeats.values()}
     shares = {share: runs for share, runs in shares.items() if share < 1} | {1.0: [*reference]}
@@ -74,7 +75,7 @@ def learning_curve(shares: Mapping[float, Sequence[Run]], table: pd.DataFrame) -
 
 
 def training_breasts(config: RunConfig, table: pd.DataFrame) -> float:
-    """Return how many breasts a fold of a cross-validation learns from, mean over the folds."""
+    """Return the number of training breasts of a cross-validation, mean over the folds."""
     cohort = select_cohort(table, config.data, "train")
     folds = map(config.of_fold, range(config.data.n_folds))
     return float(np.mean([len(split_cohort(fold.data, cohort)["train"]) for fold in folds]))
@@ -90,7 +91,7 @@ def against_reference(
 def mean_of_repeats(runs: Sequence[Run]) -> dict[str, Interval]:
     """Return the pooled AUC of the mean logit of all repeats, beside that of each repeat.
 
-    The folds of two repeats differ, so that a mean over repeats cannot be scored within folds.
+    The folds of two repeats differ, so a mean over repeats cannot be scored within folds.
     """
     tables = [_ordered(run) for run in runs]
     logits = {f"repeat {i + 1}": one["logit"].to_numpy(float) for i, one in enumerate(tables)}

@@ -40,8 +40,8 @@ KINDS = {
     "integrated_gradients": "integrated gradients",
 }
 IG_STEPS = 16
-IG_BATCH = 16  # breasts with their views that pass through the network together
-IG_CELL = 4  # pixels a side over which integrated gradients are added up: single pixels cannot be read
+IG_BATCH = 16  # breasts, with all their views, that pass through the network together
+IG_CELL = 4  # pixels a side over which integrated gradients are added up: maps of single pixels are unreadable
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def integrated_gradients(network: Network, batch: dict, steps: int = IG_STEPS) -
     NOTE: the path bends at every ReLU, and with few points the sum often misses this change by more than its size.
     """
     inputs, present = _as_tensors(network, batch)
-    # The same function to rounding, in half the time: folded normalisation, channels last, no more images than the
-    # allocator keeps at hand.
+    # Equal up to rounding, in half the time: folded normalisation, channels last, and batches small enough for the
+    # allocator to reuse its memory.
     fast = fold_batch_norm(network.model).to(memory_format=torch.channels_last)
     explainer = IntegratedGradients(_scorer(fast))
     batch_size = max(IG_BATCH, len(inputs[0]))
@@ -174,7 +174,7 @@ def saliency_maps(network: Network, batch: dict, steps: int = IG_STEPS) -> list[
 
 
 def _levels(encoder: ViewEncoder) -> Sequence[Level]:
-    """Return the stages of a MambaVision; encoders of another kind have none that this module can read."""
+    """Return the stages of a MambaVision; other encoders have no stages that this module can read."""
     return encoder.network.backbone.levels if isinstance(encoder.network, SeqMoE) else ()
 
 

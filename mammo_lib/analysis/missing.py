@@ -42,7 +42,7 @@ NO_PENALTY = 1e6
 
 
 def frames_of(runs: Sequence[Run], views: str, streams: str, fill: str = MASK) -> list[pd.DataFrame]:
-    """Return each run's predictions with the scores that breasts get from one input; others are left out."""
+    """Return each run's predictions with the scores from one input; breasts without such a score are left out."""
     return [_rescored(run.predictions, _rows(run, views, streams, fill)) for run in runs]
 
 
@@ -78,7 +78,7 @@ def worth(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def fills(runs: Sequence[Run], streams: str) -> pd.DataFrame:
-    """Return the AUC with one view, by what replaces the other: ``name`` and per fill an estimate."""
+    """Return the AUC with one view, by what replaces the other: ``name``, and an estimate per fill."""
     rows = []
     for views in ("CC", "MLO"):
         row = {"name": f"{views} only"}
@@ -100,7 +100,7 @@ def compare_inputs(ours: Sequence[Run], reference: Sequence[Run]) -> dict[str, F
 
 
 def by_training(reference: Sequence[Run], trained: Sequence[Run], singles: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Return the AUC of every input by how the network was trained: ``name`` and three estimates, NaN where none is.
+    """Return the AUC of every input by how the network was trained: ``name`` and three estimates, or NaN.
 
     ``reference`` saw every view in training, ``hidden`` (``trained``) saw views hidden at random, and ``single`` are
     networks of one view, by view.
@@ -120,13 +120,13 @@ def by_training(reference: Sequence[Run], trained: Sequence[Run], singles: Mappi
 
 
 def compare_single(ours: Sequence[Run], reference: Sequence[Run], views: str, streams: str) -> FoldDifference:
-    """Compare a network of one view with one of both whose other view is hidden, in the repeats that both have."""
+    """Compare a single-view network with a two-view network whose other view is hidden, in the repeats of both."""
     ours, reference = common(ours, reference)
     return compare_folds([run.predictions for run in ours], frames_of(reference, views, streams))
 
 
 def single_view_breasts(runs: Sequence[Run], streams: str) -> pd.DataFrame:
-    """Return, by view, the AUC of breasts that have this view only, beside that of complete breasts with it alone.
+    """Return, by view, the AUC of breasts with only this view, beside that of complete breasts scored with it alone.
 
     Columns: ``name n malignant``, and the estimates ``only`` and ``hidden``, with intervals over patients.
     """
@@ -246,7 +246,7 @@ def _inside(values: pd.Series, levels: Sequence[int]) -> np.ndarray:
 
 
 def _regressed(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return predictions by a logistic regression that each fold gets from the others."""
+    """Return predictions by logistic regression; the model for each fold is fitted on the other folds."""
     x, scores = frame[list(columns)].astype(float).to_numpy(), np.empty(len(frame))
     for fold in np.unique(frame["fold"]):
         held_out = (frame["fold"] == fold).to_numpy()

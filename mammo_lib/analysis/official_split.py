@@ -1,17 +1,17 @@
 """Why do the official test breasts score lower? Case mix, films, and other divisions of the same breasts.
 
-What another mix of cases would change is in :mod:`mammo_lib.analysis.reweighting`.
+:mod:`mammo_lib.analysis.reweighting` computes what another mix of cases would change.
 
-A *cohort* has one row per breast: ``sample_id patient_id split label`` and what is compared, ``split`` being train or
-test. *Predictions* have ``sample_id patient_id label logit``, and ``fold`` where they are out of fold; the AUC of
-several frames (seeds, repeats) is the mean of theirs, within folds where there are any.
+A *cohort* has one row per breast: ``sample_id patient_id split label`` and the columns to compare; ``split`` is train
+or test. *Predictions* have ``sample_id patient_id label logit``, and ``fold`` if they are out of fold. The AUC of
+several frames (seeds, repeats) is the mean over the frames, within folds if there are folds.
 
 | symbol | meaning |
 |---|---|
-| d | standardised difference, test minus training: means over the root of the mean variance (Austin 2009); of |
-|   | several categories the Mahalanobis distance of their shares (Yang and Dalton 2012) |
+| d | standardised difference, test minus training: means over the root of the mean variance (Austin 2009); for |
+|   | several categories, the Mahalanobis distance of their shares (Yang and Dalton 2012) |
 
-Intervals come from bootstrap samples of patients, drawn on each side by itself. No torch.
+Intervals come from bootstrap samples of patients, drawn separately on each side. No torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IMBALANCE = 0.1  # standardised difference beyond which groups are usually calle
 GROUPS = {"all": (0, 1), "benign": (0,), "malignant": (1,)}
 FOLDS = 5
 
-# Features and training breasts in, a fitted classifier with ``decision_function`` out.
+# From features, training breasts and a seed to a fitted classifier with ``decision_function``.
 Fit = Callable[[pd.DataFrame, pd.DataFrame, int], object]
 
 
@@ -49,7 +49,7 @@ def read_record(home: Path | None = None) -> dict:
 
 
 def standardised_difference(train: pd.Series, test: pd.Series) -> float:
-    """Return d of a number, or of a category; missing values are left out, no spread is no difference.
+    """Return d of a number or a category, 0 if there is no spread; missing values are left out.
 
     >>> standardised_difference(pd.Series([0.0, 2.0]), pd.Series([1.0, 3.0]))  # means 1 and 2, both variances 2
     0.7071067811865475
@@ -65,11 +65,11 @@ def standardised_difference(train: pd.Series, test: pd.Series) -> float:
 
 
 def balance(cohort: pd.DataFrame, names: Mapping[str, str], *, seed: int = 0, n: int = N_PERMUTATIONS) -> pd.DataFrame:
-    """Compare the two sides in each column of ``names``, over all breasts, the benign and the malignant.
+    """Compare the two sides in each column of ``names``, for all breasts, for the benign and for the malignant ones.
 
-    Returns ``name level group train test difference p p_holm n_train n_test``. Of a number: means and d. Of a category:
-    one row without a level, with d over all its levels, and a row per level with shares and d of its share, without a
-    p value. p: ``n`` permutations of patients; Holm's correction is over every p value of the table.
+    Returns ``name level group train test difference p p_holm n_train n_test``. For a number: means and d. For a
+    category: one row without a level, with d over all its levels, and a row per level with shares and d of its share,
+    without a p value. p: ``n`` permutations of patients; Holm's correction covers every p value of the table.
     """
     swapped = _permuted_sides(cohort, n, seed)
     rows = []
@@ -86,7 +86,7 @@ def balance(cohort: pd.DataFrame, names: Mapping[str, str], *, seed: int = 0, n:
 
 
 def _permuted_sides(cohort: pd.DataFrame, n: int, seed: int) -> np.ndarray:
-    """Return who is a test breast, (1 + n, breasts): as it is, then with the patients of both sides exchanged."""
+    """Return which breasts are test breasts, (1 + n, breasts): as observed, then with patients permuted."""
     patient, test = pd.factorize(cohort["patient_id"])[0], (cohort["split"] == "test").to_numpy()
     own = np.zeros(patient.max() + 1, bool)
     own[patient[test]] = True
@@ -116,11 +116,11 @@ def _compared_sides(values: pd.Series, sides: np.ndarray) -> Iterator[dict]:
 
 
 def _mean(sides: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return sides @ value / np.maximum(sides.sum(axis=1), 1)  # a small group may lie on one side when exchanged
+    return sides @ value / np.maximum(sides.sum(axis=1), 1)  # a permutation may put a small group on one side
 
 
 def _tested(train: pd.Series, test: pd.Series, seen: np.ndarray) -> dict[str, float]:
-    """Return d, and how often a permutation is at least as far apart as the two sides are (``seen[0]``)."""
+    """Return d and its permutation p value: how often ``seen`` is at least as large as for the sides as observed."""
     at_least = seen[1:] >= seen[0] - 1e-12
     return {"difference": standardised_difference(train, test), "p": float((1 + at_least.sum()) / len(seen))}
 
@@ -141,7 +141,7 @@ def measure_films(located: pd.DataFrame, sizes: Mapping[str, tuple[float, float]
 
     ``located`` are the rows of whole films and of crops cut out of them, ``sizes`` the rows and columns of the original
     film by the stem of its file. Pixels are those of the film as stored, brightness in [0, 1]; sharpness is the sd of
-    the Laplacian over that of the pixels; boxes are in pixels of the original film and hold the crop's margin.
+    the Laplacian over that of the pixels; boxes are in pixels of the original film and include the crop's margin.
     """
     rows = []
     for (sample, _), pair in located.set_index("stream").groupby(["sample_id", "view"]):
@@ -178,7 +178,7 @@ def tell_apart(features: pd.DataFrame, cohort: pd.DataFrame, fit: Fit, seed: int
 
 
 def out_of_fold(features: pd.DataFrame, cohort: pd.DataFrame, fit: Fit, seed: int) -> pd.DataFrame:
-    """Return predictions of breasts by classifiers that were fitted on other patients: five folds, the seed's."""
+    """Return predictions of breasts by classifiers that were fitted on other patients, in five folds drawn by seed."""
     folds, logit = assign_folds(cohort, FOLDS, seed).to_numpy(), np.full(len(cohort), math.nan)
     for number in range(FOLDS):
         out = folds == number
@@ -193,7 +193,7 @@ def among_equals(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def divide(cohort: pd.DataFrame, number: int) -> np.ndarray:
-    """Return who is a test breast in random division ``number``: as many test patients as the official one has."""
+    """Return the test breasts of random division ``number``, which has as many test patients as the official one."""
     from sklearn.model_selection import GroupShuffleSplit
 
     n_test = cohort.loc[cohort["split"] == "test", "patient_id"].nunique()
@@ -226,7 +226,7 @@ def _plain_auc(frame: pd.DataFrame) -> float:
 def place(value: float, drawn: np.ndarray) -> dict[str, float | bool]:
     """Say where a value lies among drawn ones: ``value share_below low high sd is_usual``.
 
-    ``share_below`` counts ties half; the value is usual within the central 95 %.
+    ``share_below`` counts a tie as one half; a value within the central 95 % is usual.
 
     >>> place(2.0, np.array([1.0, 2.0, 3.0, 4.0]))["share_below"]
     0.375
@@ -243,7 +243,7 @@ def place(value: float, drawn: np.ndarray) -> dict[str, float | bool]:
 def places(divisions: Mapping[str, Mapping]) -> pd.DataFrame:
     """Return where the official division lies among random ones: ``name what`` and the columns of :func:`place`.
 
-    ``what`` is the test AUC, or the difference of the out-of-fold AUC to it.
+    ``what`` is the test AUC, or the out-of-fold AUC minus it.
     """
     rows = []
     for name, found in divisions.items():
@@ -284,7 +284,7 @@ def short_answer(record: Mapping) -> str:
     return (
         f"{difference_in_words(record)} Among random divisions the official one is ordinary for {usual} of {count} "
         f"baselines{' and unusual for ' + ', '.join(unusual) if unusual else ''}; "
-        f"{look} (AUC of telling them apart {in_words(told, 'auc', '')}), the mix of the readings "
+        f"{look} (AUC for separating the two sides {in_words(told, 'auc', '')}), the mix of the readings "
         f"{explains} a part ({in_words(mix, 'explained')}), and among breasts of BI-RADS 4 the network falls from "
         f"{in_words(band, 'train', '')} to {in_words(band, 'test', '')} (p = {band['p']:.3f}, one of several "
         "comparisons)."
@@ -312,7 +312,7 @@ def opening(record: Mapping) -> str:
 
 
 def division_in_words(record: Mapping) -> str:
-    """Say how far one published network's scores in five folds and on the official division lie apart."""
+    """Say how much a published network's scores in five folds and on the official division differ."""
     five, official = (record["published"][name] for name in ("five_folds", "official_split"))
     return (
         f"A published network reaches {five:.3f} in five folds and {official:.3f} on the official division: a paper "
@@ -331,7 +331,7 @@ def difference_in_words(record: Mapping) -> str:
 
 
 def _chance_in_words(record: Mapping) -> str:
-    """Say what the interval of the difference and the rule fixed beforehand make of chance; no full stop."""
+    """Say whether the interval of the difference and the rule fixed beforehand exclude chance; no full stop."""
     network = record["scores"][0]
     said = (
         f"The interval {'includes' if _holds_zero(network) else 'excludes'} 0 (p = {network['p_holm']:.2f} after Holm)"
@@ -340,7 +340,7 @@ def _chance_in_words(record: Mapping) -> str:
 
 
 def rule_in_words(record: Mapping) -> str:
-    """Say what the rule fixed beforehand makes of chance, and why where the interval alone would say otherwise."""
+    """Say whether the rule fixed beforehand excludes chance, and why if the interval alone would suggest otherwise."""
     _, unusual, count = _usual_for(record)
     why = "" if findings(record)["chance"] or not _holds_zero(record["scores"][0]) else (
         f", because the official division is unusual among random ones for {len(unusual)} of {count} baselines "
@@ -363,7 +363,7 @@ def _usual_for(record: Mapping) -> tuple[int, list[str], int]:
 
 
 def _rule_alone_in_words(record: Mapping) -> str:
-    """Say what the rule fixed beforehand makes of chance."""
+    """Say whether the rule fixed beforehand excludes chance."""
     is_chance = findings(record)["chance"]
     said = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"
     return f"by the rule fixed beforehand {said}"
@@ -396,7 +396,7 @@ def explained_in_words(forms: pd.DataFrame) -> str:
     beyond = sum(int((forms[f"{name}_low"] > 0).sum()) for name in ("explained", "explained_back"))
     return (
         f"For the {forms['name'].iloc[0]} the mix explains {ahead.min():+.3f} to {ahead.max():+.3f} of the difference "
-        "when training breasts are weighted to the test mix, by which the rule decides, and "
+        "when training breasts are weighted to the test mix (the direction on which the rule decides), and "
         f"{back.min():+.3f} to {back.max():+.3f} the other way round. {beyond or 'None'} of these {2 * len(forms)} "
         f"intervals exclude{'' if beyond > 1 else 's'} 0 (uncorrected), and the two directions differ: the share of "
         "the mix is not determined."

@@ -58,13 +58,13 @@ def every_side() -> Repeats:
 
 
 def in_training_mode() -> Repeats:
-    """Return those whose encoder was in training mode: the second series of protocol 2, protocols 9 and 10."""
+    """Return the networks whose encoder was in training mode: second series of protocol 2, protocols 9 and 10."""
     own = {"mirror-cv-training": ("crop", "crop_160_16", "whole")}
     return _of_profiles(("mirror-cv-training", "mirror-whole-training", LARGER), own)
 
 
 def _of_profiles(profiles: Sequence[str], only: Mapping[str, Sequence[str]]) -> Repeats:
-    """Return the committed repeats of profiles; of those in ``only``, the networks that it names."""
+    """Return the committed repeats of profiles; for a profile in ``only``, just the networks named there."""
     found: dict[str, Sequence[Run]] = {}
     for profile in profiles:
         own = answers.find_repeats(get_profile(profile))
@@ -113,9 +113,9 @@ def films_in_short(repeats: Repeats) -> str:
 
 
 def training_in_short(repeats: Repeats) -> str:
-    """Compare the network trained on whole films with the frozen stages that it is built on: not planned.
+    """Compare the network trained on whole films with the frozen stages that it is built on (not a planned comparison).
 
-    Empty where one of them has no record.
+    Empty if one of them has no record.
     """
     if not {"whole", "stages_whole_96"} <= repeats.keys():
         return ""
@@ -127,7 +127,7 @@ def training_in_short(repeats: Repeats) -> str:
         f"reach an AUC of {in_words(frozen, 'auc', '')}. The network that was trained on them differs by "
         f"{in_words(one, 'difference')} (not planned)."
     )
-    for row in learning.fitted({"whole": ours}).to_dict("records"):  # none where no training loss is known
+    for row in learning.fitted({"whole": ours}).to_dict("records"):  # no row if no training loss is known
         if row["stuck"]:
             said += f" {row['stuck']} of its {row['fits']} fits are stuck (chapter 06a)."
     return said
@@ -161,7 +161,7 @@ def _in_short(families: Mapping[str, pd.DataFrame], planned: int) -> list[str]:
 
 
 def _stuck(again: Repeats, stream: str) -> list[str]:
-    """Say how many fits of the networks of a stream are stuck; nothing where there is no network."""
+    """Say how many fits of the networks of a stream are stuck; nothing if there is no network."""
     own = {
         name.replace("_", " "): runs for name, runs in again.items() if runs[0].config.model.streams == (stream,)
     }  # fmt: skip

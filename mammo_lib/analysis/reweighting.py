@@ -1,14 +1,14 @@
 """The AUC of one side's breasts if they had the other side's mix of readings, by weights or by strata.
 
 A *cohort* has one row per breast: ``sample_id patient_id split label`` and the readings, ``split`` being train or test.
-The AUC of several frames of predictions (seeds, repeats) is the mean of theirs, within folds where there are any.
+The AUC of several frames of predictions (seeds, repeats) is the mean over the frames, within folds if there are folds.
 
 | symbol | meaning |
 |---|---|
 | w_i | weight of breast i: the odds that a breast with its readings lies on the other side |
 | n_eff | effective number of breasts, (sum w)^2 / sum w^2 (Kish 1965) |
 
-Intervals come from bootstrap samples of patients, drawn on each side by itself. No torch.
+Intervals come from bootstrap samples of patients, drawn separately on each side. No torch.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .official_split import GROUPS
 
 BANDS = {"0 to 2": "0 to 3", "3": "0 to 3", "4": "4", "5": "5"}  # wide enough for an AUC in each
 FORMS = ("readings within label", "readings alone", "strata of assessment and label")
-NO_PENALTY = 1e3  # nearly: a level that one side lacks keeps its coefficient finite
-# How often each breast counts, on the own side and on the other, in; weights of the own side out.
+NO_PENALTY = 1e3  # almost none: enough to keep the coefficient of a level that one side lacks finite
+# From how often each breast counts, on its own side and on the other, to the weights of its own side.
 Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """How often each breast of the two sides counts, (1 + resamples, breasts): first as it is, then as drawn.
+    """How often each breast of the two sides counts, (1 + resamples, breasts): first as observed, then as drawn.
 
     ``train`` and ``test`` are as observed; ``train_as_test`` and ``test_as_train`` have the other side's mix.
     """
@@ -48,9 +48,9 @@ class Resamples:
 
 
 def readings(cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return what weights are made of: assessment in four levels, subtlety, density and the log share of the box.
+    """Return what weights depend on: assessment in four levels, subtlety, density and the log share of the box.
 
-    Where there is a column ``suspicion``, how malignant the readers' words sound, it is one more.
+    If there is a column ``suspicion`` (how malignant the readers' words sound), it is added.
     """
     levels = pd.get_dummies(cohort["assessment"].map(CATEGORIES), dtype=float).reindex(columns=["0 to 2", "3", "5"])
     names = ["subtlety", "density", *(["suspicion"] if "suspicion" in cohort else [])]
@@ -61,7 +61,7 @@ def readings(cohort: pd.DataFrame) -> pd.DataFrame:
 def odds_weights(own: pd.DataFrame, other: pd.DataFrame, *, by_label: bool = True) -> Weigh:
     """Return a function that weights breasts of ``own`` by the odds that one with their readings lies in ``other``.
 
-    Logistic regression, within each label or over both. Within a label the weights add up to its breasts.
+    Logistic regression, within each label or over both. Within a label, the weights add up to its number of breasts.
     """
     x, y = readings(own).to_numpy(), readings(other).to_numpy()
     centre, spread = x.mean(axis=0), np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
@@ -105,7 +105,7 @@ def stratum_weights(own: pd.DataFrame, other: pd.DataFrame) -> Weigh:
 
 
 def _scaled(weight: np.ndarray, label: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Give the weights of each label the sum that its breasts have."""
+    """Scale the weights of each label to add up to its number of breasts."""
     scaled = weight.copy()
     for one in np.unique(label):
         own = label == one
@@ -160,7 +160,7 @@ def both_sides(
 def on_the_other_mix(train: Sequence[pd.DataFrame], test: Sequence[pd.DataFrame], draws: Resamples) -> dict[str, float]:
     """Return the AUC of each side on the other's mix, what the mix explains of the difference, and n_eff by label.
 
-    ``explained`` is the training AUC minus the same on the test mix, ``left`` what then remains to the test AUC;
+    ``explained`` is the training AUC minus the training AUC on the test mix, ``left`` the latter minus the test AUC.
     ``explained_back`` and ``left_back`` start from the test side.
     """
     own, moved = mean_auc(train, draws.train), mean_auc(train, draws.train_as_test)
@@ -182,7 +182,7 @@ def on_the_other_mix(train: Sequence[pd.DataFrame], test: Sequence[pd.DataFrame]
 def within_assessment(train: Sequence[pd.DataFrame], test: Sequence[pd.DataFrame], draws: Resamples) -> Iterator[dict]:
     """Yield :func:`both_sides` for the breasts of each band of the assessment, with the number of malignant ones.
 
-    Of a band with fewer than ten breasts of a class on a side only the numbers are given.
+    For a band with fewer than ten breasts of a class on a side, only the numbers are given.
     """
     for band in dict.fromkeys(BANDS.values()):
         inside = [frames[0]["assessment"].map(CATEGORIES).map(BANDS).eq(band).to_numpy() for frames in (train, test)]

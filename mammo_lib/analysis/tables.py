@@ -123,7 +123,7 @@ def all_metrics(runs: Sequence[Run], *, split: str = "test") -> pd.DataFrame:
     frames = predictions_per_seed(runs, split)
     scaled = [frame.assign(probability=scaled_probability(frame)) for frame in frames]
     found = {name: over_seeds(frames, name) for name in (*SCORES, *DECISIONS)}
-    found |= {f"{name}_scaled": over_seeds(scaled, name) for name in ("brier", "ece")}  # after the temperature
+    found |= {f"{name}_scaled": over_seeds(scaled, name) for name in ("brier", "ece")}  # after temperature scaling
     return pd.DataFrame(
         [{"metric": name, **estimate("value", x.interval), "sd": x.sd, "n": x.n} for name, x in found.items()]
     )
@@ -141,7 +141,7 @@ def differences(runs: Runs, reference: str, *, split: str = "test", metric: str 
     -------
     DataFrame
         ``experiment`` and ``difference`` (other - reference) of the means over seeds, with an interval over patients
-        and seeds. For the two ensembles: DeLong's ``p_auc`` and McNemar's ``p_decisions``, both after Holm, and the
+        and seeds. For the two ensembles: DeLong's ``p_auc`` and McNemar's ``p_decisions``, both Holm-corrected, and the
         numbers of breasts that only the other (``gained``) or only the reference (``lost``) classifies correctly.
     """
     base, merged = predictions_per_seed(runs[reference], split), ensemble_predictions(runs[reference], split)

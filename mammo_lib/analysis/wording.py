@@ -31,7 +31,8 @@ def estimate(name: str, interval: Interval) -> dict:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table as text: ``x x_low x_high`` become one column, numbers are rounded, names become words.
 
-    A column of verdicts or answers moves to the third place, behind what names a row, so that a phone shows it.
+    A column of verdicts or answers moves to the third place, after the columns that name a row, so that a phone shows
+    it.
     """
     shown = pd.DataFrame(index=table.index)
     for name in table.columns:

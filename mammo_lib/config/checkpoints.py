@@ -42,7 +42,7 @@ def find_checkpoint(backbone: str, weights: str) -> Path:
 
 
 def regular_file(path: Path) -> Path:
-    """Return a path at which a file is or may come to be.
+    """Return ``path`` if a regular file is there, or nothing yet.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def regular_file(path: Path) -> Path:
 
 
 def weights_hash(model: ModelConfig) -> str | None:
-    """Return the SHA-256 of the checkpoint that a network starts from; None without one, or where it is not at hand."""
+    """Return the SHA-256 of the checkpoint that a network starts from; None without one, or if it is not here."""
     if model.weights is None:
         return None
     try:

@@ -119,7 +119,7 @@ def flat(nested: dict, prefix: str = "") -> dict[str, object]:
 def _cannot_matter(config: RunConfig, fields: dict) -> Iterator[str]:
     """Name the fields that change nothing in this config."""
     model, train = config.model, config.train
-    yield "data.allow_missing"  # the hash of the data says which views are there
+    yield "data.allow_missing"  # the hash of the data already depends on which views exist
     if config.baseline != "metadata" and (config.baseline or not train.reader_labels):
         yield "data.reader_words"
     if "crop" not in model.streams:
@@ -139,7 +139,7 @@ def _cannot_matter(config: RunConfig, fields: dict) -> Iterator[str]:
         yield "model.mixer"
     if model.token_blocks == "none":
         yield "model.mlp_ratio"
-    if model.freeze == ("stages12" if model.is_pretrained else "none"):  # as 'auto' has it
+    if model.freeze == ("stages12" if model.is_pretrained else "none"):  # what 'auto' resolves to
         yield "model.freeze"
     if not model.is_pretrained:
         yield "train.encoder_rate"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
-REHEARSAL = "rehearsal.json"  # in a project folder: it is that of a rehearsal, and nothing in it is a result
+REHEARSAL = "rehearsal.json"  # marks a project folder as a rehearsal, in which nothing is a result
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # above 0 in a run's second and later processes, whoever started them
 PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -16,7 +16,7 @@ from .registry import BACKBONES, TARGETS, Backbone
 View = Literal["CC", "MLO"]
 Stream = Literal["crop", "whole"]
 Baseline = Literal["majority", "birads", "metadata", "crop_geometry", "frozen_features", "frozen_stages"]
-TRANSFERRED = ("frozen_stages", "frozen_features")  # need nothing but pixels, so that another collection has all
+TRANSFERRED = ("frozen_stages", "frozen_features")  # need only pixels, which every collection has
 TargetWeighting = Literal["fixed", "uncertainty", "gradient"]
 ReaderWords = Literal["own_split", "all_tables"]
 Definition = Literal["paper", "official", "lesion", "lesion-id", "calc", "mass+calc", "any-view"]
@@ -404,7 +404,7 @@ class RunConfig(Frozen):
         if self.data.fold == "each" and max(last.seed, last.data.fold_seed) > LARGEST_SEED:
             raise ValueError(
                 f"seed {self.seed} or data.fold_seed {self.data.fold_seed} is too large for a cross-validation: "
-                f"that of a fold would exceed {LARGEST_SEED}"
+                f"the seed of a fold would exceed {LARGEST_SEED}"
             )
         return self
 
@@ -413,7 +413,7 @@ class RunConfig(Frozen):
         return type(self).model_validate(self.model_dump() | {"seed": seed})
 
     def of_fold(self, fold: int) -> RunConfig:
-        """Return the config of one fold of a cross-validation; the seed divides patients and starts each network."""
+        """Return the config of one fold of a cross-validation; its seed divides patients and initialises networks."""
         data = self.data.model_copy(update={"fold": fold, "fold_seed": self.data.fold_seed + self.seed})
         return self.model_copy(update={"data": data, "seed": self.seed * self.data.n_folds + fold})
 

@@ -19,7 +19,7 @@ TWO_READINGS = (
     "model.gate.blocks",
     "model.gate.stages",
 )
-NOT_STATED = ("our assumption", "not stated")  # how the description of a field says so
+NOT_STATED = ("our assumption", "not stated")  # words by which a field's description says so
 
 
 def two_readings() -> list[dict[str, str]]:

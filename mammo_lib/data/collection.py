@@ -23,7 +23,7 @@ class Collection:
 
     ``table`` has one row per lesion and view, with the columns of :func:`mammo_lib.data.read_tables`; ``source`` says
     where the image of a view is (:class:`mammo_lib.data.views.ImageSource`). ``only`` names the breasts whose images
-    are part of a sample; None: all are expected. ``name`` goes into the records of what was trained on it.
+    are part of a sample; None: all are expected. ``name`` is written into the records of runs on it.
     """
 
     root: Path
@@ -59,7 +59,7 @@ class Collection:
     ) -> str:
         """Return the fingerprint of what :meth:`prepare` returns, by which records are found.
 
-        No image is decoded, unless some are missing or may be left out (``data.allow_missing``): then it is prepared.
+        No image is decoded, unless some are missing or may be left out (``data.allow_missing``); then all are prepared.
         """
         key = ("hash", split, data, tuple(views), tuple(streams), CACHE)
         if key not in self.ready:
@@ -68,7 +68,7 @@ class Collection:
         return self.ready[key]
 
     def pixel_mm(self, row) -> float | None:
-        """Return the side of a pixel of a located view as read, in mm; None where the data set does not say it."""
+        """Return the side of a pixel of a located view as read, in mm; None if the data set does not state it."""
         find = None if self.name == PHANTOM else getattr(self.source, "pixel_mm", None)
         return find(row) if find else None
 

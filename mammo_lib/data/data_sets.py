@@ -46,7 +46,7 @@ def register_data_set(name: str, opener: Callable[[Path], Collection]) -> None:
 def open_collection(profile: Profile, data: str | Path | None = None, *, sample: bool = False) -> Collection:
     """Open the data set of a profile, below ``data``, else ``MAMMO_DATA``; a phantom is written when it is absent.
 
-    With ``sample``, the eight breasts that ship with the project take the place of a folder that nobody gave.
+    With ``sample``, the eight breasts that ship with the project are used if no folder is given.
 
     Raises
     ------
@@ -94,22 +94,22 @@ def data_folder(data: str | Path | None, who: str = "") -> Path:
     if not given:
         raise InputError(f"{who}give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR) or MAMMO_DATA")
     if address := as_address(given):
-        raise InputError(f"{address}: no folder; copy it into one first: mammo data fetch FOLDER --from {address}")
-    root = Path(os.path.realpath(os.path.expanduser(given)))  # pathlib's own raise for links in a ring
+        raise InputError(f"{address}: not a folder; copy it into one first: mammo data fetch FOLDER --from {address}")
+    root = Path(os.path.realpath(os.path.expanduser(given)))  # pathlib's methods raise for circular links
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR)")
     return root
 
 
 def suited_profile(data: Path) -> str:
-    """Return the name of the profile that suits a folder: that of phantoms, of 800-px films, else of the paper."""
+    """Return the name of the profile that suits a folder: for a phantom, for 800-px films, or else the paper's."""
     if (data / STAMP).is_file():
         return "smoke"
     return "mirror" if (data / "mass-800").is_dir() else "paper"
 
 
 def suited_layout(profile: Profile) -> str:
-    """Return the layout in which a phantom stands for the images of a profile, as :func:`suited_profile` finds it."""
+    """Return the layout in which a phantom replaces the images of a profile, as :func:`suited_profile` finds it."""
     return "mirror-800" if profile.name.startswith("mirror") else "nbia"
 
 

@@ -1,4 +1,4 @@
-"""Reading DICOM files: tags, of which empty ones count as absent, or pixels in [0, 1]; any failure is one line.
+"""Reading DICOM files: tags (empty ones count as absent) or pixels in [0, 1]. Every failure is a one-line error.
 
 Files are decoded with pydicom only here. ``refusing`` turns any exception of a reader or decoder into an
 :class:`InputError`; ``read_header`` returns tags, ``read_film`` pixels. What a file declares is checked first
@@ -36,7 +36,7 @@ MAGIC = {
 }  # fmt: skip
 READABLE = ("a JPEG file", "a PNG file")  # by their content, whatever their name
 COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
-# What a DICOM file means that lacks a tag; None: all bits that are allocated.
+# Values that apply to a DICOM file without the tag; None: all allocated bits.
 DEFAULTS = {
     "BitsStored": None,
     "PixelRepresentation": 0,
@@ -53,7 +53,7 @@ warnings.filterwarnings("ignore", module="pydicom")
 
 @contextmanager
 def refusing(path: Path, what: str = "cannot be decoded", remedy: str = AGAIN) -> Iterator[None]:
-    """Raise an :class:`InputError` for anything that the block raises; decoders in Rust do not raise ``Exception``.
+    """Raise an :class:`InputError` for anything that the block raises, even what is not an ``Exception`` (from Rust).
 
     A path that is not a regular file is refused before it is opened, because reading a pipe would block.
     """
@@ -86,7 +86,7 @@ def read_header(path: Path, tags: Sequence[str]) -> Dataset:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
         _lift_groups(header)
         _drop_empty(header, tags)
-        for tag in tags:  # a value of another kind is found here, not where it is used
+        for tag in tags:  # a malformed value raises here, not later where it is used
             value = header.get(tag)
             if tag in COUNTS and value is not None:
                 int(value)
@@ -99,7 +99,7 @@ def read_film(path: Path) -> np.ndarray:
     """Return the pixels of a DICOM file as float32 (height, width) in [0, 1], MONOCHROME1 inverted, padding black.
 
     The rescale or modality LUT is applied, then the VOI LUT or window if the file has one. The result is scaled from
-    the possible range of values. If one of slope and intercept is missing, it is 1 or 0.
+    the possible range of values. A missing slope is 1, a missing intercept 0.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def why_unreadable(path: Path, error: BaseException) -> tuple[str, str]:
 
 
 def _lift_groups(dataset: Dataset) -> None:
-    """Copy what an enhanced file says in its functional groups to where a classic one says it."""
+    """Copy tags from the functional groups of an enhanced file to where a classic file has them."""
     for group in GROUPS:
         for item in list(dataset.get(group) or ())[:1]:
             for inner in (one for element in item if element.VR == "SQ" for one in list(element.value)[:1]):
@@ -152,14 +152,14 @@ def _lift_groups(dataset: Dataset) -> None:
 
 def _drop_empty(dataset: Dataset, tags: Iterable[str]) -> None:
     for tag in tags:
-        if tag in LUTS and tag in dataset:  # items without a table say nothing either
+        if tag in LUTS and tag in dataset:  # items without a table count as empty too
             dataset[tag].value = [i for i in dataset[tag].value or () if has(i, "LUTDescriptor") and has(i, "LUTData")]
         if not has(dataset, tag):
             dataset.pop(tag, None)
 
 
 def _decode(path: Path, dataset: Dataset) -> np.ndarray:
-    """Return stored values with their unused bits. Never with GDCM, which aborts where stream and header disagree."""
+    """Return stored values with their unused bits. GDCM is never used: it aborts if stream and header disagree."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
         check_stream(path, dataset, syntax)

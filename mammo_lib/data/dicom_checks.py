@@ -1,7 +1,7 @@
-"""What a DICOM file declares and holds, checked before its pixels are decoded; what is no single grey film is refused.
+"""Checks of a DICOM file before its pixels are decoded; anything but a single grey film is refused.
 
-Sizes come first, so that neither a file, nor what it inflates to, nor an image is larger than memory; then what the
-header says of the pixels; then whether a compressed stream agrees with the header. An empty tag counts as absent.
+Sizes are checked first, so that no file, inflated file or image exceeds memory. Then come the header's statements about
+the pixels, and then the agreement of a compressed stream with the header. An empty tag counts as absent.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pydicom.uid import (
 
 from ..errors import InputError
 
-MAX_PIXELS = 100_000_000  # the largest films have half of that: 24 x 30 cm at 43 um
-MAX_BYTES = 4 * MAX_PIXELS  # of a file, and of what a deflated one holds
+MAX_PIXELS = 100_000_000  # twice the largest films: 24 x 30 cm at 43 um
+MAX_BYTES = 4 * MAX_PIXELS  # of a file, and of the content of a deflated file
 CHUNK = 1 << 20
 
 
@@ -36,7 +36,7 @@ def has(dataset: Dataset, tag: str) -> bool:
 
 
 def is_empty(element: DataElement) -> bool:
-    """Whether an element says nothing: no value, only spaces, or a sequence without items."""
+    """Whether an element is empty: no value, only spaces, or a sequence without items."""
     value = element.value
     if isinstance(value, str):
         return not value.strip()
@@ -65,7 +65,7 @@ def check_inflated(path: Path) -> None:
 
 
 def check_declared(path: Path, dataset: Dataset) -> None:
-    """Refuse what is no single grey image of integers, or too large, by what the header says."""
+    """Refuse anything that the header does not declare as a single grey image of integers, within the size limit."""
     for tag in ("FloatPixelData", "DoubleFloatPixelData"):
         if tag in dataset:
             raise InputError(f"{path}: {tag}, pixels that are not integers; give the image as stored by the device")
@@ -101,7 +101,7 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 
 def check_stream(path: Path, dataset: Dataset, syntax) -> None:
-    """Hold a compressed stream's own size and number of channels against the header's, before it is decoded."""
+    """Compare a compressed stream's own size and number of channels with the header's, before it is decoded."""
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
     if syntax == RLELossless:
         return _check_rle(frame, dataset)
@@ -121,7 +121,7 @@ def check_stream(path: Path, dataset: Dataset, syntax) -> None:
 
 
 def _check_rle(frame: bytes, dataset: Dataset) -> None:
-    """Count what each segment decodes to; the decoder panics, with a page on stderr, where that is not one plane."""
+    """Check that each segment decodes to one plane; otherwise the decoder panics, with a page on stderr."""
     n_segments, *starts = struct.unpack("<16I", frame[:64])
     n_planes, size = int(dataset.BitsAllocated) // 8, int(dataset.Rows) * int(dataset.Columns)
     if n_segments != n_planes:

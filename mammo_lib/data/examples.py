@@ -1,4 +1,4 @@
-"""Breasts to look at: the first of each label whose images are at hand."""
+"""Breasts to look at: the first of each label whose images are available."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Example:
     label: int
     film: np.ndarray
     crop: np.ndarray
-    box: Box | None  # None where the crop is a file of its own
+    box: Box | None  # None if the crop is a separate file
     pixel_mm: float | None = None  # side of a pixel of film and crop, mm; None where it is not known
 
 

@@ -30,14 +30,14 @@ def measure_surroundings(located: pd.DataFrame) -> pd.DataFrame:
 
 
 def surroundings_of(collection: Collection, cohort: pd.DataFrame) -> pd.DataFrame:
-    """Return the measurements of a cohort of test breasts; for the sample, those that were once made on all films."""
+    """Return the measurements of a cohort of test breasts; for the sample, the recorded measurements of all films."""
     if collection.is_sample:
         return read_films(sample_folder() / "films.csv")
     return measure_surroundings(collection.source.locate(cohort))
 
 
 def read_films(path: Path) -> pd.DataFrame:
-    """Return the measurements of films that a file holds, as :func:`measure_surroundings` makes them."""
+    """Return the measurements of films from a file, as :func:`measure_surroundings` makes them."""
     return with_numbers(path, read_table(path, COLUMNS), ("beside", "height", "width"))
 
 

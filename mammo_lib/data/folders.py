@@ -73,7 +73,7 @@ def walk_files(root: Path) -> Iterator[Path]:
 def kind_of(path: Path) -> str:
     """Return ``DICOM`` or ``picture`` by a file's first bytes; empty for other and for unreadable files."""
     try:
-        if not path.is_file():  # a pipe would never answer
+        if not path.is_file():  # reading a pipe would block
             return ""
         with open(path, "rb") as stream:
             start = stream.read(132)

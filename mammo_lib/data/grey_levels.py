@@ -20,11 +20,11 @@ LUTS = ("ModalityLUTSequence", "VOILUTSequence")
 PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # of VOILUTFunction
 OVERLAY_BIT = 0x0102  # element of the groups 0x6000 to 0x60FF: the bit of a pixel that holds an overlay
-EXACT = 2**24  # up to here float32 tells one integer from the next
+EXACT = 2**24  # up to here float32 represents every integer
 
 
 def complete_numbers(path: Path, dataset: Dataset) -> None:
-    """Keep the first number of each tag, give half a rescale its other half, and refuse what is no number."""
+    """Keep the first number of each tag, complete a rescale that has only one half, and refuse non-numbers."""
     for tag in NUMBERS:
         if tag in dataset:
             said = dataset[tag].value
@@ -60,7 +60,7 @@ def to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarra
         padding |= _is_padding(dataset, stored)
     with np.errstate(all="ignore"):
         if "ModalityLUTSequence" in dataset:
-            _drop(dataset, "RescaleSlope", "RescaleIntercept")  # the table stands for both
+            _drop(dataset, "RescaleSlope", "RescaleIntercept")  # the table replaces both
             low, high = _lut_range(dataset.ModalityLUTSequence[0])
             pixels = _look_up(dataset, dataset.ModalityLUTSequence[0], stored)
         else:
@@ -72,7 +72,7 @@ def to_unit_range(path: Path, dataset: Dataset, stored: np.ndarray) -> np.ndarra
             pixels = _look_up(dataset, dataset.VOILUTSequence[0], pixels)
         elif "WindowCenter" in dataset:
             pixels = apply_windowing(pixels, dataset)
-            if slope < 0:  # pydicom then spreads the window over the range from its end to its start
+            if slope < 0:  # pydicom would then spread the window over the reversed range
                 pixels = low + high - pixels
         if abs(low) > EXACT:
             pixels, low, high = pixels - low, 0, high - low
@@ -132,7 +132,7 @@ def _is_padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
     if "PixelPaddingValue" not in dataset:
         return None
     ends = [int(dataset[tag].value) for tag in PADDING if tag in dataset]
-    if dataset.PixelRepresentation:  # -2000 may stand there as 63536
+    if dataset.PixelRepresentation:  # -2000 may be stored as 63536
         half = 2 ** (int(dataset.BitsAllocated) - 1)
         ends = [(end + half) % (2 * half) - half for end in ends]
     else:
@@ -147,7 +147,7 @@ def _fills_its_type(dataset: Dataset) -> bool:
 
 
 def _look_up(dataset: Dataset, lut: Dataset, values: np.ndarray) -> np.ndarray:
-    """Return what a table of either sort says for values, brought into it first: pydicom overflows outside."""
+    """Look values up in a table of either sort, clipped to its range first: pydicom overflows outside it."""
     n_entries, first = int(lut.LUTDescriptor[0]) or 2**16, int(lut.LUTDescriptor[1])
     alone = Dataset()
     alone.file_meta, alone.VOILUTSequence = dataset.file_meta, [lut]

@@ -1,4 +1,4 @@
-"""What the tags of a DICOM file say: whose breast, which side and view; whether it is a standard mammogram."""
+"""What the tags of a DICOM file say: patient, side and view, and whether the image is a standard mammogram."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ SPECIAL_WORDS = re.compile(
     r"flat[ -]?field)\b",
     re.IGNORECASE,
 )
-STORAGE = "1.2.840.10008.5.1.4.1.1."  # how the classes of stored objects begin
+STORAGE = "1.2.840.10008.5.1.4.1.1."  # start of the identifiers of storage classes
 RADIOGRAPH = re.compile(r"[17](\..+)?")  # computed and digital radiography, mammography; scanned films
 FOR_PROCESSING = "FOR PROCESSING"  # in PresentationIntentType and in the names of classes: raw values
-MAGNIFIED = 1.3  # times; in contact mammography the breast's distance from the detector makes about 1.1
+MAGNIFIED = 1.3  # magnification; in contact mammography the breast's distance from the detector gives about 1.1
 LATERALITIES = ("ImageLaterality", "FrameLaterality")
 
 
 def read_tags(path: Path) -> dict:
     """Return what a DICOM header says: ``patient side view says description modality intent frames samples special``.
 
-    What it does not say is empty; ``says`` holds the tags of ``PATIENT_TAGS`` and ``EXAMINATION``, and ``special`` why
-    the image is no standard view of a breast.
+    What it does not say is empty. ``says`` contains the tags of ``PATIENT_TAGS`` and ``EXAMINATION``. ``special`` says
+    why the image is not a standard view of a breast.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def read_tags(path: Path) -> dict:
         header = read_header(path, TAGS)
         frame, kind = _frame(header), UID(_text(header.get("SOPClassUID")))
         own = {_text(one.get(tag)) for one in (header, frame) for tag in LATERALITIES} & set(SIDES)
-        # Laterality is the series', which may hold both sides.
+        # Laterality describes the series, which may contain both sides.
         sides = {SIDES[side] for side in own or {_text(header.get("Laterality"))} & set(SIDES)}
         views = {_view(one) for one in (header, frame)} - {""}
         tags = {
@@ -88,16 +88,16 @@ def read_tags(path: Path) -> dict:
 
 
 def standard_tags(path: Path) -> dict:
-    """Return what :func:`read_tags` does, of a standard view only.
+    """Return what :func:`read_tags` does, for a standard view only.
 
     Raises
     ------
     InputError
-        As there, or the image is a spot view, a slice, a specimen or a test image.
+        As :func:`read_tags`, or the image is a spot view, a slice, a specimen or a test image.
     """
     tags = read_tags(path)
     if tags["special"]:
-        raise InputError(f"{path}: {tags['special']}, no standard CC or MLO view; give the standard view")
+        raise InputError(f"{path}: {tags['special']}, not a standard CC or MLO view; give the standard view")
     return tags
 
 
@@ -108,24 +108,24 @@ def _said(value: object) -> str:
 
 
 def is_nobody(text: str) -> bool:
-    """Whether an id, a name or a date is none: empty, or a word that stands for that in de-identified files."""
+    """Whether an id, a name or a date is absent: empty, or a placeholder of de-identified files."""
     return NOBODY.fullmatch(letters_of(text)) is not None
 
 
 def letters_of(text: str) -> str:
-    """Return letters and digits alone, in lower case: ``DOE^JANE`` and ``Doe Jane`` are one."""
+    """Return only letters and digits, in lower case: ``DOE^JANE`` and ``Doe Jane`` become equal."""
     return re.sub(r"[\W_]", "", text).casefold()
 
 
 def _text(value: object) -> str:
-    """Return a tag's value as one line; several values are joined by the backslash that parted them in the file."""
+    """Return a tag's value as one line; several values are joined by a backslash, as in the file."""
     values = [] if value is None else value if isinstance(value, MultiValue) else [value]
     letters = "\\".join(map(str, values)).strip()
     return printable(letters)
 
 
 def _frame(header: Dataset) -> Dataset:
-    """Return what the functional groups of a file say of laterality and view, of its first frame where they differ."""
+    """Return laterality and view from the functional groups of a file; where frames differ, those of the first."""
     found = Dataset()
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for element in (header.get(groups) or [Dataset()])[0].iterall():
@@ -135,7 +135,7 @@ def _frame(header: Dataset) -> Dataset:
 
 
 def _view(header: Dataset) -> str:
-    """Return the view that tags name: CC, MLO, or another one as they call it; several are parted by a slash."""
+    """Return the view that tags name: CC, MLO, or another one in their own words; several are separated by a slash."""
     position, orientation = _text(header.get("ViewPosition")).upper(), _text(header.get("PatientOrientation"))
     codes = {value for code in header.get("ViewCodeSequence") or () for value in _values(code)}
     named = {position, *(VIEW_CODES.get(value, "") for value in codes)} - {""}
@@ -144,7 +144,7 @@ def _view(header: Dataset) -> str:
 
 
 def _intent(kind: UID) -> str:
-    """Return ``FOR PROCESSING`` where the class of the object says so; empty otherwise."""
+    """Return ``FOR PROCESSING`` if the class of the object says so; empty otherwise."""
     return FOR_PROCESSING if kind.name.upper().endswith(FOR_PROCESSING) else ""
 
 
@@ -153,7 +153,7 @@ def _values(code: Dataset) -> list[str]:
 
 
 def _special(kind: UID, header: Dataset, frame: Dataset) -> str:
-    """Say why an image, an object of this class, is no standard view of a breast; empty where nothing says so."""
+    """Say why an image, an object of this class, is not a standard view of a breast; empty if nothing says so."""
     if kind.startswith(STORAGE) and not RADIOGRAPH.fullmatch(kind.removeprefix(STORAGE)):
         return f"an object of the class {kind.name}"
     for code in (header, *(header.get("ViewCodeSequence") or ()), *(frame.get("ViewCodeSequence") or ())):

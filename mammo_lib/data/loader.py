@@ -21,7 +21,7 @@ from ..errors import InputError
 from .frozen_maps import CLEAN, TURNED, FrozenMaps
 from .prepare import Prepared, load_pixels
 
-UNKNOWN = -1  # a target's class where the tables do not say it; no loss is taken there
+UNKNOWN = -1  # a target's class if the tables do not give it; such a breast adds no loss
 
 
 class BreastDataset(Dataset):
@@ -60,7 +60,7 @@ class BreastDataset(Dataset):
         return {"images": images if self.augmentation is None else self._augment(images, row)}
 
     def _maps(self, keys: dict[str, list[str | None]], row: int) -> dict:
-        """Return the cached maps: of a variant drawn per view in training, else of the image and of it turned."""
+        """Return the cached maps: in training of a variant drawn per view, else of the image and the turned image."""
         rng = np.random.default_rng([self.seed, row])
         read = {stream: self.maps[stream].read for stream in keys}
         if self.augmentation is not None:
@@ -80,7 +80,7 @@ class BreastDataset(Dataset):
     def _augment(self, images: dict, row: int) -> dict:
         seed = np.random.SeedSequence([self.seed, row]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(seed))  # the CPU's alone: a GPU's noise is not touched
+            torch.default_generator.manual_seed(int(seed))  # the CPU's generator only: a GPU's noise is unaffected
             return {
                 stream: torch.stack([self.augmentation(view) for view in views]) for stream, views in images.items()
             }
@@ -117,7 +117,7 @@ def build_augmentation(strength: float):
 
 
 class SeededShuffle(Sampler):
-    """A random order that is the same however often a pass is started; a resumed trainer starts it fewer times."""
+    """A random order that does not depend on how often a pass was started: a resumed trainer starts fewer passes."""
 
     def __init__(self, n: int, seed: int):
         self.n, self.seed = n, seed

@@ -27,9 +27,9 @@ from ..errors import printable
 from ..files import file_hash
 
 MEMO = BUILD / "files.sqlite"
-SMALL = 1 << 20  # bytes: read whole as quickly as asked about
-YOUNG_S = 3.0  # two writes may bear the same time: clocks of file systems tick every 4 ms, or every 2 s
-MANY = 300  # files from which on a progress bar is worth its line
+SMALL = 1 << 20  # bytes: reading such a file takes no longer than asking for its status
+YOUNG_S = 3.0  # two writes may get the same time stamp: file system clocks tick every 4 ms, or every 2 s
+MANY = 300  # number of files from which a progress bar is shown
 BATCH = 64  # answers between two writes
 
 
@@ -39,7 +39,7 @@ def remember(
     """Return ``{path: compute(path)}``, in threads. Answers are JSON values.
 
     Each file is processed once per ``what``. A killed call keeps the answers that it wrote. Errors are not kept, nor
-    are answers that ``keep`` refuses, because they stand for an error.
+    are answers that ``keep`` refuses because they describe an error.
     """
     paths = list(dict.fromkeys(paths))
     stamps = {path: printable(f"{what}|{path}|{_stamp(path)}") for path in paths}

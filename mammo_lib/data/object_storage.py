@@ -1,7 +1,7 @@
 """Copy files from object storage (``s3://bucket/folder``, or any other address that fsspec reads) into a folder.
 
-Everything else reads the folder, so that nothing but this copy needs the network. A copied file has the size and the
-time of its object; by these a later copy knows it. Files are moved in when they are complete, so a killed copy resumes.
+Everything else reads the folder, so only this copy needs the network. A copied file keeps the size and the time of its
+object, by which a later copy recognises it. Files are moved into place when complete, so a killed copy resumes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tqdm import tqdm
 from ..errors import InputError, writing_to
 from ..files import alone
 
-ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # two letters at least: one is a drive of Windows
-BATCH = 8  # objects that are asked for at once
-PARTIAL, LOCK = ".partial", ".fetch.lock"  # in the folder: what is on its way, and who is at work
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # at least two letters: one is a Windows drive
+BATCH = 8  # objects per request
+PARTIAL, LOCK = ".partial", ".fetch.lock"  # in the folder: files being copied, and the lock of the process that copies
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def as_address(text: object) -> str | None:
 
 @contextmanager
 def fetching(folder: Path) -> Iterator[None]:
-    """Let one download at a time write into a folder: what is on its way has the same names in each.
+    """Let only one download at a time write into a folder, because unfinished files have the same names in each.
 
     Raises
     ------
     InputError
-        Another one is at work, or the folder cannot be written.
+        Another download is running, or the folder cannot be written.
     """
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def copy_objects(stored: Stored, names: Iterable[str], folder: Path) -> None:
     waiting = [name for name in names if not _is_copied(folder / name, *stored.objects[name])]
     partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)  # not every driver makes the folder that it copies into
+    partial.mkdir(parents=True)  # not every driver creates the folder that it copies into
     total, done = stored.size(names), stored.size(names) - stored.size(waiting)
     with tqdm(total=total, initial=done, desc="copying", unit="B", unit_scale=True, disable=not waiting) as bar:
         for batch in _batches(waiting):
@@ -150,7 +150,7 @@ def _batches(names: list[str]) -> Iterator[list[str]]:
 
 @contextmanager
 def _reaching(address: str) -> Iterator[None]:
-    """Turn what a driver raises into one line; each has exceptions of its own."""
+    """Turn any exception of a driver into a one-line error; every driver has its own exceptions."""
     try:
         yield
     except ImportError as error:

@@ -128,8 +128,8 @@ def data_hash(
 ) -> str | None:
     """Return the fingerprint of what :func:`prepare` returns; no image is decoded.
 
-    None where an image is missing or may be left out, since only decoding tells what remains. An image that cannot be
-    decoded is no error here: no record has its hash.
+    None if an image is missing or may be left out, since only decoding shows what remains. An image that cannot be
+    decoded is not an error here: no record has its hash.
     """
     located = _located(cohort, source, data, views)
     if data.allow_missing or (located["status"] != "found").any():
@@ -148,7 +148,7 @@ def prepare_view(
 ) -> dict[str, np.ndarray]:
     """Return ``{stream: (height, width)}`` of one view; the crop, if any, takes its orientation from the film.
 
-    ``decoded`` holds the pixels of files, by path, that have been decoded already. No file is decoded twice.
+    ``decoded`` contains, by path, the pixels of files that are already decoded. No file is decoded twice.
     """
     decoded = dict(decoded or {})
     for row in filter(None, (whole, crop)):
@@ -190,7 +190,7 @@ def _make_folder(cache: Path) -> None:
         probe = cache / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        for partial in cache.glob(".*.npy.*"):  # what a killed process left; a living one needs seconds
+        for partial in cache.glob(".*.npy.*"):  # left by killed processes: a live one finishes in seconds
             with suppress(FileNotFoundError):  # another process moved or removed it meanwhile
                 if time.time() - partial.stat().st_mtime > STALE_S:
                     partial.unlink()
@@ -203,11 +203,11 @@ def _make_folder(cache: Path) -> None:
 def _with_keys(located: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     """Name the cache file of each located row by what its pixels are made from."""
     readable = located["status"] == "found"
-    names = located.loc[readable, "path"].unique()  # as the source writes them: ./a.png is Path("a.png")
+    names = located.loc[readable, "path"].unique()  # as the source writes them: Path would make a.png of ./a.png
     known = remember("hashing", [Path(name) for name in names], _content_hash)
     hashes = {name: known[Path(name)] for name in names}
     height, width = data.image_size
-    side = height if height == width else [height, width]  # squares keep the names that they had as one number
+    side = height if height == width else [height, width]  # one number for a square keeps older cache names valid
     settings = [VERSION, side, data.mask_breast, data.orient]
     wholes = located[readable & (located["stream"] == "whole")]
     film_of = dict(zip(zip(wholes["sample_id"], wholes["view"], strict=True), wholes["path"].map(hashes), strict=True))
@@ -232,7 +232,7 @@ def _key(row, content: str, film: str, settings: list) -> str:
 
 
 def _tasks(located: pd.DataFrame, data: DataConfig, folder: Path) -> list[ViewTask]:
-    """Return one task per view of which every file is there: film and crop, or the film of a view without boxes."""
+    """Return one task per view whose files all exist: film and crop, or only the film in a collection without boxes."""
     views: dict[tuple[str, str], dict] = {}
     for row in plain_rows(located):
         views.setdefault((row.sample_id, row.view), {})[row.stream] = row
@@ -262,7 +262,7 @@ def _decode(tasks: list[ViewTask], workers: int | None, cluster: str | None) -> 
             failures |= failed
             bar.update()
         seconds_left = bar.format_dict["elapsed"] / PROBE * len(tasks)
-        # Processes take seconds to start: a short list is done here before they have.
+        # Processes take seconds to start: a short list is finished here before they are ready.
         workers = 1 if is_free and seconds_left < POOL_START_S else workers
         for failed in _in_pool(tasks[len(first) :], workers, cluster):
             failures |= failed
@@ -271,7 +271,7 @@ def _decode(tasks: list[ViewTask], workers: int | None, cluster: str | None) -> 
 
 
 def _in_pool(tasks: list[ViewTask], workers: int | None, cluster: str | None) -> Iterator[dict[str, str]]:
-    """Yield what came of each view. Where a worker dies, the views that it may have died of are tried one by one."""
+    """Yield the result of each view. If a worker dies, the views that may have caused it are retried one by one."""
     while tasks:
         try:
             with open_executor(workers, cluster) as (executor, n):
@@ -284,7 +284,7 @@ def _in_pool(tasks: list[ViewTask], workers: int | None, cluster: str | None) ->
 
 
 def _alone(task: ViewTask) -> dict[str, str]:
-    """Prepare a view in a process of its own, which a decoder may end."""
+    """Prepare a view in a separate process, because its decoder may end the process."""
     try:
         return in_child(_prepare_and_write, task)
     except WorkerDied:
@@ -292,7 +292,7 @@ def _alone(task: ViewTask) -> dict[str, str]:
 
 
 def _prepare_and_write(task: ViewTask) -> dict[str, str]:
-    """Work of one task: nothing where it succeeds, else which file is unreadable and why."""
+    """Carry out one task; return nothing on success, else which file is unreadable and why."""
     try:
         pixels = prepare_view(task.whole, task.crop, task.data)
     except InputError as error:
@@ -317,7 +317,7 @@ def _collect(cohort, located, views, streams, cache: Path, failures: dict[str, s
         problem=located["problem"].mask(failed, located["path"].map(failures)),
     )
     problems = located[located["status"] != "found"]
-    # A view is used whole or not at all: its crop is turned by its film.
+    # A view is used completely or not at all, because the crop takes its orientation from the film.
     broken = set(zip(problems["sample_id"], problems["view"], strict=True))
     in_broken = [(row.sample_id, row.view) in broken for row in located.itertuples()]
     index = located[~np.array(in_broken, bool) & located["stream"].isin(streams)].reset_index(drop=True)
@@ -335,7 +335,7 @@ def _collect(cohort, located, views, streams, cache: Path, failures: dict[str, s
     if kept.empty:
         reason = f"{report} lists why" if len(problems) else "this collection has none"
         raise InputError(f"no view of the cohort is left for the streams {', '.join(streams)}; {reason}")
-    for view in VIEWS:  # from here on a view that was left out is one that the breast does not have
+    for view in VIEWS:  # from here on, a view that was left out counts as absent
         gone = [(sample, view) in broken for sample in kept["sample_id"]]
         kept[f"whole_{view}"] = kept[f"whole_{view}"].mask(gone)
     return Prepared(cache, kept, index, problems.reset_index(drop=True), tuple(views), tuple(streams), data.image_size)

@@ -1,6 +1,6 @@
-"""The sample that ships: eight breasts of CBIS-DDSM with their films and boxes, and the official tables of all.
+"""The sample that ships: eight breasts of CBIS-DDSM with their films and boxes, and the complete official tables.
 
-It is read as any copy of the data on 800-px films is. What needs more films than these reads committed records.
+It is read like any copy of the 800-px films. Whatever needs more films reads committed records instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SAMPLE = MATERIAL / "sample"
 
 
 def sample_folder() -> Path:
-    """Return the sample's folder, after every file of it was compared with the manifest.
+    """Return the sample's folder after comparing every file with the manifest.
 
     Raises
     ------

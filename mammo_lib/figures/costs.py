@@ -1,4 +1,4 @@
-"""What networks cost: growth with resolution, and the parts of which the work consists."""
+"""What networks cost: growth with resolution, and the share of each part of the work."""
 
 from __future__ import annotations
 

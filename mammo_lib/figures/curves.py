@@ -1,4 +1,4 @@
-"""Curves of learning: over epochs, over the number of breasts, and over the side of the input."""
+"""Learning curves: over epochs, over the number of breasts, and over the side of the input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .style import BLUE, GREY, ORANGE, PALETTE, canvas, headline, legend_below
 def seed_bands(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     """Draw loss and validation AUC over epochs, one colour per experiment: the mean of its seeds and their range.
 
-    Seeds may stop at different epochs. Mean and range are over those still training; the line ends with the last.
+    Seeds may stop at different epochs. Mean and range cover the seeds still training; the line ends with the last one.
     """
     figure, (left, right) = canvas(width=7, height=3.7, columns=2)
     for (name, seeds), colour in zip(histories.items(), cycle(PALETTE), strict=False):

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from .style import BLUE, GREY, ORANGE, canvas, error_bars, headline, legend_below, literal
 
-ROW, REST = 0.22, 1.0  # inches of height of a row, and of what stands above and below all of them
-WIDTH = 5.2  # inches: a phone shows the letters at a size that can be read
+ROW, REST = 0.22, 1.0  # inches: the height of a row, and of everything above and below the rows
+WIDTH = 5.2  # inches: narrow enough for legible text on a phone
 
 
 def answer_forest(table: pd.DataFrame, bound: float) -> Figure:
@@ -20,7 +20,7 @@ def answer_forest(table: pd.DataFrame, bound: float) -> Figure:
     """
     bars = table.rename(columns={"difference": "value", "difference_low": "low", "difference_high": "high"})
     is_first = ~table["question"].duplicated().to_numpy()
-    y = np.arange(len(table)) + is_first.cumsum()  # a question has a line of its own, above its comparisons
+    y = np.arange(len(table)) + is_first.cumsum()  # each question has a line of its own, above its comparisons
     figure, axes = canvas(WIDTH, ROW * (y.max() + 1) + REST)
     meaning = answer_meaning(table["answer"], bound)
     for name, colour in ((f"less than {bound:g}", BLUE), ("different", ORANGE), ("undecided", GREY)):
@@ -43,6 +43,6 @@ def answer_forest(table: pd.DataFrame, bound: float) -> Figure:
 
 
 def answer_meaning(answers: pd.Series, bound: float) -> pd.Series:
-    """Return what a colour says of each answer: ``less than`` the bound, ``different`` or ``undecided``."""
+    """Return what the colour of each answer means: ``less than`` the bound, ``different`` or ``undecided``."""
     is_small = answers.str.startswith("equivalent") | answers.str.contains("less than the bound")
     return answers.mask(is_small, f"less than {bound:g}")

@@ -77,7 +77,7 @@ def equivalence_forest(table: pd.DataFrame, reference: str, bound: float) -> Fig
 
 
 def _ends(answer: str, differences: pd.Series) -> str:
-    """Return between which point estimates the differences lie, of those that are some."""
+    """Return the range of the point estimates if the answer is "different", else an empty text."""
     return f" ({span(differences)})" if answer.startswith("different") else ""
 
 

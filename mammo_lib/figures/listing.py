@@ -1,4 +1,4 @@
-"""The library's own source as a chapter shows it: a literal copy, so that text and code cannot part."""
+"""The library's own source as a chapter shows it: a literal copy, so that text and code cannot diverge."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def source_listing(*functions: Callable) -> Markdown:
-    """Return functions or methods of the library as its files have them, each under its file and line."""
+    """Return the source of functions or methods of the library, each under its file and line."""
     parts = []
     for function in functions:
         lines, first = inspect.getsourcelines(function)
         file = Path(inspect.getsourcefile(function)).resolve().relative_to(PACKAGE.parent).as_posix()
         parts.append(f"# {file}, line {first}\n{textwrap.dedent(''.join(lines)).rstrip()}")
-    # Four marks: a docstring may hold a block of three.
+    # Four backticks: a docstring may contain a fence of three.
     return Markdown("````python\n" + "\n\n\n".join(parts) + "\n````")

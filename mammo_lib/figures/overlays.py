@@ -13,7 +13,7 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from .style import BLUE, GREY, LABEL_COLOURS, ORANGE, PALETTE, canvas, headline, literal, p_in_words
 
-MAP_COLOURS = "cividis"  # even in lightness, and read alike by people with colour-vision deficiency
+MAP_COLOURS = "cividis"  # perceptually uniform, and safe for people with colour-vision deficiency
 COVER = 0.55  # opacity of a map: tissue stays visible under it
 BARS_MM = (1, 2, 5, 10, 20, 50)  # lengths of a scale bar
 NOTICE_COLOUR = "#8B0000"
@@ -29,7 +29,7 @@ def draw_image(axes, image: np.ndarray, box=None) -> None:
 
 
 def draw_scale(axes, width: int, pixel_mm: float) -> None:
-    """Draw a bar of a round number of mm, at most two fifths of an image's width (pixels) where one is short enough."""
+    """Draw the longest bar of ``BARS_MM`` within two fifths of an image's width (pixels), or else the shortest."""
     fits = [length for length in BARS_MM if length <= 0.4 * width * pixel_mm] or BARS_MM[:1]
     bar = AnchoredSizeBar(
         axes.transData, fits[-1] / pixel_mm, f"{fits[-1]} mm", loc="lower right", color="white", pad=0.3, borderpad=0.2,
@@ -50,7 +50,7 @@ def draw_mammogram(axes, image: np.ndarray, box=None) -> None:
 def draw_map(axes, image: np.ndarray, values: np.ndarray, box=None, limits: tuple[float, float] | None = None):
     """Draw a map (height, width) over its mammogram, within the breast; return the image for a colour bar."""
     draw_mammogram(axes, image, box)
-    # The background of a mammogram is black: a map has nothing to say there.
+    # The background of a mammogram is black, and a map means nothing there.
     inside = np.ma.masked_where((image <= 0) | ~np.isfinite(values), values)
     low, high = limits or (float(inside.min()), float(inside.max()))
     return axes.imshow(inside, cmap=MAP_COLOURS, alpha=COVER, vmin=low, vmax=max(high, low + 1e-9))
@@ -87,7 +87,7 @@ def _mapped_panel(axes, image: np.ndarray, values: np.ndarray, box=None, name: s
 
 def _plain_panel(axes, image: np.ndarray | None, box, name: str, absent: str) -> None:
     axes.set_axis_off()
-    # A place given by ``y`` is not searched for, which takes a quarter of the time of a drawing.
+    # With ``y`` given, matplotlib does not search for a position, which would take a quarter of the drawing time.
     axes.set_title(name, y=1, fontsize=9, loc="center")
     if image is None:
         axes.text(0.5, 0.5, absent, ha="center", va="center", color=GREY, transform=axes.transAxes)
@@ -96,7 +96,7 @@ def _plain_panel(axes, image: np.ndarray | None, box, name: str, absent: str) ->
 
 
 def _span(values: np.ndarray) -> str:
-    """Return the range with as many decimals as tell three digits of its larger end."""
+    """Return the range with as many decimals as give its larger end three significant digits."""
     if not values.size or not values.any():
         return "zero everywhere"
     low, high = float(values.min()), float(values.max())
@@ -148,7 +148,7 @@ def prediction_sheet(
     n, header = len(images), 0.3 + 0.2 * len(title) + 0.17 * (len(text) + len(warnings))
     middle = 4.0 if n > 2 else 5.0
     height = header + middle + 2.9
-    # Places in inches from the top, not a layout engine: that takes as long as all the rest of the drawing.
+    # Positions in inches from the top: a layout engine would take as long as the rest of the drawing.
     figure = Figure(figsize=(7, height))
     at = 0.1
     for part, step, style in (
@@ -220,7 +220,7 @@ def _gate_lines(axes, gates: Mapping[str, Mapping[str, float]], shown: str = "",
     axes.set_xlabel("stage.block", fontsize=8)
     axes.set_ylabel("gate", fontsize=8)
     axes.set_title("SeqMoE gates, from image to decision", fontsize=9)
-    # Below the axes, in points of the font's size: inside it would cover gates that are shut.
+    # Below the axes, at a distance in points: inside the axes the legend would cover gates that are shut.
     axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4, frameon=False)
 
 

@@ -1,4 +1,4 @@
-"""The two sides of a division, training and test: who is on them, and what scores reach there."""
+"""The two sides of a division, training and test: how they are composed, and what scores reach on each."""
 
 from __future__ import annotations
 

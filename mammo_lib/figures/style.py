@@ -41,7 +41,7 @@ def use_style() -> None:
 
 
 def rendered(figure: Figure, kind: str) -> tuple[str, dict] | None:
-    """Return a figure as a notebook holds it, and its metadata; None unless ``kind`` is the figure's.
+    """Return a figure in the form that a notebook stores, with metadata; None unless ``kind`` suits the figure.
 
     A figure with films or maps is a ``png`` of twice the resolution of a page, any other an ``svg``. Its file's title
     is :func:`described`. The same figure gives the same file.
@@ -82,7 +82,7 @@ def literal(text: object) -> str:
 
 
 def span(values: pd.Series) -> str:
-    """Return between which numbers values lie, with their signs.
+    """Return the range of values in words, with signs.
 
     >>> span(pd.Series([-0.1, 0.2])), span(pd.Series([0.2]))
     ('between -0.100 and +0.200', '+0.200')

@@ -13,9 +13,9 @@ from .style import BLUE, GREY, ORANGE, canvas, headline, legend_below
 def step_responses(
     responses: Mapping[float, Mapping[str, np.ndarray]], exact: Callable[[np.ndarray], np.ndarray]
 ) -> Figure:
-    """Draw what each discretisation makes of a step input, {dt: {name: states}}, over the exact solution.
+    """Draw the response of each discretisation to a step input, {dt: {name: states}}, over the exact solution.
 
-    A state stands at the end of its step: the first at time dt. The title gives each one's largest error.
+    A state is drawn at the end of its step, the first at time dt. The title gives the largest error of each.
     """
     figure, axes = canvas(height=3.2, columns=len(responses), squeeze=False)
     errors = {}
@@ -89,7 +89,7 @@ def scan_chunks(states: np.ndarray, chunk: int) -> Figure:
 def precision_curves(errors: Mapping[str, np.ndarray]) -> Figure:
     """Draw the largest relative error so far, over the tokens; a curve ends at a cross where it is no longer finite.
 
-    The title counts the tokens before each end. No error is drawn smaller than what float64 can tell from 0.
+    The title counts the tokens before each end. Errors below the machine epsilon of float64 are drawn at it.
     """
     figure, axes = canvas(height=3.6)
     ends = []
@@ -138,7 +138,7 @@ def cost_curves(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) 
 
 
 def gate_opening(biases: np.ndarray, opening: np.ndarray, marked: float) -> Figure:
-    """Draw a gate's opening and its slope G (1 - G) over its bias, one bias marked."""
+    """Draw a gate's opening and its slope G (1 - G) over its bias, with one bias marked."""
     biases, opening = np.asarray(biases), np.asarray(opening)
     figure, axes = canvas(height=3.2)
     axes.plot(biases, opening, label="opening G")

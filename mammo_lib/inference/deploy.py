@@ -1,4 +1,4 @@
-"""Export of what has a name: a trained run or a variant of MambaVision, to a file that runs without this library."""
+"""Export of a trained run, or of a MambaVision variant by name, to a file that runs without this library."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def export(
 ) -> Path:  # fmt: skip
     """Write the network of a run's folder or of a variant to a file and return its path.
 
-    By default it is ``<name>.onnx`` or ``<name>.pt2``, here. ``weights``, ``size`` and ``is_dynamic`` belong to a
-    variant (:func:`export_variant`).
+    The default file is ``<name>.onnx`` or ``<name>.pt2`` in the current folder. ``weights``, ``size`` and
+    ``is_dynamic`` apply only to a variant (:func:`export_variant`).
 
     Raises
     ------
     InputError
-        There is no such run or variant, an option does not fit it, or the file cannot be written.
+        There is no such run or variant, an option does not apply to it, or the file cannot be written.
     """
     check_choices(to, opset)
     others = {ending for form, ending in FORMATS.items() if form != to}
@@ -46,7 +46,7 @@ def export(
         raise InputError(f"{name}: neither the folder of a run nor a variant; variants are {', '.join(VARIANTS)}")
     if weights or size is not None or is_dynamic:
         raise InputError(
-            f"{name}: --weights, --size and --dynamic belong to a variant; a run has its weights, and its windows are "
+            f"{name}: --weights, --size and --dynamic are for variants; a run has its own weights, and its windows are "
             "fitted to its image size"
         )
     return export_run(Run(folder), path or Path(folder.resolve().name + FORMATS[to]), to=to, opset=opset)
@@ -63,7 +63,7 @@ def export_variant(
         The weights are not named, cannot be read or belong to another variant, or ``size`` is out of range.
     """
     if variant in LITE:
-        raise InputError(f"{variant}: not a backbone by itself, its first stages are EfficientNet's; export its run")
+        raise InputError(f"{variant}: not a backbone by itself: its first stages are EfficientNet's; export its run")
     if weights is None:
         raise InputError(f"{variant}: name its weights with --weights: a file, official, or {RANDOM} to try it out")
     if not SMALLEST <= size <= LARGEST:

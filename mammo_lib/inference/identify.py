@@ -52,7 +52,7 @@ def identify(path: Path, stream: str = "") -> GivenImage | None:
         Tags and name contradict each other, the header cannot be read, or the image is not a standard view.
     """
     tags = standard_tags(path) if is_dicom(path) else {}
-    # CBIS-DDSM labels some crops as masks: the pixels decide.
+    # CBIS-DDSM labels some crops as masks, so the pixels decide.
     if tags.get("description") == MASK and is_binary(path):
         return None
     named, coded = _named(printable(path.stem)), _named(tags.get("patient", ""))
@@ -63,10 +63,10 @@ def identify(path: Path, stream: str = "") -> GivenImage | None:
     is_crop = bool(named.get("crop") or coded.get("crop")) or tags.get("description") in (CROP, MASK)
     shows = "crop" if is_crop else "whole" if tags.get("description") == WHOLE else ""
     if stream and shows and stream != shows:
-        raise InputError(f"{path}: given as a {stream} image, by its name or tags a {shows} image; exchange them")
+        raise InputError(f"{path}: given as a {stream} image, but a {shows} image by its name or tags; exchange them")
     tagged = coded.get("patient", "") if coded else tags.get("patient", "")
     patient = _agreed_patient(path, named.get("patient", ""), tagged)
-    # CBIS-DDSM, whose PatientID is a view's, and INbreast give images of one breast a study each.
+    # CBIS-DDSM (whose PatientID names a view) and INbreast put every image of a breast into a separate study.
     says = {"PatientID": tagged} if coded else dict(tags.get("says", {}))
     says |= dict.fromkeys(EXAMINATION, "") if named.get("archive") else {}
     exam = next((f"study {says[tag]}" for tag in ("StudyInstanceUID", "AccessionNumber") if says.get(tag)), "")
@@ -74,7 +74,7 @@ def identify(path: Path, stream: str = "") -> GivenImage | None:
 
 
 def identify_surely(path: Path) -> GivenImage | None:
-    """Identify a file that no user has named (:func:`identify`); None for a mask.
+    """Identify a file whose view the user did not name (:func:`identify`); None for a mask.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def identify_surely(path: Path) -> GivenImage | None:
 
 
 def _named(text: str) -> dict[str, str]:
-    """Return what a text of one of the forms ``NAMES`` says: patient, side, view, crop; empty for another text."""
+    """Return patient, side, view and crop from a text of one of the forms ``NAMES``; empty for any other text."""
     found = next(((form, match) for form in NAMES if (match := form.search(text))), None)
     if found is None:
         return {}
@@ -106,7 +106,7 @@ def _named(text: str) -> dict[str, str]:
 
 
 def _agreed(path: Path, said: Mapping[str, str | None]) -> str:
-    """Return the one value that name, PatientID and tags say, or the empty text where none says any."""
+    """Return the one value on which name, PatientID and tags agree, or an empty text if none gives a value."""
     known = {source: value for source, value in said.items() if value}
     if len(set(known.values())) > 1:
         words = ", ".join(f"{value} by its {source}" for source, value in known.items())

@@ -45,7 +45,7 @@ def score_incomplete(profile: Profile, collection: Collection, *, progress: bool
     InputError
         The collection has no test films; a network of the list is not trained, its test set has not been opened, its
         weights are not here, or are not those of its record; it reads one view, or another cohort than ``paper``; there
-        is no breast with one view; an image is missing or cannot be decoded. Then nothing is opened.
+        is no breast with one view; an image is missing or cannot be decoded. In all these cases nothing is opened.
     """
     networks = [same_network(run) for run in opened_networks(profile, collection)]
     parts = [both_and_one(run, collection) for run in networks]
@@ -64,7 +64,7 @@ def score_incomplete(profile: Profile, collection: Collection, *, progress: bool
 
 
 def opened_networks(profile: Profile, collection: Collection) -> list[Run]:
-    """Return the records of a list's networks, whose test set has been opened, in the order of the list."""
+    """Return the records of a list's networks, all with an opened test set, in the order of the list."""
     refuse_cross_validation(profile)
     if collection.is_sample:
         raise InputError(
@@ -74,7 +74,7 @@ def opened_networks(profile: Profile, collection: Collection) -> list[Run]:
     found = [finished_run(config, collection, profile) for config in configs]
     if closed := [run for run in found if not run.is_evaluated]:
         raise InputError(
-            f"{closed[0].name}: its test set has not been opened yet, and with films hidden it would be; "
+            f"{closed[0].name}: its test set is not opened yet, and scoring with films hidden would open it; "
             f"run `mammo evaluate --profile {profile.name}` first"
         )
     return found

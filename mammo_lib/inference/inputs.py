@@ -25,8 +25,8 @@ from .identify import GivenImage, identify, identify_surely
 class GivenBreast:
     """The images of one breast by (stream, view); ``side`` is LEFT, RIGHT or empty.
 
-    ``boxes`` holds by view the box of the lesion in pixels of the whole film, from which a crop is cut where none is
-    given, and ``aspects`` the height of the film's pixels over their width where it is known not to be 1.
+    ``boxes`` has, by view, the lesion's box in pixels of the whole film, from which a crop is cut if none is given.
+    ``aspects`` has the height of the film's pixels over their width if it is known not to be 1.
     """
 
     name: str
@@ -49,7 +49,7 @@ def find_breasts(paths: Sequence[Path], refused: list[str], beside: Path | None 
     appended to ``refused``. The same holds for images that cannot be joined or that come from several patients or
     examinations, breasts with two files for one view, and breasts whose predictions would share a file name.
 
-    Pictures of earlier predictions in the folder ``beside`` are passed over.
+    Pictures of earlier predictions in the folder ``beside`` are skipped.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def find_breasts(paths: Sequence[Path], refused: list[str], beside: Path | None 
 
 
 def _joined(images: Sequence[GivenImage]) -> GivenBreast:
-    """Return the breast that images of one owner and side make.
+    """Join the images of one owner and side into a breast.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _joined(images: Sequence[GivenImage]) -> GivenBreast:
 
 
 def with_collection(breast: GivenBreast) -> GivenBreast:
-    """Add what CBIS-DDSM's 800-px set says of its films: the shape of their pixels, and the lesion's box."""
+    """Add what CBIS-DDSM's 800-px set states about its films: the shape of their pixels, and the lesion's box."""
     boxes, aspects = dict(breast.boxes), dict(breast.aspects)
     for (stream, view), path in breast.images.items():
         folder = Path(os.path.realpath(path)).parent.parent  # mass-800, above train or test
@@ -118,7 +118,7 @@ def with_collection(breast: GivenBreast) -> GivenBreast:
 
 @lru_cache(maxsize=8)
 def _films_in(folder: Path) -> Mirror800 | None:
-    """Return the 800-px set that a folder is; None where it is none."""
+    """Return the 800-px set in a folder; None if the folder is not such a set."""
     is_one = folder.name == "mass-800" and (folder / "original_size_estimate.csv").is_file()
     return Mirror800(folder.parent) if is_one else None
 
@@ -133,7 +133,7 @@ def parse_box(text: str, option: str) -> Box:
     """
     try:
         x0, y0, x1, y1 = (float(part) for part in text.split(","))
-        is_box = 0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf and max(x1, y1) > 1  # shares of the film are not
+        is_box = 0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf and max(x1, y1) > 1  # refuses shares of the film
     except ValueError:
         is_box = False
     if not is_box:
@@ -143,7 +143,7 @@ def parse_box(text: str, option: str) -> Box:
 
 
 def _require_one_patient(images: Iterable[GivenImage], tags: Sequence[str]) -> None:
-    """Require that all images are of one patient and, where its tags are compared, of one examination."""
+    """Require that images agree in the given tags: that they are of one patient and one examination."""
     for tag in tags:
         said = {image.says.get(tag, "") for image in images} - {""}
         values = sorted({letters_of(value): value for value in said}.values() if tag == "PatientName" else said)
@@ -217,7 +217,7 @@ def name_breast(images: Mapping[tuple[str, str], Path], boxes: Mapping[str, Box]
 
 
 def _image_files(paths: Iterable[Path], beside: Path | None = None) -> list[Path]:
-    """Return every image once, in order; the ``._`` files that macOS leaves beside others are none."""
+    """Return every image once, in order; the ``._`` files that macOS leaves beside others are not images."""
     found = {}
     for path in map(Path, paths):
         if path.is_dir():

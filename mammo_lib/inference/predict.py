@@ -36,7 +36,7 @@ from .checked_images import read_checked
 from .inputs import GivenBreast
 from .provenance import NOTICE, cost_of_crops, is_phantom, trained_on, with_weights
 
-MIN_GRID = 6  # cells a side below which a map says too little about where to be drawn
+MIN_GRID = 6  # a map with fewer cells a side is too coarse to be drawn
 BATCH = 8  # breasts that pass through the network together
 DPI = 150
 
@@ -116,7 +116,7 @@ def prepare_breast(breast: GivenBreast, config: RunConfig, aspect: float | None 
             f"{breast.name}: none of its images ({', '.join(' '.join(key) for key in breast.images)}) is read by this "
             f"network; it reads {wanted}"
         )
-    # The cache of training keeps 16 bits.
+    # Rounded to 16 bits, as in the cache of training.
     return {
         key: np.round(image * FULL_SCALE).astype(np.uint16) / np.float32(FULL_SCALE) for key, image in pixels.items()
     }
@@ -146,7 +146,7 @@ def _row(
 
 
 def _check_box(path: Path, box: Box, shape: tuple[int, int]) -> None:
-    """Refuse a box, widened by its margin, whose lesion does not lie in a film of this (height, width)."""
+    """Refuse a box (widened by its margin) whose lesion is not inside a film of this (height, width)."""
     height, width = shape
     x0, y0, x1, y1 = (edge + sign * CROP_MARGIN for edge, sign in zip(box, (1, 1, -1, -1), strict=True))
     if x1 > width + CROP_MARGIN or y1 > height + CROP_MARGIN or min(x0, box[2]) >= width or min(y0, box[3]) >= height:
@@ -157,7 +157,7 @@ def _check_box(path: Path, box: Box, shape: tuple[int, int]) -> None:
 
 
 def _crop_alone(image: np.ndarray, side: str, data: DataConfig) -> np.ndarray:
-    """Prepare a crop without its film: it is assumed to lie as mammograms are displayed, right breasts facing left.
+    """Prepare a crop without its film, assuming that it lies as mammograms are displayed: right breasts face left.
 
     NOTE: films of CBIS-DDSM do so in two of three cases only; with the film no assumption is needed.
     """
@@ -193,15 +193,15 @@ def _predict(run: Run, network: Network, prepared: list[tuple[GivenBreast, dict]
 
 
 def is_fine(one: SpatialMap) -> bool:
-    """Tell whether a map has at least ``MIN_GRID`` cells a side, so that its places mean something."""
+    """Whether a map has at least ``MIN_GRID`` cells a side, enough to localise anything."""
     return min(one.values.shape[1:]) >= MIN_GRID
 
 
 def shown_maps(network: Network, batch: dict) -> tuple[dict[tuple[str, str], SpatialMap], str]:
     """Return the maps of the picture by (stream, view), and their name.
 
-    They are the finest spatial SeqMoE gate where there is one, else Grad-CAM, else integrated gradients. Maps of fewer
-    than ``MIN_GRID`` cells a side are passed over.
+    They show the finest spatial SeqMoE gate if there is one, else Grad-CAM, else integrated gradients. Maps of fewer
+    than ``MIN_GRID`` cells a side are skipped.
     """
     gates = [one for one in forward_maps(network, batch) if one.kind == "gate"]
     fine = [one for one in (*gates, *grad_cam(network, batch)) if is_fine(one)]
@@ -242,7 +242,7 @@ def _stream_gate(gate, i: int) -> dict[str, float] | None:
 
 @cache
 def _facts(run: Run) -> dict:
-    """Return what a run chose on validation, and what identifies it."""
+    """Return the values that a run chose on validation, and what identifies the run."""
     (threshold, temperature), environment = run.choices, run.environment
     return {
         "threshold": threshold,
@@ -327,11 +327,11 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
 
 
 def _refuse_another(paths: tuple[Path, Path], record: dict) -> None:
-    """Refuse to replace what is no prediction of this breast: files of two patients may have one name, ``cc.jpg``."""
+    """Refuse to replace anything but a prediction of this breast: two patients' files may share a name, ``cc.jpg``."""
     way_out = "give another folder with --out"
     if not paths[0].is_file():
         if paths[1].is_file():
-            raise InputError(f"{paths[1]}: exists, and is no picture of an earlier prediction; {way_out}")
+            raise InputError(f"{paths[1]}: exists and is not the picture of an earlier prediction; {way_out}")
         return
     there = read_json(paths[0], f"delete it, or {way_out}")
     if there.get("breast") != record["breast"]:

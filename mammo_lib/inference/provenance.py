@@ -1,4 +1,4 @@
-"""What is known of a network before it is used: its weights, what it was trained on, and how to train it again."""
+"""What is known about a network before it is used: its weights, what it was trained on, and how to train it again."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def same_network(run: Run) -> Run:
     Raises
     ------
     InputError
-        The run was trained again, and did not score the held-out breasts of its record, or what it says of one of them
-        differs by more than ``CLOSE_ENOUGH`` in probability; or as :func:`with_weights`.
+        The run was trained again, and did not score the held-out breasts of its record or gives one of them a
+        probability that differs by more than ``CLOSE_ENOUGH``; or as :func:`with_weights`.
     """
     found = with_weights(run)
     if found.folder == run.folder:
@@ -86,7 +86,7 @@ def identity_of(run: Run) -> str:
 
 
 def _held_out(run: Run) -> pd.Series:
-    """Return the probabilities of the breasts that a run did not train on, its test breasts apart, by sample."""
+    """Return, by sample, the probabilities of the breasts that a run did not train on, except its test breasts."""
     frame = run.predictions
     return frame[frame["split"].isin(HELD_OUT)].set_index("sample_id")["probability"]
 
@@ -131,7 +131,7 @@ def _options(profile: str) -> str:
 
 
 def _from_root(path: Path) -> Path:
-    """Return a path as it is written in the project's folder: pages and messages name no folder of one machine."""
+    """Return a path relative to the project's folder, so that pages and messages name no folder of one machine."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
@@ -179,7 +179,7 @@ def cost_of_crops(run: Run) -> str:
 
 
 def _auc_of(run: Run, split: str | None = None) -> dict | None:
-    """Return the AUC of a split of a record, by default of the first; None where the record has none."""
+    """Return the AUC of a split of a record, by default of the first; None if the record has none."""
     metrics = run.metrics
     return metrics.get(split or next(iter(metrics)), {}).get("auc")
 

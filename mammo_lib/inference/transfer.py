@@ -1,4 +1,4 @@
-"""A network, or a baseline, scored on a collection that it was not trained on: one record, scores and no pixel.
+"""A network, or a baseline, scored on a collection that it was not trained on: one record, with scores but no pixels.
 
 Nothing is tuned: threshold and temperature are those that were chosen on CBIS-DDSM (``book/protocol-external.md``). The
 predictions of a record have these splits:
@@ -9,8 +9,8 @@ predictions of a record have these splits:
 | internal | CBIS-DDSM breasts that were not trained on, with every view |
 | internal_masked | the same breasts, with the views masked that the collection does not have |
 
-Where the readers' BI-RADS category is all that a collection says, no breast has a label, and the metrics are those of
-agreement with the readers (BI-RADS 4 or more), under the name ``agreement_with_readers``.
+If a collection gives only the readers' BI-RADS category, no breast has a label, and the metrics measure agreement with
+the readers (BI-RADS 4 or more), under the name ``agreement_with_readers``.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def score_network(
 ) -> Run:  # fmt: skip
     """Return the record of a trained network on another collection; a finished record is read, not made again.
 
-    ``reference`` is the data set that the network was trained on: with it, the breasts that were held out are scored
-    again with the views masked that the collection lacks.
+    ``reference`` is the data set that the network was trained on. If it is given, the held-out breasts are scored again
+    with those views masked that the collection lacks.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def score_baseline(
 
 
 def seen_views(prepared: Prepared) -> tuple[str, ...]:
-    """Return the views of which a prepared cohort has any image."""
+    """Return the views of which a prepared cohort has at least one image."""
     return tuple(view for view in prepared.views if (prepared.index["view"] == view).any())
 
 
@@ -144,7 +144,7 @@ def lesion_sizes(prepared: Prepared) -> pd.Series:
     """Return the longer side of the lesion's box over the longer side of its film, by breast; the largest of its views.
 
     The box is the one that the crop is cut around, with its margin; both sides are measured in square pixels. Crops
-    that are files of their own have no box and no size.
+    that are separate files have no box and no size.
     """
     crops = prepared.index[(prepared.index["stream"] == "crop") & prepared.index["x0"].notna()]
     shapes = remember("film size", map(Path, crops["path"]), image_shape)
@@ -182,7 +182,7 @@ def _record(
 def _score(
     network: Network, prepared: Prepared, cohort: pd.DataFrame, hidden: Sequence[str] = (), *, progress: bool = False
 ) -> pd.DataFrame:
-    """Return a network's predictions of breasts, with some views masked."""
+    """Return a network's predictions for breasts, with some views masked."""
     dataset = BreastDataset(prepared, cohort.assign(label=cohort["label"].fillna(UNKNOWN).astype(int)))
     loader = DataLoader(dataset, batch_size=network.config.train.batch_size)
     batches = tqdm(loader, desc="scoring", unit="batch", disable=not progress, dynamic_ncols=True)
@@ -221,13 +221,13 @@ def _out_of_fold(config: RunConfig, reference: Collection, prepared: Prepared) -
 
 
 def _choices(frame: pd.DataFrame) -> tuple[float, float]:
-    """Return the threshold and the temperature that predictions out of fold choose."""
+    """Return the threshold and the temperature chosen on out-of-fold predictions."""
     label = frame["label"].to_numpy()
     return youden_threshold(label, frame["probability"].to_numpy()), fit_temperature(label, frame["logit"].to_numpy())
 
 
 def _described(frame: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
-    """Add what the collection says of the lesions, and the names of the images."""
+    """Add what the collection states about the lesions, and the names of the images."""
     cohort = prepared.cohort
     images = {f"image_{view}": cohort[f"whole_{view}"].map(_stem, na_action="ignore") for view in seen_views(prepared)}
     return _sized(frame.assign(**{name: cohort[name].to_numpy() for name in DESCRIBED}, **images), prepared)
@@ -238,7 +238,7 @@ def _sized(frame: pd.DataFrame, prepared: Prepared) -> pd.DataFrame:
 
 
 def _finish(record: Run, parts: dict[str, pd.DataFrame], other: OtherCollection) -> Run:
-    """Write the predictions and the metrics of every split; masses are evaluated by themselves, too."""
+    """Write the predictions and the metrics of every split; masses are also evaluated separately."""
     parts = {split: frame.assign(split=split) for split, frame in parts.items()}
     scored = {split: frame for split, frame in parts.items() if split != SPLIT}
     external = parts[SPLIT]

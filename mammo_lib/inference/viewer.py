@@ -41,7 +41,7 @@ from .provenance import cost_of_crops, run_command, with_weights
 DPI = 110
 LINE = 80  # characters of a title that fit across the picture
 OUTCOMES = {"found": (1, True), "missed": (1, False), "false alarm": (0, True)}  # label, called malignant
-LIVE = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set in kernels that a person's front end has started
+LIVE = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set in kernels started by an interactive front end
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def _controls(lenses: dict[str, Lens], seen: Callable, draw: Callable):
-    """Return the controls and the picture that follows them."""
+    """Return the controls and the picture that they update."""
     import ipywidgets
 
     start = first_choice(lenses, seen)
@@ -274,7 +274,7 @@ def _controls(lenses: dict[str, Lens], seen: Callable, draw: Callable):
         picture.value = as_png(draw(Choice(scope, breast, menus["stream"].value, menus["view"].value, kind, name)))
 
     def follow(_) -> None:
-        # Setting a menu's options would call this again, half settled.
+        # Setting a menu's options would call this again in the middle of an update.
         for menu in menus.values():
             menu.unobserve(follow, "value")
         settle()
@@ -289,7 +289,7 @@ def _controls(lenses: dict[str, Lens], seen: Callable, draw: Callable):
 
 
 def _offer(menu, options: dict[str, object], wanted: object) -> object:
-    """Give a menu its options, and its value: the one wanted, else the one it had, else the last."""
+    """Set a menu's options and its value: the wanted one, else the current one, else the last."""
     had = menu.value if wanted is None else wanted
     value = had if had in options.values() else (list(options.values()) or [None])[-1]
     menu.options = list(options.items())

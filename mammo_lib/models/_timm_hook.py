@@ -9,7 +9,7 @@ REGISTRY = "mammo_lib.models.timm_registry"
 
 
 class _AfterTimm(importlib.abc.MetaPathFinder):
-    """Lets the other finders find timm, and imports the registry right after timm has been imported."""
+    """Leaves finding timm to the other finders, and imports the registry right after timm has been imported."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != "timm":

@@ -1,7 +1,7 @@
 """What a network costs, counted and not measured: operations, parameters, and the memory that a training step keeps.
 
-Networks run on fake tensors, which have shapes and no numbers, so that any size is counted in seconds. A multiplication
-with an addition counts as two operations.
+Networks run on fake tensors, which have shapes but no values, so that any size is counted in seconds. A multiply-add
+counts as two operations.
 
 | part | operations |
 |---|---|
@@ -83,7 +83,7 @@ def cost_of(build: Callable[[], nn.Module], run: Callable[[nn.Module], object]) 
 
 
 def operator_formulas() -> dict:
-    """Return formulas, from shapes, of the operators that torch's counter does not know."""
+    """Return formulas, from shapes, for the operators that torch's counter does not know."""
     return {
         torch.ops.mammo.scan_cpu: lambda u, step, A, *_, **__: scan_operations(tuple(u), A[1]),
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),

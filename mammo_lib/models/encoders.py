@@ -26,9 +26,9 @@ STRIDES = (4, 8, 16, 32)
 class ViewEncoder(nn.Module):
     """One network for all views of a stream; only existing views pass through it.
 
-    ``frozen`` parts keep their weights and batch statistics, also after ``.train()``. ``n_frozen`` is the number of
+    ``frozen`` parts keep their weights and batch statistics even after ``.train()``. ``n_frozen`` is the number of
     steps, from the front of the network, without trainable weights. ``strides``: pixels per position of the four
-    stages' maps; the third is also that of the frozen part's output.
+    stages' maps; the third is also the stride of the frozen part's output.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ViewEncoder(nn.Module):
         steps = getattr(network, "steps", [])  # a network without them cannot be entered midway
         learns = [any(p.requires_grad for p in step.parameters()) for step in steps]
         self.n_frozen = [*learns, True].index(True)
-        # Not in a checkpoint, so that they are needed where a network is built on no device, too.
+        # Not part of a checkpoint, so real values are needed even if the network is built on the meta device.
         self.register_buffer("mean", torch.tensor(mean, device="cpu").view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, device="cpu").view(3, 1, 1), persistent=False)
 
@@ -58,7 +58,7 @@ class ViewEncoder(nn.Module):
         return self.network.first_steps(self._normalised(images), self.n_frozen)
 
     def train(self, mode: bool = True) -> ViewEncoder:
-        """Switch to training, frozen parts excepted."""
+        """Switch to training mode, except for frozen parts."""
         super().train(mode)
         for name in self.frozen:
             self.network.get_submodule(name).eval()
@@ -70,16 +70,16 @@ class ViewEncoder(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """Embed each view, (batch, views, features), and return its gates; ``overrides`` replaces gates, by block.
 
-        A missing view is zeros, whatever its pixels, and does not enter the batch statistics. ``are_maps``: the images
-        are outputs of :meth:`first_part`.
+        The embedding of a missing view is zero, whatever its pixels, and the view does not enter the batch statistics.
+        ``are_maps``: the images are outputs of :meth:`first_part`.
         """
-        # BatchNorm cannot learn from an empty batch; in evaluation it passes, and the gates keep their shapes.
+        # BatchNorm cannot train on an empty batch; in evaluation an empty batch passes, and gates keep their shapes.
         if self.training and not present.any():
             return self._nothing(images.new_zeros(*present.shape, self.num_features)), {}
         seen = images[present] if are_maps else self._normalised(images[present])
         options = {"start": self.n_frozen} if are_maps else {}
         forced = {name: values[present] for name, values in (overrides or {}).items()}
-        # The last stage of one small image holds one number per channel, of which there are no batch statistics.
+        # The last stage of one small image has one number per channel, too few for batch statistics.
         is_small = max(seen.shape[-2:]) <= self.strides[-1] // (self.strides[2] if are_maps else 1)
         is_single = self.training and len(seen) == 1 and is_small
         with held_statistics(self) if is_single else nullcontext():
@@ -93,7 +93,7 @@ class ViewEncoder(nn.Module):
     ) -> Float[Tensor, "batch views features"]:
         """Return the embeddings of :meth:`forward` in evaluation, by a graph that does not depend on ``present``.
 
-        Missing views pass through the network too, for nothing: in evaluation no image influences another.
+        Missing views pass through the network too, without effect: in evaluation no image influences another.
         """
         embedded, _ = self.network(self._normalised(images.flatten(0, 1)))
         return embedded.unflatten(0, images.shape[:2]).where(present[..., None], 0.0)
@@ -103,7 +103,7 @@ class ViewEncoder(nn.Module):
         return images if self.is_folded else (images - self.mean) / self.std
 
     def _nothing(self, zeros: Tensor) -> Tensor:
-        """Return zeros that depend on every parameter, with gradient 0: processes that share a run all need one."""
+        """Return zeros that depend on every parameter: processes that share a run need a gradient, if only of 0."""
         return zeros + sum(parameter.sum() * 0 for parameter in self.parameters() if parameter.requires_grad)
 
 
@@ -129,7 +129,7 @@ def build_mambavision(config: RunConfig) -> ViewEncoder:
     """Build a MambaVision under SeqMoE's gates, with its weights and its frozen stages."""
     model = config.model
     new = _new_mixers(config) if model.weights else []
-    with torch.device("meta") if model.weights and not new else nullcontext():  # nothing is drawn that the file holds
+    with torch.device("meta") if model.weights and not new else nullcontext():  # the file has every weight: draw none
         backbone = _new_mambavision(config)
     if model.weights:
         load_checkpoint(backbone, find_checkpoint(model.backbone, model.weights), new=new)
@@ -204,7 +204,7 @@ def _gated(backbone: MambaVision, config: RunConfig) -> SeqMoE:
 
 
 def _new_mixers(config: RunConfig) -> list[str]:
-    """Name the token mixers that no checkpoint can hold, because the config puts another kind in their place."""
+    """Name the token mixers that no checkpoint can contain, because the config replaces them by another kind."""
     model, names = config.model, []
     for stage, depth in enumerate(VARIANTS[model.backbone].depths[2:], start=2):
         official = mixer_kinds(depth, "selective", "hybrid")

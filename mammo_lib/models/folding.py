@@ -13,10 +13,10 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Return a copy in evaluation mode whose convolutions contain the batch normalisation that follows them.
 
     With mean m, standard deviation s, scale g and shift c, ``g (W x + b - m) / s + c`` is a convolution by ``g W / s``
-    with the bias ``g (b - m) / s + c``. Outputs agree to rounding. A normalisation follows a convolution if it is the
-    next child of the same module and has its number of channels; so it is in MambaVision, in EfficientNet-Lite and in
-    timm's convolutional networks. The copy cannot be trained further, and its ``state_dict`` is no checkpoint of the
-    original.
+    with the bias ``g (b - m) / s + c``. Outputs agree up to rounding. A normalisation is taken to follow a convolution
+    if it is the next child of the same module and has as many channels. This holds for MambaVision, EfficientNet-Lite
+    and timm's convolutional networks. The copy cannot be trained further, and its ``state_dict`` is not a checkpoint of
+    the original.
     """
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..ops import ssm_convolve
 
-D_STATE = 8  # of the state-space mixer, too
+D_STATE = 8  # as in the state-space mixer
 DT_RANGE = (0.001, 0.1)  # Mamba's initial step sizes, log-uniform
 
 

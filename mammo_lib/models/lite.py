@@ -3,8 +3,8 @@
 The paper freezes stages 1 and 2 of a MambaVision that was trained on ImageNet and puts SecMamba blocks into stages 3
 and 4. Its checkpoint has to be downloaded. A Python package contains EfficientNet-Lite0's weights (Apache-2.0), so
 ``lite`` is the same arrangement without a download: frozen convolutions trained on ImageNet up to stride 16 (or 8,
-or 32), one linear map to the width of stage 3, then new stages 3 and 4 of MambaVision. ``lite1`` and ``lite2`` stand
-on the next larger networks, whose weights are in the extra ``lite``.
+or 32), one linear map to the width of stage 3, then new stages 3 and 4 of MambaVision. ``lite1`` and ``lite2``
+use the next larger networks, whose weights are in the extra ``lite``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def on_imagenet_stages(backbone: MambaVision, stride: int = 16, network: str = "
 def load_lite(network: str = "lite") -> nn.Module:
     """Return EfficientNet-Lite0 (``lite``), -Lite1 or -Lite2 in eval mode, with its ImageNet weights.
 
-    ``extract_features`` of it maps (batch, 3, height, width) to stride 32. The file is read once in a process, and not
-    at all where torch's default device is "meta", on which a network has sizes only.
+    Its ``extract_features`` maps (batch, 3, height, width) to stride 32. The file is read once in a process, and not at
+    all if torch's default device is "meta", on which tensors have only sizes.
 
     Raises
     ------
@@ -61,8 +61,8 @@ def load_lite(network: str = "lite") -> nn.Module:
     device = torch.get_default_device()
     has_values = device.type != "meta"
     with torch.device("cpu") if has_values else device:
-        # Built anew, though a copy would be faster: it draws random numbers, so that the start of a network
-        # is the same whether or not its process has built one before.
+        # Built again although a copy would be faster: building draws random numbers, and a network must start from
+        # the same ones whether or not its process has built one before.
         lite = EfficientNet.from_name(f"efficientnet-lite{number}")
     if has_values:
         lite.load_state_dict(_read_weights(path))

@@ -43,7 +43,7 @@ class Variant(NamedTuple):
     windows: tuple[int, int, int, int] = (8, 8, 14, 7)
 
 
-LITE = ("lite", "lite1", "lite2")  # stages 3 and 4 alone, on those of models/lite.py
+LITE = ("lite", "lite1", "lite2")  # stages 3 and 4 alone, on the first stages of models/lite.py
 
 # One line of numbers per variant. Parameters of the 1000-class networks: T 31.8 M, S 50.1 M, B 97.7 M, L 228 M.
 VARIANTS = {
@@ -68,7 +68,7 @@ def create_mambavision(
 ) -> MambaVision:  # fmt: skip
     """Build a released variant, or ``nano``, our own for demonstrations on a CPU.
 
-    ``lite`` holds no stages 1 and 2 of its own: :func:`mammo_lib.models.lite.on_imagenet_stages` puts it on those of an
+    ``lite`` has no stages 1 and 2 of its own: :func:`mammo_lib.models.lite.on_imagenet_stages` puts it on those of an
     EfficientNet-Lite.
     ``window_sizes`` (4 numbers, of which the last two are used) and ``drop_path`` default to the variant's.
     ``drop_rate``: dropout before the head; ``global_pool=""`` leaves the features a map, for ``num_classes=0``.
@@ -190,7 +190,7 @@ class MambaVision(nn.Module):
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         taken, last = self._taken(indices)
         maps = self.forward_stages(x, last + 1 if stop_early else None)
-        is_last = maps[-1].shape[1] == self.num_features  # not, if later stages are pruned or left out
+        is_last = maps[-1].shape[1] == self.num_features  # False if later stages are pruned or left out
         final = self.norm(maps[-1]) if is_last else maps[-1]
         kept = [final if norm and is_last and i == len(self.levels) - 1 else maps[i] for i in taken]
         return kept if intermediates_only else (final, kept)
@@ -198,7 +198,7 @@ class MambaVision(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove the stages behind the last of ``indices``, in place; return the indices counted from 0."""
+        """Remove the stages after the last of ``indices``, in place; return the indices counted from 0."""
         taken, last = self._taken(indices)
         self.levels = self.levels[: last + 1]
         self.levels[-1].downsample = nn.Identity()

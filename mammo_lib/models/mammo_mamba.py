@@ -118,7 +118,7 @@ class MammoMamba(nn.Module):
         return MammoMambaOutput(logits[MALIGNANCY], dict(embeddings), dict(gates or {}), stream_gate, logits)
 
     def _join(self, views: Float[Tensor, "batch views features"], present: Bool[Tensor, "batch views"]) -> Tensor:
-        """Concatenate the views of a stream, or average those that are there."""
+        """Concatenate the views of a stream, or average those that exist."""
         if self.view_fusion == "concat":
             return views.flatten(1)
         return views.sum(dim=1) / present.sum(dim=1, keepdim=True).clamp(min=1)
@@ -130,7 +130,7 @@ def check_batch(batch: dict, streams: Sequence[str], n_views: int) -> None:
     Raises
     ------
     ValueError
-        A stream is missing, or images or ``present`` have another form.
+        A stream is missing, or images or ``present`` have the wrong form.
     """
     kind, dims = ("maps", "dim") if "maps" in batch else ("images", "1")
     for part in (kind, "present"):
@@ -157,7 +157,7 @@ def _form(value: object) -> tuple[int, ...] | str:
 class GateFusion(nn.Module):
     """z = g z_crop + (1 - g) z_whole with g = sigmoid(W [z_crop; z_whole] + b); a missing stream has weight 0.
 
-    At least one stream of each breast must be present. Without any, z is the embedding of a whole film that is absent.
+    At least one stream of each breast must be present. Without any, z is the embedding of an absent whole film.
     """
 
     def __init__(self, d_model: int, d_gate: int):

@@ -67,7 +67,7 @@ def load_best(run: Run) -> Network:
     with torch.device("meta") if is_whole else contextlib.nullcontext():  # every value comes from the checkpoint
         network = Network(inference_config(run.config))
     own = network.state_dict()
-    frozen = frozen_prefixes(network) if run.checkpoint.suffix == ".safetensors" else ()  # of a release: left out
+    frozen = frozen_prefixes(network) if run.checkpoint.suffix == ".safetensors" else ()  # a release leaves them out
     kept = {key: one for key, one in own.items() if key.startswith(frozen)}
     found = read_weights(run.checkpoint, {key: one for key, one in own.items() if key not in kept})
     network.load_state_dict(found | kept, assign=is_whole)
@@ -99,7 +99,7 @@ def read_weights(path: Path, wanted: dict[str, torch.Tensor]) -> dict[str, torch
         found = {key: one for key, one in found.items() if key.startswith("model.")}  # without those of the loss
         found = {key: one.to(wanted[key].dtype) if key in wanted else one for key, one in found.items()}
         faults = list_differences(wanted, found) or [key for key, one in found.items() if not torch.isfinite(one).all()]
-    except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
+    except Exception as error:  # a damaged file can raise anything: errors of zip, pickle or torch
         raise InputError(f"{path}: not a readable checkpoint of a run ({type(error).__name__}); {WAY_OUT}") from None
     if faults:
         raise InputError(f"{path}: not the finite weights of this run's network: {faults[0]}; {WAY_OUT}")

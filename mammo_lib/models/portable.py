@@ -1,11 +1,11 @@
-"""Networks outside of this library: an ONNX file of standard operators, or a program of ``torch.export``.
+"""Networks outside this library: an ONNX file of standard operators, or a program of ``torch.export``.
 
-In both the scan is the one of :mod:`mammo_lib.ops.scan_chunked`, so that neither needs ``mammo_lib`` where it runs.
+Both use the scan of :mod:`mammo_lib.ops.scan_chunked`, so neither needs ``mammo_lib`` to run.
 
 | network | inputs | free sizes |
 |---|---|---|
 | MambaVision | ``images`` (batch, channels, height, width), normalised | batch; with ``is_dynamic`` height and width |
-| Mammo-Mamba | of every stream its views, then of every stream which of them exist | batch |
+| Mammo-Mamba | the views of every stream, then for every stream which views exist | batch |
 
 The inputs of a stream are ``crop`` (batch, views, 1, height, width), grey, in [0, 1], and ``crop_present`` (batch,
 views), bool; those of the other stream are called ``whole``.
@@ -44,7 +44,7 @@ LARGEST_FILE = 2**31 - 2**20  # bytes; ONNX files end at 2 GiB, and larger weigh
 class Scoring(nn.Module):
     """A Mammo-Mamba as a function of tensors: its logit of malignancy, as ``mammo predict`` computes it.
 
-    The tensors are the images of every stream, in the order of ``network.streams``, then which views of it exist.
+    The tensors are the images of every stream, in the order of ``network.streams``, then which views of each exist.
     """
 
     def __init__(self, network: MammoMamba, *, flip_averaging: bool):
@@ -77,7 +77,7 @@ def export_backbone(
 ) -> Path:  # fmt: skip
     """Write a MambaVision to a file and return its path.
 
-    ``size``: height and width of the images; with ``is_dynamic`` any others are taken too.
+    ``size``: height and width of the images; with ``is_dynamic`` the file accepts any other size too.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def export_mammo_mamba(
         As :func:`export_backbone`.
     """
     shape, inputs = (EXAMPLE_BATCH, network.n_views), {}
-    for stream in network.streams:  # a tensor of its own for every input: torch.export takes the same one for one input
+    for stream in network.streams:  # separate tensors: torch.export would take a shared one for a single input
         inputs[stream] = torch.zeros(*shape, 1, *image_size), ("batch",)
     for stream in network.streams:
         inputs[f"{stream}_present"] = torch.ones(shape, dtype=torch.bool), ("batch",)
@@ -154,7 +154,7 @@ def capture(network: nn.Module, examples: tuple[Tensor, ...], free: tuple[Mappin
     from torch.fx.experimental import _config
 
     was_training, free = network.training, (free,) if isinstance(network, Scoring) else free  # one argument there
-    # Traced outside of inference mode, as the parameters were made. To torch.export a size of 1 is a case of its own.
+    # Traced outside inference mode, as the parameters were made. By default torch.export specialises a size of 1.
     modes = torch.inference_mode(False), torch.no_grad(), _config.patch(backed_size_oblivious=True)
     with contextlib.ExitStack() as stack:
         for mode in (*modes, scanning_with(network, "chunked")):
@@ -189,8 +189,8 @@ def write_onnx(
     InputError
         It needs an operator that this opset lacks.
     """
-    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(None):  # of torch's own making
-        # Its optimiser takes minutes for what every runtime does again when it loads the file.
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(None):  # torch's own warnings
+        # Without the exporter's optimiser: it takes minutes for what every runtime repeats when it loads the file.
         written = torch.onnx.export(
             program, dynamo=True, opset_version=opset, optimize=False, verbose=False, input_names=inputs,
             output_names=output and [output],

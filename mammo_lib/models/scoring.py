@@ -1,4 +1,4 @@
-"""Scoring: the logit of malignancy, on request averaged over an image and its upside-down copy."""
+"""Scoring: the logit of malignancy, optionally averaged over an image and its upside-down copy."""
 
 from __future__ import annotations
 

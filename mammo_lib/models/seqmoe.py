@@ -70,7 +70,7 @@ class Gate(nn.Module):
         self.kind, self.scope, self.is_binary = kind, scope, binary
         if kind == "learned":
             self.proj = nn.Linear(2 * width, 1)
-            # w = 0: at the start every gate is sigmoid(bias) whatever the image, and the gradient of w is alive.
+            # w = 0: every gate starts at sigmoid(bias) whatever the image, and w still gets a gradient.
             nn.init.zeros_(self.proj.weight)
             nn.init.constant_(self.proj.bias, bias)
 
@@ -106,9 +106,9 @@ class Gate(nn.Module):
         return windows if self.kind == "learned" and self.scope == "window" else windows[:, 0, 0]
 
     def spread(self, values: Tensor, grid: Grid) -> Float[Tensor, "windows _ 1"]:
-        """Undo :meth:`values`: give every window or token its value; one per image, (batch,), serves any scope.
+        """Undo :meth:`values`: give every window or token its value; one per image, (batch,), is valid for any scope.
 
-        Tokens that only pad the last windows belong to no map; they get 1.
+        Tokens that only pad the last windows are not part of a map; they get 1.
         """
         if values.ndim == 1:
             return grid.per_window(values)
@@ -169,8 +169,8 @@ class SeqMoE(nn.Module):
         """Return the pooled features (batch, num_features) and every gate by its block's name, ``stage3_block0``...
 
         ``overrides`` replaces gates by given values: by name, (batch,) or in the form that is returned. ``x`` contains
-        images or, with ``start``, the output of :meth:`first_steps`. A ValueError names an override of no gate, or of
-        another number of images.
+        images or, with ``start``, the output of :meth:`first_steps`. A ValueError names an override that belongs to no
+        gate or has another number of images.
         """
         if unknown := set(overrides or {}) - set(self.gates):
             raise ValueError(f"overrides must name gates ({', '.join(self.gates) or 'there are none'}), got {unknown}")

@@ -50,7 +50,7 @@ class TimmEncoder(nn.Module):
 
     @property
     def steps(self) -> list[nn.Module]:
-        """The network's modules in order, stages one by one; none if it does more than call them (ViT)."""
+        """The network's modules in order, stages one by one; none if its forward is not just a chain of them (ViT)."""
         for names in CHAINS:
             if all(hasattr(self.backbone, name) for name in names):
                 parts = [getattr(self.backbone, name) for name in names]
@@ -69,7 +69,7 @@ class TimmEncoder(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the pooled features (batch, num_features), and no gates.
 
-        ``x`` holds images or, with ``start``, what :meth:`first_steps` made of them.
+        ``x`` contains images or, with ``start``, the output of :meth:`first_steps`.
         """
         if not start:
             return self.backbone(x), {}
@@ -111,7 +111,7 @@ def load_timm_checkpoint(backbone: nn.Module, path: str | Path) -> None:
         raise InputError(
             f"{path}: no such checkpoint; save {name}'s weights from timm there, or leave out model.weights"
         )
-    # timm keeps beside every architecture what adapts older layouts and other sizes; ResNet needs nothing.
+    # timm has, for every architecture, a function that adapts older layouts and other sizes; ResNet needs none.
     adapt = getattr(import_module(type(backbone).__module__), "checkpoint_filter_fn", lambda state, _: state)
     held = read_checkpoint(path)
     try:

@@ -1,7 +1,7 @@
 """MambaVision among timm's networks: after ``import mammo_lib.models``, ``timm.create_model`` knows it.
 
-``pretrained=True`` downloads the official weights from the Hugging Face hub (CC-BY-NC-SA-4.0). A file of one's own
-takes their place with ``pretrained_cfg_overlay={"file": path}``. timm adapts them to ``in_chans`` and ``num_classes``.
+``pretrained=True`` downloads the official weights from the Hugging Face hub (CC-BY-NC-SA-4.0). To use your own file
+instead, pass ``pretrained_cfg_overlay={"file": path}``. timm adapts the weights to ``in_chans`` and ``num_classes``.
 
 >>> import mammo_lib.models, timm
 >>> network = timm.create_model("mambavision_tiny", features_only=True, in_chans=1)
@@ -56,7 +56,7 @@ def _build(variant: str, drop_path_rate: float | None = None, **numbers) -> Mamb
 
 
 def _entry_point(name: str) -> Callable[..., nn.Module]:
-    """Return what ``timm.create_model`` calls for a name."""
+    """Return the function that ``timm.create_model`` calls for a name."""
 
     def create(pretrained: bool = False, **options) -> nn.Module:
         if pretrained:

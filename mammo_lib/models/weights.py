@@ -115,7 +115,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict:
-    """Return the tensors, and what the file says of itself."""
+    """Return the tensors, and the file's metadata."""
     with safe_open(path, "pt") as file:
         return (file.metadata() or {}) | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
@@ -129,12 +129,12 @@ def unwrapped(held: Mapping) -> dict[str, Tensor]:
 
 def read_torch(path: Path) -> object:
     """Return the tensors and plain values that ``torch.save`` wrote; anything else raises and is not executed."""
-    with warnings.catch_warnings(action="ignore"):  # of an unknown version of pickle, before the error
+    with warnings.catch_warnings(action="ignore"):  # about an unknown version of pickle; the error follows
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove what wrappers of networks put before every name."""
+    """Remove the prefixes that wrappers of networks add to every name."""
     prefixes = ("module.", "model.", "encoder.", "_orig_mod.")  # DataParallel, Lightning, torch.compile; in any order
     while state and (prefix := next((one for one in prefixes if all(key.startswith(one) for key in state)), None)):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -192,7 +192,7 @@ def find_pretrained(source: str) -> Path:
     Raises
     ------
     InputError
-        There is no such file, and it is no name of a repository or cannot be downloaded.
+        There is no such file, and ``source`` is not the name of a repository or cannot be downloaded.
     """
     if Path(source).is_file():
         return Path(source)
@@ -214,7 +214,7 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
     Raises
     ------
     InputError
-        There is no network, the variant has no official weights, or the file differs from the recorded checksum.
+        There is no connection, the variant has no official weights, or the file differs from the recorded checksum.
     """
     record = read_json(OFFICIAL)
     if variant not in record:
@@ -223,7 +223,7 @@ def fetch_weights(variant: str, folder: str | Path) -> Path:
     path = Path(folder) / record[variant]["file"]
     fetched = _download(record[variant]["repository"], record[variant]["file"], local_dir=path.parent / ".incoming")
     check_recorded(variant, fetched, path.with_name(f"{path.name}.sha256"))
-    os.replace(fetched, path)  # only what was checked has the name that :func:`find_checkpoint` looks for
+    os.replace(fetched, path)  # only a checked file gets the name that :func:`find_checkpoint` looks for
     return path
 
 
@@ -234,10 +234,10 @@ def _download(repository: str, file: str, **options) -> Path:
         raise InputError("huggingface-hub is not installed: pip install -e '.[data]'") from None
     try:
         return Path(hf_hub_download(repository, file, **options))
-    except Exception as error:  # the hub's client raises many types for no network
+    except Exception as error:  # without a connection the hub's client raises many types
         raise InputError(
             f"{repository}: could not be downloaded ({type(error).__name__}); "
-            f"without a network, put {file} there yourself and give its path"
+            f"without a connection, put {file} there yourself and give its path"
         ) from None
 
 

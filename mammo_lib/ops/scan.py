@@ -65,8 +65,9 @@ def selective_scan(
     RuntimeError
         The backend cannot run here, or not on this device; or ``torch.jit.trace`` records. The message says why.
     NotImplementedError
-        A compiled backend, asked for by name, is under a transform of ``torch.func`` or in forward mode; or a compiled
-        backend, ``auto`` included, is asked for second derivatives: name ``reference`` or ``chunked`` for these.
+        A compiled backend, requested by name, is used under a transform of ``torch.func`` or in forward mode; or a
+        compiled backend, even if chosen by ``auto``, would need second derivatives: request ``reference`` or
+        ``chunked`` for these.
 
     Examples
     --------
@@ -104,7 +105,7 @@ def scan_reference(
     B: Float[Tensor, "batch groups state length"], C: Float[Tensor, "batch groups state length"],
     D: Float[Tensor, " dim"],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Step through time, as the equation says; return y and the last state."""
+    """Step through time as in the equation; return y and the last state."""
     B, C = (m.repeat_interleave(u.shape[1] // m.shape[1], dim=1) for m in (B, C))
     decay = torch.exp(step.unsqueeze(2) * A[:, :, None]).unbind(-1)
     drive = ((step * u).unsqueeze(2) * B).unbind(-1)
@@ -127,14 +128,14 @@ def choose_backend(u: Tensor) -> str:
 
 
 def backends() -> dict[str, str]:
-    """Return, for every backend, "available" or the reason why not, and whether GPU parity has been recorded."""
+    """Return, for every backend, "available" or why it is not, and whether GPU parity has been recorded."""
     return {name: reason_against(name) or _status(name) for name in BACKENDS}
 
 
 def _constant(function: Callable) -> Callable:
-    """Let ``torch.compile`` call a function while it traces, and keep the answer.
+    """Let ``torch.compile`` call a function during tracing and treat the result as constant.
 
-    ``torch.compiler.assume_constant_result`` sets the same mark, but loads ``torch._dynamo``: two seconds a start.
+    ``torch.compiler.assume_constant_result`` sets the same mark, but loads ``torch._dynamo``, which takes two seconds.
     """
     function._dynamo_marked_constant = True
     return function
@@ -161,7 +162,7 @@ def _probe(name: str) -> str | None:
             _mamba_ssm()
             if not torch.cuda.is_available():
                 return "no CUDA device"
-    except Exception as error:  # compiled code and its compilers may fail in any way; the way is the answer
+    except Exception as error:  # compiled code and its compilers may fail in any way; the error is the reason
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     return None
 
@@ -185,7 +186,7 @@ def _status(name: str) -> str:
 
 
 def _choose(backend: str, tensors: dict[str, Tensor]) -> str:
-    """Return the backend that runs: the one asked for, if it can do what is asked, or what ``auto`` means."""
+    """Return the backend to run: the requested one, if it supports this call, or the choice of ``auto``."""
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
     if backend in PLAIN:
@@ -210,7 +211,7 @@ def _choose(backend: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _is_transformed(tensors) -> bool:
-    """Return whether ``torch.func`` (vmap, grad, jvp, ...) or forward-mode differentiation looks through a tensor.
+    """Return whether ``torch.func`` (vmap, grad, jvp, ...) or forward-mode differentiation traces a tensor.
 
     The compiled operators would return a tangent of zero, or fail obscurely.
     """
@@ -238,7 +239,7 @@ def _same_groups(B: Tensor, C: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _grouped(matrix: Tensor, u: Tensor) -> Tensor:
-    """Bring B or C to (batch, groups, N, L): a group per channel where it is constant, one group where it has none."""
+    """Bring B or C to (batch, groups, N, L): one group per channel if constant, a single group if it has no groups."""
     batch, dim, length = u.shape
     if matrix.dim() == 2:
         return matrix[None, :, :, None].expand(batch, dim, -1, length)
@@ -246,7 +247,7 @@ def _grouped(matrix: Tensor, u: Tensor) -> Tensor:
 
 
 def _check(tensors: dict[str, Tensor]) -> None:
-    """Refuse what no backend takes: a cast would drop imaginary parts, and the compiled kernels check no bounds."""
+    """Refuse what no backend accepts: a cast would drop imaginary parts, and the compiled kernels check no bounds."""
     if torch.jit.is_tracing():
         raise RuntimeError(
             "selective_scan cannot be traced by torch.jit.trace; use torch.export.export or torch.compile"

@@ -12,8 +12,8 @@ A chunk maps its first state to its last by h -> exp(A sum of its steps) h + e, 
 2. the n maps, one after the other, give every chunk its true first state;
 3. all chunks run again, from there, and are read out.
 
-This takes 2 size + n steps in sequence instead of L. Every factor is exp of a negative number: nothing is divided by a
-product of decays, which underflows.
+This takes 2 size + n steps in sequence instead of L. Every factor is exp of a negative number: there is no division by
+a product of decays, which would underflow.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def scan_chunked(
 
 
 def _by_position(x: Float[Tensor, "batch _ length"], groups: int) -> Float[Tensor, "size batch n groups m"]:
-    """Cut a sequence into chunks and put the position in a chunk first, so that one step of all of them is together."""
+    """Cut a sequence into chunks, with the position in a chunk as first axis: one step of all chunks lies together."""
     batch, m, length = x.shape[0], x.shape[1:-1].numel() // groups, x.shape[-1]
     size = math.isqrt(length - 1) + 1
     n = -(-length // size)

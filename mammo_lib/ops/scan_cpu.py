@@ -1,9 +1,9 @@
 """The selective scan compiled for CPUs (Numba): the forward, and a backward derived by hand.
 
 Work is cut into tiles of ``LANES`` channels and chunks of ``CHUNK`` steps. Inside a tile the channels are the
-vector lanes of the processor, so the recurrence over time costs no vector width; a tile is loaded once into local
-buffers, whatever the strides of its tensors. The forward keeps the state at the start of each chunk (N / CHUNK of the
-size of u); the backward recomputes the states inside a chunk from it. Nothing of size batch x dim x L x N is stored.
+vector lanes of the processor, so the recurrence over time costs no vector width. A tile is loaded once into local
+buffers, whatever the strides of its tensors. The forward keeps the state at the start of each chunk (N / CHUNK times
+the size of u), from which the backward recomputes the states inside a chunk. No batch x dim x L x N array is stored.
 
 With s the step, a_t = exp(s_t A), h_t = a_t h_{t-1} + s_t B_t u_t, y_t = <C_t, h_t> + D u_t and g = dL/dy, the adjoint
 state G_t = C_t g_t + a_{t+1} G_{t+1} runs backwards in time and gives
@@ -30,7 +30,7 @@ from torch import Tensor
 
 LANES = 16
 CHUNK = 32
-SERIAL_WORK = 200_000  # state updates below which a second thread costs more than it saves
+SERIAL_WORK = 200_000  # below this number of state updates a second thread costs more than it saves
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption on NaN or infinity
 
 # Cephes' expf: exp(x) = 2^k exp(r), r = x - k ln 2 in two parts, a degree-5 polynomial; 1e-7 relative error.
@@ -63,7 +63,7 @@ def scan_backward(g: Tensor, g_last: Tensor, u: Tensor, step: Tensor, A, B, C, D
     batch, dim, _ = u.shape
     tiles = _tiles(dim, B)
     du, dstep = torch.empty_like(u), torch.empty_like(step)
-    # A thread owns whole batch entries where there are enough; else channels are split, with sums of their own.
+    # Threads own whole batch entries if there are enough of them; else channels are split, each with its own sums.
     threads = torch.get_num_threads()
     splits = 1 if batch >= threads else min(tiles, -(-threads // max(1, batch)))
     units = batch * splits
@@ -221,7 +221,7 @@ def _channels(tile, tiles_per_group, per_group):
 
 @intrinsic
 def _stack(typing_context, like):
-    """Reserve a (CHUNK, LANES) buffer on the stack: the compiler then knows that it overlaps no other one."""
+    """Reserve a (CHUNK, LANES) buffer on the stack, so that the compiler knows that it overlaps no other buffer."""
 
     def codegen(context, builder, signature, arguments):
         buffer = cgutils.alloca_once(builder, context.get_value_type(like.dtype), size=CHUNK * LANES)
@@ -248,7 +248,7 @@ def _as_float32(typing_context, bits):
 
 
 def _exp(x):
-    """exp(x); in float32 a form that the compiler can vectorise."""
+    """Return exp(x); in float32 by a form that the compiler can vectorise."""
     return math.exp(x)
 
 
@@ -324,7 +324,7 @@ def compile_kernel(name: str, dtype: torch.dtype):
     options = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
     try:
         return njit(types.void(*signature), cache=True, **options)(kernel)
-    except Exception:  # no folder that can be written, no room, a damaged file; a fault of the kernel comes up again
+    except Exception:  # no writable folder, no space, a damaged file; an error in the kernel itself recurs below
         return njit(types.void(*signature), **options)(kernel)
 
 
@@ -334,7 +334,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _after_fork() -> None:
-    """Forget the parent's threads, ours and OpenMP's: a forked child has none of them and would wait for ever."""
+    """Forget the parent's threads, ours and OpenMP's: a forked child has none of them and would wait forever."""
     _pool.cache_clear()
     torch.set_num_threads(1)  # as in torch's own DataLoader workers
 
@@ -344,7 +344,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
 
 
 def _in_parallel(kernel, tasks: int, work: int) -> None:
-    """Share tasks 0 to tasks - 1 out to torch's number of threads."""
+    """Distribute tasks 0 to tasks - 1 over torch's number of threads."""
     threads = min(torch.get_num_threads(), tasks) if work > SERIAL_WORK else 1
     if threads <= 1:
         kernel(0, tasks)

@@ -40,7 +40,7 @@ def ssm_zero_order_hold(
     if A.dim() == 1:
         is_zero = A == 0
         return torch.exp(dt * A), B * torch.where(is_zero, dt, torch.expm1(dt * A) / A.masked_fill(is_zero, 1))
-    # The exponential of [[A, B], [0, 0]] holds both, and divides by nothing.
+    # The exponential of [[A, B], [0, 0]] contains both, without dividing by A.
     size = A.shape[0]
     both = torch.linalg.matrix_exp(dt * torch.cat([torch.cat([A, B[:, None]], dim=1), A.new_zeros(1, size + 1)]))
     return both[:size, :size], both[:size, size]

@@ -1,4 +1,4 @@
-"""RO-Crates: what was run, from what, with what, and what came out, in a form that machines read.
+"""RO-Crates: what was run, on which inputs, with which software, and with what results, in machine-readable form.
 
 Each run, and each ``mammo reproduce``, becomes an action of the profile Process Run Crate 0.5
 (https://w3id.org/ro/wfrun/process/0.5): its instrument is this library at a commit, its objects are the config and the
@@ -129,7 +129,7 @@ def _add_action(crate: ROCrate, key: str, environment: dict, versions: dict, **p
 
 
 def _add_data(crate: ROCrate, data_hash: str):
-    """Add the prepared images and the cohort that a run read, of which only the hash travels."""
+    """Add the prepared images and the cohort that a run read, represented only by their hash."""
     from rocrate.model.contextentity import ContextEntity
 
     about = {"@type": "Dataset", "name": "prepared images and cohort", "identifier": f"sha256:{data_hash}"}

@@ -34,7 +34,7 @@ def describe_environment(protocol: Path = PROTOCOL) -> dict:
 
 
 def _command(arguments: list[str]) -> str:
-    """Return a command line without the folders of one machine: of an absolute path, its last part."""
+    """Return a command line without folders of this machine: absolute paths are cut to their last part."""
     program, *rest = arguments
     if "ipykernel" in program:
         return "notebook"
@@ -58,7 +58,7 @@ def _device() -> str:
 
 
 def _threads() -> int | None:
-    """Return how many threads torch computes with, on which the order of its sums depends; None without torch."""
+    """Return how many threads torch uses, which determines the order of its sums; None without torch."""
     torch = sys.modules.get("torch")
     return None if torch is None else torch.get_num_threads()
 

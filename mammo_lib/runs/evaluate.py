@@ -45,8 +45,8 @@ class Opened:
 def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool = False) -> dict[str, list[Run]]:
     """Return the runs of the frozen list, test set opened: experiment -> runs, by seed.
 
-    What is missing is trained, and then the test set is opened for all of it. Of a sample nothing can be trained: then
-    the finished records are read, whatever copy of the data they were made on.
+    Missing runs are trained, and then the test set is opened for all. Nothing can be trained on a sample: then the
+    finished records are read, whatever copy of the data they were made on.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def run_and_evaluate(profile: Profile, collection: Collection, *, progress: bool
 def finished_runs(
     profile: Profile, name: str, collection: Collection, *, progress: bool = False
 ) -> dict[str, list[Run]]:
-    """Return the finished runs of an experiment or a group, training what is missing: experiment -> runs, by seed.
+    """Return the finished runs of an experiment or a group, training missing ones: experiment -> runs, by seed.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def open_test_set(run: Run, collection: Collection, opening: dict | None = None)
 
 
 def _open_here(run: Run, collection: Collection, opening: dict | None) -> Opened:
-    # A process that died between the two files of `finish` has left test rows here already.
+    # A process that died between writing the two files of `finish` may have left test rows here already.
     validation = part_of(run.predictions, "validation")
     cohorts = opened_cohorts(run.config, collection)
     hashes = {split: prepared.fingerprint for split, prepared in cohorts.items()}

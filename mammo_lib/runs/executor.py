@@ -19,7 +19,7 @@ from ..errors import InputError
 MAX_WORKERS = 64
 POLL_S = 0.5
 CRASHED = "its decoder crashed; convert the file to uncompressed DICOM or to PNG"
-IDLE_S = 60  # after which a process that waits for the next call ends
+IDLE_S = 60  # a process that waits longer than this for the next call ends
 IN_FLIGHT = 4  # tasks handed out per worker: enough that none waits, few enough that memory does not grow with the list
 
 
@@ -84,7 +84,7 @@ def end_with(parent: int) -> None:
 
 
 def in_child(function: Callable, *arguments):
-    """Return the result of a function that is run in a process of its own, which is kept for the next call.
+    """Return the result of a function that runs in a separate process, which is kept for the next call.
 
     Raises
     ------
@@ -116,8 +116,8 @@ def as_done(executor: Executor, workers: int, function: Callable, tasks: Iterabl
 
 
 def is_death(error: Exception | None) -> bool:
-    """Whether a task ended with this error because its worker died; a Dask cluster has an exception of its own."""
-    distributed = sys.modules.get("distributed")  # where it is not loaded, there is no cluster
+    """Whether a task ended with this error because its worker died; a Dask cluster has its own exception for that."""
+    distributed = sys.modules.get("distributed")  # not loaded: no cluster is in use
     kinds = (BrokenExecutor,) if distributed is None else (BrokenExecutor, distributed.KilledWorker)
     return isinstance(error, kinds)
 

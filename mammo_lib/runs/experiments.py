@@ -1,8 +1,8 @@
 """The frozen list of experiments: their names, their differences from the profile's run, and groups.
 
-``book/experiments.json`` holds ``experiments`` (identifier -> ``question``, ``overrides``, ``profiles`` where not every
-profile runs it, and ``name``, what readers are told) and ``groups`` (name -> experiments). A profile may name another
-file of this form.
+``book/experiments.json`` contains ``experiments`` (identifier -> ``question``, ``overrides``, ``profiles`` if not every
+profile runs it, and ``name``, shown to readers) and ``groups`` (name -> experiments). A profile may name another file
+of this form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The results for other people's tools: records as they are, plain CSV tables, a data package and an RO-Crate.
+"""Export of the results for other tools: records as they are, plain CSV tables, a data package and an RO-Crate.
 
 | file | holds |
 |---|---|
@@ -32,7 +32,7 @@ KINDS = {"i": "integer", "u": "integer", "f": "number", "b": "boolean"}  # numpy
 
 
 def export_records(home: Path, folder: Path) -> int:
-    """Write every record below ``home``, as tables and as it is, into a new folder; return how many there are.
+    """Write every record below ``home`` into a new folder, as tables and unchanged; return how many there are.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import file_hash, file_state, known_hash, read_json, write_json
 
 MANIFEST = "manifest.json"
-METRICS = "metrics.json"  # a run that has it is finished
+METRICS = "metrics.json"  # a run with this file is finished
 CHECKPOINT = "best.ckpt"  # not published with a record
 RELEASED = "weights.safetensors"  # a released network's, in half precision
 CHANGED_BY_OPENING = ("gates.parquet", "interventions.parquet", "predictions.parquet", "receipt.json")
@@ -29,7 +29,7 @@ WAY_OUT = "restore the record, or delete its folder and run it again"
 
 
 def write_manifest(folder: Path, metrics: Path) -> None:
-    """Write the hashes of a record's files; for the metrics, those of the present and of the new file."""
+    """Write the hashes of a record's files; for the metrics, the hashes of the current and of the new file."""
     files = {name: known_hash(folder / name) for name in RECORD if (folder / name).is_file()}
     before, files[METRICS] = files.get(METRICS), file_hash(metrics)
     write_json(folder / MANIFEST, {"files": files, "metrics_before": None if before == files[METRICS] else before})
@@ -46,7 +46,7 @@ def check_files(folder: Path) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def _check(folder: Path, _state: tuple) -> tuple[str, ...]:
-    """Hold files against the manifest; once per state of the folder, since checkpoints are large."""
+    """Compare files with the manifest, once per state of the folder, since checkpoints are large."""
     if not is_rehearsal() and is_rehearsed(folder):
         return (f"{folder}: made in a rehearsal, on a phantom with random weights: not a result; give another record",)
     if not (folder / MANIFEST).is_file():
@@ -65,7 +65,7 @@ def _check(folder: Path, _state: tuple) -> tuple[str, ...]:
 
 
 def is_rehearsed(folder: Path) -> bool:
-    """Whether a record says that it was made in a rehearsal; one that cannot be read says nothing."""
+    """Whether a record says that it was made in a rehearsal; False for a record that cannot be read."""
     try:
         return bool(read_json(folder / "environment.json").get(REHEARSED))
     except InputError:
@@ -76,5 +76,5 @@ def _fault(path: Path, wanted: str | None, before: str | None) -> str | None:
     if not path.is_file():
         return "missing from the record" if wanted and path.name != CHECKPOINT else None
     if wanted is None:
-        return None if path.name == CHECKPOINT else "not a file of this record, its manifest does not list it"
-    return None if known_hash(path) in (wanted, before) else "damaged, it differs from the record's manifest"
+        return None if path.name == CHECKPOINT else "not a file of this record: its manifest does not list it"
+    return None if known_hash(path) in (wanted, before) else "damaged: it differs from the record's manifest"

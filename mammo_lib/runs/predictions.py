@@ -12,7 +12,7 @@ def as_predictions(cohort: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
         ["sample_id", "patient_id", "laterality", "split", "label", "density", "assessment", "subtlety"]
     ].reset_index(drop=True)
     has = {f"has_{view}": cohort[f"whole_{view}"].notna().to_numpy() for view in ("CC", "MLO")}
-    with np.errstate(over="ignore"):  # of a logit below -709 the probability is 0
+    with np.errstate(over="ignore"):  # for a logit below -709 the probability is 0
         probability = 1 / (1 + np.exp(-logits))
     return known.assign(logit=logits, probability=probability, **has)
 

@@ -9,7 +9,7 @@ from .records import Run
 
 def first_opening(runs: Iterable[Run]) -> dict | None:
     """Return the earliest receipt among the runs of a list; None if the test set has not been opened for any."""
-    receipts = [run.receipt for run in runs]  # an opening that was cut short has shown scores, too
+    receipts = [run.receipt for run in runs]  # an interrupted opening has shown scores too
     return min((one for one in receipts if one), key=lambda receipt: receipt["opened_at"], default=None)
 
 

@@ -28,11 +28,11 @@ from . import records as runs
 from .executor import is_death, open_executor
 from .records import Run, find_run, run_name
 
-ERROR_FILE = "error.txt"  # in a run's folder: the traceback of what ended it
-DEATHS = 2  # a run whose process died this often is given up; once may have been its neighbour's fault
+ERROR_FILE = "error.txt"  # in a run's folder: the traceback of the error that ended it
+DEATHS = 2  # a run is given up when its process has died this often; a single death may be due to another run
 POLL_S = 1.0
 LOCKS = BUILD / "devices"
-_one_run = threading.Lock()  # seeds are a process's: the threads of a Dask worker take turns
+_one_run = threading.Lock()  # seeding affects a whole process, so the threads of a Dask worker take turns
 _held: list[filelock.FileLock] = []  # the GPU of this process, until the process ends
 
 
@@ -118,7 +118,7 @@ def visible_devices() -> tuple[str, ...]:
 def _look_for_work(
     configs: list[RunConfig], collection: Collection, place: Place, *, progress: bool
 ) -> tuple[list[RunOutcome], list[Job]]:
-    """Tell finished runs, and runs without their data, from work to do, for which the cache is filled here, once."""
+    """Separate finished runs, and runs without their data, from the work to do; fill the cache for the latter once."""
     ended, jobs = [], []
     for config in configs:
         try:
@@ -136,7 +136,7 @@ def _look_for_work(
 
 
 def _run_all(jobs: list[Job], place: Place, cluster: str | None) -> Iterator[RunOutcome]:
-    """Run until every job has an outcome; where a worker died, in a new pool."""
+    """Run until every job has an outcome; after the death of a worker, in a new pool."""
     left, deaths = {job.folder: job for job in jobs}, dict.fromkeys([job.folder for job in jobs], 0)
     while left:
         with open_executor(place.workers, cluster) as (executor, n):
@@ -189,7 +189,7 @@ def attempt(job: Job) -> RunOutcome:
 
 
 def describe_failure(error: Exception, folder: Path) -> str:
-    """Return an exception in one line; the traceback of one that is not the user's goes to a file in ``folder``."""
+    """Return an exception in one line; unless it is an InputError, its traceback goes to a file in ``folder``."""
     if isinstance(error, InputError):
         return str(error)
     folder.mkdir(parents=True, exist_ok=True)

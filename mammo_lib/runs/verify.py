@@ -1,11 +1,11 @@
-"""Do the records hold? A record is trained again from nothing, and its numbers are compared with the recorded ones.
+"""Do the records hold? A record is trained again from scratch, and its numbers are compared with the recorded ones.
 
 | verdict | means |
 |---|---|
 | bitwise | every value of the predictions and every metric is equal to the last bit |
 | within rounding | no probability and no metric differs by more than the tolerance |
 | different | one of them does |
-| other data | the data at hand are not those of the record, so that nothing was trained |
+| other data | the available data are not those of the record, so nothing was trained |
 | failed | the run could not be made again |
 
 The test rows of a record whose test set was opened are compared too. A test set that is closed stays closed.
@@ -33,7 +33,7 @@ from ..files import read_json, write_json
 from .environment import describe_environment
 from .records import Run, all_runs, start_run
 
-SCRATCH = BUILD / "verify"  # holds the runs that came out otherwise
+SCRATCH = BUILD / "verify"  # contains the runs whose results differed
 TOLERANCE = 1e-6
 KEYS = ["split", "sample_id"]
 REPRODUCED = ("bitwise", "within rounding")
@@ -42,10 +42,10 @@ CAUSES = {"system": "system", "python": "Python", "device": "processor", "thread
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of one record: columns of its predictions that differ, and by how much probabilities and metrics do.
+    """The outcome for one record: differing columns of its predictions, and how much probabilities and metrics differ.
 
-    A difference is None where rows or metrics of the record are missing. ``auc`` holds by split the AUC of the record
-    and the one found here, ``made_on`` the processor of the record, and ``causes`` in words what else differs.
+    A difference is None if rows or metrics of the record are missing. ``auc`` gives, by split, the AUC of the record
+    and the one found here, ``made_on`` the processor of the record, and ``causes``, in words, what else differs.
     """
 
     record: str
@@ -66,10 +66,9 @@ class Verification:
 
 
 def choose_records(home: Path, names: list[str]) -> list[Run]:
-    """Return the records below a folder that are meant: experiments, or ``experiment/run``; without names, all.
+    """Return the records below a folder that ``names`` select: experiments, or ``experiment/run``; without names, all.
 
-    Records for which nothing was trained are left out: `mammo external` and `mammo evaluate --incomplete` make them
-    again.
+    Records for which nothing was trained are left out; `mammo external` and `mammo evaluate --incomplete` repeat them.
 
     Raises
     ------
@@ -89,7 +88,7 @@ def choose_records(home: Path, names: list[str]) -> list[Run]:
 def verify(
     record: Run, collection: Collection, tolerance: float = TOLERANCE, *, progress: bool = False
 ) -> Verification:
-    """Train a record again in a folder of its own and compare; see the module for the verdicts."""
+    """Train a record again in a separate folder and compare; the module's docstring lists the verdicts."""
     started = time.perf_counter()
     try:
         prepared = collection.prepare("train", *record.config.inputs)
@@ -109,7 +108,7 @@ def verify(
 
 
 def retrain(record: Run, collection: Collection, prepared: Prepared, *, progress: bool = False) -> Run:
-    """Make a record's run again; nothing of an earlier try is used, except prepared pixels and frozen features."""
+    """Repeat a record's run; nothing from an earlier attempt is used, except prepared pixels and frozen features."""
     from ..training.train import complete
     from .evaluate import open_test_set
 
@@ -123,7 +122,7 @@ def retrain(record: Run, collection: Collection, prepared: Prepared, *, progress
 
 
 def compare(record: Run, again: Run, tolerance: float) -> dict:
-    """Return ``verdict rows columns probability metric auc`` of a record and the same run made again."""
+    """Return ``verdict rows columns probability metric auc`` of a record and its repeated run."""
     columns, probability = compare_scores(record.predictions, again.predictions)
     metric = compare_metrics(record.metrics, again.metrics)
     largest = max(np.inf if one is None else one for one in (probability, metric))
@@ -138,7 +137,7 @@ def compare(record: Run, again: Run, tolerance: float) -> dict:
 def compare_scores(recorded: pd.DataFrame, found: pd.DataFrame) -> tuple[tuple[str, ...], float | None]:
     """Return the columns that differ, and the largest difference of a probability.
 
-    None instead where rows, labels or folds are others, or where a probability is missing.
+    The difference is None if rows, labels or folds differ, or if a probability is missing.
     """
     left, right = (frame.set_index(KEYS).sort_index() for frame in (recorded, found))
     if not left.index.equals(right.index):
@@ -147,12 +146,12 @@ def compare_scores(recorded: pd.DataFrame, found: pd.DataFrame) -> tuple[tuple[s
     columns = tuple(name for name in left if not left[name].equals(right[name]))
     difference = (left["probability"] - right["probability"]).abs().max(skipna=False)
     if pd.isna(difference) or set(columns) & {"label", "fold"}:
-        return columns, None  # scores that are missing, or that are those of other breasts
+        return columns, None  # missing scores, or scores of other breasts
     return columns, float(difference)
 
 
 def compare_metrics(recorded: dict, found: dict) -> float | None:
-    """Return the largest difference of a recorded number; None where one is missing. Newer metrics do not count."""
+    """Return the largest difference of a recorded number; None if one is missing. Newer metrics do not count."""
     left, right = flat(recorded), flat(found)
     pairs = [(value, right.get(name)) for name, value in left.items()]
     numbers = [pair for pair in pairs if all(isinstance(one, int | float) for one in pair)]
@@ -172,7 +171,7 @@ def compare_auc(recorded: dict, found: dict, splits: Iterable[str]) -> dict[str,
 
 
 def what_has_changed(before: dict, now: dict) -> tuple[str, ...]:
-    """Return in words what differs between the environment of a record and this one, and what it does not say."""
+    """Return in words what differs between the environment of a record and this one, or was not recorded."""
     pairs = [(CAUSES[name], before.get(name), now.get(name)) for name in CAUSES]
     packages = before.get("packages", {}), now.get("packages", {})
     pairs += [(name, *(one.get(name) for one in packages)) for name in sorted({*packages[0], *packages[1]})]
@@ -181,7 +180,7 @@ def what_has_changed(before: dict, now: dict) -> tuple[str, ...]:
 
 
 def write_outcome(path: Path, one: Verification, tolerance: float) -> None:
-    """Put a verification into a file of outcomes by processor and record; all others, also of other processes, stay."""
+    """Add a verification to a file of outcomes by processor and record; entries of other processes are kept."""
     here = describe_environment()
     entry = {name: value for name, value in asdict(one).items() if name != "record"}
     entry |= {"tolerance": tolerance, "seconds": round(one.seconds, 1)}
@@ -200,15 +199,15 @@ def read_outcomes(path: Path) -> dict[str, dict[str, dict]]:
     Raises
     ------
     InputError
-        Something else has this name.
+        The file is something else.
     """
     way_out = "give another file, or delete it"
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: no file of outcomes of mammo verify; {way_out}")
+        raise InputError(f"{path}: not a file of outcomes of mammo verify; {way_out}")
     held = read_json(path, way_out) if path.is_file() else {}
     known = {processor: found for processor, found in held.items() if not _is_outcome(found)}
     if not all(isinstance(found, dict) and all(map(_is_outcome, found.values())) for found in known.values()):
-        raise InputError(f"{path}: holds something else than outcomes of mammo verify; {way_out}")
+        raise InputError(f"{path}: contains something other than outcomes of mammo verify; {way_out}")
     return known
 
 
@@ -219,9 +218,9 @@ def _is_outcome(entry: object) -> bool:
 def records_badge(home: Path) -> dict:
     """Return how many records below a folder hold, by its ``verified.json``, as an endpoint badge of shields.io.
 
-    It counts the records that were tried, and says how many there are. Red: at least one of them does not hold. A try
-    on another processor than the record's says nothing about the record, and does not count; where a record does not
-    name its processor, every try counts.
+    It counts the records that were verified, and says how many there are. Red: at least one of them does not hold. An
+    attempt on another processor than the record's says nothing about the record and does not count. If a record does
+    not name its processor, every attempt counts.
     """
     path, holds = home / "verified.json", {}
     for processor, outcomes in read_outcomes(path).items():

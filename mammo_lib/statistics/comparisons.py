@@ -17,7 +17,7 @@ from .choices import refuse_missing
 from .intervals import Interval, Z, checked, logit_interval, separated_bound, separated_interval, unbounded
 from .metrics import auc
 
-NO_SPREAD = 1e-12  # standard error that is rounding: a true one is at least 1 / breasts^3
+NO_SPREAD = 1e-12  # a smaller standard error is only rounding: a true one is at least 1 / breasts^3
 
 
 def delong_interval(label: np.ndarray, probability: np.ndarray) -> Interval:
@@ -87,15 +87,15 @@ def _without_variance(value: float, label, one, other, pairs: int) -> tuple[Inte
     """Return interval and p value of a difference that is the same for every breast.
 
     Match the breasts into ``pairs`` disjoint pairs of a malignant and a benign one, as :func:`separated_bound` does. A
-    score has a pair in order (1), tied (1/2) or out of order (0); let d be what the first score has there minus what
-    the other has. AUC(one) - AUC(other) is the mean of d, which lies in [-1, 1]. All ``pairs`` were seen with
-    d >= ``least``, and that has probability P^pairs with P = P(d >= least). Interval: P is at least
+    score has a pair in order (1), tied (1/2) or out of order (0). Let d be this value for the first score minus that
+    for the other. AUC(one) - AUC(other) is the mean of d, which lies in [-1, 1]. All ``pairs`` were observed with
+    d >= ``least``, which has probability P^pairs with P = P(d >= least). Interval: P is at least
     b = separated_bound(pairs), or the data would be in the tail; so the mean is at least b least - (1 - b), and at most
     b most + (1 - b). p: if the mean is 0, P is at most 1 / (1 + least), so p is twice (1 + least)^-pairs. This is the
-    sign test where every pair is in order for one score and out of order for the other. Interval and p agree at
-    ``LEVEL``; both are conservative, as the other pairs are not used.
+    sign test if every pair is in order for one score and out of order for the other. Interval and p agree at
+    ``LEVEL``; both are conservative, because the other pairs are not used.
 
-    Scores that rank all breasts alike are one score: they differ by 0.
+    Scores that rank all breasts alike are equivalent: they differ by 0.
     """
     ranks = np.broadcast_arrays(stats.rankdata(one, axis=-1), stats.rankdata(other, axis=-1))
     if np.array_equal(*ranks):
@@ -118,14 +118,14 @@ def normal_p(value: float, spread: float) -> float:
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """Return p values corrected for their number after Holm (1979); NaN, a test that was not possible, counts as 1.
+    """Return Holm-corrected p values (Holm 1979); NaN, from a test that was not possible, counts as 1.
 
     >>> holm([0.01, 0.04, 0.03])
     array([0.03, 0.06, 0.06])
     """
     values = np.nan_to_num(np.asarray(p, dtype=float), nan=1.0)
     order = np.argsort(values)
-    # The function of statsmodels collects the garbage of the whole process at each call, a quarter of a second.
+    # Not the function of statsmodels: each call runs the garbage collector, which takes a quarter of a second.
     raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
     return np.minimum(raised, 1)[np.argsort(order)]
 
@@ -133,7 +133,7 @@ def holm(p: ArrayLike) -> np.ndarray:
 def paired_differences(label: np.ndarray, one: np.ndarray, others: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Compare one score with several on the same breasts: ``name value low high n p p_holm`` of AUC(one) - AUC(other).
 
-    The p values are DeLong's; ``p_holm`` is corrected for their number after Holm (1979).
+    The p values are DeLong's; ``p_holm`` is Holm-corrected for their number.
     """
     if not others:
         raise InputError("others: no score to compare with is given")
@@ -190,9 +190,9 @@ def _spread(malignant: np.ndarray, benign: np.ndarray) -> float:
 
 
 def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per malignant breast the share of benign scores below it, per benign one that of malignant scores above it.
+    """For each malignant breast the share of benign scores below it; for each benign one, of malignant scores above it.
 
-    Of several draws, (draws, breasts), the mean shares: their mean is the mean AUC.
+    For several draws, (draws, breasts), the mean shares: their mean is the mean AUC.
     """
     draws = [(won.mean(axis=1), won.mean(axis=0)) for won in _won(label, score)]
     return draws[0] if len(draws) == 1 else tuple(np.mean(side, axis=0) for side in zip(*draws, strict=True))

@@ -62,7 +62,7 @@ def evaluate_predictions(frame: pd.DataFrame) -> dict[str, dict]:
 
 
 def evaluate_calibration(frame: pd.DataFrame) -> dict[str, dict]:
-    """Return the calibration in the large, as scored and after the temperature, in the form of the other metrics.
+    """Return calibration in the large, before and after temperature scaling, in the form of the other metrics.
 
     It is the mean probability minus the malignant share, with an interval over resampled patients.
     """

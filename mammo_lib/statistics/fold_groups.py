@@ -1,6 +1,6 @@
-"""Groups of breasts, scored out of fold: discrimination, decisions and calibration of each, over drawn patients.
+"""Groups of breasts, scored out of fold: discrimination, decisions and calibration of each, over resampled patients.
 
-A draw is a row of weights, how often each breast counts; the first row is the data as they are. Estimates are means
+A draw is a row of weights: how often each breast counts. The first row is the data as observed. Estimates are means
 over repeats. Breasts are compared only within their fold, as in :mod:`mammo_lib.statistics.out_of_fold`.
 """
 
@@ -22,13 +22,13 @@ FEW = 10  # breasts of a class below which no AUC is given
 
 
 def patient_draws(frame: pd.DataFrame, *, seed: int = 0, n: int = N_RESAMPLES) -> np.ndarray:
-    """Return draws of patients, (1 + n, breasts): first the breasts as they are."""
+    """Return draws of patients, (1 + n, breasts): first the breasts as observed."""
     drawn = patient_weights(frame["patient_id"].to_numpy(), n, seed)
     return np.vstack([np.ones(len(frame)), drawn])
 
 
 def mean_auc(frames: Sequence[pd.DataFrame], weights: np.ndarray) -> np.ndarray:
-    """Return the weighted AUC, (draws,): mean over frames, and over folds by the weight that they hold."""
+    """Return the weighted AUC, (draws,): mean over frames, and over folds in proportion to their weight."""
     values = []
     for frame in frames:
         label, logit = frame["label"].to_numpy(), frame["logit"].to_numpy(float)
@@ -36,7 +36,7 @@ def mean_auc(frames: Sequence[pd.DataFrame], weights: np.ndarray) -> np.ndarray:
         parts = [(weights[:, fold == f], label[fold == f], logit[fold == f]) for f in np.unique(fold)]
         aucs = np.array([weighted_auc(y, score, own) for own, y, score in parts])
         shares = np.array([own.sum(axis=1) for own, _, _ in parts])
-        shares = np.where(np.isnan(aucs), 0.0, shares)  # a fold of which a draw holds one class only
+        shares = np.where(np.isnan(aucs), 0.0, shares)  # a fold with only one class in a draw
         total = shares.sum(axis=0)
         values.append((np.nan_to_num(aucs) * shares).sum(axis=0) / np.where(total > 0, total, np.nan))
     return np.mean(values, axis=0)
@@ -53,8 +53,8 @@ def group_scores(repeats: Sequence[pd.DataFrame], groups: Mapping[str, np.ndarra
 
     Columns: ``name n malignant`` and, each with ``_low`` and ``_high``, ``auc``, ``sensitivity`` and ``specificity`` at
     the threshold of a breast's fold, and ``calibration``: the mean predicted probability after temperature scaling
-    minus the share of malignant breasts. A group with fewer than ``FEW`` breasts of a class has no AUC, and neither
-    sensitivity nor specificity with fewer than ``FEW`` breasts of theirs: NaN.
+    minus the share of malignant breasts. AUC is NaN for a group with fewer than ``FEW`` breasts
+    of a class; sensitivity and specificity are NaN if their own class has fewer than ``FEW``.
     """
     draws, rows = patient_draws(repeats[0]), []
     for name, inside in groups.items():

@@ -32,7 +32,7 @@ class Interval:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
 
 
-# A metric as the bootstrap wants it: weights (resamples, breasts), how often each was drawn -> (resamples,).
+# A metric in the form for the bootstrap: weights (resamples, breasts), how often each was drawn -> (resamples,).
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -81,7 +81,7 @@ def percentiles(drawn: np.ndarray) -> tuple[float, float]:
 def wilson_interval(successes: float, n: int) -> Interval:
     """A proportion with Wilson's score interval (1927); NaN for n = 0.
 
-    >>> print(wilson_interval(129, 149))  # the paper's accuracy, as its test size leaves it
+    >>> print(wilson_interval(129, 149))  # the paper's accuracy at its test size
     0.866 (0.802 to 0.911, n = 149)
     """
     if not 0 <= successes <= n:

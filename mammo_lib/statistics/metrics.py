@@ -91,7 +91,7 @@ def confusion(label: np.ndarray, probability: np.ndarray, threshold: float) -> C
 
 
 def auc(label: np.ndarray, probability: np.ndarray) -> float:
-    """Area under the ROC curve, ties counting half.
+    """Area under the ROC curve; ties count as one half.
 
     >>> auc([1, 1, 0, 0], [0.8, 0.4, 0.6, 0.2])  # of four pairs, one is in the wrong order
     0.75

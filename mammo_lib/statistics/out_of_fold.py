@@ -30,7 +30,7 @@ from .comparisons import NO_SPREAD, delong_interval
 from .evaluation import evaluate_predictions
 from .intervals import LEVEL, Interval, Z, checked, logit_interval, separated_interval
 
-EQUIVALENCE = 0.02  # largest AUC difference that protocol 2 calls none
+EQUIVALENCE = 0.02  # largest AUC difference that protocol 2 treats as no difference
 OUT_OF_FOLD = "out_of_fold"
 AT_THRESHOLD = ("accuracy", "sensitivity", "specificity", "f1", "mcc", "ppv")
 
@@ -171,7 +171,7 @@ def check_repeats(*experiments: Sequence[pd.DataFrame]) -> None:
 
 
 def _placements(frame: pd.DataFrame) -> np.ndarray:
-    """Return V_i, (breasts,): the share of the other class in its fold that a breast is ordered rightly against."""
+    """Return V_i, (breasts,): the share of the other class in its fold to which a breast is ordered correctly."""
     label, score, fold = (frame[name].to_numpy() for name in ("label", "logit", "fold"))
     placements = np.empty(len(frame))
     for number in np.unique(fold):
@@ -183,22 +183,22 @@ def _placements(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _by_fold(frame: pd.DataFrame, placements: np.ndarray) -> np.ndarray:
-    """Return, (folds,), the AUC of each fold, or of paired differences of placements that of the AUCs."""
+    """Return the AUC of each fold, (folds,); for paired differences of placements, the difference of the AUCs."""
     is_malignant = (frame["label"] == 1).to_numpy()
     fold = _codes(frame["fold"])[is_malignant]
     return np.bincount(fold, placements[is_malignant]) / np.bincount(fold)
 
 
 def _mean(frame: pd.DataFrame, placements: np.ndarray) -> float:
-    """Return the mean over folds, each with its share of the breasts."""
+    """Return the mean over folds, weighted by their share of the breasts."""
     return float(_by_fold(frame, placements) @ np.bincount(_codes(frame["fold"])) / len(frame))
 
 
 def _standard_error(repeats: Sequence[pd.DataFrame], placements: Sequence[np.ndarray]) -> float:
     """Return the standard error of the mean of placements (or of paired differences of them) over repeats.
 
-    Two parts: that of the patients, from placements averaged over repeats; and that of the fits, by which the means of
-    folds differ more than the patients in them explain, divided by the number of fits.
+    It has two parts: that of the patients, from placements averaged over repeats; and that of the fits, divided by
+    their number. The latter is the variance between the means of folds beyond what the patients in them explain.
     """
     each = [_influence(frame, values) for frame, values in zip(repeats, placements, strict=True)]
     patient = _codes(repeats[0]["patient_id"])
@@ -224,19 +224,19 @@ def _influence(frame: pd.DataFrame, placements: np.ndarray) -> np.ndarray:
 
 
 def _variance(influence: np.ndarray, patient: np.ndarray) -> float:
-    """Return the variance of the influences' sum: patients are independent, the breasts of one are not."""
+    """Return the variance of the influences' sum: patients are independent, the breasts of one patient are not."""
     sums = np.bincount(pd.factorize(patient)[0], influence)
     return len(sums) / (len(sums) - 1) * float((sums**2).sum())
 
 
 def _codes(column: pd.Series) -> np.ndarray:
-    """Return the place of each value among the sorted values of its column, (rows,)."""
+    """Return the rank of each value among the distinct sorted values of its column, (rows,)."""
     return np.unique(column.to_numpy(), return_inverse=True)[1]
 
 
 def _nadeau_bengio(each: np.ndarray, held_out: float) -> tuple[float, float]:
     """Return the corrected resampled t interval of fold differences; ``held_out`` is a fold's share of the breasts."""
-    if len(each) < 2 or held_out == 1:  # one fold of all breasts leaves none to train on
+    if len(each) < 2 or held_out == 1:  # a fold with all breasts leaves none to train on
         return math.nan, math.nan
     spread = math.sqrt((1 / len(each) + held_out / (1 - held_out)) * each.var(ddof=1))
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, len(each) - 1)) * spread

@@ -103,7 +103,7 @@ def denominator(frame: pd.DataFrame, name: str) -> int:
 
 
 def ensemble(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the predictions of the mean logit over seeds for every split, in the form of one network's.
+    """Return the predictions of the mean logit over seeds for every split, in the form of a single network's.
 
     Threshold and temperature are chosen on the ensemble's own validation rows.
     """

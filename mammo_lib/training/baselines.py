@@ -44,7 +44,7 @@ def fit_baseline(
     reader_words: ReaderWords = "own_split",
 ) -> Callable[[Prepared, pd.DataFrame], np.ndarray]:
     """Fit a baseline on training breasts; return a function from prepared breasts to logits of malignancy."""
-    train = train.query("not is_extra")  # nearly all of those lack a view, and with it half of their features
+    train = train.query("not is_extra")  # nearly all extra breasts lack a view, and with it half of their features
     if name == "majority":
         share = train["label"].mean()
         return lambda pixels, cohort: np.full(len(cohort), np.log(share / (1 - share)))
@@ -95,7 +95,7 @@ def frozen_features(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFram
 def frozen_stages(table: pd.DataFrame, prepared: Prepared, cohort: pd.DataFrame) -> pd.DataFrame:
     """Return the 112 pooled features at stride 16 on which the ``lite`` backbone is built, averaged over views.
 
-    A stream without a view is NaN, and takes the means of the breasts that were fitted.
+    A stream without a view is NaN; it is replaced by the mean over the fitted breasts.
     """
     values = _pooled_maps(prepared, cohort, "lite0-stride16", lambda lite0, x: imagenet_stages(lite0)(x))
     seen = np.isfinite(values).sum(axis=2, dtype=np.float32)

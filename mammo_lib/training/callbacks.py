@@ -1,4 +1,4 @@
-"""Callbacks of a training run: its history, gates, a loss that is not finite, failures that a good score can hide."""
+"""Callbacks of a training run: history, gates, a stop at a loss that is not finite, and warnings of hidden failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..analysis.gates import GateValues, TokenGates, captured_token_gates, gate_
 from ..errors import InputError
 from ..files import write_csv, write_parquet
 
-QUIET_EPOCHS = 2  # epochs before the first warning: at the start every network does so
+QUIET_EPOCHS = 2  # epochs before the first warning: at the start every network shows these signs
 JUDGED_EPOCHS = 8  # epochs after which a network should have left a constant answer
 
 
@@ -175,7 +175,7 @@ class WarnOfFailures(Callback):
             self._tell(finding, f"epoch {trainer.current_epoch}, validation")
 
     def on_train_end(self, trainer: lightning.Trainer, module):
-        """Judge the last epoch's training loss; with several targets it is a sum, of which nothing can be said."""
+        """Judge the last epoch's training loss; with several targets it is a sum, which cannot be judged."""
         loss, epoch = trainer.callback_metrics.get("train_loss"), trainer.current_epoch
         if loss is not None and epoch >= JUDGED_EPOCHS and len(module.config.model.targets) == 1:
             self._tell(underfitting(float(loss)), f"after {epoch} epochs of training")

@@ -29,7 +29,7 @@ class Classifier(lightning.LightningModule):
         self.loss = nn.CrossEntropyLoss(label_smoothing=train.label_smoothing, ignore_index=UNKNOWN)
         self.joint_loss = JointLoss(config.model.targets[1:], train.target_weight, train.target_weighting)
         self.validation_auc = BinaryAUROC()
-        self.seen: list[tuple[torch.Tensor, ...]] = []  # label, probability, crop weight of the validation so far
+        self.seen: list[tuple[torch.Tensor, ...]] = []  # label, probability, crop weight of validation so far
 
     def target(self, batch: dict) -> torch.Tensor:
         """Return the target probabilities of benign and malignant, (batch, 2): the label, mixed with the readers'."""
@@ -44,7 +44,7 @@ class Classifier(lightning.LightningModule):
         torch.manual_seed(
             np.random.SeedSequence([self.config.seed, self.current_epoch, self.global_rank]).generate_state(1)[0]
         )
-        # After this hook Lightning starts the loader, which draws one number, but not in the epoch it resumes with.
+        # After this hook Lightning starts the loader, which draws one number, except in the epoch that it resumes with.
         if self.trainer.fit_loop.is_resuming:
             torch.empty((), dtype=torch.int64).random_()
 

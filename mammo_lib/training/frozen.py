@@ -1,6 +1,6 @@
 """The output of frozen parts, computed once: ``train.frozen_cache`` writes it to files that training reads.
 
-A run with frozen stages spends most of its time on recomputing constant outputs. Here every view is augmented K times,
+A run with frozen stages spends most of its time recomputing constant outputs. Here every view is augmented K times,
 the frozen part at the encoder's front is run on each variant, and training draws from the K results. With K variants
 instead of new ones in every epoch, the network sees fewer different images; benchmarks/frozen.py measures the gain in
 time and the cost in AUC.
@@ -25,7 +25,7 @@ from ..models.encoders import ViewEncoder
 from ..models.mammo_mamba import MammoMamba
 
 VERSION = 1  # raise it when a change here moves maps
-BATCH = 64  # images that pass at a time
+BATCH = 64  # images per pass
 
 
 def freeze_maps(config: RunConfig, prepared: Prepared, model: MammoMamba, *, progress: bool) -> dict[str, FrozenMaps]:
@@ -65,7 +65,7 @@ def megabytes(cache: FrozenMaps, n_views: int) -> float:
 
 
 def _cache_of(config: RunConfig, prepared: Prepared, encoder: ViewEncoder) -> FrozenMaps:
-    """Name the cache of an encoder's frozen part by everything that its maps depend on, the pixels excepted."""
+    """Name the cache of an encoder's frozen part by everything that its maps depend on, except the pixels."""
     if not encoder.n_frozen:
         raise InputError(
             f"train.frozen_cache={config.train.frozen_cache}: nothing at the front of backbone "
@@ -101,7 +101,7 @@ def _check_room(waiting: list, caches: dict[str, FrozenMaps], prepared: Prepared
 
 @torch.inference_mode()
 def _maps_of(encoder: ViewEncoder, prepared: Prepared, key: str, cache: FrozenMaps, augmentation) -> np.ndarray:
-    """Return (variants, dim, rows, columns) of a view: as it is, turned, then augmented; its key seeds the noise."""
+    """Return (variants, dim, rows, columns) of a view: unchanged, turned, then augmented; its key seeds the noise."""
     image = torch.from_numpy(load_pixels(prepared.path(key)))[None]
     variants = [image, image.flip(-2)]
     with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,7 @@
-"""Training with hidden inputs: views and streams of a breast are hidden at random, so that a network learns without.
+"""Training with hidden inputs: views and streams are hidden at random, so that a network learns to do without them.
 
-A hidden view is a film that was never taken: it is hidden in every stream. Hiding changes ``present`` alone, and a
-network ignores what is not present (:mod:`mammo_lib.models.mammo_mamba`).
+A hidden view stands for a film that was never taken, so it is hidden in every stream. Hiding changes only ``present``,
+and a network ignores what is not present (:mod:`mammo_lib.models.mammo_mamba`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def hide(
 ) -> dict[str, Bool[Tensor, "batch views"]]:
     """Hide each view with probability ``view_dropout`` and each stream with probability ``stream_dropout``.
 
-    A breast of which nothing would be left keeps everything. The draws come from torch's generator; with both
+    A breast that would keep no input keeps all of them. Random numbers come from torch's generator; with both
     probabilities at 0 none is drawn.
     """
     if not view_dropout and not stream_dropout:

@@ -33,7 +33,7 @@ class JointLoss(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Return the joint loss; ``embeddings`` are the tensors from which all losses were computed.
 
-        Targets in ``unknown`` have no label in this batch: nothing is learned of their uncertainty.
+        Targets in ``unknown`` have no label in this batch, so nothing is learned about their uncertainty.
         """
         total = self._factor("main") * main
         for name, loss in others.items():

@@ -44,12 +44,12 @@ class RunCost:
 
 
 def planned_runs(profile: Profile, table: pd.DataFrame, rate: float, devices: int = 1) -> pd.DataFrame:
-    """Return a row per experiment of a profile: what is there, and what the rest takes.
+    """Return a row per experiment of a profile: the finished runs, and the cost of the remaining ones.
 
-    ``rate``: operations a second of one device. A run is on one device; ``devices`` share the runs.
+    ``rate``: operations a second of one device. A run uses one device; ``devices`` share the runs.
 
     Columns: ``experiment runs finished parameters memory_gb hours_each hours_left``. Baselines take seconds and have
-    no network. ``table`` holds the lesions of the data set, of which the cohort is counted.
+    no network. ``table`` has the lesions of the data set, from which the cohort is counted.
     """
     known, rows = runs_by_config(), []
     for name in read_experiments(profile):

@@ -76,6 +76,6 @@ def fit_logistic(features: pd.DataFrame, train: pd.DataFrame, seed: int) -> Call
 
 
 def _marks(said: pd.Series) -> pd.DataFrame:
-    """Return one row per breast of the index and one column per word: 1 where any of its lesions has the word."""
+    """Return one row per breast of the index and one column per word: 1 if any of its lesions has the word."""
     words = said.str.split("-").explode()
     return pd.get_dummies(words, prefix=said.name, dtype=float).groupby(level=said.index.names).max()

@@ -1,4 +1,4 @@
-"""From which state a killed run resumes: the checkpoint of the last complete epoch, and how it is written and found."""
+"""The state from which a killed run resumes: the checkpoint of the last complete epoch, how it is written and found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..models.weights import list_differences, read_torch
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # of the last whole epoch, and of the one before it
-# What training goes on from: Lightning's parts of a checkpoint, and ours.
+# The parts of a checkpoint from which training continues: Lightning's, and ours.
 RESUMED = (
     "epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks",
     "should_stop", "generators",
@@ -28,8 +28,8 @@ class ResumeCheckpoint(Checkpoint):
 
     Lightning writes its own "last" checkpoint only after an epoch that was the best so far. The trainer calls
     checkpoint callbacks after all others, so that every state in the file is that of the finished epoch. Lightning
-    stores weights, optimiser, schedule, averaged weights and callbacks; we add the generators and an early stop. From
-    other checkpoints, which nothing is resumed from, the optimiser is left out: two thirds of the bytes.
+    stores weights, optimiser, schedule, averaged weights and callbacks; we add the generators and an early stop. Other
+    checkpoints are never resumed from, so their optimiser state, two thirds of the bytes, is left out.
     """
 
     def __init__(self, folder: Path, run_name: str):
@@ -47,7 +47,7 @@ class ResumeCheckpoint(Checkpoint):
             os.replace(coming, last)
 
     def on_save_checkpoint(self, trainer, module, checkpoint):
-        """Add the run's name, whether it ends here, and the generators; to other checkpoints no optimiser."""
+        """Add the run's name, the early-stop flag and the generators; drop the optimiser from other checkpoints."""
         if not self.is_writing:
             checkpoint["optimizer_states"] = []
         checkpoint |= {"run": self.run_name, "should_stop": trainer.should_stop, "generators": generator_states()}
@@ -95,14 +95,14 @@ def resume_point(folder: Path, run_name: str, weights: Mapping[str, torch.Tensor
     remedy = f"delete it, and the run resumes {f'from {found[1].name}' if len(found) > 1 else 'from its start'}"
     try:
         held = read_torch(found[0])
-    except Exception as error:  # a damaged file can raise anything: of zip, of pickle, of torch
+    except Exception as error:  # a damaged file can raise anything: errors of zip, pickle or torch
         raise InputError(f"{found[0]}: the checkpoint is damaged ({type(error).__name__}); {remedy}") from None
     if not isinstance(held, dict) or held.get("run") != run_name:
         raise InputError(f"{found[0]}: not a checkpoint of run {run_name}; {remedy}")
     if lacking := [part for part in RESUMED if part not in held]:
-        raise InputError(f"{found[0]}: not of this version (without {', '.join(lacking)}); {remedy}")
+        raise InputError(f"{found[0]}: from another version (without {', '.join(lacking)}); {remedy}")
     if differences := list_differences(weights, held["state_dict"]):
-        raise InputError(f"{found[0]}: not of this version ({'; '.join(differences)}); {remedy}")
+        raise InputError(f"{found[0]}: from another version ({'; '.join(differences)}); {remedy}")
     return found[0]
 
 

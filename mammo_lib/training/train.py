@@ -45,7 +45,7 @@ from .readers import reader_probability
 from .resume import LAST, PREVIOUS
 from .trainer import first_process_alone, fit
 
-SMALL = 100_000_000  # bytes of a last epoch; those of the paper's network fill gigabytes
+SMALL = 100_000_000  # bytes of a last epoch's checkpoint; for the paper's network it has gigabytes
 
 
 def train_run(config: RunConfig, collection: Collection, *, progress: bool = False) -> Run:
@@ -72,7 +72,7 @@ def train_run(config: RunConfig, collection: Collection, *, progress: bool = Fal
 
 
 def complete(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> None:
-    """Train a started run to its end: every fold in turn for a cross-validation, else the one of its config."""
+    """Train a started run to its end: for a cross-validation every fold in turn, else the fold of its config."""
     if run.config.data.fold == "each":
         cross_validate(run, collection, prepared, progress=progress)
     else:
@@ -97,7 +97,7 @@ def train_fold(run: Run, collection: Collection, prepared: Prepared, *, progress
 
 
 def train_network(run: Run, collection: Collection, prepared: Prepared, *, progress: bool) -> MammogramData:
-    """Train the network of a started run; its weights are in the run's folder, its data are returned."""
+    """Train the network of a started run; its weights are left in the run's folder, its data are returned."""
     config, readers = run.config, None
     lightning.seed_everything(config.seed, verbose=False)
     if config.train.reader_labels:
@@ -133,7 +133,7 @@ def finish_fold(run: Run, frame: pd.DataFrame) -> None:
 
 
 def score_parts(run: Run, network: Network, seen: Observation, data: MammogramData) -> None:
-    """Add to the run's record the validation breasts scored with inputs hidden, and what further heads say of them."""
+    """Add to the run's record the validation breasts scored with hidden inputs, and the output of further heads."""
     model, settings, validation = network.model, run.config.model, data.cohort("validation")
     views, extra = settings.views, data.cohort("extra")
     if len(views) * len(model.streams) > 1:
@@ -170,7 +170,7 @@ def cross_validate(run: Run, collection: Collection, prepared: Prepared, *, prog
 
 
 def forget_epochs(run: Run, spared: int = 0) -> None:
-    """Remove a finished run's epochs: with the optimiser's state, three times its weights.
+    """Remove a finished run's epoch checkpoints, which with the optimiser's state are three times its weights.
 
     A last epoch of at most ``spared`` bytes is kept, so that a run that loses its metrics can be scored again.
     """

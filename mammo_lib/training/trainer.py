@@ -1,4 +1,4 @@
-"""Lightning's loop as a run uses it: callbacks, checkpoints, processes, and what happens to errors and warnings."""
+"""Lightning's loop as a run uses it: callbacks, checkpoints, processes, and the handling of errors and warnings."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def first_process_alone() -> Iterator[bool]:
 
 @contextlib.contextmanager
 def signals_as_failures():
-    """Leave with the code of a SIGTERM, 143, and let Ctrl-C be one.
+    """Exit with the code of a SIGTERM, 143, and let Ctrl-C raise KeyboardInterrupt.
 
-    Lightning leaves with 0 after a SIGTERM, which a queue takes for a finished job, and with 1 after Ctrl-C, which
-    stands for runs that failed, and for records that were not reproduced.
+    Lightning exits with 0 after a SIGTERM, which a queue takes for a finished job. After Ctrl-C it exits with 1, which
+    stands for failed runs and for records that were not reproduced.
     """
     try:
         yield
@@ -93,7 +93,7 @@ def memory_advice(config: RunConfig):
     """Turn an out-of-memory error into one line that says what to reduce."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+    except RuntimeError as error:  # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         train = config.train

@@ -1,4 +1,4 @@
-"""Findings on constructed records: each failure is found where it was built in, and not where it was not."""
+"""Findings on constructed records: each failure is found where it was built in, and nowhere else."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Chapter 10's record: what it says is what the counter counts, and growth is a slope."""
+"""Chapter 10's record: it agrees with the counter, and growth is a slope."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tables of scores on another collection: on records whose answer is known, and on the committed ones."""
+"""Tables of scores on another collection: from records with known answers, and from the committed records."""
 
 import numpy as np
 import pandas as pd

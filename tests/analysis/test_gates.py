@@ -1,4 +1,4 @@
-"""Gates: their own values as overrides change nothing, 1 is MambaVision; the record says what was seen."""
+"""Gates: overriding them by their own values changes nothing, by 1 gives MambaVision; the record is faithful."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Hidden inputs: what is scored is what the network says of a breast that was never taken so."""
+"""Hidden inputs: the scores are those that the network gives a breast for which these images were never taken."""
 
 import numpy as np
 import pandas as pd

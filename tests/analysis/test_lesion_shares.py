@@ -1,4 +1,4 @@
-"""Maps against lesions: a permutation test that is right by hand and at random, and what its figure says."""
+"""Maps and lesions: the permutation test agrees with arithmetic by hand and holds its level; its figure is right."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The learning curve: laws that it is known to follow are found again, and nothing is extrapolated from two points."""
+"""The learning curve: known laws are recovered, and nothing is extrapolated from two points."""
 
 from types import SimpleNamespace
 

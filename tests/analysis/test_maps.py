@@ -1,4 +1,4 @@
-"""Maps: where a cell lies, and what its number is."""
+"""Maps: the position of each cell, and its value."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Chapter 08 from records: what is compared with what."""
+"""Chapter 08 from records: the right inputs are compared."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Why the official test breasts score lower: each statistic on breasts whose answer is known."""
+"""Why the official test breasts score lower: each statistic on breasts with a known answer."""
 
 import json
 

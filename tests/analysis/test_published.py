@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours: every one has a verdict by the protocol, and a reason."""
+"""The paper's numbers beside ours: each has a verdict by the protocol, and a reason."""
 
 import math
 

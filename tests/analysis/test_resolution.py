@@ -1,4 +1,4 @@
-"""Sizes of the input: one row per classifier and side; what cannot be set side by side is left out."""
+"""Sizes of the input: one row per classifier and side; networks that are not comparable are left out."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tables from run records: hand-made records in, every number traceable to them."""
+"""Tables from run records: every number is traceable to the hand-made records."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Wording: estimates with their bounds, tables as the pages show them, and text that no page obeys as markup."""
+"""Wording: estimates with their bounds, tables as the pages show them, and text that no page reads as markup."""
 
 import ast
 import html

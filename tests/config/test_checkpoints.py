@@ -1,4 +1,4 @@
-"""Where pretrained weights lie, and their hash."""
+"""The location of pretrained weights, and their hash."""
 
 import hashlib
 from pathlib import Path

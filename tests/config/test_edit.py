@@ -1,4 +1,4 @@
-"""Settings that people change without Python: files, single fields, commented YAML, names that were meant."""
+"""Settings that people change without Python: files, single fields, commented YAML, suggestions for misspelt names."""
 
 import pytest
 import yaml

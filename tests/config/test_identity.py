@@ -1,4 +1,4 @@
-"""The identity of a run survives growth, and holds nothing that cannot matter."""
+"""The identity of a run survives new fields, and contains no setting without effect."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the paper leaves open, as the config tells it."""
+"""What the paper leaves open, as read from the config."""
 
 from mammo_lib.config import RunConfig, get_profile, merged, unstated
 

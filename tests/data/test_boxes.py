@@ -1,4 +1,4 @@
-"""Boxes of lesions: they lie where the prepared film shows the lesion, whichever layout they come from."""
+"""Boxes of lesions: they are where the prepared film shows the lesion, whatever the layout."""
 
 import numpy as np
 

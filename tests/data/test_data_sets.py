@@ -1,4 +1,4 @@
-"""A data set of one's own: registered here, opened, trained on and scored, without a line in the library."""
+"""A user's own data set: registered, opened, trained on and scored without a change to the library."""
 
 import numpy as np
 import pandas as pd

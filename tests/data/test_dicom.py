@@ -1,4 +1,4 @@
-"""DICOM as others send it: empty tags, groups, headers, decoders, other formats and what is no file at all."""
+"""DICOM in the wild: empty tags, functional groups, headers, decoders, other formats, and paths that are not files."""
 
 import os
 import socket

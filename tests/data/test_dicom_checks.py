@@ -1,4 +1,4 @@
-"""What a DICOM file declares and holds: sizes, tags, damage and bombs are refused in one line before any harm."""
+"""Checks of DICOM files: bad sizes, tags, damage and decompression bombs are refused in one line before any harm."""
 
 import io
 import os

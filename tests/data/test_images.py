@@ -1,4 +1,4 @@
-"""Pixels: what a file means, where the breast is, which way it faces."""
+"""Pixels: the meaning of a file's values, the position of the breast, and the side that it faces."""
 
 import os
 from pathlib import Path

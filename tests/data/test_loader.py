@@ -1,4 +1,4 @@
-"""Batches: folds of patients, seeded augmentation, and the same numbers one by one."""
+"""Batches: folds by patient, seeded augmentation, and the same numbers in a batch as one by one."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What is remembered about files: asked once, forgotten when the file changes, never in the way."""
+"""The memory of facts about files: computed once, forgotten when the file changes, never an obstacle."""
 
 import os
 import sqlite3

@@ -1,4 +1,4 @@
-"""Images in object storage, from a server of S3 on this machine: what arrives, what is asked for, what goes wrong."""
+"""Images in object storage, from a local S3 server: what arrives, what is requested, what goes wrong."""
 
 import itertools
 import os
@@ -212,5 +212,5 @@ ADDRESS = "s3://films/cbis-ddsm"
 
 def test_an_address_in_place_of_a_folder_names_the_command():
     for given in (ADDRESS, Path(ADDRESS)):  # the command line makes a path of it
-        with pytest.raises(InputError, match=f"^{ADDRESS}: no folder; .* mammo data fetch FOLDER --from {ADDRESS}$"):
+        with pytest.raises(InputError, match=f"^{ADDRESS}: not a folder; .* mammo data fetch FOLDER --from {ADDRESS}$"):
             data_folder(given)

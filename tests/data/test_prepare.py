@@ -1,4 +1,4 @@
-"""The cache: each image once, whole or not at all, keyed by what it was made from."""
+"""The cache: each image is written once, completely or not at all, under a key of everything it was made from."""
 
 import os
 import shutil

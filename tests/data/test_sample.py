@@ -1,4 +1,4 @@
-"""The sample that ships: what it holds, that it is whole, and that chapters can do without images."""
+"""The sample that ships: its content, its integrity, and chapters that run without other images."""
 
 import shutil
 from dataclasses import replace
@@ -112,5 +112,5 @@ def test_films_are_measured_as_the_committed_measurements_were(opened):
 def test_a_table_plain_and_packed_is_one_too_many(tmp_path):
     tables = shutil.copytree(sample.SAMPLE / "tables", tmp_path / "tables")
     (tables / "mass_case_description_test_set.csv").write_text("patient_id\n")
-    with pytest.raises(InputError, match=r"mass_case_description_test_set\.csv: there twice, plain and packed"):
+    with pytest.raises(InputError, match=r"mass_case_description_test_set\.csv: present twice, plain and packed"):
         audit_copy(tmp_path)

@@ -1,4 +1,4 @@
-"""Figures: titles are computed from what is drawn, axes are named, nothing stays open."""
+"""Figures: titles are computed from what is drawn, axes are labelled, and no figure stays open."""
 
 import re
 import textwrap

@@ -1,4 +1,4 @@
-"""What a notebook gets of a figure: SVG, or films as PNG; its title says what the figure says."""
+"""What a notebook stores of a figure: SVG, or PNG for films; the file's title is the figure's headline."""
 
 import base64
 import io

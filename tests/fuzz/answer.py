@@ -1,6 +1,7 @@
 """Answers one command line of ``mammo`` after another in one process, a line of JSON in and a line of JSON out.
 
-A process of its own, since ``MAMMO_ROOT`` is read at import, and one that hangs or dies can be replaced.
+It is a separate process because ``MAMMO_ROOT`` is read at import, and because a process that hangs or dies can be
+replaced.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the fuzz tests share: one input after another is given, and what came of each is counted."""
+"""Code shared by the fuzz tests: inputs are given one after another, and their outcomes are counted."""
 
 from __future__ import annotations
 

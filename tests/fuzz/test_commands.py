@@ -1,7 +1,7 @@
-"""Command lines that make no sense, files that are damaged, outputs that cannot be: one line on stderr, exit code 2.
+"""Senseless command lines, damaged files and impossible outputs: one line on stderr, exit code 2.
 
-What is right is answered with exit code 0, and a comparison that comes out badly with 1. Nothing is written but into
-the folder that the command names and into ``_build`` of the project.
+Valid input gives exit code 0, and a comparison with a bad outcome 1. Commands write only into the folder that they name
+and into ``_build`` of the project.
 """
 
 import json

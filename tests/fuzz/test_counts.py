@@ -1,4 +1,4 @@
-"""The counting itself: a fault of each sort is seen, also where the library hides it."""
+"""The counting itself: a fault of each kind is detected, even where the library hides it."""
 
 import contextlib
 import time

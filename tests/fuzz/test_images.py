@@ -1,6 +1,6 @@
 """Damaged and hostile image files: each gives pixels in [0, 1], or is refused in one line.
 
-What is damaged at random keeps some files whole, so that a change that does no harm is seen to do none.
+Random damage leaves some files intact, which shows that harmless changes do no harm.
 """
 
 import contextlib

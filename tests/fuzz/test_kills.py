@@ -1,4 +1,4 @@
-"""Killed at random moments, again and again: the files are those of an undisturbed run, and no process stays behind.
+"""Killed at random moments, again and again: the files are those of an undisturbed run, and no process remains.
 
 The moments are seeded, but what a process does at a moment depends on the machine. The table of counts is printed:
 ``pytest -m slow tests/fuzz/test_kills.py``.

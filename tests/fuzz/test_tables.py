@@ -1,4 +1,4 @@
-"""Damaged tables and JSON files, many of them: each is read as what it was, or refused in one line."""
+"""Many damaged tables and JSON files: each is read with its original content, or refused in one line."""
 
 import csv
 import io

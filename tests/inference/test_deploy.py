@@ -104,7 +104,7 @@ WRONG = [
     (("nano", "--weights", "random", "--opset", "11"), "--opset 11: must lie in [18, 23]"),
     (("nano", "--weights", "random", "--out", "{here}"), "a folder; give the name of a file with --out"),
     (("nano", "--weights", "random", "--out", "{here}/none/a.onnx"), "cannot be written (No such file or directory)"),
-    (("released/dual", "--dynamic"), "--weights, --size and --dynamic belong to a variant"),
+    (("released/dual", "--dynamic"), "--weights, --size and --dynamic are for variants"),
     (("{here}",), "not a finished run (metrics.json is missing)"),
 ]
 

@@ -134,7 +134,7 @@ def test_a_list_that_was_never_opened_stays_closed(tiny_profile, collection, unt
     with pytest.raises(InputError, match="not trained yet, so the test set stays closed"):
         opened_networks(tiny_profile, collection)
     monkeypatch.setattr(incomplete, "finished_run", lambda *_: untrained_run())
-    with pytest.raises(InputError, match="its test set has not been opened yet, and with films hidden it would be"):
+    with pytest.raises(InputError, match="its test set is not opened yet, and scoring with films hidden would open it"):
         opened_networks(tiny_profile, collection)
     with pytest.raises(InputError, match="the films of the test set are needed: give the folder"):
         opened_networks(tiny_profile, replace(collection, only=frozenset()))

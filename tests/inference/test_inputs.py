@@ -1,4 +1,4 @@
-"""Given images: what joins them into a breast, what keeps them apart, and which of them are no standard views."""
+"""Images from a user: what joins them into a breast, what keeps them apart, and which are not standard views."""
 
 import os
 import random
@@ -183,7 +183,7 @@ def test_special_views_are_refused(tmp_path, tags, reason):
     assert line.startswith(f"{path}: ")
     assert reason in line
     for refuse in (lambda: read_checked(path, "whole"), lambda: name_breast({("whole", "CC"): path})):
-        with pytest.raises(InputError, match="no standard CC or MLO view"):
+        with pytest.raises(InputError, match="not a standard CC or MLO view"):
             refuse()
 
 
@@ -295,7 +295,7 @@ def test_a_numbered_picture_is_no_crop(tmp_path):
 @pytest.mark.parametrize("name", ["a_LEFT_CC_crop.png", "Calc-Test_P_00001_LEFT_CC_1.png"])
 def test_what_a_name_says_of_the_stream_is_not_overridden(tmp_path, name):
     Image.new("L", (400, 500)).save(tmp_path / name)
-    with pytest.raises(InputError, match="given as a whole image, by its name or tags a crop image; exchange them"):
+    with pytest.raises(InputError, match="given as a whole image, but a crop image by its name or tags; exchange them"):
         identify(tmp_path / name, "whole")
     assert identify(tmp_path / name, "crop").stream == "crop"
 

@@ -1,4 +1,4 @@
-"""Prediction: the numbers of training, one breast or many, whatever is missing; and images that it will not take."""
+"""Prediction: the same numbers as in training, for one breast or many, whatever is missing; and images it refuses."""
 
 import json
 import shutil
@@ -381,7 +381,7 @@ def test_a_film_is_not_written_over_by_the_picture_of_its_prediction(run, tmp_pa
     film = (tmp_path / "cc.png").read_bytes()
     command = ["predict", "--run", str(run.folder), "--out", str(tmp_path), "--cc", str(tmp_path / "cc.png")]
     done = CliRunner().invoke(app, command)
-    assert "cc.png: exists, and is no picture of an earlier prediction; give another folder" in str(done.exception)
+    assert "cc.png: exists and is not the picture of an earlier prediction; give another folder" in str(done.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["cc.png"] and (tmp_path / "cc.png").read_bytes() == film
 
 

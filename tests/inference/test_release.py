@@ -1,4 +1,4 @@
-"""The released network: it says of the sample what the committed record says, and what missing crops cost."""
+"""The released network: it scores the sample as in the committed record, and states what missing crops cost."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The viewer: a picture where nobody is there, controls that never offer what is not there."""
+"""The viewer: a static picture if no user is present, and controls that never offer what does not exist."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Costs: arithmetic by hand, and the same memory as a real forward pass keeps."""
+"""Costs: they agree with arithmetic by hand, and with the memory that a real forward pass keeps."""
 
 import pytest
 import timm

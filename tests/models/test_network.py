@@ -1,4 +1,4 @@
-"""A run's network, read from its checkpoint and run over batches."""
+"""The network of a run: read from its checkpoint and applied to batches."""
 
 import shutil
 

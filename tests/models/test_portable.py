@@ -1,4 +1,4 @@
-"""Exported networks: the same logits in onnxruntime and from torch.export, at sizes that no export saw."""
+"""Exported networks: the same logits in onnxruntime and from torch.export, at sizes not used for the export."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""timm's encoders in two streams and two views: they learn, they load, they freeze, and what they cannot do is said."""
+"""timm's encoders in two streams and two views: they train, load and freeze, and refuse what they cannot do."""
 
 import pytest
 import timm

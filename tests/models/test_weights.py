@@ -1,4 +1,4 @@
-"""Checkpoints: strict in what they hold, tolerant in how it is wrapped; grey stems; no network is one clear line."""
+"""Checkpoints: strict about content, tolerant about wrappers; grey stems; a missing connection gives one clear line."""
 
 import argparse
 import hashlib
@@ -166,7 +166,7 @@ def test_without_a_network_the_way_out_is_named(record, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(
-        InputError, match=r"nvidia/x: could not be downloaded \(ConnectionError\); without a network, put t\.pth"
+        InputError, match=r"nvidia/x: could not be downloaded \(ConnectionError\); without a connection, put t\.pth"
     ):
         weights.fetch_weights("T", tmp_path)
     assert "CC-BY-NC-SA-4.0" in capsys.readouterr().out

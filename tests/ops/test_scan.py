@@ -1,4 +1,4 @@
-"""The selective scan: the reference against the equation, every compiled backend against the reference, and manners."""
+"""The selective scan: the reference against the equation, every backend against the reference, and refused inputs."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""The Triton kernels beyond their interpreter: they compile for real GPUs, and on one they equal the reference."""
+"""The Triton kernels outside the interpreter: they compile for real GPUs, and on one they agree with the reference."""
 
 import os
 import subprocess

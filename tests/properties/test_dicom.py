@@ -1,4 +1,4 @@
-"""Laws of reading DICOM, for any header: pixels follow the standard's equations, and damage is one line or nothing."""
+"""Laws of reading DICOM, for any header: pixels follow the standard's equations; damage is harmless or refused."""
 
 import numpy as np
 import pydicom

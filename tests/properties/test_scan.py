@@ -1,4 +1,4 @@
-"""Laws of the scan, for any shape: every backend is the reference, linear in u, causal, and may be cut anywhere."""
+"""Laws of the scan, for any shape: every backend equals the reference, is linear in u and causal, and can be split."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of reading tables: however a table is written down, it reads the same; what is changed is found or refused."""
+"""Laws of reading tables: a table reads the same however it is written; changes are detected or refused."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Work in this process and in a pool: the same results, errors that come through, a death that is said."""
+"""Work in this process and in a pool: same results, errors are passed on, and a worker's death is reported."""
 
 import os
 import signal

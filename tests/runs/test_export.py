@@ -1,4 +1,4 @@
-"""The exported results: CSV tables that hold what the records hold, a data package, and an RO-Crate of all actions."""
+"""The exported results: CSV tables with the content of the records, a data package, and an RO-Crate of all actions."""
 
 import json
 import shutil
@@ -121,6 +121,6 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(runs, tmp_path):
     with pytest.raises(InputError, match="used: in use; give a new folder"):
         export.export_records(records.FRESH, tmp_path / "used")
     (runs[0].folder / "predictions.parquet").write_bytes(b"damaged")
-    with pytest.raises(InputError, match="damaged, it differs from the record's manifest"):
+    with pytest.raises(InputError, match="damaged: it differs from the record's manifest"):
         export.export_records(records.FRESH, tmp_path / "out")
     assert [path.name for path in (tmp_path).iterdir() if "out" in path.name] == []

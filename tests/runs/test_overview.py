@@ -1,4 +1,4 @@
-"""What there is to run: counts from records, and an estimate of what is left."""
+"""The overview of runs: counts from records, and an estimate of the remaining time."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Run folders: equal work has an equal folder; a record is whole or absent."""
+"""Run folders: equal runs have the same folder; a record is complete or absent."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_a_damaged_record_names_the_file_and_the_way_out():
     run = finished_run()
     (run.folder / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json: damaged, .*; restore the record, or delete its folder"):
+    with pytest.raises(InputError, match=r"config\.json: damaged: .*; restore the record, or delete its folder"):
         _ = run.config
     (run.folder / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json: missing from the record"):

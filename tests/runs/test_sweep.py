@@ -1,4 +1,4 @@
-"""A sweep: what is finished is read, what fails is told and stops nobody, and no run depends on the others."""
+"""A sweep: finished runs are read, a failure is reported and stops no other run, and runs are independent."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Records made again: equal to the last bit here, and every way in which they can be otherwise is told."""
+"""Repeated records: equal to the last bit on this machine, and every kind of difference is reported."""
 
 import json
 import shutil

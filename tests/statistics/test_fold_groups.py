@@ -1,4 +1,4 @@
-"""Groups of breasts out of fold: arithmetic by hand, and intervals that know patients."""
+"""Groups of breasts out of fold: arithmetic by hand, and intervals over patients."""
 
 import numpy as np
 import pandas as pd

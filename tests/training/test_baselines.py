@@ -1,4 +1,4 @@
-"""Baselines: what each sees, that only training breasts fit it, and that its run is a record like any other."""
+"""Baselines: their inputs, that only training breasts are used for fitting, and that their runs are normal records."""
 
 import dataclasses
 from types import SimpleNamespace

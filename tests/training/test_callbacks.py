@@ -1,4 +1,4 @@
-"""What watches a run: a loss that is no number ends it with its cause, and failures are told once."""
+"""Monitoring of a run: a loss that is not finite stops it and names the cause, and failures are reported once."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Hidden inputs in training: the laws of what is hidden, and the proof that a hidden view is not read."""
+"""Hidden inputs in training: the rules of hiding, and proof that a hidden view is not read."""
 
 import pytest
 import torch

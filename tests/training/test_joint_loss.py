@@ -1,4 +1,4 @@
-"""One loss from several: each weighting by its formula."""
+"""One loss from several: each weighting follows its formula."""
 
 import math
 

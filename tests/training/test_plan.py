@@ -1,4 +1,4 @@
-"""The plan before the money: counted from the config, and the rate is what turns operations into hours."""
+"""The cost estimate before a run: counted from the config; the rate turns operations into hours."""
 
 import pytest
 

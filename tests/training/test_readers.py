@@ -1,4 +1,4 @@
-"""What the readers wrote down: the words of a breast are those of its own split's tables."""
+"""The readers' descriptions: the words of a breast come from the tables of its own split."""
 
 import numpy as np
 import pandas as pd

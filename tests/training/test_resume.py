@@ -1,4 +1,4 @@
-"""Runs that are killed: whatever the moment, they end as if nothing had happened."""
+"""Killed runs: whatever the moment of the kill, they resume and end as if nothing had happened."""
 
 import os
 import random
@@ -221,7 +221,7 @@ def test_a_checkpoint_without_a_part_is_named_with_the_way_out(tmp_path, part):
     assert resume_point(tmp_path, "a/seed0", weights) == tmp_path / "last.ckpt"
     del whole[part]
     torch.save(whole, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match=rf"last\.ckpt: not of this version \(without {part}\); delete it"):
+    with pytest.raises(InputError, match=rf"last\.ckpt: from another version \(without {part}\); delete it"):
         resume_point(tmp_path, "a/seed0", weights)
 
 
@@ -236,7 +236,7 @@ def test_a_checkpoint_without_a_part_is_named_with_the_way_out(tmp_path, part):
 def test_a_checkpoint_of_other_weights_is_named_with_the_way_out(tmp_path, weights, difference):
     held = {"run": "a/seed0", "state_dict": {"a": torch.zeros(2)}} | dict.fromkeys(set(RESUMED) - {"state_dict"}, 0)
     torch.save(held, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match=re.escape(f"not of this version ({difference}); delete it, and the run")):
+    with pytest.raises(InputError, match=re.escape(f"from another version ({difference}); delete it, and the run")):
         resume_point(tmp_path, "a/seed0", weights)
 
 
@@ -246,7 +246,7 @@ def test_training_meets_a_checkpoint_of_other_weights(config, collection, monkey
     held = torch.load(last, weights_only=True)
     held["state_dict"].popitem()
     torch.save(held, last)
-    with pytest.raises(InputError, match=r"last\.ckpt: not of this version \(missing: .*\); delete it"):
+    with pytest.raises(InputError, match=r"last\.ckpt: from another version \(missing: .*\); delete it"):
         train.train_run(config, collection)
 
 

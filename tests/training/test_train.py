@@ -1,4 +1,4 @@
-"""Training: what it leaves behind, what a kill costs, what it may not touch."""
+"""Training: the files that it leaves, the cost of a kill, and the data that it must not touch."""
 
 import contextlib
 import dataclasses

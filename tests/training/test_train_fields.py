@@ -1,4 +1,4 @@
-"""No dead settings: changing any field of the training changes what is trained, or how it is scored."""
+"""No dead settings: changing any training field changes the trained network or its scores."""
 
 import numpy as np
 import pytest

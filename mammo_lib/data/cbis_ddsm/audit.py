@@ -123,7 +123,7 @@ def _check_tables(root: Path, table: pd.DataFrame, manifest: dict) -> list[Check
         found["pathology"] = part["pathology"].value_counts().sort_index().to_dict()
         checks += _check_counts(name, {key: expected[key] for key in found if key in expected}, found)
         same = file_hash(there[name]) == expected["sha256"]
-        checks.append(Check(name, "the file as published", None, "yes" if same else "no, written anew", "note"))
+        checks.append(Check(name, "the file as published", None, "yes" if same else "no, rewritten", "note"))
     return checks
 
 
@@ -158,7 +158,7 @@ def _check_defects(found: dict[str, tuple[int, str]], manifest: dict) -> list[Ch
 
 
 def _check_images(source, table: pd.DataFrame) -> list[Check]:
-    """Say for the paper's cohort how many views are there; any copy may be incomplete, none may be undecodable."""
+    """Count the views of the paper's cohort that are here. A copy may be incomplete, but no file undecodable."""
     checks = []
     for split in SPLITS:
         located = source.locate(build_cohort(table, "paper", split))

@@ -28,7 +28,7 @@ DUPLICATE = "files that repeat another one"
 UNREADABLE = "files that cannot be read"
 IN_TABLES = (NEWLINE, SPELLING, DENSITY, SAME_NAME, REVERSED, CONFLICT, SWAPPED, SINGLE_VIEW, SHARED_PATIENTS)
 IN_FILES = (ONE_SERIES, OTHER_SIZE, PATIENT_ID, OTHER_NAME, DUPLICATE, UNREADABLE)
-STAMP = "phantom.json"  # in a phantom's folder: how many of each were planted in it
+STAMP = "phantom.json"  # in a phantom's folder: how many defects of each kind were planted
 DEFECTS = (*IN_TABLES, *IN_FILES)
 
 

@@ -108,8 +108,8 @@ def fetch_series(series: pd.DataFrame, folder: Path) -> None:
             failed += batch["series"][[not is_there for is_there in arrived]].tolist()
             if not any(arrived):
                 raise InputError(
-                    "The Cancer Imaging Archive cannot be reached, or it refused; check the connection, then run "
-                    f"the same command again ({bar.n} of {len(series)} series are there)"
+                    "The Cancer Imaging Archive cannot be reached or refused the request; check the connection, then "
+                    f"run the same command again ({bar.n} of {len(series)} series are complete)"
                 )
             bar.update(sum(arrived))
     shutil.rmtree(partial, ignore_errors=True)

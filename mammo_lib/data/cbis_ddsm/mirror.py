@@ -16,7 +16,7 @@ from ..views import CROP_MARGIN, VIEWS, Box, Located, locate_each, official_side
 from .series import DIGITISED_MM, LONGEST_SIDE
 from .tables import PATIENT, VOCABULARY
 
-BOX_SLACK = 10  # pixels that a box of an 800-px film may lie outside it: boxes are a little too large
+BOX_SLACK = 10  # pixels by which a box may extend beyond its 800-px film: boxes are a little too large
 FILM = r"[0-9]{5}_(?:LEFT|RIGHT)_(?:CC|MLO)"  # the name of an 800-px film
 
 
@@ -49,9 +49,9 @@ class Mirror800:
         return rows / columns
 
     def pixel_mm(self, row) -> float | None:
-        """Return about the side of a pixel of a located view as read, in mm; None for a film without a size."""
+        """Return the approximate side of a pixel of a located view as read, in mm; None for a film without a size."""
         size = self.sizes.get(Path(row.path).stem)
-        # Reading adds pixels, to make them square.
+        # Reading resamples the film to square pixels, which adds pixels.
         return None if size is None else min(size) / self.side * DIGITISED_MM
 
     def crop_box(self, film: str) -> Box | None:
@@ -99,7 +99,7 @@ def _read_boxes(path: Path) -> pd.DataFrame:
     in_pixels = (boxes["x1"] > 1) | (boxes["y1"] > 1)
     require(path, boxes["x1"], in_pixels, f"in pixels of a film of {side} px, not a share of it")
     is_new = ~boxes.duplicated(["patient_id", "laterality", "view", *corners])
-    require(path, boxes["patient_id"], is_new, "of a box that no row above has", "leave the repeated row out")
+    require(path, boxes["patient_id"], is_new, "of a box that no earlier row has", "remove the repeated row")
     area = (boxes["x1"] - boxes["x0"]) * (boxes["y1"] - boxes["y0"])
     film = boxes["patient_id"].str.removeprefix("P_") + "_" + boxes["laterality"] + "_" + boxes["view"]
     return boxes.assign(area=area, film=film)
@@ -109,8 +109,8 @@ def _read_sizes(path: Path) -> pd.DataFrame:
     """Return ``rows cols_est`` of the original film of every ``image``, each in pixels."""
     sides = ("rows", "cols_est")
     sizes = with_numbers(path, read_table(path, ("image", *sides), "complete the data folder"), sides)
-    require(path, sizes["image"], sizes["image"].str.fullmatch(FILM), "named as 00001_LEFT_CC is")
-    require(path, sizes["image"], ~sizes["image"].duplicated(), "named in one row only", "leave the repeated row out")
+    require(path, sizes["image"], sizes["image"].str.fullmatch(FILM), "a name like 00001_LEFT_CC")
+    require(path, sizes["image"], ~sizes["image"].duplicated(), "named in one row only", "remove the repeated row")
     for name in sides:
         is_size = sizes[name].between(1, LONGEST_SIDE) | (sizes[name].isna() & (name == "cols_est"))
         require(path, sizes[name], is_size, f"a number of pixels from 1 to {LONGEST_SIDE}")

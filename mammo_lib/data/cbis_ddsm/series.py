@@ -22,7 +22,8 @@ from ..memo import remember
 COLUMNS = ("path", "layout", "series", "instance", "description", "rows", "columns", "patient", "laterality", "problem")
 TAGS = ("SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription", "Rows", "Columns", "PatientID", "Laterality")
 UID = r"\d+(?:\.\d+){3,}"
-# A path from the data folder, as each way of downloading writes it; only a name for people, the join is by header.
+# Paths below the data folder, as each download tool writes them. They only name the layout for people: files are
+# matched to the tables by their headers.
 DICOM_LAYOUTS = {
     "nbia": re.compile(r"[^/]+/[^/]*\d{2}-\d{2}-\d{4}[^/]*/[^/]+/\d+-\d+\.dcm$"),
     "idc": re.compile(rf"[^/]+/{UID}/[A-Z]+_{UID}/[^/]+\.dcm$"),
@@ -70,7 +71,7 @@ def index_kaggle(root: Path) -> pd.DataFrame:
     for name in ("rows", "columns"):
         require(path, frame[name], frame[name].between(0, LONGEST_SIDE), f"a number from 0 to {LONGEST_SIDE}")
     frame = frame.astype({"rows": int, "columns": int})
-    frame["problem"] = ["" if os.path.isfile(path) else "listed in dicom_info.csv, not there" for path in frame["path"]]
+    frame["problem"] = ["" if os.path.isfile(path) else "in dicom_info.csv, but missing" for path in frame["path"]]
     frame = frame.assign(layout="kaggle", instance=frame["path"], laterality="")
     return frame.fillna({"description": "", "patient": ""}).drop_duplicates("path", ignore_index=True)[list(COLUMNS)]
 

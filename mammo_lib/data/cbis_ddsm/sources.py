@@ -92,7 +92,7 @@ class SeriesSource:
         return found
 
     def pixel_mm(self, row) -> float | None:
-        """Return about the side of a pixel of a located view, in mm."""
+        """Return the approximate side of a pixel of a located view, in mm."""
         return DIGITISED_MM
 
     def _film(self, table_path):

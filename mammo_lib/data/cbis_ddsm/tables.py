@@ -20,7 +20,7 @@ from ..views import VIEWS
 
 TABLE_PATTERN = "*_case_description_*_set.csv"
 PACKED = ".gz"
-# What a table of this name holds: lesion type, split, and how the folders of its cases begin.
+# What a table of this name contains: lesion type, split, and the start of its cases' folder names.
 TABLES = {
     "mass_case_description_train_set.csv": ("mass", "train", "Mass-Training"),
     "mass_case_description_test_set.csv": ("mass", "test", "Mass-Test"),
@@ -59,7 +59,7 @@ VOCABULARY = {
 # Smallest and largest code of each scale; 0 is BI-RADS "incomplete", and "not given" for the subtlety.
 SCALES = {"abnormality_id": (1, None), "assessment": (0, 5), "subtlety": (0, 5), "density": (1, 4)}
 PATIENT = re.compile(r"P_[0-9]{5}")
-# The folder of a film or a lesion, whatever stands before it: Mass-Training_P_00001_LEFT_CC, with _1 for a lesion.
+# The folder of a film or a lesion, whatever precedes it: Mass-Training_P_00001_LEFT_CC, with _1 for a lesion.
 CASE = re.compile(r"(?:^|/)((?:Mass|Calc)-(?:Training|Test)_P_[0-9]{5}_(?:LEFT|RIGHT)_(?:CC|MLO)(?:_[0-9]+)?/.+)$")
 LESION = ["patient_id", "laterality", "view", "abnormality_id"]
 
@@ -137,7 +137,7 @@ def table_schema():
 def _check_pairs(folder: Path, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{folder / name}: there twice, plain and packed ({PACKED}); keep one of them")
+            raise InputError(f"{folder / name}: present twice, plain and packed ({PACKED}); keep one of them")
         if name not in TABLES:
             raise InputError(
                 f"{folder / name}: not one of the published tables {', '.join(TABLES)}; remove it from the folder"
@@ -174,7 +174,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _repair(path: Path, tidy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the table with what can be mended mended, and which row needed what: a column of booleans per repair."""
+    """Return the repaired table, and a boolean column per repair that marks the rows that needed it."""
     tidy, noted = tidy.copy(), pd.DataFrame(index=tidy.index)
     for name in tidy.columns.drop([*PATHS]):
         noted[f"space around {name}"] = tidy[name].ne(tidy[name].str.strip()).fillna(False)
@@ -200,7 +200,7 @@ def _integers(path: Path, tidy: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _leave_out_repeated(path: Path, tidy: pd.DataFrame, noted: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Keep the first of equal rows, and note it there; rows that say different things about a lesion are refused."""
+    """Keep the first of identical rows and note the repair; refuse rows that contradict each other about a lesion."""
     noted["repeated row left out"] = tidy.duplicated(keep=False)
     is_first = ~tidy.duplicated()
     kept = tidy[is_first]
@@ -237,7 +237,7 @@ def _check_schema(path: Path, tidy: pd.DataFrame) -> None:
 
 
 def _check_not_swapped(path: Path, tidy: pd.DataFrame) -> None:
-    """A file under another one's name would turn training breasts into test breasts; so would shifted cells."""
+    """Refuse swapped tables and shifted cells: both would turn training breasts into test breasts."""
     lesion_type, _, group = TABLES[published_name(path)]
     film = group + "_" + tidy["patient_id"] + "_" + tidy["laterality"] + "_" + tidy["view"]
     lesion = film + "_" + tidy["abnormality_id"].astype("string")
@@ -255,7 +255,7 @@ def _check_not_swapped(path: Path, tidy: pd.DataFrame) -> None:
                     f"{where}: a row of {found.partition('_')[0]} in this table; "
                     "tables are swapped or renamed: give each its published name again"
                 )
-            raise InputError(f"{where}: {name} is of {found}, the row of {stated[row]}; download the table again")
+            raise InputError(f"{where}: {name} is of {found}, but the row of {stated[row]}; download the table again")
     is_right = tidy["lesion_type"].eq(lesion_type)
     require(path, tidy["lesion_type"], is_right, f"{lesion_type} in this table", "download the table again")
 

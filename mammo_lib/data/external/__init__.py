@@ -1,4 +1,4 @@
-"""Collections other than CBIS-DDSM, one file each, and which of them a folder holds."""
+"""Collections other than CBIS-DDSM, one file each, and detection of the collection in a folder."""
 
 import lazy_loader
 

@@ -9,13 +9,13 @@ row without a lesion for a view that has none:
 | image_path | file below the folder |
 | lesion_type | mass, calcification, other or none |
 | finding | the collection's own word for the lesion |
-| pathology | MALIGNANT, BENIGN or NORMAL; NA where no biopsy and no follow-up says it |
+| pathology | MALIGNANT, BENIGN or NORMAL; NA without biopsy or follow-up |
 | assessment, density | BI-RADS, NA where not given |
-| tissue | a grading of its own that is not BI-RADS density; NA |
+| tissue | the collection's own grading of tissue, if that is not BI-RADS density; NA |
 | x0 y0 x1 y1 | the lesion in pixels of the file, without a margin; NaN where it is not marked |
 | height, width | the size of the image that the box refers to; NA: that of the file |
 
-What an adapter had to leave out (a row without an image, an image without a row) it lists with the reason.
+An adapter lists what it had to leave out (a row without an image, an image without a row), with the reason.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SPLIT = "external"
 class About:
     """What a collection is. ``truth`` says what its labels are: pathology, or the readers' BI-RADS category alone.
 
-    ``margin`` is what is added to a lesion's box on each side to make a crop, in pixels: 1 mm, as on CBIS-DDSM.
+    ``margin`` is added to a lesion's box on each side to make a crop, in pixels: 1 mm, as on CBIS-DDSM.
     """
 
     key: str
@@ -70,7 +70,7 @@ class About:
 class OtherCollection:
     """A collection on disk: its table, and where the image of a view is (:class:`mammo_lib.data.views.ImageSource`).
 
-    ``left_out`` has one row per item (``item reason``) that the table or the folder lacks the other half of.
+    ``left_out`` has one row (``item reason``) per image or table row that has no counterpart or cannot be used.
     """
 
     about: About
@@ -87,8 +87,8 @@ class OtherCollection:
     def breasts(self) -> pd.DataFrame:
         """One row per breast, in the form of a cohort (:func:`mammo_lib.data.build_cohort`).
 
-        ``label`` is 1 where any lesion is malignant, NA where nothing says so; ``is_suspicious`` is the readers'
-        opinion, BI-RADS 4 or more, NA where they gave none. ``has_box`` says whether a crop can be cut.
+        ``label`` is 1 if any lesion is malignant, NA if the pathology is unknown; ``is_suspicious`` is the readers'
+        opinion, BI-RADS 4 or more, NA if they gave none. ``has_box`` says whether a crop can be cut.
         """
         breasts = _grouped(self.table)
         names = breasts["patient_id"] + "_" + breasts["laterality"]
@@ -109,12 +109,12 @@ class OtherCollection:
     def prepare(
         self, cohort: pd.DataFrame, data: DataConfig, views: Sequence[str] = VIEWS, streams: Sequence[str] = STREAMS
     ) -> Prepared:
-        """Return the pixels of some of the breasts as input of a network; what is in the cache is not decoded again."""
+        """Return the pixels of some of the breasts as input of a network; images in the cache are not decoded again."""
         return prepare(cohort.reset_index(drop=True), self, data, views, streams, cache=collection.CACHE)
 
     @cached_property
     def _shown(self) -> dict[tuple[str, str], dict]:
-        """The lesion by breast and view that a crop shows: a mass before any other, then the largest."""
+        """The lesion that a crop shows, by breast and view: a mass before any other, then the largest."""
         marked = self.table[self.table["x0"].notna()]
         area = (marked["x1"] - marked["x0"]) * (marked["y1"] - marked["y0"])
         ordered = marked.assign(is_mass=marked["lesion_type"].eq("mass"), area=area).sort_values(["is_mass", "area"])
@@ -183,14 +183,14 @@ def as_left_out(items: Sequence[tuple[str, str]]) -> pd.DataFrame:
 
 
 def find_named(root: Path, pattern: str) -> list[Path]:
-    """Return the files below a folder whose name is a match, in any case of letters; hidden ones are passed over."""
+    """Return the files below a folder whose name matches, ignoring case; hidden files are skipped."""
     form = re.compile(pattern, re.IGNORECASE)
     found = (path for path in walk_files(root) if form.fullmatch(path.name) and not path.name.startswith("."))
     return sorted(path for path in found if path.is_file())
 
 
 def dicom_first(paths: Sequence[Path]) -> list[Path]:
-    """Return files in their order, those of DICOM before pictures, which may be smaller copies of them."""
+    """Return files in their order, but DICOM before pictures, which may be smaller copies of the same image."""
     return sorted(paths, key=lambda path: not is_dicom(path))
 
 
@@ -213,7 +213,7 @@ def _words(values: pd.Series) -> str:
 
 
 def shape_or_problem(path: Path) -> list[int] | str:
-    """Return an image's height and width, or why they cannot be read, as the memory of files keeps them."""
+    """Return an image's height and width, or why they cannot be read, in a form that :func:`remember` stores."""
     try:
         return list(image_shape(path))
     except InputError as error:
@@ -221,7 +221,7 @@ def shape_or_problem(path: Path) -> list[int] | str:
 
 
 def _misplaced(lesion: dict, shape: Sequence[int]) -> str:
-    """Say why a lesion's box cannot be of an image of this height and width; nothing where it can."""
+    """Say why a lesion's box cannot belong to an image of this height and width; empty if it can."""
     height, width = shape
     wanted = (lesion["height"], lesion["width"])
     if not np.isnan(wanted).any() and tuple(shape) != wanted:

@@ -3,8 +3,8 @@
 The second (:func:`open_cmmd`) is the example for a data set of one's own. It provides two things; cohorts, preparation,
 batches and scores are used unchanged:
 
-1. a *table* in the form of :func:`mammo_lib.data.cbis_ddsm.tables.read_tables`, one row per lesion and view, every
-   row of the split ``test``, because nothing is trained on it, NA for fields that the collection does not give;
+1. a *table* in the form of :func:`mammo_lib.data.cbis_ddsm.tables.read_tables`, one row per lesion and view, with NA
+   for fields that the collection does not give. Every row has the split ``test``, because nothing is trained on it;
 2. a *source* (:class:`mammo_lib.data.views.ImageSource`) that locates the image of each view.
 
 CMMD (Cui et al. 2021, doi 10.7937/tcia.eqde-4b16, CC BY 4.0): digital mammograms of Chinese patients, biopsy-proven.
@@ -40,7 +40,7 @@ CLINICAL = r"CMMD_clinicaldata.*\.csv"  # published as .xlsx, under the same nam
 LESIONS = {"mass": "mass", "calcification": "calcification", "both": "mass"}  # as in CBIS-DDSM: the mass counts
 CLASSES = {"Benign": "BENIGN", "Malignant": "MALIGNANT"}
 WORDS = {"LeftRight": SIDES, "abnormality": LESIONS, "classification": CLASSES}
-SPECIAL = "no standard CC or MLO view"
+SPECIAL = "not a standard CC or MLO view"
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class CmmdFolder:
     """The images of CMMD: whole views only.
 
     ``unmatched`` has one row (``patient_id laterality reason``) per breast of the clinical table without an image, per
-    imaged breast that is not in the table, which has no label and is in no cohort, and per image that is a second one
-    of its view or no standard view.
+    imaged breast that is not in the table (it has no label and is in no cohort), and per image that is the second one
+    of its view or not a standard view.
     """
 
     root: Path
@@ -108,7 +108,7 @@ def adapt_cmmd(root: str | Path) -> OtherCollection:
 
 
 def find_cmmd(root: Path) -> list[Path]:
-    """Return the files below a folder that may be the clinical table of CMMD, also as the archive's spreadsheet."""
+    """Return the files below a folder that may be CMMD's clinical table, including the archive's spreadsheet."""
     return find_named(root, r"CMMD_clinicaldata.*")
 
 
@@ -123,7 +123,7 @@ def read_clinical_table(root: Path) -> pd.DataFrame:
     paths = find_named(Path(root), CLINICAL)
     if len(paths) != 1:
         raise InputError(
-            f"{root}: {len(paths)} files CMMD_clinicaldata*.csv, expected 1; the archive gives it as .xlsx: save as CSV"
+            f"{root}: {len(paths)} files CMMD_clinicaldata*.csv, expected 1; the archive has it as .xlsx: save as CSV"
         )
     raw = read_table(paths[0], ("ID1", *WORDS), "save the archive's table as CSV again")
     raw = raw.apply(lambda column: column.str.strip())
@@ -147,7 +147,7 @@ def _index_images(root: Path) -> pd.DataFrame:
 
 
 def _read_header(path: Path) -> list[str]:
-    """Return patient, side, view and why it is no standard view; the view is empty where it is neither CC nor MLO."""
+    """Return patient, side, view and why it is not a standard view; the view is empty if it is neither CC nor MLO."""
     tags = read_tags(path)
     if tags["side"] not in SIDES.values():
         said = str(read_header(path, ("ImageLaterality",)).get("ImageLaterality", ""))

@@ -4,11 +4,11 @@ Assumed, as in release 1.0: ``INbreast.csv`` (separated by semicolons) or ``INbr
 ``Patient ID; Patient age; Laterality; View; Acquisition date; File Name; ACR; Bi-Rads``, perhaps with rows of other
 text above the header and below the last image; images ``<file>_<patient>_MG_<L|R>_<CC|ML>_ANON.dcm``, where ``ML``
 stands for MLO; ``<file>.xml`` with OsiriX outlines (property lists, the origin at the top left), absent for images
-without a lesion. In the table the patient is "removed", so that the name of the file says who it is. ``ACR`` may be
+without a lesion. The table's patient ids are "removed", so the patient is taken from the file name. ``ACR`` may be
 blank; ``Bi-Rads`` may be 4a, 4b or 4c.
 
-The table has no result of a biopsy: the label is the readers' BI-RADS category, and no breast gets one of malignancy.
-Of a breast that was examined twice, the earlier examination is used.
+The table has no biopsy results: only the readers' BI-RADS category is known, and no breast gets a malignancy label.
+If a breast was examined twice, the earlier examination is used.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def open_inbreast(root: str | Path) -> OtherCollection:
     Raises
     ------
     InputError
-        The table is missing or cannot be read, an outline is no property list, or no image belongs to a row.
+        The table is missing or cannot be read, an outline is not a property list, or no image belongs to a row.
     """
     root = Path(root)
     rows, files = read_inbreast_table(_chosen_table(root)), _named_files(root)
@@ -91,7 +91,7 @@ def read_inbreast_table(path: Path) -> pd.DataFrame:
     number = raw["File Name"].str.removesuffix(".0")
     raw = raw.assign(**{"File Name": number})[number.fillna("").str.fullmatch(r"\d{5,}")]  # others are titles and sums
     if raw.empty:
-        raise InputError(f"{path}: no row has the number of a file under 'File Name'; {WAY_OUT}")
+        raise InputError(f"{path}: no row has a file number under 'File Name'; {WAY_OUT}")
     density = raw["ACR"].str.removesuffix(".0").replace({"": pd.NA})
     category = raw["Bi-Rads"].str.removesuffix(".0").str.lower().str.extract(f"^{CATEGORY}$")[0]
     require(path, raw["Laterality"], raw["Laterality"].isin(list(SIDES)), "L or R")
@@ -105,7 +105,7 @@ def read_inbreast_table(path: Path) -> pd.DataFrame:
 
 
 def _chosen_table(root: Path) -> Path:
-    """Return the table; where a copy has it as CSV and as a spreadsheet, the former."""
+    """Return the table; the CSV if a copy has it both as CSV and as a spreadsheet."""
     found = find_inbreast(root)
     plain = [path for path in found if path.suffix.lower() == ".csv"]
     return only_one(root, plain or found, "INbreast.csv or INbreast.xls")
@@ -140,7 +140,7 @@ def _named_files(root: Path) -> dict[str, tuple[Path, re.Match]]:
 
 
 def _matched(row: dict, file: tuple | None, seen: set, examined: dict) -> tuple[dict, str]:
-    """Return who and what an image is, and why it cannot be used, if so.
+    """Return the identity of an image, and the reason if it cannot be used.
 
     ``seen`` are the views used so far, ``examined`` the date of each breast's first examination.
     """
@@ -166,7 +166,7 @@ def _read_outlines(path: Path) -> Iterator[dict]:
     try:
         regions = [one for image in plistlib.loads(path.read_bytes())["Images"] for one in image["ROIs"]]
         outlines = [(str(one.get("Name", "")).strip(), _points(one["Point_px"])) for one in regions]
-    except Exception as error:  # a damaged file can raise anything: of XML, of a missing part
+    except Exception as error:  # a damaged file can raise anything, such as an XML error
         raise InputError(f"{path}: not the outlines of OsiriX ({type(error).__name__}); restore the file") from None
     for name, points in outlines:
         if len(points):

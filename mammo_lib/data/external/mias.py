@@ -6,8 +6,8 @@ Assumed: a folder with ``Info.txt`` and images ``mdb001.pgm`` to ``mdb322.pgm``,
 
 with these traps: the origin of a centre is the **bottom left** corner; an image with several lesions has several lines;
 centre and radius are absent (or ``*NOTE 3*``) for calcifications all over the breast and for one mass; normal films
-have no severity; other lines are prose. Even numbers are left breasts, odd ones right, and the pair 2k - 1, 2k is of
-one patient. Tissue (F fatty, G fatty-glandular, D dense-glandular) is a grading of its own, not BI-RADS density.
+have no severity; other lines are prose. Even numbers are left breasts, odd ones right; the images 2k - 1 and 2k are
+of one patient. Tissue (F fatty, G fatty-glandular, D dense-glandular) is MIAS's own grading, not BI-RADS density.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def open_mias(root: str | Path) -> OtherCollection:
 
 
 def find_mias(root: Path) -> list[Path]:
-    """Return the files below a folder that may be the table of mini-MIAS; many a program has its own ``info.txt``."""
+    """Return the files below a folder that may be the table of mini-MIAS; many programs have their own ``info.txt``."""
     return [path for path in find_named(root, TABLE) if _names_images(path)]
 
 
@@ -120,13 +120,13 @@ def _read_line(path: Path, number: int, words: list[str]) -> dict:
 
 
 def _read_circle(where: str, words: list[str]) -> dict[str, float]:
-    """Return the box around a circle, its origin at the top left; nothing for a lesion without a place."""
+    """Return the box around a circle, with the origin at the top left; empty for a lesion without a position."""
     if not words or words[0].startswith("*"):
         return {}
     try:
         x, y, radius = map(float, words[:3])
     except ValueError:
-        raise InputError(f"{where}: x, y and radius of a lesion, or nothing, got {' '.join(words)!r}") from None
+        raise InputError(f"{where}: expected x, y and radius of a lesion or nothing, got {' '.join(words)!r}") from None
     if not (0 <= x <= SIDE and 0 <= y <= SIDE and 0 < radius <= SIDE):
         raise InputError(f"{where}: a circle at {x:g}, {y:g} of radius {radius:g}, outside of {SIDE} x {SIDE} pixels")
     return {"x0": x - radius, "y0": SIDE - y - radius, "x1": x + radius, "y1": SIDE - y + radius}

@@ -87,7 +87,7 @@ def _read_images(path: Path) -> pd.DataFrame:
         require(path, raw[column], is_known, f"one of {', '.join(words)}")
     for column in ("study_id", "image_id"):
         require(path, raw[column], raw[column].notna(), "an identifier")
-    require(path, raw["image_id"], ~raw["image_id"].duplicated(), "of an image that no row above has")
+    require(path, raw["image_id"], ~raw["image_id"].duplicated(), "of an image that no earlier row has")
     return pd.DataFrame({
         "patient_id": raw["study_id"], "image_id": raw["image_id"], "laterality": raw["laterality"].map(SIDES),
         "view": raw["view_position"], "assessment": raw["breast_birads"].map(CATEGORIES).astype("Int64"),

@@ -251,7 +251,7 @@ def _write_breast(tree, breast: Breast, number: int, generator, planted: Planted
 
 
 def _write_lesion(tree, case: str, film, mask, number: int, lesion_type: str, planted: Planted) -> tuple[str, str]:
-    """Write crop and mask in the forms that the original has them in; return their table paths."""
+    """Write crop and mask in the forms found in the original; return their table paths."""
     crop = _cut_out(film, mask)
     if number % OTHER_SIZE_EVERY == 3:
         mask = mask[:-1, :-2]
@@ -288,7 +288,7 @@ def _describe(mass: Mass, lesion_type: str, generator) -> list[str]:
 
 
 def _assess(mass: Mass, pathology: str) -> int:
-    """Return the BI-RADS assessment: what the pixels look like; a lesion never called back is a 2."""
+    """Return the BI-RADS assessment that suits the pixels; a lesion without callback is a 2."""
     if pathology == "BENIGN_WITHOUT_CALLBACK":
         return 2
     return 3 + (mass.spiculation > 0.25 or mass.raggedness > 0.16) + (mass.spiculation > 0.55)

@@ -16,7 +16,7 @@ VERSION = 1  # raise it when a change here moves bytes
 FILM, CROP, MASK = "full mammogram images", "cropped images", "ROI mask images"
 LAYOUTS = ("classic", "nbia", "flat", "idc", "kaggle", "mirror-800")
 MIRROR_SIDE = 800
-MASK_MARGIN = 1  # pixels that the mirror's boxes are too large a side
+MASK_MARGIN = 1  # pixels by which the mirror's boxes are too large on each side
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The audit: it finds what was planted, accepts the real data, and says where a copy contradicts the manifest."""
+"""The audit: it finds planted defects, accepts the real data, and says where a copy contradicts the manifest."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The download, against an archive that is played by local files: resumed, checked, and clear when it fails."""
+"""The download, from an archive simulated by local files: it resumes, checks, and fails with a clear message."""
 
 import json
 import shutil
@@ -88,7 +88,7 @@ def test_without_a_connection(archive, tmp_path, monkeypatch):
     folder = tmp_path / "data"
     series = fetch.series_of_cohort(fetch.fetch_tables(folder), "paper")
     archive.broken = set(series["series"])
-    with pytest.raises(InputError, match=r"cannot be reached, or it refused; .* \(0 of \d+ series are there\)"):
+    with pytest.raises(InputError, match=r"cannot be reached or refused .* \(0 of \d+ series are complete\)"):
         fetch.fetch_series(series, folder)
     shutil.rmtree(archive.root)
     with pytest.raises(InputError, match=r"_set\.csv: cannot be downloaded \(.*\); try again with a connection") as e:

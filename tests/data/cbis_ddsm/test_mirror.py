@@ -1,4 +1,4 @@
-"""The 800-px mirror: where boxes and films lie, the shape of pixels, and tables that cannot be."""
+"""The 800-px mirror: the position of boxes and films, the shape of pixels, and impossible tables."""
 
 import numpy as np
 import pandas as pd
@@ -114,7 +114,7 @@ def test_mirror_with_a_damaged_table(mirror, name, column):
             "original_size_estimate.csv",
             "image",
             "../../etc",
-            "image must be named as 00001_LEFT_CC is, got '../../etc'",
+            "image must be a name like 00001_LEFT_CC, got '../../etc'",
         ),
         ("original_size_estimate.csv", "image", "00001_LEFT_MLO", "image must be named in one row only"),
     ],
@@ -133,7 +133,7 @@ def test_a_repeated_box_and_widths_that_are_all_unknown_are_refused(mirror):
     content = path.read_text()
     path.write_text(content + content.splitlines()[1] + "\n")
     with pytest.raises(
-        InputError, match=r"lesion_boxes\.csv, row 6: patient_id must be of a box that no row above has"
+        InputError, match=r"lesion_boxes\.csv, row 6: patient_id must be of a box that no earlier row has"
     ):
         sources.open_source(mirror)
     path.write_text(content)

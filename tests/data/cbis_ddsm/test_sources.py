@@ -1,4 +1,4 @@
-"""Where the images are: each layout recognised by looking, each cohort row answered for."""
+"""Sources of images: each layout is detected automatically, and each row of a cohort is located."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The published tables: every repair named, other spellings the same table, and what is refused."""
+"""The published tables: every repair is named, other spellings give the same table, and bad tables are refused."""
 
 import json
 import os
@@ -149,7 +149,7 @@ def other_patient(frame):
     ("edit", "message"),
     [
         (contradicted, r"row \d+: pathology is 'BENIGN_WITHOUT_CALLBACK', while row 2 says .* same lesion and view"),
-        (other_patient, r"row 2: image_path is of Mass-Test_P_\d+_\w+, the row of Mass-Test_P_"),
+        (other_patient, r"row 2: image_path is of Mass-Test_P_\d+_\w+, but the row of Mass-Test_P_"),
         (
             paths_as(lambda s: "['" + s.str.strip() + "']"),
             r"row 2: image_path must name its case's folder, Mass-Test_P_",

@@ -104,7 +104,7 @@ def test_a_spot_view_does_not_take_the_place_of_the_standard_view(cmmd, tags):
     spot.save_as(path)
     opened = open_cmmd(cmmd)
     pd.testing.assert_frame_equal(opened.table, before)
-    assert ("D1-0001", "RIGHT", "no standard CC or MLO view") in set(map(tuple, opened.source.unmatched.to_numpy()))
+    assert ("D1-0001", "RIGHT", "not a standard CC or MLO view") in set(map(tuple, opened.source.unmatched.to_numpy()))
 
 
 def test_the_tables_name_may_be_in_small_letters(cmmd):

@@ -1,4 +1,4 @@
-"""INbreast: tables with other rows around them, names that say who it is, outlines, on a folder made here."""
+"""INbreast, on a synthetic folder: tables with extra rows around them, patients from file names, outlines."""
 
 import os
 import plistlib
@@ -152,7 +152,7 @@ def test_a_spreadsheet_that_cannot_be_read_says_what_to_do(inbreast):
         ("removed;removed;R;CC;201001;20586908;4;7", "row 2: Bi-Rads must be 0 to 6"),
         ("removed;removed;X;CC;201001;20586908;4;1", "row 2: Laterality must be L or R, got 'X'"),
         ("removed;removed;R;CC;201001;20586908;D;1", "row 2: ACR must be 1 to 4, or blank, got 'D'"),
-        ("removed;removed;R;CC;201001;;4;1", "no row has the number of a file"),
+        ("removed;removed;R;CC;201001;;4;1", "no row has a file number"),
     ],
 )
 def test_a_row_that_cannot_be_is_named(inbreast, row, message):

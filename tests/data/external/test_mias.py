@@ -1,4 +1,4 @@
-"""mini-MIAS: its table's traps, its circles, and what a copy lacks, on a folder made here."""
+"""mini-MIAS, on a synthetic folder: the pitfalls of its table, its circles, and incomplete copies."""
 
 import codecs
 import os
@@ -127,7 +127,7 @@ def test_encodings_change_nothing(mias, encode):
     [
         ("mdb001 G CIRC B 1300 425 20", "line 1: a circle at 1300, 425 of radius 20, outside of 1024 x 1024"),
         ("mdb001 G CIRC B 500 425 0", "a circle at 500, 425 of radius 0"),
-        ("mdb001 G CIRC B 500 425", "line 1: x, y and radius of a lesion, or nothing, got '500 425'"),
+        ("mdb001 G CIRC B 500 425", "line 1: expected x, y and radius of a lesion or nothing, got '500 425'"),
         ("mdb001 G CIRC B 500 nan 3", "a circle at 500, nan"),
         ("mdb001 X CIRC B 500 425 20", "tissue must be one of F, G, D, got 'X'"),
         ("mdb001 G CYST B 500 425 20", "class must be one of CIRC, .* got 'CYST'"),

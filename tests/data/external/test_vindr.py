@@ -1,4 +1,4 @@
-"""VinDr-Mammo: its two tables, its boxes, and no label of malignancy, on a folder made here."""
+"""VinDr-Mammo, on a synthetic folder: its two tables, its boxes, and no label of malignancy."""
 
 import os
 import shutil

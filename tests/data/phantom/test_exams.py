@@ -1,4 +1,4 @@
-"""The phantom: same seed, same bytes; what was planted is what is found; harder as a whole than as a crop."""
+"""The phantom: same seed, same bytes; planted defects are found; whole films are harder than crops."""
 
 import hashlib
 import itertools
