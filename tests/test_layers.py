@@ -22,8 +22,7 @@ LAYERS = [
     {"training"},
     {"runs.sweep", "runs.evaluate", "runs.verify"},
     {"inference"},
-    {"reproduce"},
-    {"rehearsal"},
+    {"report"},
     {"cli"},
 ]
 # Inside the data room: what serves any mammogram knows no data set; one place knows them all by name.
@@ -35,7 +34,8 @@ TORCH_FREE = [
     "figures", "data", "data.cohort", "data.prepare", "data.collection", "data.data_sets", "data.cbis_ddsm",
     "data.cbis_ddsm.tables", "data.cbis_ddsm.sources", "data.phantom", "analysis", "analysis.diagnostics",
     "analysis.official_split", "analysis.wording", "analysis.tables", "analysis.published", "inference",
-    "inference.inputs", "training", "training.readers", "models", "ops", "reproduce", "rehearsal", "cli",
+    "inference.inputs", "training", "training.readers", "models", "ops", "report",
+    "report.execution", "report.rehearsal", "cli",
 ]  # fmt: skip
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "torchvision"}
 # What uses a finished network trains nothing, and does not wait for what training needs.

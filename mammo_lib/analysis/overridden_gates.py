@@ -61,7 +61,7 @@ def _overridden(runs: Sequence[Run]) -> dict[str, FoldDifference]:
 def routing(table: pd.DataFrame) -> str:
     """Say which overridden gates of :func:`interventions` change the score, network by network.
 
-    Gates that are shut are left out: without its token blocks a network is another one.
+    Gates that are shut are left out, because a network without its token blocks is a different network.
     """
     shown = table[table["intervention"].isin(ROUTING)]
     unmoved = [name for name, own in shown.groupby("network", sort=False) if own["answer"].eq(EQUIVALENT).all()]

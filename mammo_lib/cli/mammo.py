@@ -51,7 +51,7 @@ app.add_typer(results, name="results")
 
 def run_command_line() -> None:
     """Run the command line; a user's error is one line on stderr, with exit code 2."""
-    from ..reproduce import NotebookFailed
+    from ..report.outcomes import NotebookFailed
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no fault

@@ -43,10 +43,11 @@ def reproduce(
             {"--data": data, "--only": only, "--from": start, "--retrain": retrain, "--parameter": parameter,
              "--allow-missing": allow_missing},
         )  # fmt: skip
-    from .. import reproduce as reproduction
+    from .. import report
+    from ..report.steps import DEFAULT_BOOK
 
     if profile is None and data is None and not os.environ.get("MAMMO_PROFILE"):
-        profile = reproduction.DEFAULT_BOOK
+        profile = DEFAULT_BOOK
     (chosen, data), given = chosen_profile(profile, data, allow_missing), _parameters(parameter or [])
     if rehearse:
         raise typer.Exit(_rehearse(chosen, jobs, is_new=force))
@@ -59,7 +60,7 @@ def reproduce(
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     choice = {"only": only or (), "start": start, "force": force, "parameters": given}
-    reproduction.plan(chosen, **choice)  # a chapter that does not exist is told before the data are prepared
+    report.plan(chosen, **choice)  # a chapter that does not exist is told before the data are prepared
     typer.echo(f"profile {chosen.name}: preparing the data")
     collection = open_collection(chosen, data, sample=True)
     splits = ("train",) if collection.is_sample else ("train", "test")
@@ -69,22 +70,22 @@ def reproduce(
         typer.echo("no images given: chapters show committed records and the sample of eight breasts")
     elif chosen.phantom_breasts is None:
         os.environ["MAMMO_DATA"] = str(collection.root)
-    steps = reproduction.plan(chosen, collection.root, data_hash=data_hash, **choice)
-    head, outcomes = reproduction.start_summary(chosen, data_hash, given), []
-    for outcomes in reproduction.run_chapters(steps, chosen, head, jobs):
-        typer.echo(reproduction.progress_line(steps, outcomes, jobs))
+    steps = report.plan(chosen, collection.root, data_hash=data_hash, **choice)
+    head, outcomes = report.start_summary(chosen, data_hash, given), []
+    for outcomes in report.run_chapters(steps, chosen, head, jobs):
+        typer.echo(report.progress_line(steps, outcomes, jobs))
     if failed := [outcome.error for outcome in outcomes if outcome.error]:
         raise failed[0]
     typer.echo("building the book")
-    book = reproduction.build_book()
-    reproduction.write_summary(head, steps, outcomes, book)
-    typer.echo(f"provenance, as an RO-Crate: {reproduction.describe_as_crate(chosen, steps, book)}")
+    book = report.build_book()
+    report.write_summary(head, steps, outcomes, book)
+    typer.echo(f"provenance, as an RO-Crate: {report.describe_as_crate(chosen, steps, book)}")
     typer.echo(f"the book: {book}")
 
 
 def _rehearse(profile: Profile, jobs: int | None, *, is_new: bool) -> int:
     """Rehearse a profile in a project folder of its own, print every step, and return the exit code."""
-    from .. import rehearsal
+    from ..report import rehearsal
     from ..runs.executor import end_with
 
     if not is_rehearsal():

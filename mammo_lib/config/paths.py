@@ -29,7 +29,7 @@ def find_root() -> Path:
 
 
 def is_rehearsal() -> bool:
-    """Whether this project folder is that of a rehearsal (:mod:`mammo_lib.rehearsal`)."""
+    """Whether this project folder is that of a rehearsal (:mod:`mammo_lib.report.rehearsal`)."""
     return (ROOT / REHEARSAL).is_file()
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 
-from mammo_lib import rehearsal, reproduce
 from mammo_lib.config import REHEARSAL, get_profile, paths
 from mammo_lib.config.identity import flat
 from mammo_lib.data import collection as collections
@@ -20,11 +19,13 @@ from mammo_lib.files import read_json, write_json
 from mammo_lib.models import create_mambavision
 from mammo_lib.models.random_weights import write_random_checkpoint
 from mammo_lib.models.weights import load_checkpoint, read_checkpoint
+from mammo_lib.report import book as pages
+from mammo_lib.report import execution, rehearsal, steps, summary
 from mammo_lib.runs import records
 from mammo_lib.runs.experiments import experiment_configs
 from mammo_lib.runs.manifest import check_files
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -33,8 +34,9 @@ def home(tmp_path, monkeypatch):
     write_json(tmp_path / REHEARSAL, {"profile": "tiny"})
     for module, names in {
         paths: {"ROOT": ""},
-        reproduce: {"ROOT": "", "SOURCE": "notebooks", "EXECUTED": "book/notebooks", "STATE": "_build/papermill",
-                    "SUMMARY": "_build/summary.json"},
+        steps: {"ROOT": "", "SOURCE": "notebooks", "EXECUTED": "book/notebooks", "STATE": "_build/papermill"},
+        execution: {"ROOT": ""},
+        summary: {"ROOT": "", "SUMMARY": "_build/summary.json"},
         rehearsal: {"ROOT": "", "BUILD": "_build", "STEPS": "_build/rehearsed.json"},
         records: {"COMMITTED": "results", "FRESH": "_build/runs"},
         collections: {"CACHE": "_build/cache"},
@@ -175,8 +177,8 @@ def write_chapter(path, source):
 @pytest.mark.slow
 def test_a_rehearsal_collects_failures_and_goes_on_where_it_stopped(home, tiny_profile, monkeypatch, phantom_of):
     monkeypatch.setattr(rehearsal, "_images", lambda profile: phantom_of(n_breasts=24))
-    monkeypatch.setattr(reproduce, "build_book", lambda: (home / "_build" / "html").mkdir(exist_ok=True))
-    monkeypatch.setattr(reproduce, "describe_as_crate", lambda *_: None)
+    monkeypatch.setattr(pages, "build_book", lambda: (home / "_build" / "html").mkdir(exist_ok=True))
+    monkeypatch.setattr(summary, "describe_as_crate", lambda *_: None)
     for name in ("MAMMO_DATA", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))  # restored afterwards
     one_stream, experiments = {"model": {"streams": ["crop"]}}, home / "experiments.json"

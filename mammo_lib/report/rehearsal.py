@@ -23,17 +23,20 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
-from . import reproduce
-from .config import BUILD, REHEARSAL, ROOT, Profile, RunConfig, get_profile, is_rehearsal
-from .config.checkpoints import OFFICIAL, weights_folder
-from .errors import InputError, writing_to
-from .files import read_json, write_json
-from .reproduce import StepOutcome
-from .runs.experiments import experiment_configs
-from .runs.records import Run, fresh_run
+from ..config import BUILD, REHEARSAL, ROOT, Profile, RunConfig, get_profile, is_rehearsal
+from ..config.checkpoints import OFFICIAL, weights_folder
+from ..errors import InputError, writing_to
+from ..files import read_json, write_json
+from ..runs.experiments import experiment_configs
+from ..runs.records import Run, fresh_run
+from . import book as pages
+from . import summary
+from .execution import run_chapters
+from .outcomes import StepOutcome
+from .steps import DEFAULT_BOOK, find_notebooks, plan
 
 if TYPE_CHECKING:
-    from .data.collection import Collection
+    from ..data.collection import Collection
 
 HOME = BUILD / "rehearsal"
 COPIED = ("benchmarks", "book", "data_manifest", "mammo_lib", "notebooks", "released", "results", "sample")
@@ -85,7 +88,7 @@ def stage(profile: Profile, *, is_new: bool = False) -> Path:
 
     if profile.data_set != "cbis-ddsm":
         raise InputError(f"profile {profile.name!r} reads {profile.data_set!r}: there is no phantom of it")
-    reproduce.find_notebooks()
+    find_notebooks()
     home, has_gpu = HOME / profile.name, torch.cuda.is_available()
     with writing_to(home):
         if is_new:
@@ -130,7 +133,7 @@ def rehearse(profile: Profile, jobs: int) -> Iterator[Rehearsed]:
 
 def try_step(step: str, work: Callable[[], object]) -> Rehearsed:
     """Carry out a step and return its outcome; the traceback of a crash goes to ``_build/failed/``."""
-    from .runs.sweep import describe_failure
+    from ..runs.sweep import describe_failure
 
     started = time.perf_counter()
     try:
@@ -142,7 +145,7 @@ def try_step(step: str, work: Callable[[], object]) -> Rehearsed:
 
 
 def _steps(profile: Profile, jobs: int) -> Iterator[Rehearsed]:
-    from .data.data_sets import open_collection
+    from ..data.data_sets import open_collection
 
     started = time.perf_counter()
     collection = open_collection(profile, _images(profile))
@@ -159,14 +162,14 @@ def _steps(profile: Profile, jobs: int) -> Iterator[Rehearsed]:
         yield _open_rest(profile, collection, failed=failed)
         yield try_step("gates", partial(_check_gates, profile, collection))
         yield from _score_elsewhere(profile, collection)
-    shown = profile if is_opened else get_profile(reproduce.DEFAULT_BOOK)
+    shown = profile if is_opened else get_profile(DEFAULT_BOOK)
     yield from _chapters(shown, collection, hashes, jobs)
 
 
 def _images(profile: Profile) -> Path | None:
     """Return the folder of the phantom that replaces a profile's images; None if the profile makes its own phantom."""
-    from .data import write_phantom
-    from .data.data_sets import suited_layout
+    from ..data import write_phantom
+    from ..data.data_sets import suited_layout
 
     if profile.phantom_breasts is not None:
         return None
@@ -176,7 +179,7 @@ def _images(profile: Profile) -> Path | None:
 
 
 def _write_weights(configs: Iterable[RunConfig]) -> Iterator[Rehearsed]:
-    from .models.random_weights import write_random_checkpoint
+    from ..models.random_weights import write_random_checkpoint
 
     for backbone in _needed(configs):
         path, step = weights_folder() / read_json(OFFICIAL)[backbone]["file"], f"checkpoint {backbone}"
@@ -190,9 +193,9 @@ def _train_and_open(
     profile: Profile, configs: list[RunConfig], collection: Collection, jobs: int
 ) -> Iterator[Rehearsed]:
     """Train every run; with ``jobs`` above 1, another process opens a network while the next one is trained."""
-    from .runs.evaluate import opening_of
-    from .runs.executor import open_executor
-    from .runs.sweep import run_sweep
+    from ..runs.evaluate import opening_of
+    from ..runs.executor import open_executor
+    from ..runs.sweep import run_sweep
 
     opening, waiting = None, []
     with open_executor(min(jobs, 2)) as (pool, _):
@@ -214,7 +217,7 @@ def _train_and_open(
 
 def _open_and_thin(run: Run, collection: Collection, opening: dict) -> Rehearsed:
     """Open the test set for a network and remove its weights, because a disk may not have room for all."""
-    from .runs.evaluate import open_test_set
+    from ..runs.evaluate import open_test_set
 
     step = f"open {run.config.experiment}"
     if run.is_evaluated:
@@ -226,7 +229,7 @@ def _open_and_thin(run: Run, collection: Collection, opening: dict) -> Rehearsed
 
 
 def _open_rest(profile: Profile, collection: Collection, *, failed: bool) -> Rehearsed:
-    from .runs.evaluate import evaluate_profile
+    from ..runs.evaluate import evaluate_profile
 
     if failed:
         return Rehearsed("open the list", "not run", reason="the test set is opened for all runs or for none")
@@ -246,10 +249,10 @@ def _check_gates(profile: Profile, collection: Collection) -> None:
 
 
 def _score_elsewhere(profile: Profile, collection: Collection) -> Iterator[Rehearsed]:
-    from .config.run import TRANSFERRED
-    from .data.external import open_other
-    from .data.phantom.elsewhere import write_mias_phantom
-    from .inference.transfer import score_baseline, score_network
+    from ..config.run import TRANSFERRED
+    from ..data.external import open_other
+    from ..data.phantom.elsewhere import write_mias_phantom
+    from ..inference.transfer import score_baseline, score_network
 
     root = ROOT / "mini-mias"
     write_mias_phantom(root, n_breasts=FOREIGN_BREASTS, seed=0)
@@ -269,16 +272,16 @@ def _chapters(profile: Profile, collection: Collection, hashes: dict[str, str], 
         os.environ["MAMMO_DATA"] = str(collection.root)  # the kernels inherit it
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    steps = reproduce.plan(profile, collection.root, data_hash=hashes)
-    head, outcomes = reproduce.start_summary(profile, hashes, {}), []
-    for outcomes in reproduce.run_chapters(steps, profile, head, jobs, keeps_going=True):
+    steps = plan(profile, collection.root, data_hash=hashes)
+    head, outcomes = summary.start_summary(profile, hashes, {}), []
+    for outcomes in run_chapters(steps, profile, head, jobs, keeps_going=True):
         yield _of_chapter(outcomes[-1])
-    built = try_step("book", reproduce.build_book)
+    built = try_step("book", pages.build_book)
     yield built
     if built.outcome == "done" and all(outcome.error is None for outcome in outcomes):
         book = BUILD / "html" / "index.html"
-        reproduce.write_summary(head, steps, outcomes, book)
-        yield try_step("RO-Crate", partial(reproduce.describe_as_crate, profile, steps, book))
+        summary.write_summary(head, steps, outcomes, book)
+        yield try_step("RO-Crate", partial(summary.describe_as_crate, profile, steps, book))
 
 
 def _of_chapter(outcome: StepOutcome) -> Rehearsed:
