@@ -33,7 +33,9 @@ from mammo_lib.runs import read_outcomes, records_badge
 
 logger = logging.getLogger(__name__)
 GLUED = ("headline", "fourth", "within_four", "elsewhere", "untested", "missing_views")
-FINDINGS = tuple(f"finding_{key}" for key in ("readers", "assessment", "gates", "scan", "crop", "test_set"))
+FINDINGS = tuple(
+    f"finding_{key}" for key in ("readers", "assessment", "gates", "gates_long", "scan", "crop", "test_set")
+)
 NOTE = {
     "cell_type": "markdown",
     "id": "not-executed",

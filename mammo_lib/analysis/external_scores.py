@@ -201,20 +201,21 @@ def transfer_in_words(records: Mapping[str, Run]) -> str:
 
 
 def transfer_in_short(records: Mapping[str, Run]) -> str:
-    """Say the same in fewer words, for the front page, and what the old threshold does."""
+    """Say the same in fewer words, for the opening of chapter 11, and what the old threshold does."""
     loss = mass_loss(records)
     return (
         f"On {loss['n']} masses of {records[NETWORK].environment['data_set']}, which has the MLO view alone, the "
         "released network's AUC differs from that on CBIS-DDSM with the CC view hidden by "
         f"{in_words(loss, 'difference')}: a loss is {_shown(loss)}. "
-        f"{threshold_in_words(records).capitalize()}."
+        f"A{threshold_in_words(records)[1:]}."
     )
 
 
 def threshold_in_words(records: Mapping[str, Run]) -> str:
     """Say what the threshold of the training collection does to benign masses of the other one; no full stop."""
     row = _masses_at_the_old_threshold(records)
-    return f"at the old threshold it calls {1 - row['specificity']:.0%} of the benign masses malignant"
+    called = f"{1 - row['specificity']:.0%} of the benign masses malignant"
+    return f"at the threshold chosen on CBIS-DDSM the network calls {called}"
 
 
 def _shown(loss: pd.Series) -> str:

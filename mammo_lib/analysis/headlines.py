@@ -1,4 +1,4 @@
-"""What is known so far, as a table of comparisons that a figure can show: README, front page and chapter 12.
+"""What is known so far, as a table of comparisons that a figure can show, for README, front page and chapter 12.
 
 The table is computed from committed records. :mod:`mammo_lib.analysis.open_questions` gives the long answers.
 """
@@ -47,7 +47,7 @@ def headlines() -> pd.DataFrame:
         "Does the selective scan help?": _scan,
         "Does the whole film add to the crop?": _films,
         "What else changes the AUC?": _changes,
-        "Does it hold on other breasts?": _elsewhere,
+        "Is the AUC as high on other breasts?": _elsewhere,
     }
     rows = [row | {"question": question} for question, ask in questions.items() for row in _answered(ask, records)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -65,7 +65,8 @@ def _readers(records: _Records) -> Rows:
     aim, _ = fourth_look.best_against_readers(answers.find_repeats(get_profile("mirror-final")))
     yield _of_interval(
         "readers", "network minus readers' BI-RADS", estimate("difference", aim),
-        f"{aim.n} test breasts; the network that cross-validation had chosen", "05b_the_fourth_look",
+        f"{aim.n} test breasts; the best network by cross-validation (crops, attention alone), fourth look",
+        "05b_the_fourth_look",
     )  # fmt: skip
     added, _ = missing.beyond_assessment(records.held_out["crop_held_out"])
     yield _of_interval(
@@ -93,8 +94,8 @@ def _films(records: _Records) -> Rows:
     yield _of_part(records, "streams", "whole", "whole", "whole films alone")
     gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], records.second["whole"])
     yield _of_interval(
-        "whole_frozen", "whole films: trained minus frozen", estimate("difference", gap),
-        "against a logistic regression on the network's own frozen stages", "10_resolution_and_efficiency",
+        "whole_frozen", "whole films: network minus regression", estimate("difference", gap),
+        "a logistic regression on the network's own frozen stages", "10_resolution_and_efficiency",
     )  # fmt: skip
 
 
@@ -106,21 +107,22 @@ def _changes(records: _Records) -> Rows:
     ).set_index("experiment")
     for view in ("cc", "mlo"):
         yield _row(
-            view, f"{view.upper()} view alone", one_view.loc[f"crop_{view}"], FROM_FIRST,
+            view, f"trained on {view.upper()} alone", one_view.loc[f"crop_{view}"], f"minus both views; {FROM_FIRST}",
             "08_missing_views_and_density",
         )  # fmt: skip
     for size in ("lite1", "lite2"):
         yield _row(
-            size, f"frozen stages of {size.title()}", stages.loc[f"crop_{size}"], FROM_FIRST,
-            "06b_what_limits_the_network",
+            size, f"stages of {size.title()}, not Lite0", stages.loc[f"crop_{size}"],
+            f"frozen stages of EfficientNet; {FROM_FIRST}", "06b_what_limits_the_network",
         )  # fmt: skip
 
 
 def _elsewhere(_: _Records) -> Rows:
     network = (record := official_split.read_record())["scores"][0]
     yield _of_interval(
-        "test_set", "training minus test breasts", network,
-        f"{network['n_train']} breasts out of fold, {network['n_test']} of the test set; {FROM_FIRST}; "
+        "test_set", "out of fold minus test breasts", network,
+        f"networks of one kind: {network['n_train']} training breasts, first repeat, {FROM_FIRST}; "
+        f"{network['n_test']} test breasts, protocol 1; p = {network['p_holm']:.2f} after Holm; "
         f"{official_split.rule_in_words(record)}",
         "05a_why_the_test_set_scores_lower",
     )  # fmt: skip
@@ -128,7 +130,9 @@ def _elsewhere(_: _Records) -> Rows:
     loss = external_scores.mass_loss(own)
     yield _of_interval(
         "mini_mias", "mini-MIAS minus CBIS-DDSM", loss,
-        f"{loss['n']} masses, MLO view alone; " + external_scores.threshold_in_words(own), "11_another_collection",
+        f"the released network, {FROM_FIRST}; {loss['n']} masses; CC absent, and hidden on CBIS-DDSM; "
+        f"{external_scores.threshold_in_words(own)}",
+        "11_another_collection",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What limits the network, from records of protocols 2 and 4: few training breasts, frozen stages, a single network.
+"""What may limit the network, from records of protocols 2 and 4: number of breasts, frozen stages, a single network.
 
 These functions read records and the official tables, and do not import torch. In every table, an estimate ``x``
 occupies the columns ``x x_low x_high``; :func:`mammo_lib.analysis.wording.readable` merges them.

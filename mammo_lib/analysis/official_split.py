@@ -366,7 +366,7 @@ def _rule_alone_in_words(record: Mapping) -> str:
     """Say whether the rule fixed beforehand excludes chance."""
     is_chance = findings(record)["chance"]
     said = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"
-    return f"by the rule fixed beforehand {said}"
+    return f"by the rule fixed beforehand, {said}"
 
 
 def largest_in_words(cases: pd.DataFrame, group: str, n: int = 4) -> str:

@@ -11,7 +11,7 @@ TOLD = "interrupted; the same command resumes (a training after its last complet
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C or SIGTERM undoes what is half done, says so in one line, and is the exit code."""
+    """Run the command line. After Ctrl-C or SIGTERM half-done work is undone, and the exit code names the signal."""
     before = signal.signal(signal.SIGTERM, leave)
     try:
         from . import mammo

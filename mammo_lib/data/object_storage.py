@@ -22,7 +22,7 @@ from ..errors import InputError, writing_to
 from ..files import alone
 
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # at least two letters: one is a Windows drive
-BATCH = 8  # objects per request
+BATCH = 8  # objects that are requested at once
 PARTIAL, LOCK = ".partial", ".fetch.lock"  # in the folder: files being copied, and the lock of the process that copies
 
 

@@ -61,8 +61,8 @@ def read_checked(path: Path, stream: str, aspect: float | None = None) -> np.nda
     levels = np.count_nonzero(np.bincount(np.round(pixels * 65535).astype(np.uint16).ravel()))
     if levels <= TOO_FEW_LEVELS[stream]:
         raise InputError(
-            f"{path}: {levels} grey levels, a {stream} image has more than {TOO_FEW_LEVELS[stream]}: a mask, a drawing "
-            "or a picture of few bits a pixel; give the original"
+            f"{path}: only {levels} grey levels, where a {stream} image has more than {TOO_FEW_LEVELS[stream]}; this "
+            "is a mask, a drawing or a picture of few bits a pixel; give the original"
         )
     return pixels
 

@@ -109,7 +109,7 @@ def networks_of(profile: Profile, name: str) -> list[Run]:
 
 
 def rebuild_command(run: Run) -> str:
-    """Return the command that retrains a committed run, including its weights; the folder suits an unknown profile."""
+    """Return the command that retrains a committed run with its weights; without ``--profile`` if none is known."""
     profile = next((name for name in profile_names() if run.config in _configs_of(name, run.config)), None)
     options = _options(profile) if profile else "--data DIR"
     return f"MAMMO_RETRAIN=1 mammo run {_from_root(run.folder / 'config.json')} {options}"

@@ -219,7 +219,7 @@ def records_badge(home: Path) -> dict:
     """Return how many records below a folder hold, by its ``verified.json``, as an endpoint badge of shields.io.
 
     It counts the records that were verified, and says how many there are. Red: at least one of them does not hold. An
-    attempt on another processor than the record's says nothing about the record and does not count. If a record does
+    attempt on a processor other than the record's says nothing about the record and does not count. If a record does
     not name its processor, every attempt counts.
     """
     path, holds = home / "verified.json", {}

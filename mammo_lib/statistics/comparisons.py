@@ -95,7 +95,7 @@ def _without_variance(value: float, label, one, other, pairs: int) -> tuple[Inte
     sign test if every pair is in order for one score and out of order for the other. Interval and p agree at
     ``LEVEL``; both are conservative, because the other pairs are not used.
 
-    Scores that rank all breasts alike are equivalent: they differ by 0.
+    Two scores with the same ranks count as one score: they differ by 0.
     """
     ranks = np.broadcast_arrays(stats.rankdata(one, axis=-1), stats.rankdata(other, axis=-1))
     if np.array_equal(*ranks):

@@ -171,7 +171,7 @@ def check_repeats(*experiments: Sequence[pd.DataFrame]) -> None:
 
 
 def _placements(frame: pd.DataFrame) -> np.ndarray:
-    """Return V_i, (breasts,): the share of the other class in its fold to which a breast is ordered correctly."""
+    """Return V_i, (breasts,): of a breast the share of the other class in its fold that is ordered correctly."""
     label, score, fold = (frame[name].to_numpy() for name in ("label", "logit", "fold"))
     placements = np.empty(len(frame))
     for number in np.unique(fold):
@@ -197,8 +197,9 @@ def _mean(frame: pd.DataFrame, placements: np.ndarray) -> float:
 def _standard_error(repeats: Sequence[pd.DataFrame], placements: Sequence[np.ndarray]) -> float:
     """Return the standard error of the mean of placements (or of paired differences of them) over repeats.
 
-    It has two parts: that of the patients, from placements averaged over repeats; and that of the fits, divided by
-    their number. The latter is the variance between the means of folds beyond what the patients in them explain.
+    Its square has two parts: the variance over patients, from placements averaged over repeats, and the variance
+    between fits, divided by the number of fits. The variance between fits is that of the folds' means beyond what the
+    patients in them explain.
     """
     each = [_influence(frame, values) for frame, values in zip(repeats, placements, strict=True)]
     patient = _codes(repeats[0]["patient_id"])

@@ -267,9 +267,9 @@ NOISE = np.random.default_rng(0).integers(0, 255, (400, 256), dtype=np.uint8)
         (NOISE.T, "whole", "0.64 times as tall as wide.*turn it upright"),
         (NOISE[:256], "whole", "1.00 times as tall as wide.*--aspect"),
         (NOISE * 0 + 7, "whole", "empty, every pixel is 0.0275"),
-        (NOISE > 99, "whole", "2 grey levels, a whole image has more than 16: a mask, a drawing or a picture of few"),
-        (NOISE // 16 * 17, "whole", "16 grey levels, a whole image has more than 16"),
-        (NOISE[:32, :32] > 99, "crop", "2 grey levels, a crop image has more than 3"),
+        (NOISE > 99, "whole", "only 2 grey levels, where a whole image has more than 16; this is a mask, a drawing"),
+        (NOISE // 16 * 17, "whole", "only 16 grey levels, where a whole image has more than 16"),
+        (NOISE[:32, :32] > 99, "crop", "only 2 grey levels, where a crop image has more than 3"),
     ],
 )
 def test_pictures_that_are_no_mammogram(tmp_path, pixels, stream, reason):
