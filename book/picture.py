@@ -19,8 +19,10 @@ from mammo_lib.analysis.wording import in_words
 from mammo_lib.config import ROOT, get_profile
 from mammo_lib.data.data_sets import open_sample
 from mammo_lib.data.prepare import load_pixels
+from mammo_lib.errors import InputError
 from mammo_lib.figures.style import BLUE, GREY, ORANGE, error_bars
 from mammo_lib.runs.evaluate import finished_runs
+from mammo_lib.runs.records import COMMITTED
 from mammo_lib.statistics import EQUIVALENCE
 
 STATIC = ROOT / "book" / "_static"
@@ -68,10 +70,12 @@ def draw(views: dict, rows: pd.DataFrame) -> Figure:
 def main() -> None:
     """Write the pictures."""
     figures.use_style()
-    profile, collection = get_profile("mirror-final"), open_sample()
+    profile, collection, table = get_profile("mirror-final"), open_sample(), headlines()
+    if table.empty:
+        raise InputError(f"{COMMITTED}: no records of these comparisons; restore the folder (git checkout results)")
     pictures = {
         "result": (draw(images(collection, profile.run), scores(profile, collection)), ""),
-        "answers": (figures.answer_forest(table := headlines(), EQUIVALENCE), described(table)),
+        "answers": (figures.answer_forest(table, EQUIVALENCE), described(table)),
     }
     for name, (figure, description) in pictures.items():
         path = STATIC / f"{name}.svg"
@@ -82,7 +86,9 @@ def main() -> None:
 def described(table: pd.DataFrame) -> str:
     """Return the rows of the findings in words: kept in the picture, so that a test sees when it is out of date."""
     rows = table.to_dict("records")
-    return "; ".join(f"{row['compared']} {in_words(row, 'difference')}, {row['answer']}" for row in rows)
+    return "; ".join(
+        f"{row['question']} {row['compared']} {in_words(row, 'difference')}, {row['answer']}" for row in rows
+    )
 
 
 if __name__ == "__main__":

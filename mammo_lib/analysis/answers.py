@@ -2,7 +2,7 @@
 
 These functions read only run records and do not import torch. *Repeats* are ``{experiment: [run per repeat]}``. In
 every table, an estimate ``x`` occupies the columns ``x x_low x_high``;
-:func:`mammo_lib.analysis.wording.readable` merges them. :mod:`mammo_lib.analysis.summaries` says them in sentences.
+:func:`mammo_lib.analysis.wording.readable` merges them. :mod:`mammo_lib.analysis.sentences` says them in sentences.
 """
 
 from __future__ import annotations

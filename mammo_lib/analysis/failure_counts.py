@@ -13,7 +13,7 @@ SIGNS = ("underfitting", "overcalling", "gate saturation", "fusion dominance")
 
 
 def failure_signs(repeats: Repeats) -> pd.DataFrame:
-    """Return ``experiment fits`` and the number of fits that show each failure of :mod:`..analysis.diagnostics`.
+    """Return ``experiment fits`` and the number of fits that show each of :data:`SIGNS`.
 
     Underfitting is judged by the training loss (networks of one target). The others are judged on the
     held-out breasts of each fit: overcalling, saturated gates (if gates are learned), and dominance of one stream (if

@@ -21,6 +21,7 @@ from .wording import estimate, in_words
 REFERENCE = "final_crop"  # what every other entry of the list is compared with
 BEST = "final_attention"  # the best by cross-validation when protocol 5 was fixed
 READERS = "final_birads"
+AIM = (BEST, READERS)  # the comparison that the fourth look aimed at
 OUT_OF_FOLD = {  # the same network or baseline in profile mirror-cv
     "final_dual": "dual", "final_crop": "crop", "final_whole": "whole", "final_plain": "crop_plain",
     "final_attention": "crop_attention", "final_frozen_stages": "baseline_frozen_stages",
@@ -69,7 +70,7 @@ def answered(table: pd.DataFrame, p: str) -> pd.Series:
 
 def best_against_readers(runs: Mapping[str, Sequence[Run]]) -> tuple[Interval, float]:
     """Return the AUC of the ensemble of the best by cross-validation minus that of the readers' BI-RADS, and its p."""
-    ours, readers = (tables.ensemble_predictions(runs[name]) for name in (BEST, READERS))
+    ours, readers = (tables.ensemble_predictions(runs[name]) for name in AIM)
     return delong_test(ours["label"].to_numpy(), ours["logit"].to_numpy(), readers["logit"].to_numpy())
 
 

@@ -5,13 +5,15 @@ The table is computed from committed records. :mod:`mammo_lib.analysis.open_ques
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 from ..config import get_profile
 from ..errors import InputError
+from ..runs.records import Run
 from . import answers, external_scores, fourth_look, limits, missing, official_split, resolution
 from .answers import DIFFERENT, UNDECIDED, Repeats
 from .wording import estimate
@@ -54,21 +56,36 @@ def headlines() -> pd.DataFrame:
 
 
 def _answered(ask: Callable[[_Records], Rows], records: _Records) -> list[dict]:
-    """Return a question's rows; none where its records are missing, as in a copy without them, or in a rehearsal."""
-    try:
-        return list(ask(records))
-    except (KeyError, InputError):
-        return []
+    """Return a question's rows up to the first that lacks a record, as in a copy without them, or in a rehearsal."""
+    rows = []
+    with contextlib.suppress(InputError):
+        rows.extend(ask(records))
+    return rows
+
+
+def _runs(repeats: Repeats, name: str) -> Sequence[Run]:
+    """Return the runs of an experiment, which must be there."""
+    if not repeats.get(name):
+        raise InputError(f"{name}: no record")
+    return repeats[name]
+
+
+def _compared(table: pd.DataFrame, name: str) -> pd.Series:
+    """Return a row of a table of :func:`mammo_lib.analysis.answers.answers`, which must be there."""
+    if table.empty or name not in table["experiment"].tolist():
+        raise InputError(f"{name}: not compared yet")
+    return table.set_index("experiment").loc[name]
 
 
 def _readers(records: _Records) -> Rows:
-    aim, _ = fourth_look.best_against_readers(answers.find_repeats(get_profile("mirror-final")))
+    final = answers.find_repeats(get_profile("mirror-final"))
+    aim, _ = fourth_look.best_against_readers({name: _runs(final, name) for name in fourth_look.AIM})
     yield _of_interval(
         "readers", "network minus readers' BI-RADS", estimate("difference", aim),
         f"{aim.n} test breasts; the best network by cross-validation (crops, attention alone), fourth look",
         "05b_the_fourth_look",
     )  # fmt: skip
-    added, _ = missing.beyond_assessment(records.held_out["crop_held_out"])
+    added, _ = missing.beyond_assessment(_runs(records.held_out, "crop_held_out"))
     yield _of_interval(
         "assessment", "BI-RADS with network minus alone", estimate("difference", added),
         f"{added.n} training breasts out of fold; {FROM_FIRST}", "08_missing_views_and_density",
@@ -92,7 +109,9 @@ def _scan(records: _Records) -> Rows:
 def _films(records: _Records) -> Rows:
     yield _of_part(records, "streams", "crop", "crop", "crops alone")
     yield _of_part(records, "streams", "whole", "whole", "whole films alone")
-    gap = answers.compare_repeats(resolution.every_side()["stages_whole_96"], records.second["whole"])
+    frozen, trained = _runs(resolution.every_side(), "stages_whole_96"), _runs(records.second, "whole")
+    if (gap := answers.compare_repeats(frozen, trained)) is None:
+        raise InputError("whole, stages_whole_96: no repeat that both have")
     yield _of_interval(
         "whole_frozen", "whole films: network minus regression", estimate("difference", gap),
         "a logistic regression on the network's own frozen stages", "10_resolution_and_efficiency",
@@ -101,18 +120,17 @@ def _films(records: _Records) -> Rows:
 
 def _changes(records: _Records) -> Rows:
     views, deeper = get_profile("mirror-open"), get_profile("mirror-limits")
-    one_view = answers.answers(views, "view_training", records.held_out).set_index("experiment")
-    stages = limits.against_reference(
-        deeper, "stages", records.first[limits.REFERENCE], answers.find_repeats(deeper)
-    ).set_index("experiment")
+    one_view = answers.answers(views, "view_training", records.held_out)
+    reference = _runs(records.first, limits.REFERENCE)
+    stages = limits.against_reference(deeper, "stages", reference, answers.find_repeats(deeper))
     for view in ("cc", "mlo"):
         yield _row(
-            view, f"trained on {view.upper()} alone", one_view.loc[f"crop_{view}"], f"minus both views; {FROM_FIRST}",
-            "08_missing_views_and_density",
+            view, f"trained on {view.upper()} alone", _compared(one_view, f"crop_{view}"),
+            f"minus both views; {FROM_FIRST}", "08_missing_views_and_density",
         )  # fmt: skip
     for size in ("lite1", "lite2"):
         yield _row(
-            size, f"stages of {size.title()}, not Lite0", stages.loc[f"crop_{size}"],
+            size, f"stages of {size.title()}, not Lite0", _compared(stages, f"crop_{size}"),
             f"frozen stages of EfficientNet; {FROM_FIRST}", "06b_what_limits_the_network",
         )  # fmt: skip
 
@@ -138,12 +156,11 @@ def _elsewhere(_: _Records) -> Rows:
 
 def _of_part(records: _Records, group: str, experiment: str, key: str, compared: str) -> dict:
     """Return what a part of the network changes in the second series, and the first series' answer where it differs."""
-    own, early = (
-        answers.answers(get_profile(name), group, repeats).set_index("experiment")
+    row, before = (
+        _compared(answers.answers(get_profile(name), group, repeats), experiment)
         for name, repeats in (("mirror-cv-training", records.second), ("mirror-cv", records.first))
     )
-    row, before = own.loc[experiment], early["answer"].get(experiment)
-    remark = "" if before in (None, row["answer"]) else f"first series: {before}"
+    remark = "" if before["answer"] == row["answer"] else f"first series: {before['answer']}"
     return _row(key, compared, row, remark, "06a_answers_by_cross_validation")
 
 

@@ -26,7 +26,7 @@ from . import (
     missing,
     official_split,
     resolution,
-    summaries,
+    sentences,
 )
 from .answers import Repeats
 from .tables import ensemble_predictions
@@ -85,7 +85,7 @@ def open_questions() -> pd.DataFrame:
 
 def _group(profile: str, group: str, repeats: Repeats) -> str:
     settings = get_profile(profile)
-    return summaries.brief(answers.answers(settings, group, repeats), CALLED[group], len(settings.seeds))
+    return sentences.brief(answers.answers(settings, group, repeats), CALLED[group], len(settings.seeds))
 
 
 def _both_series(group: str, first: Repeats, second: Repeats) -> str:
@@ -94,7 +94,7 @@ def _both_series(group: str, first: Repeats, second: Repeats) -> str:
 
 def _gates_on_100_tokens(second: Repeats) -> str:
     found, _ = answers.gates_on_100_tokens(second)
-    said = summaries.brief(found, "learned gates, one per image", len(get_profile(answers.LONG_GATES).seeds))
+    said = sentences.brief(found, "learned gates, one per image", len(get_profile(answers.LONG_GATES).seeds))
     return f"Other gates on 100 tokens (protocol 11): {said}"
 
 
@@ -108,7 +108,7 @@ def _stages(repeats: Repeats) -> str:
     found = limits.against_reference(
         settings, "stages", repeats.get(limits.REFERENCE, ()), answers.find_repeats(settings)
     )
-    return summaries.brief(found, "the stages of EfficientNet-Lite0", len(settings.seeds))
+    return sentences.brief(found, "the stages of EfficientNet-Lite0", len(settings.seeds))
 
 
 def _breasts(repeats: Repeats) -> str:

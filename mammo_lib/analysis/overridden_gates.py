@@ -12,7 +12,7 @@ from ..runs.records import Run
 from ..statistics import FoldDifference, compare_folds
 from .answers import EQUIVALENT, Repeats, as_answers
 from .diagnostics import AS_IS
-from .summaries import one_in_words
+from .sentences import one_in_words
 
 ROUTING = ("frozen", "shuffled", "open")  # overridden gates that leave the network its token blocks
 OVERRIDDEN = (*ROUTING, "shut")

@@ -1,7 +1,7 @@
 """What a larger input is worth, from records of cross-validation: chapter 10 (protocols 2, 6, 7, 9 and 10). No torch.
 
 *Repeats* are ``{experiment: [run per repeat]}``; differences are worded by
-:func:`mammo_lib.analysis.summaries.brief`.
+:func:`mammo_lib.analysis.sentences.brief`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 from ..config import RunConfig, get_profile
 from ..runs.records import Run
 from ..statistics import stratified_auc
-from . import answers, learning, limits, summaries
+from . import answers, learning, limits, sentences
 from .answers import Repeats
 from .wording import estimate, in_words
 
@@ -91,21 +91,21 @@ def larger_in_words(repeats: Repeats) -> str:
 def crops_in_short(repeats: Repeats) -> str:
     """Say what larger crops are worth to the frozen stages (protocol 7)."""
     profile = get_profile("mirror-resolution")
-    return summaries.brief(answers.answers(profile, "crop_size", repeats), "crops of 96 px", len(profile.seeds))
+    return sentences.brief(answers.answers(profile, "crop_size", repeats), "crops of 96 px", len(profile.seeds))
 
 
 def frozen_films_in_short(repeats: Repeats) -> str:
     """Say what larger whole films are worth to the frozen stages (protocol 7)."""
     profile = get_profile("mirror-resolution")
-    return summaries.brief(answers.answers(profile, "film_size", repeats), "films of 96 px", len(profile.seeds))
+    return sentences.brief(answers.answers(profile, "film_size", repeats), "films of 96 px", len(profile.seeds))
 
 
 def films_in_short(repeats: Repeats) -> str:
     """Say what larger and differently shaped films are worth, to frozen stages and to networks of the first series."""
     six = get_profile("mirror-whole")
     size = limits.against_reference(six, "size", repeats.get("whole", ()), repeats)
-    trained = summaries.brief(size, "films of 96 px")
-    shape = summaries.brief(answers.answers(six, "shape", repeats), "padded squares")
+    trained = sentences.brief(size, "films of 96 px")
+    shape = sentences.brief(answers.answers(six, "shape", repeats), "padded squares")
     names = {"128 px": "whole_128", "224 px": "whole_224", "160 x 96 px": "whole_tall"}
     networks = {side: repeats[name] for side, name in names.items() if name in repeats}
     stuck = f" {learning.fitted_in_words(learning.fitted(networks))}" if networks else ""
@@ -157,7 +157,7 @@ def larger_in_short(again: Repeats) -> str:
 
 
 def _in_short(families: Mapping[str, pd.DataFrame], planned: int) -> list[str]:
-    return [summaries.brief(table, called, planned) for called, table in families.items()]
+    return [sentences.brief(table, called, planned) for called, table in families.items()]
 
 
 def _stuck(again: Repeats, stream: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Executing notebooks: one after another or several at a time, and what became of each."""
+"""Executing notebooks: one after another or several at a time."""
 
 from __future__ import annotations
 

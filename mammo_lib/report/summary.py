@@ -1,4 +1,4 @@
-"""What a reproduction says of itself: a line per chapter, ``_build/summary.json``, and an RO-Crate."""
+"""The record of a reproduction: ``_build/summary.json`` and an RO-Crate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of a few variants of a cross-validation, which tests of answers, summaries and failure counts read."""
+"""Records of a few variants of a cross-validation, which tests of answers, sentences and failure counts read."""
 
 import numpy as np
 import pandas as pd

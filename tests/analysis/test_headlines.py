@@ -5,7 +5,7 @@ import runpy
 
 import pytest
 
-from mammo_lib.analysis import answers, overridden_gates, summaries
+from mammo_lib.analysis import answers, overridden_gates, sentences
 from mammo_lib.analysis.answers import BOTH, DIFFERENT, EQUIVALENT, UNDECIDED
 from mammo_lib.analysis.headlines import COLUMNS, headlines
 from mammo_lib.config import ROOT, get_profile
@@ -45,10 +45,9 @@ def test_without_records_nothing_is_answered(tmp_path, monkeypatch):
     from mammo_lib.analysis import external_scores, official_split
     from mammo_lib.runs import records
 
-    for module in (records, external_scores, official_split):
-        for name in ("COMMITTED", "FRESH"):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, tmp_path)
+    for module, name in ((records, "COMMITTED"), (records, "FRESH"), (external_scores, "COMMITTED"),
+                         (official_split, "COMMITTED")):  # fmt: skip
+        monkeypatch.setattr(module, name, tmp_path)
     assert headlines().empty
 
 
@@ -81,7 +80,7 @@ def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
     assert gates.loc["crop_plain", ["answer", "repeats"]].tolist() == ["equivalent", 5]
     long_mixers = answers.answers(profile, "isolation_long", repeats)
     assert set(long_mixers["answer"]) == {"equivalent"} and set(long_mixers["repeats"]) == {2}
-    assert summaries.undecided_by_nadeau_bengio(long_mixers).sum() == len(long_mixers) / 2
+    assert sentences.undecided_by_nadeau_bengio(long_mixers).sum() == len(long_mixers) / 2
     longer = answers.answers(profile, "gates_long", repeats).set_index("experiment").loc["long_plain"]
     assert longer["answer"] == answers.BOTH and longer["difference"] < 0
     routed = overridden_gates.interventions(overridden_gates.gated_networks(profile, repeats)).set_index(

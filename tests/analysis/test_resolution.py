@@ -4,7 +4,7 @@ import re
 
 from mammo_lib.analysis import resolution
 from mammo_lib.analysis.answers import against, find_repeats
-from mammo_lib.analysis.summaries import brief
+from mammo_lib.analysis.sentences import brief
 from mammo_lib.config import get_profile
 
 

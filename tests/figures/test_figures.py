@@ -165,7 +165,7 @@ CASES = {
     ),
     "all answers": (
         lambda: figures.answer_forest(ALL_ANSWERS, 0.02),
-        "4 comparisons: 2 less than 0.02, 1 different, 1 undecided",
+        "4 comparisons: 2 within the bound, 1 different, 1 undecided",
     ),
     "subgroups": (
         lambda: figures.subgroup_forest(SUBGROUPS),
@@ -219,7 +219,7 @@ def test_title_says_the_finding_and_axes_are_named(name):
 def test_each_answer_stands_below_its_question_in_the_colour_of_its_meaning():
     axes = figures.answer_forest(ALL_ANSWERS, 0.02).axes[0]
     rows = {bars.get_label(): bars[0].get_ydata().tolist() for bars in axes.containers}
-    assert rows == {"less than 0.02": [1, 2], "different": [4], "undecided": [5]}
+    assert rows == {"within the bound": [1, 2], "different": [4], "undecided": [5]}
     questions = {text.get_text(): text.xyann[1] for text in axes.texts}
     assert questions == {"gates?": 0, "films?": 3}
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from mammo_lib.analysis import answers, summaries
+from mammo_lib.analysis import answers, sentences
 from mammo_lib.config import get_profile
 from mammo_lib.runs import records
 
@@ -12,7 +12,7 @@ PROFILE = get_profile("mirror-cv")
 
 
 def test_each_answer_is_said_with_its_numbers(repeats):
-    said = summaries.sentence(answers.answers(PROFILE, "isolation", repeats), "crop_plain")
+    said = sentences.sentence(answers.answers(PROFILE, "isolation", repeats), "crop_plain")
     assert "no token blocks (`crop_no_blocks`): different, -0." in said
     assert "attention only (`crop_attention`) [1 of 2 repeats]: different, but by less than the bound, +0.0" in said
     assert "state-space mixers only (`crop_ssm`): equivalent (reach 0.000)" in said
@@ -29,7 +29,7 @@ def test_added_repeats_count_once_all_have_run_and_the_first_stage_is_told(tmp_p
         write_repeat(tmp_path / "committed", "crop_ssm", seed, 1.5)
     for seed in PROFILE.seeds:
         write_repeat(tmp_path / "committed", "crop_attention", seed, 1.5)
-    said = summaries.in_stages(PROFILE, "isolation", answers.find_repeats(PROFILE))
+    said = sentences.in_stages(PROFILE, "isolation", answers.find_repeats(PROFILE))
     assert "repeats" not in said  # one is missing: all that were added wait
 
     for name in ("crop_plain", "crop_ssm"):
@@ -37,7 +37,7 @@ def test_added_repeats_count_once_all_have_run_and_the_first_stage_is_told(tmp_p
     repeats = answers.find_repeats(PROFILE)
     table = answers.answers(PROFILE, "isolation", repeats).set_index("experiment")["repeats"]
     assert table.to_dict() == {"crop_ssm": 5, "crop_attention": 2}
-    said, first = summaries.in_stages(PROFILE, "isolation", repeats).split(" After the 2 planned repeats alone: ")
+    said, first = sentences.in_stages(PROFILE, "isolation", repeats).split(" After the 2 planned repeats alone: ")
     assert "(`crop_ssm`) [5 repeats]: equivalent" in said and "(`crop_attention`): equivalent" in said
     assert first == (
         "`crop_ssm`: equivalent (reach 0.000). At 2.5 % instead of 5 %, to allow for two stages, 1 of 1 answers are "
@@ -51,20 +51,20 @@ def test_the_conservative_interval_is_read_out():
         "experiment": ["a", "b", "c", "d"], "answer": ["different", "different", "equivalent", "undecided"],
         "nb_low": [-0.2, -0.2, -0.03, -1.0], "nb_high": [0.01, -0.1, 0.01, 1.0],
     })  # fmt: skip
-    assert summaries.caution(rows).endswith("2 of these 3 answers would be undecided: `a`, `c`.")
-    assert summaries.caution(rows.iloc[1:2]).endswith("this answer would be the same.")
-    assert summaries.caution(rows.assign(answer=answers.UNDECIDED)) == ""
+    assert sentences.caution(rows).endswith("2 of these 3 answers would be undecided: `a`, `c`.")
+    assert sentences.caution(rows.iloc[1:2]).endswith("this answer would be the same.")
+    assert sentences.caution(rows.assign(answer=answers.UNDECIDED)) == ""
 
 
 def test_a_fit_that_collapsed_is_named_and_kept(repeats):
-    assert summaries.collapsed_fits(PROFILE, "isolation", repeats) == ""
+    assert sentences.collapsed_fits(PROFILE, "isolation", repeats) == ""
     before = answers.answers(PROFILE, "isolation", repeats)
     run = repeats["crop_ssm"][0]
     frame = run.predictions
     bad = frame.assign(logit=frame["logit"].mask(frame["fold"] == 2, -frame["logit"]))
     fallen = SimpleNamespace(config=run.config, predictions=bad)
     changed = repeats | {"crop_ssm": [fallen, *repeats["crop_ssm"][1:]]}
-    said = summaries.collapsed_fits(PROFILE, "isolation", changed)
+    said = sentences.collapsed_fits(PROFILE, "isolation", changed)
     assert said.startswith("One fit of `crop_ssm` collapsed: in fold 3 of repeat 1 its AUC is 0.1")
     assert "in the other 9 fits 0.8" in said
     row = answers.answers(PROFILE, "isolation", changed).set_index("experiment").loc["crop_ssm"]
@@ -76,4 +76,4 @@ def test_a_fit_that_collapsed_is_named_and_kept(repeats):
 def test_nothing_is_said_where_nothing_was_run(repeats):
     table = answers.answers(PROFILE, "fusion", repeats)
     assert table.empty
-    assert summaries.sentence(table, "dual") == "No variant has been compared with `dual` yet."
+    assert sentences.sentence(table, "dual") == "No variant has been compared with `dual` yet."
