@@ -44,10 +44,9 @@ def reproduce(
              "--allow-missing": allow_missing},
         )  # fmt: skip
     from .. import report
-    from ..report.steps import DEFAULT_BOOK
 
     if profile is None and data is None and not os.environ.get("MAMMO_PROFILE"):
-        profile = DEFAULT_BOOK
+        profile = report.DEFAULT_BOOK
     (chosen, data), given = chosen_profile(profile, data, allow_missing), _parameters(parameter or [])
     if rehearse:
         raise typer.Exit(_rehearse(chosen, jobs, is_new=force))

@@ -13,8 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "book": ["build_book"],
         "execution": ["run_chapters"],
         "outcomes": ["progress_line"],
-        "rehearsal": ["rehearse", "stage"],
-        "steps": ["find_notebooks", "plan"],
+        "steps": ["DEFAULT_BOOK", "plan"],
         "summary": ["describe_as_crate", "start_summary", "write_summary"],
     },
 )

@@ -3,19 +3,35 @@
 import nbformat
 import pytest
 
-from mammo_lib.report import execution, steps, summary
+from mammo_lib.report import book, execution, rehearsal, steps, summary
+
+PLACES = {  # of the project, which the modules name
+    steps: {"ROOT": "", "SOURCE": "notebooks", "EXECUTED": "book/notebooks", "STATE": "_build/papermill"},
+    execution: {"ROOT": ""},
+    summary: {"ROOT": "", "SUMMARY": "_build/summary.json"},
+    book: {"ROOT": "", "BUILD": "_build"},
+    rehearsal: {"ROOT": "", "BUILD": "_build", "STEPS": "_build/rehearsed.json"},
+}
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, write_notebook):
+def work_in(monkeypatch):
+    """A function that makes every module of the report take a folder for the project's."""
+
+    def patch(folder):
+        for module, names in PLACES.items():
+            for name, place in names.items():
+                monkeypatch.setattr(module, name, folder / place)
+
+    return patch
+
+
+@pytest.fixture
+def project(tmp_path, work_in, write_notebook):
     """A project with two small notebooks, in which every module works."""
-    for name, folder in (("SOURCE", "notebooks"), ("EXECUTED", "book/notebooks"), ("STATE", "_build/papermill")):
+    work_in(tmp_path)
+    for folder in ("notebooks", "book/notebooks", "_build/papermill", "mammo_lib"):
         (tmp_path / folder).mkdir(parents=True)
-        monkeypatch.setattr(steps, name, tmp_path / folder)
-    for module in (steps, execution, summary):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(summary, "SUMMARY", tmp_path / "_build/summary.json")
-    (tmp_path / "mammo_lib").mkdir()
     write_notebook(tmp_path / "notebooks/00_first.ipynb", "print(profile)")
     write_notebook(tmp_path / "notebooks/05_second.ipynb", "1 + 1")
     return tmp_path

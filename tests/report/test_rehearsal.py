@@ -20,7 +20,7 @@ from mammo_lib.models import create_mambavision
 from mammo_lib.models.random_weights import write_random_checkpoint
 from mammo_lib.models.weights import load_checkpoint, read_checkpoint
 from mammo_lib.report import book as pages
-from mammo_lib.report import execution, rehearsal, steps, summary
+from mammo_lib.report import rehearsal, summary
 from mammo_lib.runs import records
 from mammo_lib.runs.experiments import experiment_configs
 from mammo_lib.runs.manifest import check_files
@@ -29,20 +29,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch, work_in):
     """A project folder that is marked as a rehearsal's, and that every module takes for its own."""
     write_json(tmp_path / REHEARSAL, {"profile": "tiny"})
-    for module, names in {
-        paths: {"ROOT": ""},
-        steps: {"ROOT": "", "SOURCE": "notebooks", "EXECUTED": "book/notebooks", "STATE": "_build/papermill"},
-        execution: {"ROOT": ""},
-        summary: {"ROOT": "", "SUMMARY": "_build/summary.json"},
-        rehearsal: {"ROOT": "", "BUILD": "_build", "STEPS": "_build/rehearsed.json"},
-        records: {"COMMITTED": "results", "FRESH": "_build/runs"},
-        collections: {"CACHE": "_build/cache"},
-    }.items():  # fmt: skip
-        for name, place in names.items():
-            monkeypatch.setattr(module, name, tmp_path / place)
+    work_in(tmp_path)
+    for module, name, place in (
+        (paths, "ROOT", ""), (records, "COMMITTED", "results"), (records, "FRESH", "_build/runs"),
+        (collections, "CACHE", "_build/cache"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, tmp_path / place)
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "_build").mkdir()
     return tmp_path
