@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from unittest import mock
@@ -19,9 +19,12 @@ import pytest
 from PIL import Image
 
 from mammo_lib.cli import main
-from mammo_lib.config import RunConfig, load_config
+from mammo_lib.cli.start import leave
+from mammo_lib.config import RunConfig, get_profile, load_config
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
+from mammo_lib.data.phantom import exams
+from mammo_lib.report import rehearsal
 from mammo_lib.runs import records
 from mammo_lib.runs.records import COMMITTED
 
@@ -412,12 +415,83 @@ def test_a_terminated_command_leaves_nothing_half_done(tmp_path, monkeypatch):
     def terminate(*_):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the tests, which the command must put back
-    try:
-        monkeypatch.setattr("mammo_lib.data.phantom.exams._write_table", terminate)
+    monkeypatch.setattr("mammo_lib.data.phantom.exams._write_table", terminate)
+    with handler_of_sigterm(signal.SIG_DFL):
         done = mammo("data", "phantom", tmp_path / "a", "--breasts", 12)
         assert (done.returncode, done.stderr.splitlines()[-1]) == (143, INTERRUPTED)
-        assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_second_sigterm_does_not_break_the_clean_up(tmp_path, monkeypatch):
+    def terminate(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:  # a clean-up
+            os.kill(os.getpid(), signal.SIGTERM)
+            (tmp_path / "cleaned").touch()
+
+    monkeypatch.setattr("mammo_lib.data.phantom.exams._write_table", terminate)
+    with handler_of_sigterm(signal.SIG_DFL):
+        assert mammo("data", "phantom", tmp_path / "a", "--breasts", 12).returncode == 143
+    assert (tmp_path / "cleaned").exists()
+
+
+@pytest.mark.parametrize("given", [signal.SIG_IGN, lambda *_: None], ids=["ignored", "handled"])
+def test_what_was_decided_about_sigterm_before_the_command_stays(tmp_path, monkeypatch, given):
+    """As in ``trap '' TERM; exec mammo``: a command whose caller ignores the signal is not ended by it."""
+
+    def terminate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(*arguments)
+
+    write = exams._write_table
+    monkeypatch.setattr(exams, "_write_table", terminate)
+    with handler_of_sigterm(given):
+        assert mammo("data", "phantom", tmp_path / "a", "--breasts", 12).returncode == 0
+        assert signal.getsignal(signal.SIGTERM) is given
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_benchmark_ends_in_order_with_its_command(tmp_path, monkeypatch, number):
+    monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "own.py").write_text(ENDS_ITS_PARENT.format(number=int(number)))
+    monkeypatch.setattr("mammo_lib.runs.executor.PATIENCE_S", 0.1)
+    with handler_of_sigterm(signal.SIG_DFL):
+        assert mammo("bench", "own").returncode == 128 + number
+    assert (tmp_path / "cleaned").exists()
+
+
+def test_a_rehearsal_ends_in_order_with_its_command(tmp_path, monkeypatch):
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!{sys.executable}\n{ENDS_ITS_PARENT.format(number=int(signal.SIGTERM))}")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    monkeypatch.chdir(tmp_path)
+    with handler_of_sigterm(leave), pytest.raises(SystemExit):
+        rehearsal.start(tmp_path, get_profile("smoke"), None)
+    assert (tmp_path / "cleaned").exists()
+
+
+ENDS_ITS_PARENT = """
+import os, sys, signal, time
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+if __name__ == "__main__":
+    try:
+        os.kill(os.getppid(), {number})
+        time.sleep(40)
+    finally:
+        time.sleep(1)
+        open("cleaned", "w").close()
+"""
+
+
+@contextmanager
+def handler_of_sigterm(handler):
+    """Put a handler in the place of that of the tests, for a while."""
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from ..config import ROOT
 from ..errors import InputError
+from ..runs.executor import run_program
 
 
 def bench(
@@ -30,4 +30,4 @@ def bench(
         raise InputError(f"unknown benchmark {script!r}: choose one of {', '.join(sources)}")
     else:
         command = [sys.executable, f"benchmarks/{script}.py", *context.args]
-        raise typer.Exit(subprocess.run(command, cwd=ROOT).returncode)
+        raise typer.Exit(run_program(command, cwd=ROOT))

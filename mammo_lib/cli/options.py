@@ -41,6 +41,7 @@ DefinitionOption = Annotated[str, typer.Option("--cohort", help=f"one of: {', '.
 
 
 def refuse_beside(option: str, why: str, others: dict[str, object]) -> None:
+    """Raise an :class:`InputError` that says ``why`` if any of the ``others`` is given together with an option."""
     if given := [name for name, value in others.items() if value]:
         raise InputError(f"{option} with {', '.join(given)}: {why}; leave out {', '.join(given)}")
 
@@ -103,6 +104,7 @@ def chosen_configs(
 
 
 def checked_definition(name: str) -> str:
+    """Return the name of a cohort's definition; raise an :class:`InputError` for an unknown one."""
     if name not in get_args(Definition):
         raise InputError(f"unknown cohort {name!r}: choose one of {', '.join(get_args(Definition))}")
     return name

@@ -8,12 +8,14 @@ import typer
 
 
 def echo_metrics(run, split: str) -> None:
+    """Print the metrics of one split of a run, and where its record is."""
     shown = ("auc", "accuracy", "sensitivity", "specificity", "f1")
     values = ", ".join(f"{name} {run.metrics[split][name]['value']:.3f}" for name in shown)
     typer.echo(f"{run.folder.parent.name}/{run.folder.name}: {split} {values}\n  record: {run.folder}")
 
 
 def echo_transfer(run) -> None:
+    """Print the AUC of every split of a record on another collection, with its interval."""
     typer.echo(f"{run.config.baseline or 'network'}: {run.folder}")
     for split, metrics in run.metrics.items():
         value, low, high, n = (metrics["auc"][name] for name in ("value", "low", "high", "n"))
@@ -23,6 +25,7 @@ def echo_transfer(run) -> None:
 
 
 def echo_outcome(outcome, number: int, total: int) -> None:
+    """Print how one of several runs ended, above the progress bar; a failure goes to stderr."""
     from tqdm import tqdm
 
     if total == 1 and outcome.run:
@@ -36,6 +39,7 @@ def echo_outcome(outcome, number: int, total: int) -> None:
 
 
 def echo_failures(failures: list, total: int) -> None:
+    """Print to stderr which runs failed and why, and that the same command resumes."""
     typer.secho(f"mammo: {len(failures)} of {total} runs failed:", fg="red", err=True)
     for outcome in failures:
         typer.echo(f"  {outcome.config.experiment}, seed {outcome.config.seed}: {outcome.error}", err=True)
@@ -50,6 +54,7 @@ def open_console(width: int = 160):
 
 
 def print_outcomes(outcomes: list) -> None:
+    """Print the verifications of records as a table, then each cause of differences with its records."""
     from rich.table import Table
 
     largest = "largest difference of a probability", "of a metric"
@@ -65,6 +70,7 @@ def print_outcomes(outcomes: list) -> None:
 
 
 def print_rehearsal(steps: list) -> None:
+    """Print the steps of a rehearsal as a table."""
     from rich.table import Table
 
     shown = Table("step", "outcome", "seconds", "reason", box=None)
@@ -74,6 +80,7 @@ def print_rehearsal(steps: list) -> None:
 
 
 def print_plan(table, cache: float) -> None:
+    """Print what a list of runs will cost, by experiment, then in all; ``cache`` is in bytes."""
     from rich.table import Table
 
     shown = Table("experiment", "finished", "million parameters", "memory, GB", "hours a run", "hours left", box=None)

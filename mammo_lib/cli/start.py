@@ -11,8 +11,13 @@ TOLD = "interrupted; the same command resumes (a training after its last complet
 
 
 def main() -> None:
-    """Run the command line. After Ctrl-C or SIGTERM half-done work is undone, and the exit code names the signal."""
-    before = signal.signal(signal.SIGTERM, leave)
+    """Run the command line. After Ctrl-C or SIGTERM half-done work is undone, and the exit code names the signal.
+
+    Where the caller ignores or handles SIGTERM, as after ``trap '' TERM``, that stays.
+    """
+    is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if is_default:
+        signal.signal(signal.SIGTERM, leave)
     try:
         from . import mammo
 
@@ -23,13 +28,15 @@ def main() -> None:
             print(TOLD, file=sys.stderr)
         sys.exit(code)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if is_default:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def leave(number: int, _frame: object) -> None:
-    """End as by ``sys.exit``, so that temporary files are removed.
+    """End as by ``sys.exit``, so that temporary files are removed; a second signal does not break that off.
 
     Lightning puts a handler of its own in this one's place, which calls it too, and ends a training after the batch.
     """
     if signal.getsignal(number) is leave:
+        signal.signal(number, signal.SIG_IGN)
         sys.exit(128 + number)

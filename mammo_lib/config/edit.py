@@ -158,12 +158,20 @@ class _Loader(yaml.SafeLoader):
     }
 
     def compose_mapping_node(self, anchor):
-        """Return a mapping as it is written, before the mappings of its key ``<<`` are mixed into it."""
-        node = super().compose_mapping_node(anchor)
-        keys = [key.value if key.tag == MERGE else self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", node.start_mark)
+        """Return a mapping as it is written, before the mappings of its key ``<<`` are mixed into it.
+
+        Raises
+        ------
+        yaml.constructor.ConstructorError
+            A key occurs twice. The quoted text ``"<<"`` is an ordinary key, another one than ``<<``.
+        """
+        node, found = super().compose_mapping_node(anchor), []
+        for one, _ in node.value:
+            is_merge = one.tag == MERGE
+            key = is_merge, one.value if is_merge else self.construct_object(one, deep=True)
+            if key in found:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key[1]!r} occurs twice", one.start_mark)
+            found.append(key)
         return node
 
 

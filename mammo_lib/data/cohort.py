@@ -204,6 +204,7 @@ def _has_both_views(rows: pd.DataFrame, keys: list[str]) -> pd.Series:
 
 
 def has_conflicting_labels(rows: pd.DataFrame) -> pd.Series:
+    """Return for each row whether its breast has both malignant and other rows."""
     return _is_malignant(rows).groupby([rows[key] for key in BREAST]).transform("nunique").gt(1)
 
 

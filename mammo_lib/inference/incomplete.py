@@ -32,7 +32,7 @@ from ..runs.protocols import protocol_incomplete
 from ..runs.receipts import added_after, first_opening
 from ..runs.records import INCOMPLETE, ONE_FILM, Run, find_run, start_run
 from ..statistics import evaluate_predictions
-from .provenance import identity_of, same_network
+from .provenance import identity_of, same_network, training_set
 
 ANY_VIEW = "any-view"  # the definition of a cohort that also has the breasts with one view
 
@@ -114,9 +114,11 @@ def _record(run: Run, collection: Collection, both: Prepared, one: Prepared) -> 
     """Return the record of a network: the finished one, else a started one."""
     config = run.config.model_copy(update={"experiment": f"{INCOMPLETE}{run.config.experiment}"})
     data_hash = fingerprint([both.fingerprint, one.fingerprint, identity_of(run)])
-    facts = {"data_set": collection.name, "network": run.name, "checkpoint": file_hash(run.checkpoint)}
+    facts = {"network": run.name, "trained_on": training_set(run), "checkpoint": file_hash(run.checkpoint)}
     found = find_run(config, data_hash)
-    return found or start_run(config, data_hash, protocol=protocol_incomplete(run.config), **facts)
+    return found or start_run(
+        config, data_hash, data_set=collection.name, protocol=protocol_incomplete(run.config), **facts
+    )
 
 
 def _fill(record: Run, run: Run, both: Prepared, one: Prepared, receipt: dict) -> None:

@@ -153,18 +153,24 @@ def is_phantom(run: Run) -> bool:
 
 def refuse_phantom(record: Run) -> None:
     """Raise an :class:`InputError` for a record of synthetic images, or of a network that was trained on them."""
-    network = runs.FRESH / (record.environment.get("network") or record.name)  # of scores on other films
-    if is_phantom(record) or (Run(network).is_finished and is_phantom(Run(network))):
+    said = record.environment.get("trained_on") or ""
+    network = Run(runs.FRESH / (record.environment.get("network") or record.name))  # older records do not say it
+    if is_phantom(record) or said.startswith(PHANTOM) or (network.is_finished and is_phantom(network)):
         raise InputError(
             f"{record.folder}: made on the {PHANTOM}, and results/ holds records of real films; train on images "
             "(--data DIR), or move this folder away"
         )
 
 
+def training_set(run: Run) -> str | None:
+    """Return the name of the data set that a network was trained on; None if its record does not say it."""
+    return run.environment.get("data_set") or (PHANTOM if is_phantom(run) else None)
+
+
 def trained_on(run: Run) -> str:
     """Say what a run's network was trained on, and how it scored on breasts that it was not trained on."""
-    config, said, auc = run.config, run.environment.get("data_set"), _auc_of(run)
-    source = said or (PHANTOM if is_phantom(run) else "a data set that its record does not name")
+    config, auc = run.config, _auc_of(run)
+    source = training_set(run) or "a data set that its record does not name"
     height, width = config.data.image_size
     score = f"; {_in_words(auc)} on breasts that it was not trained on" if auc else ""
     return f"{source}, {width} x {height} px, backbone {config.model.backbone}{score}"

@@ -40,7 +40,7 @@ from ..runs.protocols import PROTOCOL_EXTERNAL, protocol_elsewhere
 from ..runs.records import EXTERNAL, Run, find_run, start_run
 from ..statistics import evaluate_calibration, evaluate_predictions, fit_temperature, youden_threshold
 from ..training.baselines import fit_baseline
-from .provenance import HELD_OUT, identity_of, same_network
+from .provenance import HELD_OUT, identity_of, same_network, training_set
 
 INTERNAL, MASKED = "internal", "internal_masked"
 MASSES, AGREEMENT = f"{SPLIT}_masses", "agreement_with_readers"
@@ -87,7 +87,7 @@ def score_network(
     prepared = other.prepare(scored_breasts(other), *config.inputs)
     trained = reference.prepare("train", *run.config.inputs) if reference else None
     sources = [identity_of(run), trained and trained.fingerprint]
-    facts = {"network": run.name, "checkpoint": file_hash(run.checkpoint)}
+    facts = {"network": run.name, "trained_on": training_set(run), "checkpoint": file_hash(run.checkpoint)}
     record = _record(config, other, prepared, sources, protocol_elsewhere(run.config, other.about.key), **facts)
     if record.is_finished:
         return record
@@ -118,7 +118,7 @@ def score_baseline(
     prepared = other.prepare(scored_breasts(other), *_config(like, other, allow_missing).inputs)
     config = _config(like, other, allow_missing, baseline=name, views=seen_views(prepared))
     trained = reference.prepare("train", *config.inputs)
-    record = _record(config, other, prepared, [trained.fingerprint], PROTOCOL_EXTERNAL)
+    record = _record(config, other, prepared, [trained.fingerprint], PROTOCOL_EXTERNAL, trained_on=reference.name)
     if record.is_finished:
         return record
     masked = _out_of_fold(config, reference, trained)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +26,7 @@ from ..config import BUILD, REHEARSAL, ROOT, Profile, RunConfig, get_profile, is
 from ..config.checkpoints import OFFICIAL, weights_folder
 from ..errors import InputError, writing_to
 from ..files import read_json, write_json
+from ..runs.executor import open_executor, run_program
 from ..runs.experiments import experiment_configs
 from ..runs.records import Run, fresh_run
 from . import book as pages
@@ -113,7 +113,7 @@ def start(home: Path, profile: Profile, jobs: int | None) -> int:
     left_out = ("MAMMO_PROFILE", "MAMMO_RETRAIN", "MAMMO_ALLOW_MISSING", "MAMMO_DATA")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment |= {"MAMMO_ROOT": str(home), "MAMMO_WEIGHTS": str(home / "weights")}
-    return subprocess.run([*command, *(["--jobs", str(jobs)] if jobs else [])], env=environment, check=False).returncode
+    return run_program([*command, *(["--jobs", str(jobs)] if jobs else [])], env=environment)
 
 
 def rehearse(profile: Profile, jobs: int) -> Iterator[Rehearsed]:
@@ -194,7 +194,6 @@ def _train_and_open(
 ) -> Iterator[Rehearsed]:
     """Train every run; with ``jobs`` above 1, another process opens a network while the next one is trained."""
     from ..runs.evaluate import opening_of
-    from ..runs.executor import open_executor
     from ..runs.sweep import run_sweep
 
     opening, waiting = None, []

@@ -6,12 +6,13 @@ All have the interface of ``concurrent.futures``, so tasks do not depend on wher
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 from ..errors import InputError
@@ -20,6 +21,7 @@ MAX_WORKERS = 64
 POLL_S = 0.5
 CRASHED = "its decoder crashed; convert the file to uncompressed DICOM or to PNG"
 IDLE_S = 60  # a process that waits longer than this for the next call ends
+PATIENCE_S = 10  # for a program to end by itself after Ctrl-C, which a terminal sends to it too
 IN_FLIGHT = 4  # tasks handed out per worker: enough that none waits, few enough that memory does not grow with the list
 
 
@@ -94,7 +96,30 @@ def in_child(function: Callable, *arguments):
     from loky import get_reusable_executor
 
     pool = get_reusable_executor(1, timeout=IDLE_S, initializer=end_with, initargs=(os.getpid(),))
-    return _result(pool.submit(function, *arguments))
+    try:
+        return _result(pool.submit(function, *arguments))
+    except (KeyboardInterrupt, SystemExit):  # else the interpreter would wait for the task before it ends
+        pool.shutdown(wait=False, kill_workers=True)
+        raise
+
+
+def run_program(command: Sequence[str], **options) -> int:
+    """Run a program to its end and return its exit code; ``options`` are those of ``subprocess.Popen``.
+
+    If this process is ended by Ctrl-C or SIGTERM meanwhile, the program is ended by SIGTERM, not killed, and waited
+    for, so that it can undo what is half done.
+    """
+    with subprocess.Popen(command, **options) as program:
+        try:
+            return program.wait()
+        except KeyboardInterrupt:  # a second signal would break the clean-up that the program may have begun
+            with suppress(subprocess.TimeoutExpired):
+                program.wait(PATIENCE_S)
+            _end(program)
+            raise
+        except SystemExit:
+            _end(program)
+            raise
 
 
 def as_done(executor: Executor, workers: int, function: Callable, tasks: Iterable) -> Iterator:
@@ -120,6 +145,11 @@ def is_death(error: Exception | None) -> bool:
     distributed = sys.modules.get("distributed")  # not loaded: no cluster is in use
     kinds = (BrokenExecutor,) if distributed is None else (BrokenExecutor, distributed.KilledWorker)
     return isinstance(error, kinds)
+
+
+def _end(program: subprocess.Popen) -> None:
+    program.terminate()  # does nothing to one that has ended
+    program.wait()
 
 
 def _result(future: Future):

@@ -37,6 +37,7 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def ones(label: np.ndarray) -> np.ndarray:
+    """Return one row of weights (1, breasts) in which every breast counts once: the data themselves, not a draw."""
     return np.ones((1, len(label)))
 
 

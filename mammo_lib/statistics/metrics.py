@@ -204,6 +204,7 @@ def weighted_sensitivity_at(specificity: float) -> Metric:
 
 
 def weighted_confusion(label, probability, weights, threshold) -> Confusion:
+    """Count the cells of the confusion matrix at a threshold, a breast as often as its weight says, for each draw."""
     label, decision = np.asarray(label) == 1, np.asarray(probability) >= threshold
     cells = (label & decision, label & ~decision, ~label & ~decision, ~label & decision)
     return Confusion(*(weights @ cell for cell in cells))

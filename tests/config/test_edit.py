@@ -17,6 +17,7 @@ from mammo_lib.config import (
     with_changes,
     with_seed,
 )  # fmt: skip
+from mammo_lib.config.edit import MERGE
 from mammo_lib.config.registry import BACKBONES
 from mammo_lib.errors import InputError
 
@@ -90,8 +91,9 @@ def test_a_config_in_the_encodings_that_editors_write(tmp_path, encoding):
     [
         (b"", "contains a NoneType"),
         (b"[1, 2]", "contains a list"),
-        (b"seed: 1\nseed: 2\n", "the key 'seed' occurs twice"),
-        (b"a: &a {x: 1}\nb: &b {x: 2}\ntrain:\n  <<: *a\n  <<: *b\n", r"line 4: .*the key '<<' occurs twice"),
+        (b"seed: 1\nseed: 2\n", r"line 2: .*the key 'seed' occurs twice"),
+        (b"x:\n  1: 2\n  a: 3\n  1: 4\n", r"line 4: .*the key 1 occurs twice"),
+        (b"a: &a {x: 1}\nb: &b {x: 2}\ntrain:\n  <<: *a\n  <<: *b\n", r"line 5: .*the key '<<' occurs twice"),
         (b"seed: [", "line 1: neither JSON nor YAML"),
         (b"\xff\xfe\x00", "not UTF-8|neither"),
         (b"caf\xe9: 1", "not UTF-8 text"),
@@ -105,6 +107,14 @@ def test_a_file_that_is_no_config(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
         load_config(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_quoted_key_is_no_merge_key(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text('a: &a {x: 1}\nb: {"<<": 3, <<: *a}\n')
+    assert read_mapping(path) == {"a": {"x": 1}, "b": {"<<": 3, "x": 1}}
+    path.write_text(f'a: &a {{x: 1}}\nb: {{"{MERGE}": 3, <<: *a}}\n')
+    assert read_mapping(path)["b"] == {MERGE: 3, "x": 1}
 
 
 def test_a_profile_of_ones_own(tmp_path):

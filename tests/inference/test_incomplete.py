@@ -64,7 +64,7 @@ def test_breasts_with_one_view_are_scored_apart(scored, networks, collection):
 def test_a_record_says_what_it_is_and_has_a_receipt_of_the_whole_list(scored, collection):
     for record in scored:
         assert record.faults() == [] and record.is_scored_only and not record.is_evaluated
-        assert record.environment["data_set"] == collection.name
+        assert record.environment["data_set"] == collection.name and "trained_on" in record.environment
         assert record.receipt["protocol_hash"] == record.receipt["environment"]["protocol_hash"]
         assert record.environment["protocol_hash"] == record.receipt["protocol_hash"]
         assert record.receipt["runs"] == [one.name for one in scored] and record.receipt["added_after"] is None

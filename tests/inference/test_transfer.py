@@ -1,13 +1,17 @@
 """A network on another collection: nothing is tuned, missing views are masked, a finished record is read."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from mammo_lib.data.collection import PHANTOM
+from mammo_lib.data.data_sets import open_cbis_ddsm
 from mammo_lib.data.external import open_other
 from mammo_lib.errors import InputError
-from mammo_lib.files import file_hash
+from mammo_lib.files import file_hash, write_json
 from mammo_lib.inference import provenance, transfer
 from mammo_lib.runs import records
 from mammo_lib.runs.protocols import PROTOCOL_EXTERNAL
@@ -105,6 +109,30 @@ def test_a_baseline_sees_no_label_of_the_collection(mias, network, collection, r
     assert first.config.model.views == ("MLO",) and first.config.baseline == "frozen_stages"
     internal = records.part_of(first.predictions, "internal_masked")
     assert len(internal) == internal["sample_id"].nunique() and set(internal["has_MLO"]) == {True}
+
+
+@pytest.mark.parametrize("said", ["CBIS-DDSM, layout mirror-800", PHANTOM])
+def test_a_record_says_what_its_network_was_trained_on(mias, network, run_homes, said):
+    frame, metrics, environment = network.predictions, network.metrics, network.environment
+    write_json(network.folder / "environment.json", environment | {"data_set": said})
+    network.finish(frame, metrics)
+    record = transfer.score_network(network, open_other(mias))
+    assert record.environment["trained_on"] == said
+    with pytest.raises(InputError, match="made on the synthetic phantom") if said == PHANTOM else nullcontext():
+        provenance.refuse_phantom(record)
+
+
+def test_a_baseline_that_was_fitted_on_the_phantom_is_refused(mias, network, collection, run_homes, monkeypatch):
+    monkeypatch.setattr(transfer, "_out_of_fold", lambda *_: pd.DataFrame({"label": [0, 1], "logit": [-1.0, 1.0]}))
+    monkeypatch.setattr(transfer, "fit_baseline", lambda *_: lambda _, cohort: np.zeros(len(cohort)))
+    monkeypatch.setattr(transfer, "_choices", lambda _: (0.5, 1.0))
+    monkeypatch.setattr(transfer, "_sized", lambda frame, _: frame)
+    monkeypatch.setattr(transfer, "_finish", lambda record, *_: record)
+    phantom = open_cbis_ddsm(collection.root)
+    record = transfer.score_baseline("frozen_features", network.config, open_other(mias), phantom)
+    assert record.environment["trained_on"] == phantom.name == PHANTOM
+    with pytest.raises(InputError, match="made on the synthetic phantom"):
+        provenance.refuse_phantom(record)
 
 
 def test_where_readers_are_all_that_is_known_nothing_is_said_of_malignancy(mias, network, run_homes):

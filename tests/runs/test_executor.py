@@ -118,3 +118,23 @@ def test_a_child_that_dies_is_told_and_the_next_one_works():
     assert in_child(square, 4) == 16
     with pytest.raises(InputError, match="7: cannot be read"):
         in_child(fail, 7)
+
+
+WAITS = """
+import signal, sys, time
+from mammo_lib.runs.executor import in_child
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+in_child(abs, 1)
+print("ready", flush=True)
+in_child(time.sleep, 40)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_who_waits_for_a_child_can_be_ended(number, code):
+    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        assert parent.stdout.readline() == b"ready\n"
+        time.sleep(1)  # the task has begun
+        parent.send_signal(number)
+        began = time.monotonic()
+        assert parent.wait() == code and time.monotonic() - began < 15
