@@ -27,6 +27,13 @@ def failure_signs(repeats: Repeats) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def signs_in_words(table: pd.DataFrame) -> str:
+    """Say in how many fits each signature occurred, and in how many networks, from :func:`failure_signs`."""
+    networks = [(sign, int((table[sign] > 0).sum())) for sign in SIGNS]
+    said = [f"{sign} in {table[sign].sum()} ({n} network{'' if n == 1 else 's'})" for sign, n in networks]
+    return f"Of {table['fits'].sum()} fits of {len(table)} networks: {', '.join(said)}."
+
+
 def _signs_by_fold(run: Run) -> list[dict[str, bool]]:
     """Return by fold which failures its network shows."""
     gates, gate, losses, found = run.gates, run.config.model.gate, last_losses(run), []

@@ -17,6 +17,7 @@ import pandas as pd
 from ..statistics import Interval
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from pandas.io.formats.style import Styler  # needs Jinja
 
 DECISIVE = ("verdict", "answer")  # columns that a page must show without scrolling
@@ -58,6 +59,14 @@ def shown(table: pd.DataFrame) -> Styler:
     texts = table.select_dtypes(exclude="number").columns.map(_title)
     left = {name: [{"selector": "", "props": "text-align: left"}] for name in texts}
     return readable(table).style.hide(axis="index").set_table_styles(left).format(escape="html")
+
+
+def folded(summary: str, *tables: pd.DataFrame) -> HTML:
+    """Return tables below a line that opens them, for numbers that a sentence and a figure before them have said."""
+    from IPython.display import HTML
+
+    inside = "".join(shown(table).to_html() for table in tables)
+    return HTML(f"<details><summary>{html.escape(summary)}</summary>{inside}</details>")
 
 
 def as_text(value: object) -> str:

@@ -45,6 +45,12 @@ def test_a_shown_table_has_no_index_and_its_texts_stand_on_the_left():
     assert re.findall(r"\.(col\d+) \{\s*text-align: left;", page) == ["col0"]
 
 
+def test_folded_tables_are_below_one_line():
+    text = wording.folded("Numbers <3", pd.DataFrame({"name": ["<b>"]}), pd.DataFrame()).data
+    assert text.startswith("<details><summary>Numbers &lt;3</summary>") and text.count("<table") == 2
+    assert "&lt;b&gt;" in text and "<b>" not in text
+
+
 def test_markup_in_text_is_shown_and_not_obeyed():
     markdown_it = pytest.importorskip("markdown_it")  # of the extra that builds the book
     page = markdown_it.MarkdownIt("commonmark").render(f"Why: {wording.as_text(EVIL)}.")
