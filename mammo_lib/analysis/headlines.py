@@ -95,6 +95,12 @@ def _readers(records: _Records) -> Rows:
 def _gates(records: _Records) -> Rows:
     yield _of_part(records, "gates", "crop_plain", "gates", "no gates, 36 tokens")
     yield _of_part(records, "gates_long", "long_plain", "gates_long", "no gates, 100 tokens")
+    yield _of_part(records, "gates", "crop_gate_fixed", "fixed", "gates fixed at 0.5, 36 tokens")
+    longer, _ = answers.gates_on_100_tokens(records.second)
+    yield _row(
+        "fixed_long", "gates fixed at 0.5, 100 tokens", _compared(longer, "long_gate_fixed"), "protocol 11",
+        "06a_answers_by_cross_validation",
+    )  # fmt: skip
 
 
 def _scan(records: _Records) -> Rows:

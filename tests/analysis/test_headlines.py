@@ -55,6 +55,7 @@ def test_front_page_and_readme_claim_no_more_than_the_answers(table):
     """Their bold sentences: open against the readers, gates and scan small, films nothing, two views and Lite2 more."""
     answer, change = table.set_index("key")["answer"], table.set_index("key")["difference"]
     assert answer["readers"] == UNDECIDED and answer["assessment"] == DIFFERENT and change["assessment"] > 0
+    assert set(answer[["fixed", "fixed_long"]]) == {EQUIVALENT}
     assert set(answer[["gates", "gates_long", "scan", "scan_long", "blocks", "blocks_long"]]) <= {EQUIVALENT, BOTH}
     assert answer["crop"] == EQUIVALENT and answer["whole"] == DIFFERENT
     assert set(answer[["cc", "mlo", "lite2"]]) == {DIFFERENT} and change["lite2"] > 0 > change[["cc", "mlo"]].max()
@@ -88,3 +89,13 @@ def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
     )
     for network in ("crop", "crop_160_16"):
         assert set(routed["answer"][network][["frozen", "shuffled", "open"]]) == {"equivalent"}
+
+
+def test_what_chapter_06a_says_of_gates_on_100_tokens_in_its_closing():
+    """All eight other kinds of gates are equivalent to learned ones, and so are overridden gates that are not shut."""
+    found, repeats = answers.gates_on_100_tokens(answers.find_repeats(get_profile("mirror-cv-training")))
+    assert len(found) == 8 and set(found["answer"]) == {EQUIVALENT} and set(found["repeats"]) == {2}
+    profile = get_profile(answers.LONG_GATES)
+    routed = overridden_gates.interventions(overridden_gates.gated_networks(profile, repeats))
+    assert set(routed.loc[routed["intervention"] != "shut", "answer"]) == {EQUIVALENT}
+    assert routed["network"].nunique() == 6
