@@ -54,11 +54,10 @@ $(READY): pyproject.toml constraints.txt
 reproduce: $(READY)
 	$(BIN)/mammo reproduce $(addprefix --profile ,$(PROFILE)) $(addprefix --jobs ,$(JOBS)) $(if $(DATA),--data "$(DATA)")
 
-# Notebooks come first: they take longest, and none should start when the other processes have nothing left to do.
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n auto -m "not slow" --durations=10 $(NBMAKE) tests/
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n auto -m "not slow" --durations=10 tests/ $(NBMAKE)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow tests/
