@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..statistics.fold_groups import FEW
 from .style import BLUE, GREY, ORANGE, PALETTE, canvas, error_bars, headline, legend_below, literal, span
@@ -31,6 +32,7 @@ def forest(
             error_bars(axes, rows[part], y[part], colour, name)
     axes.axvline(at, color=GREY, linestyle=":")
     axes.set(yticks=y, yticklabels=list(map(literal, names)), ylim=(len(y) - 0.5, -0.5), xlabel=xlabel)
+    axes.xaxis.set_major_locator(MaxNLocator(6))  # labels of three decimals do not touch
     axes.grid(visible=False, axis="y")
     headline(figure, finding)
     return figure, axes
