@@ -14,9 +14,9 @@ import pandas as pd
 from ..config import get_profile
 from ..errors import InputError
 from ..runs.records import Run
-from . import answers, external_scores, fourth_look, limits, missing, official_split, resolution
+from . import answers, external_scores, fourth_look, limits, missing, official_split
 from .answers import DIFFERENT, UNDECIDED, Repeats
-from .wording import estimate
+from .wording import estimate, includes_zero
 
 Rows = Iterator[dict]
 COLUMNS = (
@@ -38,7 +38,7 @@ def headlines() -> pd.DataFrame:
 
     ``answer`` is that of :func:`mammo_lib.analysis.answers.answers` where a protocol planned the comparison with a
     bound of equivalence; elsewhere it says whether the interval excludes 0. ``chapter`` is the file name of the
-    chapter that shows the numbers. A question whose records are not at hand has no row.
+    chapter that shows the numbers. A question has no rows from the first on that lacks a record.
     """
     records = _Records(
         *(answers.find_repeats(get_profile(name)) for name in ("mirror-cv", "mirror-cv-training", "mirror-open"))
@@ -93,9 +93,10 @@ def _readers(records: _Records) -> Rows:
 
 
 def _gates(records: _Records) -> Rows:
-    yield _of_part(records, "gates", "crop_plain", "gates", "no gates, 36 tokens")
-    yield _of_part(records, "gates_long", "long_plain", "gates_long", "no gates, 100 tokens")
-    yield _of_part(records, "gates", "crop_gate_fixed", "fixed", "gates fixed at 0.5, 36 tokens")
+    few, many = _in_both_series(records, "gates"), _in_both_series(records, "gates_long")
+    yield _of_part(few, "crop_plain", "gates", "no gates, 36 tokens")
+    yield _of_part(many, "long_plain", "gates_long", "no gates, 100 tokens")
+    yield _of_part(few, "crop_gate_fixed", "fixed", "gates fixed at 0.5, 36 tokens")
     longer, _ = answers.gates_on_100_tokens(records.second)
     yield _row(
         "fixed_long", "gates fixed at 0.5, 100 tokens", _compared(longer, "long_gate_fixed"), "protocol 11",
@@ -104,19 +105,19 @@ def _gates(records: _Records) -> Rows:
 
 
 def _scan(records: _Records) -> Rows:
-    for group, prefix, tokens in (("isolation", "crop", "36 tokens"), ("isolation_long", "long", "100 tokens")):
-        key = group.replace("isolation", "scan")
-        yield _of_part(records, group, f"{prefix}_gated_conv", key, f"gated convolution, {tokens}")
-        yield _of_part(
-            records, group, f"{prefix}_no_blocks", key.replace("scan", "blocks"), f"no token blocks, {tokens}"
-        )
+    few, many = _in_both_series(records, "isolation"), _in_both_series(records, "isolation_long")
+    yield _of_part(few, "crop_gated_conv", "scan", "gated convolution, 36 tokens")
+    yield _of_part(few, "crop_no_blocks", "blocks", "no token blocks, 36 tokens")
+    yield _of_part(many, "long_gated_conv", "scan_long", "gated convolution, 100 tokens")
+    yield _of_part(many, "long_no_blocks", "blocks_long", "no token blocks, 100 tokens")
 
 
 def _films(records: _Records) -> Rows:
-    yield _of_part(records, "streams", "crop", "crop", "crops alone")
-    yield _of_part(records, "streams", "whole", "whole", "whole films alone")
-    frozen, trained = _runs(resolution.every_side(), "stages_whole_96"), _runs(records.second, "whole")
-    if (gap := answers.compare_repeats(frozen, trained)) is None:
+    streams = _in_both_series(records, "streams")
+    yield _of_part(streams, "crop", "crop", "crops alone")
+    yield _of_part(streams, "whole", "whole", "whole films alone")
+    frozen = _runs(answers.find_repeats(get_profile("mirror-resolution")), "stages_whole_96")
+    if (gap := answers.compare_repeats(frozen, _runs(records.second, "whole"))) is None:
         raise InputError("whole, stages_whole_96: no repeat that both have")
     yield _of_interval(
         "whole_frozen", "whole films: network minus regression", estimate("difference", gap),
@@ -160,19 +161,24 @@ def _elsewhere(_: _Records) -> Rows:
     )  # fmt: skip
 
 
-def _of_part(records: _Records, group: str, experiment: str, key: str, compared: str) -> dict:
-    """Return what a part of the network changes in the second series, and the first series' answer where it differs."""
-    row, before = (
-        _compared(answers.answers(get_profile(name), group, repeats), experiment)
-        for name, repeats in (("mirror-cv-training", records.second), ("mirror-cv", records.first))
+def _in_both_series(records: _Records, group: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the answers of a group of protocol 2 in the second series, and in the first."""
+    return (
+        answers.answers(get_profile("mirror-cv-training"), group, records.second),
+        answers.answers(get_profile("mirror-cv"), group, records.first),
     )
+
+
+def _of_part(series: tuple[pd.DataFrame, pd.DataFrame], experiment: str, key: str, compared: str) -> dict:
+    """Return what a part of the network changes in the second series, and the first series' answer where it differs."""
+    row, before = (_compared(table, experiment) for table in series)
     remark = "" if before["answer"] == row["answer"] else f"first series: {before['answer']}"
     return _row(key, compared, row, remark, "06a_answers_by_cross_validation")
 
 
 def _of_interval(key: str, compared: str, found: Mapping, remark: str, chapter: str) -> dict:
     """Return a comparison that has no bound of equivalence."""
-    answer = UNDECIDED if found["difference_low"] <= 0 <= found["difference_high"] else DIFFERENT
+    answer = UNDECIDED if includes_zero(found, "difference") else DIFFERENT
     return _row(key, compared, {**found, "answer": answer}, remark, chapter)
 
 

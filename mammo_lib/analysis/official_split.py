@@ -31,7 +31,7 @@ from ..files import read_json
 from ..runs.records import COMMITTED, WAY_OUT
 from ..statistics import holm, mean_auc
 from ..statistics.intervals import percentiles
-from .wording import in_words
+from .wording import in_words, includes_zero
 
 RECORD = "test_set_shift.json"
 N_PERMUTATIONS = 9999
@@ -264,10 +264,7 @@ def findings(record: Mapping) -> dict[str, bool]:
     told = {row["name"]: row for row in record["told_apart"] if row["among"] == "breasts of one label"}
     pixels, readers = told["features, both streams"], told["readings"]
     return {
-        "chance": bool(
-            network["difference_low"] <= 0 <= network["difference_high"]
-            and places(record["divisions"])["is_usual"].all()
-        ),
+        "chance": bool(includes_zero(network, "difference") and places(record["divisions"])["is_usual"].all()),
         "cases": mix["explained_low"] > 0,
         "films": pixels["auc_low"] > 0.5 and pixels["auc"] > readers["auc"],
     }
@@ -333,24 +330,18 @@ def difference_in_words(record: Mapping) -> str:
 def _chance_in_words(record: Mapping) -> str:
     """Say whether the interval of the difference and the rule fixed beforehand exclude chance; no full stop."""
     network = record["scores"][0]
-    said = (
-        f"The interval {'includes' if _holds_zero(network) else 'excludes'} 0 (p = {network['p_holm']:.2f} after Holm)"
-    )
-    return f"{said}; {rule_in_words(record)}"
+    does = "includes" if includes_zero(network, "difference") else "excludes"
+    return f"The interval {does} 0 (p = {network['p_holm']:.2f} after Holm); {rule_in_words(record)}"
 
 
 def rule_in_words(record: Mapping) -> str:
     """Say whether the rule fixed beforehand excludes chance, and why if the interval alone would suggest otherwise."""
     _, unusual, count = _usual_for(record)
-    why = "" if findings(record)["chance"] or not _holds_zero(record["scores"][0]) else (
+    why = "" if findings(record)["chance"] or not includes_zero(record["scores"][0], "difference") else (
         f", because the official division is unusual among random ones for {len(unusual)} of {count} baselines "
         f"({', '.join(CALLED.get(name, name) for name in unusual)})"
     )  # fmt: skip
     return f"{_rule_alone_in_words(record)}{why}"
-
-
-def _holds_zero(difference: Mapping) -> bool:
-    return difference["difference_low"] <= 0 <= difference["difference_high"]
 
 
 CALLED = {"metadata": "the readers' words"}  # names of baselines that a sentence spells out

@@ -29,6 +29,15 @@ def estimate(name: str, interval: Interval) -> dict:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
+def includes_zero(row: Mapping, name: str) -> bool:
+    """Whether the interval of an estimate of a row includes 0.
+
+    >>> includes_zero({"gain": 0.1, "gain_low": -0.1, "gain_high": 0.3}, "gain")
+    True
+    """
+    return bool(row[f"{name}_low"] <= 0 <= row[f"{name}_high"])
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table as text: ``x x_low x_high`` become one column, numbers are rounded, names become words.
 
