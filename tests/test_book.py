@@ -175,6 +175,7 @@ def test_everyone_can_read_a_page(tab, book, name, theme):
 
     tab.goto(html(book, name).as_uri(), wait_until="load")
     tab.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    tab.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")  # colours fade from one to the other
     found = Axe().run(tab).response["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in serious] == []
