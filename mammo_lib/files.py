@@ -238,7 +238,7 @@ def known_hash(path: Path) -> str:
     return _hash_of(path, file_state(path))
 
 
-def file_state(path: Path) -> tuple[int, int, int]:
+def file_state(path: Path | os.DirEntry) -> tuple[int, int, int]:
     """Return size, modification time and inode: anything derived from a file is valid while these are unchanged."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns, state.st_ino

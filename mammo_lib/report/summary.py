@@ -61,7 +61,7 @@ def describe_as_crate(profile: Profile, steps: list[Step], book: Path) -> Path:
     )
     wanted = {config.fingerprint for config in experiment_configs(profile, "all")}
     for run in records.all_runs(records.FRESH):
-        if run.config.fingerprint in wanted:
+        if run.fingerprint in wanted:
             add_run(crate, run, ROOT)
     return write_crate(crate, ROOT)
 

@@ -7,6 +7,7 @@ interrupted. The files that an opening changes are then not checked, and the ope
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ RECORD = (
     RELEASED, "hidden_inputs.parquet", "targets.parquet",
     *CHANGED_BY_OPENING,
 )  # fmt: skip
+WATCHED = {MANIFEST, *RECORD}
 REHEARSED = "rehearsal"  # true in the environment of a record that was made in a rehearsal
 WAY_OUT = "restore the record, or delete its folder and run it again"
 
@@ -40,8 +42,15 @@ def check_files(folder: Path) -> list[str]:
 
     Outside a rehearsal, a record that was made in one is a fault.
     """
-    paths = [folder / name for name in (MANIFEST, *RECORD)]
-    return list(_check(folder, tuple(file_state(path) if path.is_file() else None for path in paths)))
+    return list(_check(folder, _state_of(folder)))
+
+
+def _state_of(folder: Path) -> tuple:
+    """Return name and state of a record's files, from one listing: chapters ask thousands of times."""
+    if not folder.is_dir():
+        return ()
+    with os.scandir(folder) as entries:
+        return tuple(sorted((one.name, file_state(one)) for one in entries if one.name in WATCHED and one.is_file()))
 
 
 @lru_cache(maxsize=1024)

@@ -54,6 +54,12 @@ class Run:
         return _read_config(path, file_state(path))
 
     @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the run's config."""
+        path = self._existing("config.json")
+        return _fingerprint_of(path, file_state(path))
+
+    @property
     def environment(self) -> dict:
         """Commit, versions, device, data and protocol hashes, command."""
         return self._json("environment.json")
@@ -232,6 +238,11 @@ def _read_config(path: Path, _state: tuple) -> RunConfig:
 
 
 @lru_cache(maxsize=1024)
+def _fingerprint_of(path: Path, state: tuple) -> str:
+    return _read_config(path, state).fingerprint
+
+
+@lru_cache(maxsize=1024)
 def _read_predictions(path: Path, _state: tuple) -> pd.DataFrame:
     """Return the predictions of a record, read once per state of their file: each answer needs those of many runs."""
     frame = _read_parquet(path, ("split", "label", "probability"))
@@ -342,7 +353,7 @@ def runs_by_config() -> dict[str, Run]:
 
     Records are found by their config, whatever data they were made on.
     """
-    return {run.config.fingerprint: run for home in (FRESH, COMMITTED) for run in all_runs(home)}
+    return {run.fingerprint: run for home in (FRESH, COMMITTED) for run in all_runs(home)}
 
 
 def finished_of(configs: Iterable[RunConfig], known: Mapping[str, Run] | None = None) -> list[Run]:
