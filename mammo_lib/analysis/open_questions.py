@@ -89,7 +89,7 @@ def _group(profile: str, group: str, repeats: Repeats) -> str:
 
 
 def _both_series(group: str, first: Repeats, second: Repeats) -> str:
-    return f"{_group('mirror-cv', group, first)} Second series: {_group('mirror-cv-training', group, second)}"
+    return f"{_group('mirror-cv-training', group, second)} First series: {_group('mirror-cv', group, first)}"
 
 
 def _gates_on_100_tokens(second: Repeats) -> str:

@@ -57,6 +57,17 @@ def in_stages(profile: Profile, group: str, repeats: Repeats) -> str:
     )
 
 
+def of_series(profile: Profile, group: str, repeats: Repeats) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+    """Return a group's answers in sentences, and the tables of its differences and its AUC values."""
+    found, scored = answers.answers(profile, group, repeats), answers.scores(profile, group, repeats)
+    said = [
+        in_stages(profile, group, repeats),
+        caution(found) if len(found) else "",
+        collapsed_fits(profile, group, repeats),
+    ]
+    return " ".join(filter(None, said)), found, scored
+
+
 def _answers_at(table: pd.DataFrame, level: float) -> pd.Series:
     """Return the answers of a table of comparisons at a level of significance."""
     pairs = zip(table["p_difference"], table["p_equivalence"], strict=True)
@@ -131,7 +142,7 @@ def caution(table: pd.DataFrame, bound: float = EQUIVALENCE, *, named: bool = Tr
     said = f"{len(doubtful)} of these {len(decided)} answers would be undecided"
     if doubtful.empty or len(doubtful) == len(decided):
         said = f"{every} would be {'the same' if doubtful.empty else 'undecided'}"
-    names = f": {', '.join(_told(doubtful))}" if named and len(doubtful) else ""
+    names = f": {', '.join(_told(doubtful))}" if named and 0 < len(doubtful) < len(decided) else ""
     return f"By the more conservative interval of Nadeau and Bengio {said}{names}."
 
 
@@ -178,18 +189,16 @@ def _told(table: pd.DataFrame) -> pd.Series:
     return table["name"] + " (" + keys + ")" if "name" in table else keys
 
 
-def gates_and_streams(profile: Profile, *series: Repeats) -> str:
-    """Say in two sentences, of the first and the second series, what gates and the whole stream bring."""
-    (plain, again), (crop, crop_again) = (
-        [answers.answers(profile, group, runs).set_index("experiment").loc[name] for runs in series]
+def gates_and_streams(profile: Profile, repeats: Repeats) -> str:
+    """Say in two sentences what gates and the whole stream bring."""
+    plain, crop = (
+        answers.answers(profile, group, repeats).set_index("experiment").loc[name]
         for group, name in (("gates", "crop_plain"), ("streams", "crop"))
     )
     return (
         f"Leaving out SeqMoE's gates changes the AUC of the crop network by {in_words(plain, 'difference')}, "
-        f"{plain['answer']}, out of fold on {plain['n']} training breasts; in a second series, trained as the protocol "
-        f"states, by {in_words(again, 'difference')}, {again['answer']} over {again['repeats']} repeats. The crop "
-        f"stream alone differs from both streams by {in_words(crop, 'difference')}, {crop['answer']}; in the second "
-        f"series by {in_words(crop_again, 'difference')}, {crop_again['answer']}."
+        f"{plain['answer']} over {plain['repeats']} repeats, out of fold on {plain['n']} training breasts. The crop "
+        f"stream alone differs from both streams by {in_words(crop, 'difference')}, {crop['answer']}."
     )
 
 

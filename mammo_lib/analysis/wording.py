@@ -70,11 +70,14 @@ def shown(table: pd.DataFrame) -> Styler:
     return readable(table).style.hide(axis="index").set_table_styles(left).format(escape="html")
 
 
-def folded(summary: str, *tables: pd.DataFrame) -> HTML:
-    """Return tables below a line that opens them, for numbers that a sentence and a figure before them have said."""
+def folded(summary: str, *parts: pd.DataFrame | str) -> HTML:
+    """Return tables and paragraphs below a line that opens them, for what a sentence and a figure have said before."""
     from IPython.display import HTML
 
-    inside = "".join(shown(table).to_html() for table in tables)
+    inside = "".join(
+        f"<p>{html.escape(part).replace('`', '')}</p>" if isinstance(part, str) else shown(part).to_html()
+        for part in parts
+    )
     return HTML(f"<details><summary>{html.escape(summary)}</summary>{inside}</details>")
 
 
