@@ -359,19 +359,22 @@ def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table:
     tests = table.set_index("intervention")
     changes = {name: tests.loc[name] for name in ("frozen", "shuffled")}
     matters = any(row["p_holm"] < 1 - LEVEL for row in changes.values())
-    cost = ", ".join(
-        f"{what} {_signed(Interval(*changes[name][['change', 'low', 'high', 'n']]))}"
-        for name, what in (("frozen", "gates frozen at their means"), ("shuffled", "gates of another breast"))
+    cost = " and ".join(
+        f"{what} by {_signed(Interval(*changes[name][['change', 'low', 'high', 'n']]))}"
+        for name, what in (
+            ("frozen", "freezing the gates at their means"),
+            ("shuffled", "taking those of another breast"),
+        )
     )
     known = ", ".join(correlations["property"].unique())
     varies = "NaN" if math.isnan(of_breast) else f"{of_breast:.0%}"
+    found = "The score depends on" if matters else "We found no evidence that the score depends on"
     return (
-        f"The breast, alone or by block, explains {varies} of the gates' variance, the block alone "
-        f"{shares['block']:.0%}. {related} of {len(correlations)} correlations with {known} survive Holm's correction."
-        f" Change of AUC (n = {int(table['n'].iloc[0])}): {cost}. After Holm's correction, "
-        + ("the score depends on breast-specific gate values." if matters else
-           "we found no evidence that the score depends on breast-specific gate values.")
-    )  # fmt: skip
+        f"{found} breast-specific gate values, after Holm's correction (n = {int(table['n'].iloc[0])}): the AUC "
+        f"changes {cost}. Differences between breasts, alone or by block, make up {varies} of the variance of the gates, "
+        f"differences between blocks alone {shares['block']:.0%}. {related} of {len(correlations)} correlations with "
+        f"{known} survive Holm's correction."
+    )
 
 
 def _signed(interval: Interval) -> str:

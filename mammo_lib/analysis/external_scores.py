@@ -184,9 +184,9 @@ def transfer_answer(records: Mapping[str, Run]) -> str:
     """Return the answer of the chapter in three sentences, from the records."""
     loss, row = mass_loss(records), _masses_at_the_old_threshold(records)
     return (
-        f"{transfer_in_words(records)} A loss is {_shown(loss)}. The network's mean probability differs from the share "
-        f"of malignant masses by {in_words(row, 'calibration')}, and at the old threshold it calls "
-        f"{row['sensitivity']:.0%} of the malignant and {1 - row['specificity']:.0%} of the benign masses malignant."
+        f"{transfer_in_words(records)} A loss is {_shown(loss)}. At the threshold chosen on CBIS-DDSM the network "
+        f"calls {row['sensitivity']:.0%} of the malignant and {1 - row['specificity']:.0%} of the benign masses "
+        f"malignant; its mean probability minus the share of malignant masses is {in_words(row, 'calibration')}."
     )
 
 

@@ -202,7 +202,7 @@ def beyond_assessment(runs: Sequence[Run]) -> tuple[FoldDifference, FoldDifferen
 def in_short(
     hidden: pd.DataFrame, prepared: pd.DataFrame, halves: Mapping, added: FoldDifference, four: Mapping
 ) -> str:
-    """Answer the chapter's question in two sentences.
+    """Answer the chapter's question in a few sentences.
 
     ``hidden`` is the second table of :func:`worth`; ``prepared`` compares training with hidden inputs, complete ones
     first; ``halves`` is :func:`density_difference`; ``added`` the first of :func:`beyond_assessment`; ``four`` the row
@@ -211,13 +211,12 @@ def in_short(
     lost = hidden.set_index("experiment")
     mlo, cc = (in_words(lost.loc[seen], "difference") for seen in ("CC only", "MLO only"))
     return (
-        f"Hiding the MLO view changes the AUC of the crop network by {mlo}, hiding the CC view by {cc}, and training "
-        "with hidden views and streams changes that of the network of both streams by "
-        f"{in_words(prepared.iloc[0], 'difference')} when nothing is missing (out of fold, {added.n} training "
-        "breasts). The AUC in breasts of density 1-2 minus that in density 3-4 is "
-        f"{in_words(halves, 'difference')}, where a true difference of {halves['detectable']:.2f} would have been "
-        f"found with 80 % power; the crop network adds {added} to the AUC of the readers' BI-RADS assessment, and "
-        f"within BI-RADS 4 it reaches an AUC of {in_words(four, 'auc', '')}."
+        f"Out of fold on {added.n} training breasts, hiding the MLO view changes the AUC of the crop network by {mlo}, "
+        f"hiding the CC view by {cc}. Training with hidden views and streams changes the AUC of the network of both "
+        f"streams by {in_words(prepared.iloc[0], 'difference')} when nothing is missing. The AUC in breasts of density "
+        f"1-2 minus that in density 3-4 is {in_words(halves, 'difference')}; a true difference of "
+        f"{halves['detectable']:.2f} would have been found with 80 % power. The crop network adds {added} to the AUC "
+        f"of the readers' BI-RADS assessment; within BI-RADS 4 its own AUC is {in_words(four, 'auc', '')}."
     )
 
 

@@ -40,7 +40,11 @@ from .provenance import cost_of_crops, run_command, with_weights
 
 DPI = 110
 LINE = 80  # characters of a title that fit across the picture
-OUTCOMES = {"found": (1, True), "missed": (1, False), "false alarm": (0, True)}  # label, called malignant
+OUTCOMES = {
+    "true positive": (1, True),
+    "false negative": (1, False),
+    "false positive": (0, True),
+}  # label, called malignant
 LIVE = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set in kernels started by an interactive front end
 
 

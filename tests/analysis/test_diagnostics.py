@@ -193,9 +193,9 @@ def test_the_verdict_follows_the_interventions():
     facts = d.variance_shares(own), d.gate_correlations(own, WHO, "validation")
     unused = d.intervention_table(interventions(as_is=SIGNAL, frozen=SIGNAL, shuffled=np.stack([SIGNAL] * 3)))
     used = d.intervention_table(interventions(as_is=SIGNAL, frozen=NOISE[0], shuffled=NOISE))
-    assert "no evidence" in d.routing_verdict(*facts, unused)
-    assert "correction, the score depends on breast-specific gate values" in d.routing_verdict(*facts, used)
-    said = "The breast, alone or by block, explains 100% of the gates' variance, the block alone 0%. 4 of 8"
+    assert d.routing_verdict(*facts, unused).startswith("We found no evidence that the score depends on")
+    assert d.routing_verdict(*facts, used).startswith("The score depends on breast-specific gate values")
+    said = "by block, make up 100% of the variance of the gates, differences between blocks alone 0%. 4 of 8"
     assert said in d.routing_verdict(*facts, used)
 
 
