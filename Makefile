@@ -7,7 +7,7 @@
 # make UV_TORCH_BACKEND=auto ...   (or cu128) install a CUDA build of torch into a new .venv, not the CPU build
 PYTHON  ?= python3
 VENV    ?= .venv
-# Left empty, mammo chooses: the profile that suits DATA (without DATA: smoke), one chapter per core at a time.
+# Left empty, mammo chooses: the profile that suits DATA (without DATA: mirror), one chapter per core at a time.
 DATA    ?=
 PROFILE ?=
 JOBS    ?=

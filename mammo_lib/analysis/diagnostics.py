@@ -371,7 +371,7 @@ def routing_verdict(shares: dict[str, float], correlations: pd.DataFrame, table:
     found = "The score depends on" if matters else "We found no evidence that the score depends on"
     return (
         f"{found} breast-specific gate values, after Holm's correction (n = {int(table['n'].iloc[0])}): the AUC "
-        f"changes {cost}. Differences between breasts, alone or by block, make up {varies} of the variance of the gates, "
+        f"changes {cost}. Differences between breasts, alone or by block, make up {varies} of the gates' variance, "
         f"differences between blocks alone {shares['block']:.0%}. {related} of {len(correlations)} correlations with "
         f"{known} survive Holm's correction."
     )

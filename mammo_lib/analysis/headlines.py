@@ -82,7 +82,8 @@ def _readers(records: _Records) -> Rows:
     aim, _ = fourth_look.best_against_readers({name: _runs(final, name) for name in fourth_look.AIM})
     yield _of_interval(
         "readers", "network minus readers' BI-RADS", estimate("difference", aim),
-        f"{aim.n} test breasts; the best network by cross-validation (crops, attention alone), fourth look",
+        f"{aim.n} test breasts; the best network by cross-validation when protocol 5 was fixed (crops, attention "
+        "alone), fourth look",
         "05b_the_fourth_look",
     )  # fmt: skip
     added, _ = missing.beyond_assessment(_runs(records.held_out, "crop_held_out"))

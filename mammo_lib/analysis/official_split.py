@@ -289,7 +289,7 @@ def short_answer(record: Mapping) -> str:
 
 
 def opening(record: Mapping) -> str:
-    """Say in two sentences how large the network's difference is, and what is shown to explain it."""
+    """Say in three sentences how large the network's difference is, and what is shown to explain it."""
     network, found = record["scores"][0], findings(record)
     band = next(row for row in record["bands"] if row["band"] == "4")
     shown = [
@@ -302,9 +302,9 @@ def opening(record: Mapping) -> str:
     return (
         f"The crop network's AUC is {network['train']:.3f} out of fold on {network['n_train']} training breasts and "
         f"{network['test']:.3f} on {network['n_test']} test breasts, a difference of "
-        f"{in_words(network, 'difference')}; {_rule_alone_in_words(record)}. "
-        f"{explained[0].upper()}{explained[1:]}; within BI-RADS 4 the AUC falls from {in_words(band, 'train', '')} to "
-        f"{in_words(band, 'test', '')}."
+        f"{in_words(network, 'difference')}, p = {network['p_holm']:.2f} after Holm; {rule_in_words(record)}. "
+        f"{explained[0].upper()}{explained[1:]}. Within BI-RADS 4 the AUC falls from {in_words(band, 'train', '')} to "
+        f"{in_words(band, 'test', '')} (p = {band['p']:.3f}, one of several comparisons)."
     )
 
 
@@ -339,7 +339,7 @@ def rule_in_words(record: Mapping) -> str:
     _, unusual, count = _usual_for(record)
     why = "" if findings(record)["chance"] or not includes_zero(record["scores"][0], "difference") else (
         f", because the official division is unusual among random ones for {len(unusual)} of {count} baselines "
-        f"({', '.join(CALLED.get(name, name) for name in unusual)})"
+        f"({', '.join(CALLED.get(name, name) for name in unusual)}; without a correction for {2 * count} ranks)"
     )  # fmt: skip
     return f"{_rule_alone_in_words(record)}{why}"
 

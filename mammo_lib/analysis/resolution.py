@@ -162,7 +162,12 @@ def _in_short(families: Mapping[str, pd.DataFrame], planned: int) -> list[str]:
 
 def _stuck(again: Repeats, stream: str) -> list[str]:
     """Say how many fits of the networks of a stream are stuck; nothing if there is no network."""
-    own = {
-        name.replace("_", " "): runs for name, runs in again.items() if runs[0].config.model.streams == (stream,)
-    }  # fmt: skip
+    own = {_input_in_words(runs[0]): runs for runs in again.values() if runs[0].config.model.streams == (stream,)}
     return [learning.fitted_in_words(learning.fitted(own))] if own else []
+
+
+def _input_in_words(run: Run) -> str:
+    """Return "96 px", or "160 x 96 px" if the input is no square, and whether the network has no token blocks."""
+    height, width = run.config.data.image_size
+    side = f"{height} px" if height == width else f"{height} x {width} px"
+    return f"{side}, no token blocks" if run.config.model.token_blocks == "none" else side

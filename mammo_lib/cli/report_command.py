@@ -45,7 +45,7 @@ def reproduce(
         )  # fmt: skip
     from .. import report
 
-    if profile is None and data is None and not os.environ.get("MAMMO_PROFILE"):
+    if not (profile or data or os.environ.get("MAMMO_PROFILE") or os.environ.get("MAMMO_DATA")):
         profile = report.DEFAULT_BOOK
     (chosen, data), given = chosen_profile(profile, data, allow_missing), _parameters(parameter or [])
     if rehearse:

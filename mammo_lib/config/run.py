@@ -191,7 +191,7 @@ class ModelConfig(Frozen):
     weights: str | None = Field(
         None,
         description="'official': the backbone's released checkpoint, in the folder MAMMO_WEIGHTS (default weights/); "
-        "or a path; null: random weights (paper: ImageNet, 1K or 21K not stated)",
+        "or a path; null: random weights, or the ImageNet stages of 'lite' (paper: ImageNet, 1K or 21K not stated)",
     )
     stem: Literal["repeat", "fold"] = Field(
         "repeat",

@@ -11,14 +11,7 @@ from .profiles import Profile
 from .run import DataConfig, LearnedGate, ModelConfig, TrainConfig
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "model.gate": LearnedGate, "train": TrainConfig}
-TWO_READINGS = (
-    "model.mixer",
-    "model.fusion",
-    "model.freeze",
-    "model.gate.scope",
-    "model.gate.blocks",
-    "model.gate.stages",
-)
+TWO_READINGS = ("model.mixer", "model.fusion", "model.freeze", "model.gate.scope", "model.gate.binary")
 NOT_STATED = ("our assumption", "not stated")  # words by which a field's description says so
 
 
@@ -30,7 +23,7 @@ def two_readings() -> list[dict[str, str]]:
             "setting": name,
             "what it decides": fields[name].description,
             "default": fields[name].default,
-            "alternatives": ", ".join(one for one in get_args(fields[name].annotation) if one != fields[name].default),
+            "alternatives": ", ".join(str(one) for one in _values(fields[name]) if one != fields[name].default),
         }
         for name in TWO_READINGS
     ]
@@ -50,6 +43,10 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
     for section, config in SECTIONS.items():
         for name, field in config.model_fields.items():
             yield f"{section}.{name}", field
+
+
+def _values(field: FieldInfo) -> tuple:
+    return (False, True) if field.annotation is bool else get_args(field.annotation)
 
 
 def _value(profile: Profile, setting: str) -> str:

@@ -79,7 +79,7 @@ def gate_heatmap(gates: pd.DataFrame, predictions: pd.DataFrame, moved: pd.DataF
         bar = figure.colorbar(image, ax=list(ax_column), location="bottom", shrink=0.8, pad=0.02, ticks=MaxNLocator(5))
         bar.ax.tick_params(labelsize=7)
     spread = np.mean([one.std(axis=1).mean() for one in deviations.values()])
-    headline(figure, f"Gates vary by {spread:.3f} (sd) over breasts and from {low:.2f} to {high:.2f} over blocks")
+    headline(figure, f"Gates range from {low:.2f} to {high:.2f}; over breasts a gate varies by {spread:.3f} (mean sd)")
     return figure
 
 

@@ -195,7 +195,7 @@ def test_the_verdict_follows_the_interventions():
     used = d.intervention_table(interventions(as_is=SIGNAL, frozen=NOISE[0], shuffled=NOISE))
     assert d.routing_verdict(*facts, unused).startswith("We found no evidence that the score depends on")
     assert d.routing_verdict(*facts, used).startswith("The score depends on breast-specific gate values")
-    said = "by block, make up 100% of the variance of the gates, differences between blocks alone 0%. 4 of 8"
+    said = "by block, make up 100% of the gates' variance, differences between blocks alone 0%. 4 of 8"
     assert said in d.routing_verdict(*facts, used)
 
 

@@ -32,8 +32,8 @@ def test_a_network_below_its_own_frozen_stages_is_told():
 
 
 def test_what_has_not_been_run_is_counted():
-    assert resolution.films_in_short({}).count("Planned comparisons that have not been run") == 3
-    assert resolution.again_in_short({}, {}).count("Nothing has been compared with") == 3
+    assert len(re.findall("Planned comparisons with .*? that have not been run", resolution.films_in_short({}))) == 3
+    assert resolution.again_in_short({}, {}).count("Nothing has been compared with") == 1
     said = resolution.larger_in_short({})
     assert [int(n) for n in re.findall(r"not been run: (\d)", said)] == [2, 1, 1] and "Fits" not in said
 
