@@ -5,7 +5,7 @@ import runpy
 
 import pytest
 
-from mammo_lib.analysis import answers, overridden_gates, sentences
+from mammo_lib.analysis import answers, limits, overridden_gates, sentences
 from mammo_lib.analysis.answers import BOTH, DIFFERENT, EQUIVALENT, UNDECIDED
 from mammo_lib.analysis.headlines import COLUMNS, headlines
 from mammo_lib.config import ROOT, get_profile
@@ -60,6 +60,27 @@ def test_front_page_and_readme_claim_no_more_than_the_answers(table):
     assert answer["crop"] == EQUIVALENT and answer["whole"] == DIFFERENT
     assert set(answer[["cc", "mlo", "lite2"]]) == {DIFFERENT} and change["lite2"] > 0 > change[["cc", "mlo"]].max()
     assert set(answer[["test_set", "mini_mias"]]) == {UNDECIDED} and change["test_set"] > 0
+
+
+def test_what_the_readme_says_of_the_conservative_interval_and_of_a_p_value():
+    profile = get_profile("mirror-cv-training")
+    repeats = answers.find_repeats(profile)
+    for group, name in (("gates", "crop_plain"), ("isolation", "crop_gated_conv"), ("streams", "crop")):
+        table = answers.answers(profile, group, repeats).set_index("experiment")
+        assert sentences.undecided_by_nadeau_bengio(table)[name], name
+    [longer] = answers.answers(profile, "gates_long", repeats)["p_difference"]
+    assert 0.04 < longer < 0.05  # "only just significantly"; a family of one comparison
+
+
+def test_what_chapter_06b_says_in_its_closing():
+    """Lite2 raises the AUC, Lite1 is equivalent, both undecided by Nadeau and Bengio; three quarters of breasts do."""
+    profile = get_profile("mirror-limits")
+    repeats, reference = answers.find_repeats(profile), answers.find_repeats(get_profile("mirror-cv"))["crop"]
+    stages = limits.against_reference(profile, "stages", reference, repeats)
+    assert stages.set_index("experiment")["answer"].to_dict() == {"crop_lite1": EQUIVALENT, "crop_lite2": DIFFERENT}
+    assert sentences.undecided_by_nadeau_bengio(stages).all()
+    fewer = limits.against_reference(profile, "breasts", reference, repeats).set_index("experiment")
+    assert fewer.loc["crop_three_quarters", "answer"] == EQUIVALENT
 
 
 def test_the_picture_of_the_front_page_shows_these_answers(table):

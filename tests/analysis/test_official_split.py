@@ -304,7 +304,7 @@ def test_the_answer_follows_the_rules_that_were_fixed(changes, expected):
     assert ("films look different" in words) == expected["films"]
     assert words.count(". ") == 2 and words.endswith(".")
     opening = split.opening(made_record(**changes))
-    assert opening.count(". ") == 1 and opening.endswith(".")
+    assert opening.count(". ") == 2 and opening.endswith(".")
     assert ("chance is not excluded" in opening) == expected["chance"]
     assert ("mix of cases explains" in opening) == expected["cases"]
     assert ("look of the films explains" in opening) == expected["films"]
