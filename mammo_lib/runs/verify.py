@@ -230,5 +230,5 @@ def records_badge(home: Path) -> dict:
     held = sum(holds.values())
     color = "lightgrey" if not holds else "brightgreen" if held == len(holds) else "red"
     known = sum(not run.is_scored_only for run in all_runs(home))
-    message = f"{held} of {len(holds)} tried on their processor, {known} in all"
+    message = f"{held} of {len(holds)} tried, {known} in all"
     return {"schemaVersion": 1, "label": "records reproduced", "message": message, "color": color}

@@ -188,7 +188,7 @@ def test_figures_say_what_the_record_holds(trained):
     }
     title = {name: figure.get_suptitle() for name, figure in drawn.items()}
     assert f"Gates start at 0.88 and end at {own['mean'].min():.2f}" in title["trajectories"]
-    assert "(sd) over breasts and from" in title["heatmap"]
+    assert "over breasts a gate varies by" in title["heatmap"]
     assert f"{(table['p_holm'] < 0.05).sum() or 'None'} of 6 interventions" in title["interventions"]
     assert f"{(related['p_holm'] < 0.05).sum() or 'None'} of 16 correlations" in title["correlations"]
     assert "crop" in title["views"]

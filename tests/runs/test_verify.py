@@ -228,15 +228,15 @@ def test_a_folder_without_records_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "tries, message, color",
     [
-        ([("zen5", "bitwise"), (None, "within rounding")], "2 of 2 tried on their processor, 3 in all", "brightgreen"),
-        ([("zen5", "bitwise"), ("zen5", "different")], "1 of 2 tried on their processor, 3 in all", "red"),
-        ([("zen5", "other data")], "0 of 1 tried on their processor, 3 in all", "red"),  # nothing was made again
+        ([("zen5", "bitwise"), (None, "within rounding")], "2 of 2 tried, 3 in all", "brightgreen"),
+        ([("zen5", "bitwise"), ("zen5", "different")], "1 of 2 tried, 3 in all", "red"),
+        ([("zen5", "other data")], "0 of 1 tried, 3 in all", "red"),  # nothing was made again
         (
             [("zen5", "bitwise"), ("an older one", "different")],
-            "1 of 1 tried on their processor, 3 in all",
+            "1 of 1 tried, 3 in all",
             "brightgreen",
         ),
-        ([], "0 of 0 tried on their processor, 3 in all", "lightgrey"),
+        ([], "0 of 0 tried, 3 in all", "lightgrey"),
     ],
 )
 def test_the_badge_counts_what_was_tried_and_what_there_is(tries, message, color, tmp_path, monkeypatch):
@@ -258,4 +258,4 @@ def test_a_record_that_fails_on_one_of_two_processors_does_not_hold(tmp_path, mo
     entry = {"made_on": None, "verdict": "bitwise"}
     tried = {"zen4": {"a/0": entry}, "zen5": {"a/0": entry | {"verdict": "different"}}, "zen6": {"a/0": entry}}
     (tmp_path / "verified.json").write_text(json.dumps(tried))
-    assert verify.records_badge(tmp_path)["message"] == "0 of 1 tried on their processor, 1 in all"
+    assert verify.records_badge(tmp_path)["message"] == "0 of 1 tried, 1 in all"
