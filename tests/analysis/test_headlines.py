@@ -91,7 +91,7 @@ def test_the_picture_of_the_front_page_shows_these_answers(table):
 
 
 def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
-    """Its last cell is text: gates, mixers and no token blocks are equivalent, each over five repeats."""
+    """Its last cell is text: gates, mixers, no token blocks, fusions and targets from the label alone are equivalent."""
     profile = get_profile("mirror-cv-training")
     repeats = answers.find_repeats(profile)
     mixers = answers.answers(profile, "isolation", repeats).set_index("experiment")
@@ -100,6 +100,11 @@ def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
     assert set(extended["answer"]) == {"equivalent"} and set(extended["repeats"]) == {5}
     assert ((extended["nb_low"] < -0.02) | (extended["nb_high"] > 0.02)).all()
     assert gates.loc["crop_plain", ["answer", "repeats"]].tolist() == ["equivalent", 5]
+    fusion, additions = (answers.answers(profile, group, repeats) for group in ("fusion", "additions"))
+    assert len(gates) == 9 and len(fusion) == 3 and {*gates["answer"], *fusion["answer"]} == {EQUIVALENT}
+    assert additions.set_index("experiment").loc["crop_labels_only", "answer"] == EQUIVALENT
+    few = (sentences.undecided_by_nadeau_bengio(table) for table in (gates, mixers, fusion))
+    assert [int(doubtful.sum()) for doubtful in few] == [9, 5, 2]
     long_mixers = answers.answers(profile, "isolation_long", repeats)
     assert set(long_mixers["answer"]) == {"equivalent"} and set(long_mixers["repeats"]) == {2}
     assert sentences.undecided_by_nadeau_bengio(long_mixers).sum() == len(long_mixers) / 2
