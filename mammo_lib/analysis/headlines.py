@@ -117,6 +117,7 @@ def _films(records: _Records) -> Rows:
     streams = _in_both_series(records, "streams")
     yield _of_part(streams, "crop", "crop", "crops alone")
     yield _of_part(streams, "whole", "whole", "whole films alone")
+    yield _of_part(_in_both_series(records, "fusion"), "dual_mean", "fusion", "both averaged, not gated")
     frozen = _runs(answers.find_repeats(get_profile("mirror-resolution")), "stages_whole_96")
     if (gap := answers.compare_repeats(frozen, _runs(records.second, "whole"))) is None:
         raise InputError("whole, stages_whole_96: no repeat that both have")
@@ -131,6 +132,8 @@ def _changes(records: _Records) -> Rows:
     one_view = answers.answers(views, "view_training", records.held_out)
     reference = _runs(records.first, limits.REFERENCE)
     stages = limits.against_reference(deeper, "stages", reference, answers.find_repeats(deeper))
+    additions = _in_both_series(records, "additions")
+    yield _of_part(additions, "crop_labels_only", "label", "label alone, not the readers' words")
     for view in ("cc", "mlo"):
         yield _row(
             view, f"trained on {view.upper()} alone", _compared(one_view, f"crop_{view}"),

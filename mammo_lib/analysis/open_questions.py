@@ -36,7 +36,8 @@ NOT_YET = "Not run yet."
 CALLED = {  # what the first variant of a group is
     "gates": "learned gates", "isolation": "hybrid blocks without gates", "streams": "both streams",
     "gates_long": "learned gates", "isolation_long": "hybrid blocks without gates",
-    "geometry": "96 px at stride 16", "targets": "the label alone",
+    "geometry": "96 px at stride 16", "targets": "the label alone", "fusion": "a gate per feature",
+    "additions": "the crop network with all of them",
 }  # fmt: skip
 
 
@@ -55,6 +56,10 @@ def open_questions() -> pd.DataFrame:
                            _gates_on_100_tokens(again)])),
         ("Are two streams better than one?", "06a_answers_by_cross_validation",
          lambda: _both_series("streams", parts, again)),
+        ("Does the kind of fusion matter?", "06a_answers_by_cross_validation",
+         lambda: _both_series("fusion", parts, again)),
+        ("What do our additions bring?", "06a_answers_by_cross_validation",
+         lambda: _both_series("additions", parts, again)),
         ("Did the networks fit their training breasts?", "06a_answers_by_cross_validation",
          lambda: _learned(parts, again)),
         ("Would more breasts help?", "06b_what_limits_the_network", lambda: _breasts(parts)),

@@ -91,7 +91,7 @@ def test_the_picture_of_the_front_page_shows_these_answers(table):
 
 
 def test_what_chapter_06a_says_of_the_second_series_in_its_closing():
-    """Its last cell is text: gates, mixers, no token blocks, fusions and targets from the label alone are equivalent."""
+    """Its last cell is text: gates, mixers, no token blocks, fusions and the label alone as target are equivalent."""
     profile = get_profile("mirror-cv-training")
     repeats = answers.find_repeats(profile)
     mixers = answers.answers(profile, "isolation", repeats).set_index("experiment")
