@@ -32,7 +32,7 @@ def forest(
             error_bars(axes, rows[part], y[part], colour, name)
     axes.axvline(at, color=GREY, linestyle=":")
     axes.set(yticks=y, yticklabels=list(map(literal, names)), ylim=(len(y) - 0.5, -0.5), xlabel=xlabel)
-    axes.xaxis.set_major_locator(MaxNLocator(6))  # labels of three decimals do not touch
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))  # beside long names the axis is short
     axes.grid(visible=False, axis="y")
     headline(figure, finding)
     return figure, axes
