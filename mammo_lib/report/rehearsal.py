@@ -95,6 +95,7 @@ def stage(profile: Profile, *, is_new: bool = False) -> Path:
             shutil.rmtree(home, ignore_errors=True)
         for name in COPIED:
             _renew(ROOT / name, home / name)
+        shutil.copy(ROOT / "pyproject.toml", home)  # the book's pages name the project
         for one in {profile.name: profile, "smoke": get_profile("smoke")}.values():
             _write_profile(shortened(one, has_gpu=has_gpu), home / "book" / "profiles")
         for path in sorted((home / "notebooks").glob("*.ipynb")):

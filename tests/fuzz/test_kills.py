@@ -131,10 +131,11 @@ def table(request):
 def project(tmp_path_factory):
     """A project of its own, whose book is one chapter."""
     root = tmp_path_factory.mktemp("project")
-    for name in ("book", "data_manifest", "notebooks", "released", "sample"):
+    for name in ("benchmarks", "book", "data_manifest", "notebooks", "released", "sample"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("_build", ".*"))
     shutil.rmtree(root / "book" / "notebooks", ignore_errors=True)
-    shutil.copy(ROOT / "_config.yml", root)
+    for name in ("_config.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
     (root / "book" / "_toc.yml").write_text(
         "format: jb-book\nroot: intro\nchapters:\n- file: notebooks/00_the_paper_and_its_numbers\n"
     )

@@ -89,6 +89,8 @@ def test_a_staged_folder_is_marked_on_every_page_and_keeps_what_was_done_there(t
     profile = get_profile(home / "book" / "profiles" / "paper.yaml")
     assert (profile.run.model, len(profile.seeds)) == (get_profile("paper").run.model, 1)
     assert (home / "results" / "README.md").is_file()
+    book = runpy.run_path(str(rehearsal.ROOT / "book" / "_ext" / "stage_notebooks.py"))
+    assert book["binder_button"](home / "book") == book["binder_button"](rehearsal.ROOT / "book")  # its files are there
     weights = read_json(home / "data_manifest" / "weights.json")
     names = {weights[name]["file"] for name in ("T", "S", "B", "L", "resnet50")}
     assert {"random-mambavision_large_1k.pth.tar", "random-resnet50.safetensors"} < names
@@ -217,7 +219,8 @@ def test_the_command_rehearses_a_small_profile_to_its_book(tmp_path):
     profile.write_text((ROOT / "book" / "profiles" / "smoke.yaml").read_text(encoding="utf-8"))
     project = tmp_path / "project"
     ignored = ("_build", ".git", "tests", ".venv")
-    import shutil
+    import runpy
+import shutil
 
     shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(*ignored))
     command = [sys.executable, "-m", "mammo_lib.cli", "reproduce", "--rehearse", "--profile", str(profile)]

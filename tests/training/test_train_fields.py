@@ -23,7 +23,7 @@ CHANGES = {
     "dropout": (0.5, {}),
     "flip_averaging": (True, {}),
     # One image or two: the AUC by which epochs are compared is another.
-    "best_epoch": ("single_image", {"flip_averaging": True}),
+    "best_epoch": ("single_image", {"flip_averaging": True, "epochs": 4}),
     "drop_path": (0.5, {}),
     "gradient_clip": (0.01, {}),
     "ema_decay": (0.5, {}),
