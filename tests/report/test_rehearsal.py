@@ -2,6 +2,8 @@
 
 import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -219,9 +221,6 @@ def test_the_command_rehearses_a_small_profile_to_its_book(tmp_path):
     profile.write_text((ROOT / "book" / "profiles" / "smoke.yaml").read_text(encoding="utf-8"))
     project = tmp_path / "project"
     ignored = ("_build", ".git", "tests", ".venv")
-    import runpy
-import shutil
-
     shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(*ignored))
     command = [sys.executable, "-m", "mammo_lib.cli", "reproduce", "--rehearse", "--profile", str(profile)]
     env = os.environ | {"MAMMO_ROOT": str(project), "PYTHONPATH": str(ROOT)}
