@@ -337,11 +337,13 @@ def _chance_in_words(record: Mapping) -> str:
 def rule_in_words(record: Mapping) -> str:
     """Say whether the rule fixed beforehand excludes chance, and why if the interval alone would suggest otherwise."""
     _, unusual, count = _usual_for(record)
-    why = "" if findings(record)["chance"] or not includes_zero(record["scores"][0], "difference") else (
+    is_chance = findings(record)["chance"]
+    said = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"
+    why = "" if is_chance or not includes_zero(record["scores"][0], "difference") else (
         f", because the official division is unusual among random ones for {len(unusual)} of {count} baselines "
         f"({', '.join(CALLED.get(name, name) for name in unusual)}; without a correction for {2 * count} ranks)"
     )  # fmt: skip
-    return f"{_rule_alone_in_words(record)}{why}"
+    return f"by the rule fixed beforehand, {said}{why}"
 
 
 CALLED = {"metadata": "the readers' words"}  # names of baselines that a sentence spells out
@@ -351,13 +353,6 @@ def _usual_for(record: Mapping) -> tuple[int, list[str], int]:
     """Return for how many baselines the official division is ordinary, the others' names, and how many there are."""
     usual = places(record["divisions"]).groupby("name", sort=False)["is_usual"].all()
     return int(usual.sum()), [*usual[~usual].index], len(usual)
-
-
-def _rule_alone_in_words(record: Mapping) -> str:
-    """Say whether the rule fixed beforehand excludes chance."""
-    is_chance = findings(record)["chance"]
-    said = "chance is not excluded" if is_chance else "chance is not accepted as the explanation"
-    return f"by the rule fixed beforehand, {said}"
 
 
 def largest_in_words(cases: pd.DataFrame, group: str, n: int = 4) -> str:

@@ -38,10 +38,12 @@ def sentence(table: pd.DataFrame, reference: str, planned: int = 2, called: str 
     return " ".join([f"Compared with {against}: {'; '.join(said)}.", *_not_run(table)])
 
 
-def in_stages(profile: Profile, group: str, repeats: Repeats) -> str:
-    """Summarise a group's answers (:func:`sentence`), then what the planned repeats said where others were added."""
+def in_stages(found: pd.DataFrame, profile: Profile, group: str, repeats: Repeats) -> str:
+    """Summarise a group's answers (:func:`sentence`), then what the planned repeats said where others were added.
+
+    ``found`` are the answers of all ``repeats``.
+    """
     reference, planned = read_groups(profile)[group][0], len(profile.seeds)
-    found = answers.answers(profile, group, repeats)
     said = sentence(found, reference, planned)
     if found.empty or not (added := found["repeats"] > planned).any():
         return said
@@ -61,7 +63,7 @@ def of_series(profile: Profile, group: str, repeats: Repeats) -> tuple[str, pd.D
     """Return a group's answers in sentences, and the tables of its differences and its AUC values."""
     found, scored = answers.answers(profile, group, repeats), answers.scores(profile, group, repeats)
     said = [
-        in_stages(profile, group, repeats),
+        in_stages(found, profile, group, repeats),
         caution(found) if len(found) else "",
         collapsed_fits(profile, group, repeats),
     ]
@@ -80,10 +82,10 @@ def _few(table: pd.DataFrame, planned: int) -> pd.Series:
     return marks.where(table["repeats"] != planned, "")
 
 
-def _not_run(table: pd.DataFrame) -> list[str]:
+def _not_run(table: pd.DataFrame, reference: str = "") -> list[str]:
     """Return the sentence that counts planned comparisons without a run, if there are any."""
     waiting = table.attrs.get("waiting", 0)
-    return [f"Planned comparisons that have not been run: {waiting}."] if waiting else []
+    return [f"Planned comparisons {reference}that have not been run: {waiting}."] if waiting else []
 
 
 def one_in_words(row) -> str:
@@ -109,10 +111,8 @@ def brief(table: pd.DataFrame, called: str, planned: int = 2) -> str:
     'Equivalent to learned gates: no gates: +0.001 (-0.010 to +0.010).'
     """
     if table.empty:
-        waiting = table.attrs.get("waiting", 0)
-        if waiting:
-            return f"Planned comparisons with {called} that have not been run: {waiting}."
-        return f"Nothing has been compared with {called} yet."
+        [said] = _not_run(table, f"with {called} ") or [f"Nothing has been compared with {called} yet."]
+        return said
     said = []
     for answer, relation in RELATIONS.items():
         rows = table[table["answer"] == answer]

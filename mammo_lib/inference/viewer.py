@@ -40,11 +40,11 @@ from .provenance import cost_of_crops, run_command, with_weights
 
 DPI = 110
 LINE = 80  # characters of a title that fit across the picture
-OUTCOMES = {
+OUTCOMES = {  # label, called malignant
     "true positive": (1, True),
     "false negative": (1, False),
     "false positive": (0, True),
-}  # label, called malignant
+}
 LIVE = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set in kernels started by an interactive front end
 
 

@@ -19,6 +19,10 @@ def test_each_answer_is_said_with_its_numbers(repeats):
     assert said.endswith(" Planned comparisons that have not been run: 2.")
 
 
+def in_stages(repeats):
+    return sentences.in_stages(answers.answers(PROFILE, "isolation", repeats), PROFILE, "isolation", repeats)
+
+
 def test_added_repeats_count_once_all_have_run_and_the_first_stage_is_told(tmp_path, monkeypatch, write_repeat):
     monkeypatch.setattr(records, "COMMITTED", tmp_path / "committed")
     monkeypatch.setattr(records, "FRESH", tmp_path / "fresh")
@@ -29,7 +33,7 @@ def test_added_repeats_count_once_all_have_run_and_the_first_stage_is_told(tmp_p
         write_repeat(tmp_path / "committed", "crop_ssm", seed, 1.5)
     for seed in PROFILE.seeds:
         write_repeat(tmp_path / "committed", "crop_attention", seed, 1.5)
-    said = sentences.in_stages(PROFILE, "isolation", answers.find_repeats(PROFILE))
+    said = in_stages(answers.find_repeats(PROFILE))
     assert "repeats" not in said  # one is missing: all that were added wait
 
     for name in ("crop_plain", "crop_ssm"):
@@ -37,7 +41,7 @@ def test_added_repeats_count_once_all_have_run_and_the_first_stage_is_told(tmp_p
     repeats = answers.find_repeats(PROFILE)
     table = answers.answers(PROFILE, "isolation", repeats).set_index("experiment")["repeats"]
     assert table.to_dict() == {"crop_ssm": 5, "crop_attention": 2}
-    said, first = sentences.in_stages(PROFILE, "isolation", repeats).split(" After the 2 planned repeats alone: ")
+    said, first = in_stages(repeats).split(" After the 2 planned repeats alone: ")
     assert "(`crop_ssm`) [5 repeats]: equivalent" in said and "(`crop_attention`): equivalent" in said
     assert first == (
         "`crop_ssm`: equivalent (reach 0.000). At 2.5 % instead of 5 %, to allow for two stages, 1 of 1 answers are "
