@@ -1,9 +1,10 @@
-"""MambaVision on a CPU with our scan against the same network with two plain PyTorch scans: training and inference.
+"""Training MambaVision-T on a CPU with our scan against the same network with two plain PyTorch scans.
 
     pip install mambapy && python benchmarks/model.py
 
 Batch 8 at 224 px. The other two run eager float32. Ours runs in float32 and, for speed, under bfloat16 autocast with
-channels-last images; the record gives the resulting change of logits and gradients beside the speed.
+channels-last images; the record gives the resulting change of logits and gradients beside the speed. Profiles show what
+takes the time. Inference is measured by ``inference.py``.
 """
 
 from __future__ import annotations
@@ -11,76 +12,73 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from baselines import indexing_loop, parallel_scan
+from baselines import scanning_with
 from timing import paired_medians, record
 
 import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
-from mammo_lib.models import create_mambavision
-from mammo_lib.ops import scan
+from mammo_lib.models import create_mambavision, for_inference
 
 BATCH, SIZE, REPEATS = 8, 224, 3
-OURS = scan._run_compiled
+SIDES = ("float32", "bfloat16", "indexing_loop", "mambapy")
 
 
-@contextlib.contextmanager
-def scanning_with(side: str):
-    """Let every mixer use another scan; the rest of the network stays as it is."""
-    others = {"indexing_loop": indexing_loop, "mambapy": parallel_scan}
-    if side in others:
-        scan._run_compiled = lambda _, inputs: others[side](*inputs)
-    try:
-        yield
-    finally:
-        scan._run_compiled = OURS
-
-
-def run(network, images, side: str, *, is_training: bool):
-    """One pass of a side: ``indexing_loop``, ``mambapy``, ``float32`` or ``bfloat16``."""
-    is_low = side == "bfloat16"
+def training_step(network, images, side: str):
+    """One pass of a side, forwards and backwards; return the logits."""
+    is_low, is_other = side == "bfloat16", side in ("indexing_loop", "mambapy")
     x = images.contiguous(memory_format=torch.channels_last) if is_low else images
     with (
-        scanning_with(side),
+        scanning_with(side) if is_other else contextlib.nullcontext(),
         torch.autocast("cpu", torch.bfloat16, enabled=is_low),
-        torch.set_grad_enabled(is_training),
     ):
         logits = network(x)
-    if is_training:
-        network.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(logits.float(), torch.arange(BATCH)).backward()
+    network.zero_grad(set_to_none=True)
+    torch.nn.functional.cross_entropy(logits.float(), torch.arange(BATCH)).backward()
     return logits
 
 
-def networks(variant: str) -> dict:
-    """Return two copies of one random network, the second in channels-last layout for low precision."""
+def networks() -> dict:
+    """Return two copies of one random network in training mode, the second channels last for low precision."""
     torch.manual_seed(0)
-    plain = create_mambavision(variant, drop_path=0.0)
-    low = create_mambavision(variant, drop_path=0.0).to(memory_format=torch.channels_last)
+    plain = create_mambavision("T", drop_path=0.0)
+    low = create_mambavision("T", drop_path=0.0).to(memory_format=torch.channels_last)
     low.load_state_dict(plain.state_dict())
-    return {"bfloat16": low, "float32": plain, "indexing_loop": plain, "mambapy": plain}
+    return {side: (low if side == "bfloat16" else plain).train() for side in SIDES}
 
 
-def compare(variant: str, sides: list[str], *, is_training: bool) -> dict:
+def compare() -> dict:
     """Time the sides in turn; return speeds of ours over the others."""
-    own, images = networks(variant), torch.randn(BATCH, 3, SIZE, SIZE)
-    for network in own.values():
-        network.train(is_training)
-    calls = {side: lambda side=side: run(own[side], images, side, is_training=is_training) for side in sides}
-    seconds = paired_medians(calls, REPEATS)
-    row = {"variant": variant, "task": "training step" if is_training else "inference"}
-    row |= {f"{side}_seconds": value for side, value in seconds.items()}
+    own, images = networks(), torch.randn(BATCH, 3, SIZE, SIZE)
+    seconds = paired_medians(
+        {side: lambda side=side: training_step(own[side], images, side) for side in SIDES}, REPEATS
+    )
+    row = {"variant": "T", "task": "training step"} | {f"{side}_seconds": value for side, value in seconds.items()}
     for ours in ("bfloat16", "float32"):
         for other in ("indexing_loop", "mambapy"):
-            if ours in seconds and other in seconds:
-                row[f"{ours}_over_{other}"] = seconds[other] / seconds[ours]
+            row[f"{ours}_over_{other}"] = seconds[other] / seconds[ours]
     return row
 
 
-def operator_shares(variant: str, side: str, *, is_training: bool, most: int = 6) -> dict:
+def shares_of_training(side: str) -> dict:
+    """Return what takes the time of a training step."""
+    network, images = networks()[side], torch.randn(BATCH, 3, SIZE, SIZE)
+    shares = operator_shares(lambda: training_step(network, images, side))
+    return {"variant": "T", "task": "profile of a training step", "side": side, **shares}
+
+
+def shares_of_inference(variant: str, dtype: torch.dtype) -> dict:
+    """Return what takes the time of inference in the form of ``for_inference``."""
+    network = for_inference(create_mambavision(variant, drop_path=0.0), dtype)
+    images = torch.randn(BATCH, 3, SIZE, SIZE, dtype=dtype).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        shares = operator_shares(lambda: network(images))
+    return {"variant": variant, "task": "profile of inference", "side": str(dtype).removeprefix("torch."), **shares}
+
+
+def operator_shares(call, most: int = 6) -> dict:
     """Return the shares of processor time of the operators that take most of it and so limit the speed."""
-    network, images = networks(variant)[side].train(is_training), torch.randn(BATCH, 3, SIZE, SIZE)
-    run(network, images, side, is_training=is_training)
+    call()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        run(network, images, side, is_training=is_training)
+        call()
     seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     total = sum(seconds.values())
     ordered = sorted(seconds, key=seconds.get, reverse=True)[:most]
@@ -88,12 +86,12 @@ def operator_shares(variant: str, side: str, *, is_training: bool, most: int = 6
     return {key: seconds[key] / total for key in ordered} | {"selective scan, all of it": scan_time / total}
 
 
-def change_by_low_precision(variant: str) -> dict:
+def change_by_low_precision() -> dict:
     """Return the relative change of logits and of all gradients from float32 to bfloat16, in norm."""
-    own, images = networks(variant), torch.randn(BATCH, 3, SIZE, SIZE)
+    own, images = networks(), torch.randn(BATCH, 3, SIZE, SIZE)
     results = {}
     for side in ("float32", "bfloat16"):
-        logits = run(own[side].train(), images, side, is_training=True).detach().float()
+        logits = training_step(own[side], images, side).detach().float()
         slopes = torch.cat([p.grad.float().flatten() for p in own[side].parameters()])
         results[side] = logits, slopes
     pairs = zip(*results.values(), strict=True)
@@ -103,32 +101,11 @@ def change_by_low_precision(variant: str) -> dict:
 
 def main():
     """Measure everything and record it."""
-    everything = ["float32", "bfloat16", "indexing_loop", "mambapy"]
-    rows = [
-        compare("T", everything, is_training=True),
-        compare("T", everything, is_training=False),
-        compare("L", ["bfloat16", "float32", "indexing_loop"], is_training=False),
-    ]
-    train, inference, large = rows
-    summary = {
-        "T_training_bfloat16_over_indexing_loop": train["bfloat16_over_indexing_loop"],
-        "T_training_float32_over_indexing_loop": train["float32_over_indexing_loop"],
-        "T_training_float32_over_mambapy": train["float32_over_mambapy"],
-        "T_inference_bfloat16_over_indexing_loop": inference["bfloat16_over_indexing_loop"],
-        "T_inference_float32_over_indexing_loop": inference["float32_over_indexing_loop"],
-        "L_inference_bfloat16_over_indexing_loop": large["bfloat16_over_indexing_loop"],
-        **change_by_low_precision("T"),
-    }
-    rows += [
-        {"variant": "T", "task": "profile of a training step", "side": side}
-        | operator_shares("T", side, is_training=True)
-        for side in ("float32", "bfloat16")
-    ]
-    rows.append(
-        {"variant": "L", "task": "profile of inference", "side": "bfloat16"}
-        | operator_shares("L", "bfloat16", is_training=False)
-    )
-    record("model", rows, summary)
+    step = compare()
+    summary = {f"T_training_{name}": value for name, value in step.items() if "_over_" in name}
+    profiles = [shares_of_training(side) for side in ("float32", "bfloat16")]
+    profiles += [shares_of_inference(variant, torch.bfloat16) for variant in ("T", "L")]
+    record("model", [step, *profiles], summary | change_by_low_precision())
 
 
 if __name__ == "__main__":

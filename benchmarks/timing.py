@@ -17,6 +17,11 @@ HERE = Path(__file__).resolve().parent
 
 def paired_medians(sides: dict[str, Callable], repeats: int) -> dict[str, float]:
     """Run the sides in turn, ``repeats`` times after a warm-up; return the median seconds of each."""
+    return {name: statistics.median(values) for name, values in paired_seconds(sides, repeats).items()}
+
+
+def paired_seconds(sides: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
+    """Run the sides in turn, ``repeats`` times after a warm-up; return the seconds of each, in order."""
     seconds = {name: [] for name in sides}
     for run in range(repeats + 1):
         for name, call in sides.items():
@@ -24,7 +29,12 @@ def paired_medians(sides: dict[str, Callable], repeats: int) -> dict[str, float]
             call()
             if run:
                 seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def quartiles_of_speed(own: list[float], other: list[float]) -> list[float]:
+    """Return the quartiles of the speed of one side over another, from times measured in turn."""
+    return statistics.quantiles([b / a for a, b in zip(own, other, strict=True)], n=4, method="inclusive")
 
 
 def record(name: str, rows: list[dict], summary: dict) -> None:

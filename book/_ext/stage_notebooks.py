@@ -149,21 +149,24 @@ def exported_speeds(path: Path) -> str:
 def inference_speeds(path: Path) -> str:
     """Return what `benchmarks/inference.py` measured as Markdown: a row for each form of the network."""
     held = json.loads(path.read_text(encoding="utf-8"))
-    batches = [*dict.fromkeys(row["batch"] for row in held["rows"])]
-    found = {(row["form"], row["batch"]): (row["speed"], row["share_of_matrix_product_rate"]) for row in held["rows"]}
-    lines = [["MambaVision-T", *(f"{what}, batch {n}" for n in batches for what in ("speed", "share of the rate"))]]
+    shapes = [*dict.fromkeys((row["variant"], row["batch"]) for row in held["rows"])]
+    found = {(row["form"], row["variant"], row["batch"]): row for row in held["rows"]}
+    lines = [["form", *(f"{variant}, batch {batch}" for variant, batch in shapes)]]
     for form in dict.fromkeys(row["form"] for row in held["rows"]):
-        cells = [(f"{speed:.2f}", f"{share:.0%}") for speed, share in (found[form, n] for n in batches)]
-        lines.append([form, *(cell for pair in cells for cell in pair)])
-    how = f"{held['summary']['precision']}, {held['summary']['size']} px"
-    meant = "Speeds are relative to the network as trained; the rate is that of a large matrix product."
-    return f"{_table(lines)}\n\n{_where(held)}, {how}. {meant}"
+        rows = [found[form, *shape] for shape in shapes]
+        cells = [f"{row['speed_over_mambapy']:.2f} ({row['share_of_matrix_product_rate']:.0%})" for row in rows]
+        lines.append([form, *cells])
+    meant = (
+        "Speeds are relative to the same network with mambapy's scan, as trained (medians of repeats in turn); in "
+        "brackets, the share of the rate of a large matrix product."
+    )
+    return f"{_table(lines)}\n\n{_where(held)}, {held['summary']['size']} px. {meant}"
 
 
 def _where(held: dict) -> str:
     """Return by which command and where a benchmark was measured."""
     machine = held["machine"]
-    return f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread"
+    return f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}"
 
 
 def planned_cost(path: Path) -> str:

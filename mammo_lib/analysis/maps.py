@@ -26,7 +26,7 @@ from captum.attr import IntegratedGradients, LayerGradCam
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..models import GatedConvMixer, MammoMamba, fold_batch_norm, log_odds
+from ..models import GatedConvMixer, MammoMamba, for_inference, log_odds
 from ..models.encoders import ViewEncoder, scatter
 from ..models.mambavision import Attention, Level, from_windows
 from ..models.network import Network
@@ -154,7 +154,7 @@ def integrated_gradients(network: Network, batch: dict, steps: int = IG_STEPS) -
     inputs, present = _as_tensors(network, batch)
     # Equal up to rounding, in half the time: folded normalisation, channels last, and batches small enough for the
     # allocator to reuse its memory.
-    fast = fold_batch_norm(network.model).to(memory_format=torch.channels_last)
+    fast = for_inference(network.model)
     explainer = IntegratedGradients(_scorer(fast))
     batch_size = max(IG_BATCH, len(inputs[0]))
     found = explainer.attribute(inputs, additional_forward_args=present, n_steps=steps, internal_batch_size=batch_size)

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "encoders": ["ViewEncoder"],
-        "folding": ["fold_batch_norm"],
+        "folding": ["fold_batch_norm", "for_inference"],
         "gated_conv": ["GatedConvMixer"],
         "mambavision": ["MambaVision", "create_mambavision"],
         "mammo_mamba": ["MammoMamba", "MammoMambaOutput", "build_model", "count_parameters", "log_odds"],

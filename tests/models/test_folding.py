@@ -1,11 +1,11 @@
-"""Batch normalisation folded into convolutions changes no output beyond rounding, and leaves the network as it was."""
+"""A network prepared for inference keeps its outputs up to rounding, and leaves the original as it was."""
 
 import pytest
 import torch
 from torch import nn
 
 from mammo_lib.config import RunConfig
-from mammo_lib.models import build_model, create_mambavision, fold_batch_norm
+from mammo_lib.models import build_model, create_mambavision, fold_batch_norm, for_inference
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -36,17 +36,47 @@ def test_mambavision_keeps_its_logits_and_one_normalisation():
     torch.testing.assert_close(network(images), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("backbone, gate", [("nano", "learned"), ("lite", "learned"), ("resnet50", "none")])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.03)], ids=["32", "16"])
+@pytest.mark.parametrize(
+    "backbone, gate, mixer",
+    [
+        ("nano", "learned", "selective"),
+        ("nano", "random", "gated_conv"),
+        ("lite", "learned", "selective"),
+        ("resnet50", "none", "selective"),
+    ],
+)
 @torch.inference_mode()
-def test_mammo_mamba_keeps_its_logits(backbone, gate):
+def test_mammo_mamba_keeps_its_logits(backbone, gate, mixer, dtype, tolerance):
     torch.manual_seed(0)
-    model = {"backbone": backbone, "streams": ["crop"], "gate": {"kind": gate}}
+    model = {"backbone": backbone, "streams": ["crop"], "gate": {"kind": gate}, "mixer": mixer}
     network = with_statistics(build_model(RunConfig.model_validate({"data": {"image_size": 64}, "model": model})))
-    present = torch.ones(2, 2, dtype=torch.bool)
-    batch = {"images": {"crop": torch.rand(2, 2, 1, 64, 64)}, "present": {"crop": present}}
-    expected, folded = network(batch).logits, fold_batch_norm(network)
-    torch.testing.assert_close(folded(batch).logits, expected, rtol=1e-4, atol=1e-4)
-    assert norms(folded) < norms(network) / 2
+    images, present = torch.rand(3, 2, 1, 64, 64), torch.tensor([[True, True], [True, False], [False, True]])
+    expected = network({"images": {"crop": images}, "present": {"crop": present}}).logits
+    fast = for_inference(network, dtype)
+    found = fast({"images": {"crop": images.to(dtype)}, "present": {"crop": present}}).logits
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+    assert norms(fast) < norms(network) / 2
+
+
+def test_a_network_for_inference_has_narrow_weights_except_for_the_scan():
+    """Conversely the original stays trainable, in 32 bits, and shares no memory with the copy."""
+    network = create_mambavision("nano")
+    fast = for_inference(network, torch.bfloat16)
+    wide = {name.rpartition(".")[2] for name, p in fast.named_parameters() if p.dtype == torch.float32}
+    assert wide == {"A_log", "D"} and not any(p.requires_grad for p in fast.parameters())
+    assert not fast.training and all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
+    own = {p.data_ptr() for p in network.parameters()}
+    assert not any(p.data_ptr() in own for p in fast.parameters())
+    convolution = fast.patch_embed.conv_down[3].weight
+    assert convolution.is_contiguous(memory_format=torch.channels_last) and not convolution.is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int8])
+def test_other_types_are_refused(dtype):
+    with pytest.raises(ValueError, match=f"must be torch.float32 or torch.bfloat16, got {dtype}"):
+        for_inference(create_mambavision("nano"), dtype)
 
 
 @pytest.mark.parametrize(
