@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 MAKE = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-PROGRAMS = {"uv", "make", "mammo", "python", "tar", "test", "gh"}
+PROGRAMS = {"uv", "uvx", "make", "mammo", "python", "tar", "test", "gh"}
 
 
 def constraints() -> dict[str, str]:
@@ -178,6 +178,13 @@ def test_workflows_cover_what_they_are_for():
     assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
     assert matrix["python"] == ["3.11", "3.12", "3.13"]
     assert all("permissions" in yaml.safe_load(path.read_text()) for path in WORKFLOWS)
+
+
+def test_no_workflow_keeps_the_token_of_its_checkout():
+    """A later step, such as the upload of a folder, could otherwise publish it."""
+    jobs = [job for path in WORKFLOWS for job in yaml.safe_load(path.read_text())["jobs"].values()]
+    steps = [step for job in jobs for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+    assert len(steps) == 7 and all(step["with"]["persist-credentials"] is False for step in steps)
 
 
 def test_the_container_is_pinned_and_writes_only_to_its_volume():
