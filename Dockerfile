@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # CPU:   docker build -t mammo .
 # CUDA:  docker build -t mammo --build-arg BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04 --build-arg TORCH=cu130 .
-# Run:   docker run --read-only --tmpfs /tmp -v mammo:/work mammo                      (make reproduce, on the phantom)
+# Run:   docker run --read-only --tmpfs /tmp -v mammo:/work mammo         (every chapter, from the committed records)
 #        docker run --read-only --tmpfs /tmp -v mammo:/work -v /films:/data:ro mammo mammo reproduce --data /data
 # The root file system may be read-only, and the user is not root: everything that is written, including the compiled
 # scan, goes to the volume /work. The first start copies the project there.
