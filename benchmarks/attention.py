@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import copy
 
+import mammo_lib  # noqa: F401  (first: OpenMP reads the wait policy that this sets when torch is imported)
+
+# isort: split
 import torch
 from timing import paired_medians, record
 from torch import nn
 
-import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
 from mammo_lib.models import SeqMoE, create_mambavision
 from mammo_lib.models.mambavision import Attention
 

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from mammo_lib.ops import scan
 
-OURS = scan._run_compiled
-
 
 @contextlib.contextmanager
 def scanning_with(side: str):
     """Let every mixer use ``indexing_loop`` or ``mambapy``; the rest of a network stays as it is."""
-    others = {"indexing_loop": indexing_loop, "mambapy": parallel_scan}
-    scan._run_compiled = lambda _, inputs: others[side](*inputs)
-    try:
+    other = {"indexing_loop": indexing_loop, "mambapy": parallel_scan}[side]
+    with mock.patch.object(scan, "_run_compiled", lambda _, inputs: other(*inputs)):
         yield
-    finally:
-        scan._run_compiled = OURS
 
 
 def indexing_loop(u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, None]:

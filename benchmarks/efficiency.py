@@ -16,11 +16,13 @@ import sys
 import time
 from pathlib import Path
 
+import mammo_lib  # noqa: F401  (first: OpenMP reads the wait policy that this sets when torch is imported)
+
+# isort: split
 import numpy as np
 import torch
 from timing import HERE, machine
 
-import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
 from mammo_lib.config import RunConfig, with_changes
 from mammo_lib.models import build_model, create_mambavision
 from mammo_lib.models.cost import cost_of

@@ -14,6 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import mammo_lib  # noqa: F401  (first: OpenMP reads the wait policy that this sets when torch is imported)
+
+# isort: split
 import onnxruntime
 import torch
 from timing import paired_medians, record
@@ -21,7 +24,6 @@ from torch import nn
 from torch._higher_order_ops.scan import scan
 from torch.nn import functional
 
-import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
 from mammo_lib.models import create_mambavision
 from mammo_lib.models.portable import export_backbone, write_onnx
 from mammo_lib.ops.scan import OPERATORS, scan_reference

@@ -14,10 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import mammo_lib  # noqa: F401  (first: OpenMP reads the wait policy that this sets when torch is imported)
+
+# isort: split
 import torch
 from timing import paired_medians, record
 
-import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
 from mammo_lib.config import RunConfig, get_profile, merged
 from mammo_lib.data.data_sets import open_cbis_ddsm
 from mammo_lib.data.phantom import write_phantom

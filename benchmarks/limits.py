@@ -12,7 +12,7 @@ TRIES = 7
 
 
 def multiply_adds_per_second() -> float:
-    """Return the rate of a large float32 matrix product: nothing on this processor multiplies and adds faster."""
+    """Return the rate of a large float32 matrix product: nothing multiplies and adds faster in this precision."""
     return PRODUCT**3 / paired_medians({"product": matrix_product(torch.float32)}, TRIES)["product"]
 
 

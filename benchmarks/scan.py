@@ -10,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mammo_lib  # noqa: F401  (first: OpenMP reads the wait policy that this sets when torch is imported)
+
+# isort: split
 import torch
 from baselines import indexing_loop, parallel_scan
 from limits import bytes_per_second, multiply_adds_per_second
 from timing import paired_medians, record
 
-import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
 from mammo_lib.ops.scan import OPERATORS, scan_reference
 from mammo_lib.ops.scan_cpu import CHUNK, LANES
 

@@ -8,10 +8,12 @@ forward pass runs under autocast, as Lightning's ``bf16-mixed`` does.
 
 from __future__ import annotations
 
+import mammo_lib  # noqa: F401  (first: OpenMP reads the wait policy that this sets when torch is imported)
+
+# isort: split
 import torch
 from timing import paired_medians, record
 
-import mammo_lib  # noqa: F401  (sets the OpenMP wait policy before torch)
 from mammo_lib.config import ModelConfig, RunConfig
 from mammo_lib.models import build_model
 from mammo_lib.models.mammo_mamba import count_parameters

@@ -157,8 +157,8 @@ def inference_speeds(path: Path) -> str:
         cells = [f"{row['speed_over_mambapy']:.2f} ({row['share_of_matrix_product_rate']:.0%})" for row in rows]
         lines.append([form, *cells])
     meant = (
-        "Speeds are relative to the same network with mambapy's scan, as trained (medians of repeats in turn); in "
-        "brackets, the share of the rate of a large matrix product."
+        "Speeds are relative to the same network with mambapy's scan, as trained, in 32 bits (medians over repeats in "
+        "turn). In brackets: the share of the rate of a large matrix product of the same precision."
     )
     return f"{_table(lines)}\n\n{_where(held)}, {held['summary']['size']} px. {meant}"
 
@@ -166,7 +166,8 @@ def inference_speeds(path: Path) -> str:
 def _where(held: dict) -> str:
     """Return by which command and where a benchmark was measured."""
     machine = held["machine"]
-    return f"`{held['command']}`, {machine['processor']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return f"`{held['command']}`, {machine['processor']}, {threads}"
 
 
 def planned_cost(path: Path) -> str:

@@ -57,7 +57,7 @@ def log_odds(logits: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
     >>> log_odds(torch.tensor([[1.0, 3.0]]))
     tensor([2.])
     """
-    return (logits[:, 1] - logits[:, 0]).float()
+    return logits[:, 1].float() - logits[:, 0].float()
 
 
 class MammoMamba(nn.Module):

@@ -1,11 +1,17 @@
 """A network prepared for inference keeps its outputs up to rounding, and leaves the original as it was."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from mammo_lib.config import RunConfig
-from mammo_lib.models import build_model, create_mambavision, fold_batch_norm, for_inference
+from mammo_lib.data.sample import sample_folder
+from mammo_lib.inference.inputs import find_breasts
+from mammo_lib.inference.predict import as_batch, prepare_breast, with_weights
+from mammo_lib.inference.release import released_run
+from mammo_lib.models import build_model, create_mambavision, fold_batch_norm, for_inference, load_best, score
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -51,31 +57,63 @@ def test_mammo_mamba_keeps_its_logits(backbone, gate, mixer, dtype, tolerance):
     torch.manual_seed(0)
     model = {"backbone": backbone, "streams": ["crop"], "gate": {"kind": gate}, "mixer": mixer}
     network = with_statistics(build_model(RunConfig.model_validate({"data": {"image_size": 64}, "model": model})))
-    images, present = torch.rand(3, 2, 1, 64, 64), torch.tensor([[True, True], [True, False], [False, True]])
-    expected = network({"images": {"crop": images}, "present": {"crop": present}}).logits
-    fast = for_inference(network, dtype)
-    found = fast({"images": {"crop": images.to(dtype)}, "present": {"crop": present}}).logits
-    assert found.dtype == dtype
-    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+    present = torch.tensor([[True, True], [True, False], [False, True]])
+    batch = {"images": {"crop": torch.rand(3, 2, 1, 64, 64)}, "present": {"crop": present}}
+    expected, fast = network(batch).logits, for_inference(network, dtype)
+    found = fast(batch).logits
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     assert norms(fast) < norms(network) / 2
 
 
-def test_a_network_for_inference_has_narrow_weights_except_for_the_scan():
+@torch.inference_mode()
+def test_the_released_network_scores_the_sample_nearly_alike_in_16_bits(tmp_path):
+    """Autocast, which also rounds pixels and logits, changes a log-odds by 0.11; rounding all weights by 0.18."""
+    run = with_weights(released_run())
+    network = load_best(run).cpu()
+    breasts = [prepare_breast(one, run.config) for one in find_breasts([sample_folder() / "mass-800"], [], tmp_path)]
+    batch = as_batch(breasts, run.config)
+    expected, low = network.score(batch)[0], for_inference(network.model, torch.bfloat16)
+    found, _ = score(low, batch, flip_averaging=run.config.train.flip_averaging)
+    assert len(expected) == 8 and 0 < (found - expected).abs().max() < 0.06
+
+
+def test_weights_in_16_bits_are_those_between_the_first_and_the_last_layer():
     """Conversely the original stays trainable, in 32 bits, and shares no memory with the copy."""
     network = create_mambavision("nano")
-    fast = for_inference(network, torch.bfloat16)
-    wide = {name.rpartition(".")[2] for name, p in fast.named_parameters() if p.dtype == torch.float32}
-    assert wide == {"A_log", "D"} and not any(p.requires_grad for p in fast.parameters())
-    assert not fast.training and all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
-    own = {p.data_ptr() for p in network.parameters()}
-    assert not any(p.data_ptr() in own for p in fast.parameters())
-    convolution = fast.patch_embed.conv_down[3].weight
+    with torch.inference_mode():  # where a careless copy could never be differentiated by its input
+        low = for_inference(network, torch.bfloat16)
+    wide = {name for name, p in low.named_parameters() if p.dtype == torch.float32}
+    assert wide == {f"{name}.{part}" for name in ("patch_embed.conv_down.0", "head") for part in ("weight", "bias")}
+    assert not low.training and not any(p.requires_grad for p in low.parameters())
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
+    assert not {p.data_ptr() for p in network.parameters()} & {p.data_ptr() for p in low.parameters()}
+    convolution = low.patch_embed.conv_down[3].weight
     assert convolution.is_contiguous(memory_format=torch.channels_last) and not convolution.is_contiguous()
+    images = torch.rand(1, 3, 64, 64, requires_grad=True)
+    low(images).sum().backward()
+    assert images.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_of_another_type_is_widened_before_it_is_folded(dtype):
+    torch.manual_seed(0)
+    network, images = with_statistics(create_mambavision("nano", num_classes=3)).to(dtype), torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = copy.deepcopy(network).float()(images)
+        torch.testing.assert_close(for_inference(network)(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_copy_in_16_bits_can_be_copied_and_saved(tmp_path):
+    low, images = for_inference(create_mambavision("nano"), torch.bfloat16), torch.rand(1, 3, 64, 64)
+    torch.save(low, tmp_path / "low.pt")
+    for other in (copy.deepcopy(low), torch.load(tmp_path / "low.pt", weights_only=False)):
+        assert torch.equal(other(images), low(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int8, "bfloat16"])
 def test_other_types_are_refused(dtype):
-    with pytest.raises(ValueError, match=f"must be torch.float32 or torch.bfloat16, got {dtype}"):
+    with pytest.raises(ValueError, match=f"must be torch.float32 or torch.bfloat16, got {dtype!r}"):
         for_inference(create_mambavision("nano"), dtype)
 
 
