@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 
 LONGEST_MESSAGE = 1500  # characters
@@ -31,7 +32,10 @@ def writing_to(path: object, remedy: str = "give another place") -> Iterator[Non
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}") from None
+        # Of a copied folder there is a list of (source, target, reason).
+        nested = isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list)
+        reason = error.args[0][0][2] if nested else error.strerror or error
+        raise InputError(f"{path}: cannot be written ({reason}); {remedy}") from None
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import shutil
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from mammo_lib import files
 from mammo_lib.data import write_phantom
-from mammo_lib.errors import InputError
+from mammo_lib.errors import InputError, writing_to
 from mammo_lib.files import (
     new_folder,
     read_array,
@@ -238,3 +239,15 @@ def test_a_pipe_is_not_replaced_and_a_link_is_followed(tmp_path):
     for content in (b"one", b"two"):
         write_bytes(tmp_path / "link", content)
         assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_copied_says_why(tmp_path):
+    """shutil reports a list of (source, target, reason)."""
+    reason = "[Errno 28] No space left on device"
+    with (
+        pytest.raises(
+            InputError, match=r"out: cannot be written \(\[Errno 28\] No space left on device\); give another"
+        ),
+        writing_to("out"),
+    ):
+        raise shutil.Error([("a", "b", reason), ("c", "d", reason)])

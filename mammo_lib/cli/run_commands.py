@@ -186,7 +186,7 @@ def verify(
 
     if not math.isfinite(tolerance):
         raise InputError(f"--tolerance {tolerance}: give a finite number, such as 1e-6")
-    verification.read_outcomes(out)  # a file that holds something else is told before hours of training
+    verification.check_target(out)
     chosen = verification.choose_records(home or records.COMMITTED, names or [])
     profile_used, data = chosen_profile(profile, data, allow_missing)
     from ..data.data_sets import open_collection

@@ -36,6 +36,8 @@ def export(
     others = {ending for form, ending in FORMATS.items() if form != to}
     if path is not None and path.suffix in others:
         raise InputError(f"--out {path}: that is the ending of another format; --to {to} makes {FORMATS[to]} files")
+    if path is not None and path.is_file() and path.suffix != FORMATS[to]:
+        raise InputError(f"--out {path}: exists, and its ending is not {FORMATS[to]}; give another file")
     if name in VARIANTS:
         return export_variant(
             name, path or Path(name + FORMATS[to]), weights=weights, size=224 if size is None else size,

@@ -23,7 +23,7 @@ from scipy.special import expit
 from .. import figures
 from ..analysis.maps import KINDS, SpatialMap, finest, forward_maps, grad_cam, saliency_maps
 from ..config import DataConfig, RunConfig
-from ..data.images import fit_into
+from ..data.images import breast_mask, fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
 from ..data.views import CROP_MARGIN, NO_BOX, Box
 from ..errors import InputError
@@ -140,19 +140,24 @@ def _row(
         decoded[str(path)] = read_checked(path, stream, shape)
     pixels = decoded[str(path)]
     if is_cut:
-        _check_box(path, box, pixels.shape)
+        _check_box(path, box, pixels)
     x0, y0, x1, y1 = box
     return SimpleNamespace(path=str(path), x0=x0, y0=y0, x1=x1, y1=y1, aspect=shape or 1.0, derived=is_cut)
 
 
-def _check_box(path: Path, box: Box, shape: tuple[int, int]) -> None:
-    """Refuse a box (widened by its margin) whose lesion is not inside a film of this (height, width)."""
-    height, width = shape
+def _check_box(path: Path, box: Box, film: np.ndarray) -> None:
+    """Refuse a box (widened by its margin) whose lesion is not inside the film, or that touches no breast."""
+    height, width = film.shape
     x0, y0, x1, y1 = (edge + sign * CROP_MARGIN for edge, sign in zip(box, (1, 1, -1, -1), strict=True))
+    lesion = f"{path}: the lesion's box {x0:g},{y0:g},{x1:g},{y1:g}"
     if x1 > width + CROP_MARGIN or y1 > height + CROP_MARGIN or min(x0, box[2]) >= width or min(y0, box[3]) >= height:
         raise InputError(
-            f"{path}: the lesion's box {x0:g},{y0:g},{x1:g},{y1:g} reaches out of the film's {width} x {height} "
-            "pixels; give it in pixels of this film"
+            f"{lesion} reaches out of the film's {width} x {height} pixels; give it in pixels of this film"
+        )
+    left, top, right, bottom = (max(0, int(edge)) for edge in box)
+    if not breast_mask(film)[top : bottom + 1, left : right + 1].any():
+        raise InputError(
+            f"{lesion} lies beside the breast; give it in pixels of this film, which are {width} x {height}"
         )
 
 
@@ -322,7 +327,7 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
                 write_bytes(paths[0], earlier)
             raise
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from None
+        raise InputError(f"{paths[0]}: cannot be written ({error.strerror}); give another folder with --out") from None
     return paths
 
 

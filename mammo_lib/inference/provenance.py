@@ -37,6 +37,8 @@ def with_weights(run: Run) -> Run:
         raise InputError(
             f"{run.folder}: a baseline ({run.config.baseline}), which has no network; give a network's run"
         )
+    if run.is_scored_only:
+        raise InputError(f"{run.folder}: scores of another run's network on other films; give the run of that network")
     again = Run(runs.FRESH / run.folder.parent.name / run.folder.name)
     if run.config.data.fold == "each":
         raise InputError(

@@ -16,6 +16,7 @@ a trained Mammo-Mamba are fitted to its image size, so its height and width stay
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import tempfile
@@ -53,17 +54,18 @@ class Scoring(nn.Module):
         self.train(network.training)
 
     def forward(self, *tensors: Tensor) -> Float[Tensor, " batch"]:
-        """Return the logit of malignancy, averaged over flips if the network's config says so."""
+        """Return the logit of malignancy, averaged over flips if the network's config says so; NaN without any view."""
         streams = self.network.streams
         images = dict(zip(streams, tensors[: len(streams)], strict=True))
         present = dict(zip(streams, tensors[len(streams) :], strict=True))
+        has_view = torch.cat(list(present.values()), dim=1).any(dim=1)
         if not self.flip_averaging:
-            return self._log_odds(images, present)
+            return self._log_odds(images, present).where(has_view, torch.nan)
         # Both directions are one batch, so that every layer is in the graph once.
         turned = upside_down({"images": images})["images"]
         both = {stream: torch.cat([images[stream], turned[stream]]) for stream in streams}
         passes = self._log_odds(both, {stream: torch.cat([one, one]) for stream, one in present.items()})
-        return passes.unflatten(0, (2, -1)).mean(dim=0)
+        return passes.unflatten(0, (2, -1)).mean(dim=0).where(has_view, torch.nan)
 
     def _log_odds(self, images: Mapping[str, Tensor], present: Mapping[str, Bool[Tensor, "batch views"]]) -> Tensor:
         encoders = self.network.encoders.items()
@@ -125,7 +127,10 @@ def _export(
         if to == "onnx":
             write_onnx(program, partial, opset=opset, inputs=[*inputs], output=output, axes=axes, facts=facts)
         else:
-            torch.export.save(program, partial, extra_files=facts)
+            # Written here: on a full disk PyTorch's own writer ends the process.
+            content = io.BytesIO()
+            torch.export.save(program, content, extra_files=facts)
+            partial.write_bytes(content.getbuffer())
     return path
 
 

@@ -60,7 +60,7 @@ def experiment_configs(profile: Profile, name: str, path: Path | None = None) ->
     groups = content.get("groups", {}) | {"all": list(experiments)}
     members = [one for one in groups.get(name, [name]) if one in experiments]
     if not members:
-        known = [*experiments, *groups]
+        known = [*experiments, *(group for group, names in groups.items() if {*names} & {*experiments})]
         everywhere = " (other profiles run it)" if name in content["experiments"] or name in groups else ""
         raise InputError(
             f"unknown experiment {name!r} in profile {profile.name!r}{everywhere}: choose one of {', '.join(known)}"

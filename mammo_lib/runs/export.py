@@ -23,7 +23,7 @@ from ..config.identity import flat
 from ..errors import InputError
 from ..files import file_hash, new_folder, write_csv, write_json
 from .crate import CBIS_DDSM, add_file, add_run, new_crate, write_crate
-from .records import Run, all_runs, copy_record
+from .records import Run, copy_record, whole_records
 
 TABLES = (  # as attributes of a run
     "predictions", "history", "gates", "gate_history", "interventions", "hidden_inputs", "targets",
@@ -37,12 +37,13 @@ def export_records(home: Path, folder: Path) -> int:
     Raises
     ------
     InputError
-        There is no record, or the folder is in use.
+        There is no record, one is damaged, or the folder is in use.
     """
     folder = new_folder(folder)
-    runs = list(all_runs(home))
-    if not runs:
-        raise InputError(f"{home}: no record of a finished run below it; give a folder like results/")
+    runs = whole_records(home)
+    for run in runs:
+        if faults := run.faults():
+            raise InputError(faults[0])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: in use; give a new folder")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")

@@ -333,8 +333,8 @@ def all_runs(home: Path) -> Iterator[Run]:
         yield Run(path.parent)
 
 
-def check_records(home: Path) -> tuple[int, list[str]]:
-    """Return the number of finished records in or below a folder, and their faults, one line each.
+def records_in(home: Path) -> list[Run]:
+    """Return the finished records in or below a folder, ordered by path, damaged ones included.
 
     Raises
     ------
@@ -345,6 +345,23 @@ def check_records(home: Path) -> tuple[int, list[str]]:
     finished = [run for run in map(Run, folders) if run.is_finished or (run.folder / MANIFEST).is_file()]
     if not finished:
         raise InputError(f"{home}: no record of a finished run here or below; give a run's folder, or results/")
+    return finished
+
+
+def whole_records(home: Path) -> list[Run]:
+    """Return what :func:`records_in` finds, without the folds of cross-validations, which are parts of a record."""
+    return [run for run in records_in(home) if not (run.folder.parent / "config.json").is_file()]
+
+
+def check_records(home: Path) -> tuple[int, list[str]]:
+    """Return the number of finished records in or below a folder, and their faults, one line each.
+
+    Raises
+    ------
+    InputError
+        The folder is missing or contains no record.
+    """
+    finished = records_in(home)
     return len(finished), [fault for run in finished for fault in run.faults()]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -28,10 +29,10 @@ from ..config import BUILD, closest
 from ..config.identity import flat
 from ..data.collection import Collection
 from ..data.prepare import Prepared
-from ..errors import InputError
-from ..files import read_json, write_json
+from ..errors import InputError, writing_to
+from ..files import alone, read_json, safe_name, writable_file, write_json
 from .environment import describe_environment
-from .records import Run, all_runs, start_run
+from .records import Run, all_runs, start_run, whole_records
 
 SCRATCH = BUILD / "verify"  # contains the runs whose results differed
 TOLERANCE = 1e-6
@@ -75,9 +76,9 @@ def choose_records(home: Path, names: list[str]) -> list[Run]:
     InputError
         The folder holds no record, or none of that name.
     """
-    runs = [run for run in all_runs(home) if not run.is_scored_only]
+    runs = [run for run in whole_records(home) if not run.is_scored_only]
     if not runs:
-        raise InputError(f"{home}: no record of a finished run below it; give a folder like results/")
+        raise InputError(f"{home}: only scores of networks trained elsewhere, which no training repeats; give results/")
     known = [*dict.fromkeys(run.folder.parent.name for run in runs), *(run.name for run in runs)]
     for name in names:
         if name not in known:
@@ -88,7 +89,20 @@ def choose_records(home: Path, names: list[str]) -> list[Run]:
 def verify(
     record: Run, collection: Collection, tolerance: float = TOLERANCE, *, progress: bool = False
 ) -> Verification:
-    """Train a record again in a separate folder and compare; the module's docstring lists the verdicts."""
+    """Train a record again in a separate folder and compare; the module's docstring lists the verdicts.
+
+    Raises
+    ------
+    InputError
+        Another process is training this record again.
+    """
+    busy = f"{SCRATCH / record.name}: another mammo verify is training this record again; wait until it ends"
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    with alone(SCRATCH / f".{safe_name(record.name)}.lock", busy):
+        return _verify(record, collection, tolerance, progress=progress)
+
+
+def _verify(record: Run, collection: Collection, tolerance: float, *, progress: bool) -> Verification:
     started = time.perf_counter()
     try:
         prepared = collection.prepare("train", *record.config.inputs)
@@ -191,6 +205,21 @@ def write_outcome(path: Path, one: Verification, tolerance: float) -> None:
         known = read_outcomes(path)
         on_this = known.get(here["device"], {}) | {one.record: entry}
         write_json(path, known | {here["device"]: on_this})
+
+
+def check_target(path: Path) -> None:
+    """Refuse a file of outcomes that cannot be written, before hours of training.
+
+    Raises
+    ------
+    InputError
+        The file holds something else, or its folder takes no file.
+    """
+    with writing_to(path, "give another file with --json"):
+        read_outcomes(path)
+        place = writable_file(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place.parent).close()
 
 
 def read_outcomes(path: Path) -> dict[str, dict[str, dict]]:

@@ -102,6 +102,11 @@ WRONG = [
     (("nano", "--weights", "random", "--size", "9"), "--size 9: must lie in [32, 4096] pixels"),
     (("nano", "--weights", "random", "--to", "tflite"), "--to 'tflite': choose one of onnx, torch-export"),
     (("nano", "--weights", "random", "--opset", "11"), "--opset 11: must lie in [18, 23]"),
+    (("nano", "--weights", "random", "--out", "{nano}"), "nano.pth: exists, and its ending is not .onnx; give another"),
+    (
+        ("results/external_mini_mias/seed0-0d6f020f60ca",),
+        "scores of another run's network on other films; give the run",
+    ),
     (("nano", "--weights", "random", "--out", "{here}"), "a folder; give the name of a file with --out"),
     (("nano", "--weights", "random", "--out", "{here}/none/a.onnx"), "cannot be written (No such file or directory)"),
     (("released/dual", "--dynamic"), "--weights, --size and --dynamic are for variants"),

@@ -81,6 +81,20 @@ def test_each_file_is_decoded_once(run, breasts, tmp_path, monkeypatch):
     assert len(decoded) == 1  # a DICOM file is decoded in another process
 
 
+def test_a_box_beside_the_breast_is_refused(run, breasts, tmp_path):
+    """A box on black background was scored, as malignant."""
+    pixels = read_image(breasts[0].images["whole", "CC"])
+    pixels[:, -100:] = 0
+    Image.fromarray((pixels * 255).astype(np.uint8)).save(tmp_path / "x_LEFT_CC.png")
+    margin, (height, width) = views.CROP_MARGIN, pixels.shape
+    given = name_breast(
+        {("whole", "CC"): tmp_path / "x_LEFT_CC.png"}, {"CC": (width - 75, 150, width - 25, height - 150)}
+    )
+    lesion = rf"{width - 75 + margin},{150 + margin},{width - 25 - margin},{height - 150 - margin}"
+    with pytest.raises(InputError, match=rf"the lesion's box {lesion} lies beside the breast; give it in pixels of"):
+        predict.prepare_breast(given, run.config)
+
+
 def test_a_breast_gets_the_probability_that_training_gives_it(run, data, breasts):
     expected = predict_as_in_training(load_best(run), data.val_dataloader(), data.cohort("validation"))
     found = [one.record for one in predict.predict_breasts(run, breasts)]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from PIL import Image
 from typer.testing import CliRunner
 
 from mammo_lib.analysis.answers import find_repeats
@@ -67,7 +68,7 @@ def test_a_box_in_the_film_makes_the_crop_of_the_collection():
     config = release.released_run().config
     pixels = [predict.prepare_breast(one, config) for one in (given, drawn)]
     np.testing.assert_array_equal(pixels[0]["crop", "CC"], pixels[1]["crop", "CC"])
-    shifted = name_breast({("whole", "CC"): film}, {"CC": (0.0, 0.0, 90.0, 60.0)})
+    shifted = name_breast({("whole", "CC"): film}, {"CC": tuple(edge - 30 for edge in box)})
     assert not np.array_equal(predict.prepare_breast(shifted, config)["crop", "CC"], pixels[0]["crop", "CC"])
 
 
@@ -101,10 +102,11 @@ def test_a_box_that_reaches_out_of_its_film(text):
         predict.prepare_breast(outside, release.released_run().config)
 
 
-@pytest.mark.parametrize("text", ["0,0,50,50", "700,700,800,800", "750,0,815,60"])
-def test_a_box_at_the_edge_of_its_film(text):
-    """An outline may reach over the edge by less than the margin of a crop."""
-    film = sample.SAMPLE / "mass-800/train/00175_RIGHT_CC.jpg"
+@pytest.mark.parametrize("text", ["0,0,50,50", "700,800,800,900", "750,0,815,60"])
+def test_a_box_at_the_edge_of_its_film(text, tmp_path):
+    """An outline may reach over the edge by less than the margin of a crop. Here the breast fills the film."""
+    film = tmp_path / "00175_RIGHT_CC.png"
+    Image.fromarray(np.random.default_rng(0).integers(80, 220, (900, 800), np.uint8)).save(film)
     inside = name_breast({("whole", "CC"): film}, {"CC": parse_box(text, "--box-cc")})
     assert ("crop", "CC") in predict.prepare_breast(inside, release.released_run().config)
 

@@ -183,5 +183,5 @@ def test_external_records_are_not_trained_again(mias, network, run_homes):
     from mammo_lib.runs.verify import choose_records
 
     record = transfer.score_network(network, open_other(mias))
-    with pytest.raises(InputError, match="no record of a finished run"):
+    with pytest.raises(InputError, match="only scores of networks trained elsewhere"):
         choose_records(record.folder.parent.parent, [])

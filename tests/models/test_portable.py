@@ -1,5 +1,6 @@
 """Exported networks: the same logits in onnxruntime and from torch.export, at sizes not used for the export."""
 
+import errno
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from mammo_lib.config import DataConfig, ModelConfig, RunConfig
 from mammo_lib.errors import InputError
 from mammo_lib.models import build_model, create_mambavision, export_backbone, export_mammo_mamba, portable, score
 from mammo_lib.models.mambavision import MambaMixer, MambaVision
+from mammo_lib.models.portable import Scoring
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -182,6 +184,31 @@ def test_the_tiny_variant_at_its_own_size(tmp_path):
     with torch.inference_mode():
         for batch in (1, 3):
             assert difference(run(path, images(batch, 224, 224)), network(images(batch, 224, 224))) < BOUND
+
+
+@torch.inference_mode()
+def test_a_breast_without_any_view_has_no_logit():
+    """`mammo predict` refuses it; a file of tensors can only answer NaN."""
+    batch = breasts(3)
+    for present in batch["present"].values():
+        present[1] = False
+    for flip_averaging in (True, False):
+        scoring = Scoring(breast_network(), flip_averaging=flip_averaging)
+        found = scoring(*(x.nan_to_num() for x in batch["images"].values()), *batch["present"].values())
+        assert found.isnan().tolist() == [False, True, False]
+
+
+def test_a_program_for_which_there_is_no_space_is_refused_in_one_line(tmp_path, monkeypatch):
+    """PyTorch's own writer would end the process."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    network = create_mambavision("nano", token_blocks="none")
+    with pytest.raises(InputError, match=r"a.pt2: cannot be written \(No space left on device\); give another file"):
+        export_backbone(network, tmp_path / "a.pt2", to="torch-export", size=(32, 32))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -123,4 +123,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(runs, tmp_path):
     (runs[0].folder / "predictions.parquet").write_bytes(b"damaged")
     with pytest.raises(InputError, match="damaged: it differs from the record's manifest"):
         export.export_records(records.FRESH, tmp_path / "out")
+    (runs[0].folder / "metrics.json").unlink()  # was left out without a word
+    with pytest.raises(InputError, match=r"metrics\.json: missing"):
+        export.export_records(records.FRESH, tmp_path / "out")
     assert [path.name for path in (tmp_path).iterdir() if "out" in path.name] == []

@@ -7,12 +7,14 @@ import sys
 import threading
 from types import SimpleNamespace
 
+import filelock
 import pandas as pd
 import pytest
 
 from mammo_lib.cli import app
 from mammo_lib.config import as_repeats
 from mammo_lib.errors import InputError
+from mammo_lib.files import safe_name
 from mammo_lib.runs import records, verify
 from mammo_lib.runs.evaluate import open_test_set
 from mammo_lib.runs.records import Run
@@ -222,7 +224,42 @@ def test_the_command_prints_a_table_adds_to_its_outcomes_and_fails_where_a_recor
 def test_a_folder_without_records_is_refused(tmp_path):
     command = [sys.executable, "-m", "mammo_lib.cli", "verify", "--records", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "no record of a finished run below it" in done.stderr
+    assert done.returncode == 2 and "no record of a finished run here or below" in done.stderr
+
+
+def test_a_record_or_the_folder_of_its_experiment_is_found_without_its_folds(small, collection):
+    run = train.train_run(small, collection)
+    shutil.copytree(run.folder, run.folder / "fold0")
+    for home in (run.folder, run.folder.parent, run.folder.parents[1]):
+        assert [one.folder for one in verify.choose_records(home, [])] == [run.folder]
+
+
+def test_two_processes_do_not_train_one_record_again_at_the_same_time(scratch):
+    """They shared a folder, and a sound record was called different."""
+    record = SimpleNamespace(name="crop/seed0")
+    scratch.mkdir()
+    with filelock.FileLock(scratch / f".{safe_name(record.name)}.lock"):
+        other = threading.Thread(target=lambda: said.append(refusal(record)))
+        said = []
+        other.start()
+        other.join()
+    assert said == [f"{scratch / record.name}: another mammo verify is training this record again; wait until it ends"]
+
+
+def refusal(record) -> str:
+    with pytest.raises(InputError) as error:
+        verify.verify(record, None)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["no/folder.txt/v.json", "x" * 300 + ".json"], ids=["a file for a folder", "too long"])
+def test_a_target_that_takes_no_file_is_refused_before_training(name, tmp_path):
+    (tmp_path / "no").mkdir()
+    (tmp_path / "no" / "folder.txt").touch()
+    with pytest.raises(
+        InputError, match=r"v?\.json.* cannot be written .*; give another file with --json|give another"
+    ):
+        verify.check_target(tmp_path / name)
 
 
 @pytest.mark.parametrize(
