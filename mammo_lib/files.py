@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import tempfile
 import unicodedata
 import zlib
 from collections import Counter
@@ -306,6 +307,18 @@ def new_folder(folder: str | Path) -> Path:
     if not os.path.exists(folder):
         raise InputError(f"{folder}: a link to {os.readlink(folder)}, which is not there; remove it, or give a new one")
     return Path(os.path.realpath(folder))
+
+
+def try_folder(folder: Path) -> None:
+    """Make a folder, unless it is there, and try a file in it: before long work whose result belongs into it.
+
+    Raises
+    ------
+    OSError
+        It takes no file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def writable_file(path: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +52,7 @@ def predict(
         paths = [sample_folder() / "mass-800"]
     refused: list[str] = []
     breasts = find_breasts(paths, refused, out) if paths else [name_breast(named, boxes)]
+    from ..files import try_folder
     from ..inference.predict import predict_breasts, write_prediction
     from ..inference.provenance import NOTICE, cost_of_crops, trained_on
     from ..inference.release import released_run
@@ -64,8 +64,7 @@ def predict(
     for number, prediction in enumerate(predictions):
         if number == 0:
             with writing_to(out, "give another folder with --out"):  # before all others are scored
-                out.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=out).close()
+                try_folder(out)
             typer.echo(f"trained on {trained_on(chosen)}")
             if "crop" in chosen.config.model.streams:
                 typer.echo(f"missing crops: {cost_of_crops(chosen)}")

@@ -26,7 +26,7 @@ from ..config import DataConfig, RunConfig
 from ..data.images import breast_mask, fit_into
 from ..data.prepare import FULL_SCALE, prepare_view
 from ..data.views import CROP_MARGIN, NO_BOX, Box
-from ..errors import InputError
+from ..errors import InputError, writing_to
 from ..figures.style import block_name
 from ..files import file_hash, read_json, safe_name, write_bytes, write_json
 from ..models.network import Network, load_best, to_device
@@ -313,7 +313,7 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
     paths = folder / f"{name}.json", folder / f"{name}.png"
     picture = io.BytesIO()
     draw_prediction(prediction).savefig(picture, dpi=DPI, format="png")
-    try:
+    with writing_to(paths[0], "give another folder with --out"):
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_another(paths, record)
         earlier = paths[0].read_bytes() if paths[0].is_file() else None
@@ -326,8 +326,6 @@ def write_prediction(prediction: Prediction, folder: Path) -> tuple[Path, Path]:
             else:
                 write_bytes(paths[0], earlier)
             raise
-    except OSError as error:
-        raise InputError(f"{paths[0]}: cannot be written ({error.strerror}); give another folder with --out") from None
     return paths
 
 

@@ -31,7 +31,7 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
     """
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"dtype must be torch.float32 or torch.bfloat16, got {dtype!r}")
-    fast = fold_batch_norm(copy.deepcopy(model).float()).requires_grad_(False)
+    fast = _fold(copy.deepcopy(model).float()).requires_grad_(False)
     if dtype == torch.bfloat16:
         _narrow(fast, dtype)
     return fast.to(memory_format=torch.channels_last)
@@ -73,11 +73,14 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     and timm's convolutional networks. The copy cannot be trained further, and its ``state_dict`` is not a checkpoint of
     the original.
     """
-    folded = copy.deepcopy(model).eval()
-    for module in folded.modules():
+    return _fold(copy.deepcopy(model))
+
+
+def _fold(model: nn.Module) -> nn.Module:
+    for module in model.eval().modules():
         for (first, conv), (second, norm) in pairwise([*module.named_children()]):
             follows = isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d  # a subclass may also activate
             if follows and conv.out_channels == norm.num_features:
                 setattr(module, first, fuse_conv_bn_eval(conv, norm))
                 setattr(module, second, nn.Identity())
-    return folded
+    return model

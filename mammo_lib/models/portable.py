@@ -59,13 +59,16 @@ class Scoring(nn.Module):
         images = dict(zip(streams, tensors[: len(streams)], strict=True))
         present = dict(zip(streams, tensors[len(streams) :], strict=True))
         has_view = torch.cat(list(present.values()), dim=1).any(dim=1)
+        return self._mean_log_odds(images, present).where(has_view, torch.nan)
+
+    def _mean_log_odds(self, images: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         if not self.flip_averaging:
-            return self._log_odds(images, present).where(has_view, torch.nan)
+            return self._log_odds(images, present)
         # Both directions are one batch, so that every layer is in the graph once.
         turned = upside_down({"images": images})["images"]
-        both = {stream: torch.cat([images[stream], turned[stream]]) for stream in streams}
+        both = {stream: torch.cat([images[stream], turned[stream]]) for stream in images}
         passes = self._log_odds(both, {stream: torch.cat([one, one]) for stream, one in present.items()})
-        return passes.unflatten(0, (2, -1)).mean(dim=0).where(has_view, torch.nan)
+        return passes.unflatten(0, (2, -1)).mean(dim=0)
 
     def _log_odds(self, images: Mapping[str, Tensor], present: Mapping[str, Bool[Tensor, "batch views"]]) -> Tensor:
         encoders = self.network.encoders.items()

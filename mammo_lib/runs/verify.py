@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import datetime
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -30,7 +29,7 @@ from ..config.identity import flat
 from ..data.collection import Collection
 from ..data.prepare import Prepared
 from ..errors import InputError, writing_to
-from ..files import alone, read_json, safe_name, writable_file, write_json
+from ..files import alone, read_json, safe_name, try_folder, writable_file, write_json
 from .environment import describe_environment
 from .records import Run, all_runs, start_run, whole_records
 
@@ -217,9 +216,7 @@ def check_target(path: Path) -> None:
     """
     with writing_to(path, "give another file with --json"):
         read_outcomes(path)
-        place = writable_file(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=place.parent).close()
+        try_folder(writable_file(path).parent)
 
 
 def read_outcomes(path: Path) -> dict[str, dict[str, dict]]:
