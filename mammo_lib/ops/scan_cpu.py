@@ -2,8 +2,10 @@
 
 Work is cut into tiles of ``LANES`` channels and chunks of ``CHUNK`` steps. Inside a tile the channels are the
 vector lanes of the processor, so the recurrence over time costs no vector width. A tile is loaded once into local
-buffers, whatever the strides of its tensors. The forward keeps the state at the start of each chunk (N / CHUNK times
-the size of u), from which the backward recomputes the states inside a chunk. No batch x dim x L x N array is stored.
+buffers, whatever the strides of its tensors. Where steps are neighbours in memory, squares of ``BLOCK`` steps and
+``BLOCK`` channels are transposed in registers: copied one by one, they took longer than the recurrence. The forward
+keeps the state at the start of each chunk (N / CHUNK times the size of u), from which the backward recomputes the
+states inside a chunk. No batch x dim x L x N array is stored.
 
 With s the step, a_t = exp(s_t A), h_t = a_t h_{t-1} + s_t B_t u_t, y_t = <C_t, h_t> + D u_t and g = dL/dy, the adjoint
 state G_t = C_t g_t + a_{t+1} G_{t+1} runs backwards in time and gives
@@ -30,6 +32,7 @@ from torch import Tensor
 
 LANES = 16
 CHUNK = 32
+BLOCK = 8  # side of the square that is transposed in registers
 SERIAL_WORK = 200_000  # below this number of state updates a second thread costs more than it saves
 FAST = {"contract", "reassoc", "nsz", "arcp"}  # no assumption on NaN or infinity
 
@@ -87,32 +90,38 @@ def _forward(first, stop, u, step, A, B, C, D, y, last, starts):
     per_group = dim // groups
     tiles_per_group = (per_group + LANES - 1) // LANES
     tiles = groups * tiles_per_group
-    us, ss, ys = np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype), np.zeros((CHUNK, LANES), u.dtype)
-    h, Al, Dl = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype), np.zeros(LANES, u.dtype)
+    us, ss, ys, row = _tile(u), _tile(u), _tile(u), _tile(u)
+    h, An = row[0], row[1]
+    states, Al, Dl = np.zeros((N, LANES), u.dtype), np.zeros((N, LANES), u.dtype), np.zeros(LANES, u.dtype)
     for task in range(first, stop):
         b, tile = task // tiles, task % tiles
         group, d0, width = _channels(tile, tiles_per_group, per_group)
         _load_coefficients(A, D, d0, width, Al, Dl)
-        h[:] = 0
+        states[:] = 0
         for chunk in range((length + CHUNK - 1) // CHUNK):
             t0 = chunk * CHUNK
             n_steps = min(CHUNK, length - t0)
             if starts.shape[2]:
-                starts[b, tile, chunk] = h
+                starts[b, tile, chunk] = states
             _load(u, b, d0, width, t0, n_steps, us)
             _load(step, b, d0, width, t0, n_steps, ss)
             for t in range(n_steps):
                 for i in range(LANES):
                     ys[t, i] = Dl[i] * us[t, i]
-                for n in range(N):
+            for n in range(N):
+                for i in range(LANES):
+                    h[i], An[i] = states[n, i], Al[n, i]
+                for t in range(n_steps):
                     Bt, Ct = B[b, group, n, t0 + t], C[b, group, n, t0 + t]
                     for i in range(LANES):
-                        h[n, i] = _exp(ss[t, i] * Al[n, i]) * h[n, i] + ss[t, i] * us[t, i] * Bt
-                        ys[t, i] += Ct * h[n, i]
+                        h[i] = _exp(ss[t, i] * An[i]) * h[i] + ss[t, i] * us[t, i] * Bt
+                        ys[t, i] += Ct * h[i]
+                for i in range(LANES):
+                    states[n, i] = h[i]
             _store(ys, y, b, d0, width, t0, n_steps)
         for n in range(N):
             for i in range(width):
-                last[b, d0 + i, n] = h[n, i]
+                last[b, d0 + i, n] = states[n, i]
 
 
 def _backward(first, stop, splits, g, g_last, u, step, A, B, C, D, starts, du, dstep, dA, dB, dC, dD):
@@ -267,14 +276,64 @@ def _compiled_exp(x):
     return vectorised
 
 
+@intrinsic
+def _transpose(typing_context, source, row, column, target, to_row, to_column):
+    """Set target[to_row + c, to_column + r] = source[row + r, column + c] for all r and c below ``BLOCK``.
+
+    The elements of a row must be neighbours in memory, in both arrays. The compiler does not vectorise such a loop.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        item = context.get_value_type(source.dtype)
+        alignment, vector = context.get_abi_alignment(item), ir.VectorType(item, BLOCK).as_pointer()
+
+        def pointers(array_type, array, first, start):
+            array = context.make_array(array_type)(context, builder, array)
+            for r in range(BLOCK):
+                cell = [builder.add(first, first.type(r)), start]
+                yield builder.bitcast(cgutils.get_item_pointer(context, builder, array_type, array, cell), vector)
+
+        rows = [builder.load(pointer, align=alignment) for pointer in pointers(source, *arguments[:3])]
+        for values, pointer in zip(_columns(builder, rows), pointers(target, *arguments[3:]), strict=True):
+            builder.store(values, pointer, align=alignment)
+        return context.get_dummy_value()
+
+    return types.void(source, row, column, target, to_row, to_column), codegen
+
+
+def _columns(builder, rows):
+    """Return the columns of a square of ``BLOCK`` vectors: squares of 8, 4, then 2 exchange two of their quarters."""
+    columns, lanes = list(rows), range(BLOCK)
+    for side in (4, 2, 1):
+        upper = [BLOCK + lane - side if lane & side else lane for lane in lanes]
+        lower = [BLOCK + lane if lane & side else lane + side for lane in lanes]
+        for r in [lane for lane in lanes if not lane & side]:
+            pair = columns[r], columns[r + side]
+            for row, lanes_of_pair in ((r, upper), (r + side, lower)):
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), lanes_of_pair)
+                columns[row] = builder.shuffle_vector(*pair, mask)
+    return columns
+
+
 @njit(inline="always")
 def _load(source, b, d0, width, t0, n_steps, tile):
     """Copy steps t0... of channels d0... into a (step, lane) tile; lanes beyond the width stay zero."""
     if width < LANES:
         tile[:] = 0
-    for i in range(width):
+    rows = source[b]
+    if width >= BLOCK and n_steps >= BLOCK and rows.strides[1] == rows.itemsize:
+        for i0 in range(0, width, BLOCK):
+            for s in range(0, n_steps, BLOCK):
+                i, t = min(i0, width - BLOCK), min(s, n_steps - BLOCK)  # the last block may overlap the one before
+                _transpose(rows, d0 + i, t0 + t, tile, t, i)
+    elif width == LANES:  # a number of lanes that the compiler knows: neighbours are copied as one vector
         for t in range(n_steps):
-            tile[t, i] = source[b, d0 + i, t0 + t]
+            for i in range(LANES):
+                tile[t, i] = rows[d0 + i, t0 + t]
+    else:
+        for t in range(n_steps):
+            for i in range(width):
+                tile[t, i] = rows[d0 + i, t0 + t]
 
 
 @njit(inline="always")
@@ -288,9 +347,20 @@ def _clear(tile, n_steps):
 @njit(inline="always")
 def _store(tile, target, b, d0, width, t0, n_steps):
     """Copy a (step, lane) tile back."""
-    for i in range(width):
+    rows = target[b]
+    if width >= BLOCK and n_steps >= BLOCK and rows.strides[1] == rows.itemsize:
+        for i0 in range(0, width, BLOCK):
+            for s in range(0, n_steps, BLOCK):
+                i, t = min(i0, width - BLOCK), min(s, n_steps - BLOCK)
+                _transpose(tile, t, i, rows, d0 + i, t0 + t)
+    elif width == LANES:
         for t in range(n_steps):
-            target[b, d0 + i, t0 + t] = tile[t, i]
+            for i in range(LANES):
+                rows[d0 + i, t0 + t] = tile[t, i]
+    else:
+        for t in range(n_steps):
+            for i in range(width):
+                rows[d0 + i, t0 + t] = tile[t, i]
 
 
 @njit(inline="always")

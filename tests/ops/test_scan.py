@@ -159,6 +159,27 @@ def test_any_strides_and_inputs_untouched(backend):
     assert all(torch.equal(strided[k], v) for k, v in before.items())
 
 
+@pytest.mark.parametrize("length", [7, 8, 49])
+@pytest.mark.parametrize("dim", [7, 8, 11, 16, 20])
+def test_the_order_in_memory_does_not_change_a_bit(dim, length):
+    """Tiles are loaded in blocks, as rows or one by one, whichever the strides and the sizes allow."""
+    orders = {
+        "time": lambda t: t,
+        "channels": lambda t: t.transpose(-1, -2).contiguous().transpose(-1, -2),
+        "neither": lambda t: torch.stack([t, t], dim=-1)[..., 0],
+    }
+    one = inputs(dim=dim, length=length, dtype=torch.float32)
+    A, D, step = one["A"], one["D"], one["delta"].exp()
+    found = []
+    for order in orders.values():
+        u, moved_step, g, B, C = (order(value) for value in (one["u"], step, one["z"], one["B"], one["C"]))
+        inner = (u, moved_step, A, B[:, None], C[:, None], D)
+        y, last, starts = scan_cpu.scan_forward(*inner, keep=True)
+        found.append([y, last, starts, *scan_cpu.scan_backward(g, last, *inner, starts)])
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("delta", [0.0, 1e4, -1e4])
 def test_extreme_steps_stay_finite(backend, delta):
