@@ -24,6 +24,7 @@ from mammo_lib.config import RunConfig, get_profile, load_config
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.phantom import exams
+from mammo_lib.data.views import SPLITS
 from mammo_lib.report import rehearsal
 from mammo_lib.runs import records
 from mammo_lib.runs.records import COMMITTED
@@ -377,6 +378,20 @@ def test_weights_are_not_read_from_a_pipe(tmp_path, phantom_root):
 )
 def test_infinity_is_no_number_of_an_option(command, message):
     assert message in one_line(mammo(*command))
+
+
+def test_a_plan_counts_the_breasts_that_its_runs_would_read(tmp_path, monkeypatch):
+    """A profile on a phantom its phantom's, written where it is absent; without images the tables of the project."""
+    counted = []
+    monkeypatch.setattr("mammo_lib.training.plan.planned_runs", lambda profile, table, *_: counted.append(table))
+    monkeypatch.setattr("mammo_lib.training.plan.run_cost", mock.Mock())
+    monkeypatch.setattr("mammo_lib.cli.run_commands.print_plan", mock.Mock())
+    monkeypatch.setattr("mammo_lib.data.data_sets.BUILD", tmp_path)
+    (tmp_path / "own.yaml").write_text("phantom_breasts: 12")
+    for profile in (tmp_path / "own.yaml", "paper"):
+        assert mammo("plan", "--profile", profile, "--tflops", 1).returncode == 0
+    sizes = [[len(build_cohort(table, "paper", split)) for split in SPLITS] for table in counted]
+    assert sizes == [[8, 4], [len(build_cohort(read_tables(ROOT / "sample"), "paper", one)) for one in SPLITS]]
 
 
 @pytest.mark.parametrize("content", ['{"a": 1}', '{"a": {"b": 1}}', '{"a": {"b": {"c": 1}}}', "[]"])

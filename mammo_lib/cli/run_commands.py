@@ -107,6 +107,7 @@ def list_runs(profile: ProfileOption = None) -> None:
 
 def plan(
     profile: ProfileOption = None,
+    data: DataOption = None,
     gpus: Annotated[int, typer.Option(min=1, help="number of GPUs that share the runs")] = 1,
     tflops: Annotated[
         float | None,
@@ -115,14 +116,17 @@ def plan(
         ),
     ] = None,
 ) -> None:
-    """Print what a profile will cost before it is run: parameters, memory, hours, disk."""
-    from ..data.cbis_ddsm.tables import read_tables
-    from ..data.sample import sample_folder
+    """Print what a profile will cost before it is run: parameters, memory, hours, disk.
+
+    The breasts are those of the data that its runs read; without images, those of the tables in the project.
+    """
+    from ..data.data_sets import open_collection
     from ..training.plan import measured_rate, planned_runs, run_cost
 
     if tflops is not None and not math.isfinite(tflops):
         raise InputError(f"--tflops {tflops}: give a finite number of 10^12 operations per second")
-    chosen, table = shown_profile(profile), read_tables(sample_folder())
+    chosen, data = chosen_profile(profile, data, allow_missing=False)
+    table = open_collection(chosen, data, sample=True).table
     if chosen.run.model.weights and tflops is None:
         typer.echo("measuring one training step of the profile's network on this machine ...", err=True)
     rate = measured_rate(chosen.run) if tflops is None else tflops * 1e12
