@@ -79,9 +79,22 @@ def test_unknown_profile(command):
     )
 
 
-@pytest.mark.parametrize("given, says", [("epochs", "write NAME=VALUE"), ("profile=paper", "with --profile")])
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ("smoke", "--parameter 'smoke': write NAME=VALUE; a profile is chosen with --profile"),
+        ("=5", "--parameter '=5': write NAME=VALUE"),
+        ("profile=paper", "--parameter profile=paper: a profile is chosen with --profile"),
+    ],
+)
 def test_a_parameter_that_makes_no_sense(given, says):
     assert says in one_line(mammo("reproduce", "-p", given))
+
+
+def test_the_help_of_reproduce_says_what_may_be_given():
+    said = " ".join(mammo("reproduce", "--help", COLUMNS=300).stdout.split())
+    assert "05 includes 05a, 05b" in said and "NAME=VALUE of a variable in a notebook's cell tagged parameters" in said
+    assert "without images smoke, for mammo reproduce mirror" in said
 
 
 def test_reproduction_outside_a_checkout(tmp_path):
@@ -344,7 +357,10 @@ def test_a_home_folder_behind_an_equals_sign_is_that_of_the_user(tmp_path):
 
 
 def test_an_empty_argument_is_not_the_current_folder():
-    assert "an empty argument" in one_line(mammo("predict", ""))
+    assert "an empty argument after 'predict': give a value" in one_line(mammo("predict", ""))
+    assert "an empty argument after '--data': give a value" in one_line(mammo("run", "--seed", 1, "--data", ""))
+    for option in ("--data=", "--only=", "--from="):
+        assert f"an empty argument after '{option}': give a value" in one_line(mammo("reproduce", option))
 
 
 def test_names_with_brackets_are_no_markup(tmp_path, phantom_root):

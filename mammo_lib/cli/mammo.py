@@ -58,8 +58,7 @@ def run_command_line() -> None:
     try:
         if ROOT.exists() and not ROOT.is_dir():
             raise InputError(f"MAMMO_ROOT={ROOT}: a file; set it to the folder of a checkout, or unset it")
-        if "" in sys.argv[1:]:  # of a variable that is not set; as a path it would be this folder
-            raise InputError("an empty argument: name the file or folder, or leave it out")
+        _refuse_empty(sys.argv[1:])
         for name in RANKS:  # here, since libraries read them while they are imported
             process_number(name)
         sys.exit(app([_expand_home(argument) for argument in sys.argv[1:]], standalone_mode=False) or 0)
@@ -82,6 +81,21 @@ def run_command_line() -> None:
         typer.echo(f"executed up to the error: {error.partial}", err=True)
         typer.echo(f"run the same command again to resume at {error.notebook.name}", err=True)
         sys.exit(1)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse an empty argument or ``--option=``, most often of a variable that is not set; a path would be this folder.
+
+    Raises
+    ------
+    InputError
+        One is empty; the option or the word before it is named.
+    """
+    for before, argument in zip(["mammo", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument or (equals and not value and option.startswith("--")):
+            given = argument or before
+            raise InputError(f"an empty argument after {given!r}: give a value, or leave it out")
 
 
 def _expand_home(argument: str) -> str:
