@@ -268,6 +268,7 @@ def test_a_parameter_that_is_no_value(value):
         ["data", "folds", "x", "--seed", 2**32],
         ["run", "--seed", -1],
         ["run", "--workers", 0],
+        ["predict", "--aspect", "nan"],
         ["run", "--set", f"seed={2**32}"],
         ["run", "--set", f"data.fold_seed={2**32}"],
         ["run", "--set", "train.epochs=1000000000"],
@@ -283,10 +284,13 @@ def test_every_number_has_a_bound(given):
     line = one_line(mammo(*given))
     assert name in line
     assert "should be" in line
+    assert re.search(rf", got '?{str(given[-1]).rpartition('=')[2].lstrip('.')}\b", line)
 
 
 def test_what_is_no_command_or_option_is_one_line():
-    assert "No such command 'nope'" in one_line(mammo("nope"))
+    assert "No such command 'nope': choose one of reproduce, run, config, list, plan, " in one_line(mammo("nope"))
+    assert "No such command 'x': choose one of publish, check, export (see" in one_line(mammo("results", "x"))
+    assert one_line(mammo("export")).startswith("mammo: Missing argument 'RUN|VARIANT' (see ")
     assert "--nope" in one_line(mammo("run", "--nope"))
     assert "Usage" in mammo("data").stderr + mammo("data").stdout
 

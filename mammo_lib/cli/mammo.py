@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from ..config import RANKS, ROOT, process_number
 from ..errors import InputError, printable
@@ -65,10 +66,10 @@ def run_command_line() -> None:
     except InputError as error:
         _refuse(str(error))
     except UsageError as error:
-        if not error.message or len(sys.argv) == 1:
+        if not error.format_message() or len(sys.argv) == 1:
             error.show()
             sys.exit(error.exit_code)
-        _refuse(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'mammo'} --help)")
+        _refuse(f"{_describe_usage(error)} (see {error.ctx.command_path if error.ctx else 'mammo'} --help)")
     except OSError as error:
         if error.errno is None or error.errno == errno.EPIPE:
             raise
@@ -96,6 +97,16 @@ def _refuse_empty(arguments: list[str]) -> None:
         if not argument or (equals and not value and option.startswith("--")):
             given = argument or before
             raise InputError(f"an empty argument after {given!r}: give a value, or leave it out")
+
+
+def _describe_usage(error: UsageError) -> str:
+    """Return what is wrong with a command line, with the value that was refused or the commands that there are."""
+    said = error.format_message().rstrip(".")
+    if isinstance(error.__cause__, ValidationError):
+        return f"{said}, got {error.__cause__.errors()[0]['input']!r}"
+    if said.startswith("No such command"):
+        return f"{said}: choose one of {', '.join(error.ctx.command.commands)}"
+    return said
 
 
 def _expand_home(argument: str) -> str:
