@@ -389,6 +389,14 @@ def test_weights_are_not_read_from_a_pipe(tmp_path, phantom_root):
     assert f"{tmp_path / 'pipe'}: a pipe or a device, not a checkpoint; give a file" in one_line(done)
 
 
+def test_official_finds_the_checkpoint_that_has_the_name_of_its_variant(tmp_path, monkeypatch):
+    """A second checkpoint of a variant, such as B_21k, is given by its path."""
+    monkeypatch.setattr("mammo_lib.models.weights.fetch_weights", lambda variant, folder: folder / variant)
+    assert mammo("weights", "B").stdout.endswith("B: model.weights: official finds it\n")
+    assert mammo("weights", "B_21k").stdout.endswith("B_21k: as model.weights, give this path\n")
+    assert mammo("weights", "B", "--folder", tmp_path).stdout.endswith("B: as model.weights, give this path\n")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
