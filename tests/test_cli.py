@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from mammo_lib.cli import main
+from mammo_lib.cli import main, printing
 from mammo_lib.cli.start import leave
 from mammo_lib.config import RunConfig, get_profile, load_config
 from mammo_lib.data.cbis_ddsm.tables import read_tables
@@ -28,6 +29,7 @@ from mammo_lib.data.views import SPLITS
 from mammo_lib.report import rehearsal
 from mammo_lib.runs import records
 from mammo_lib.runs.records import COMMITTED
+from mammo_lib.runs.verify import Verification
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -220,6 +222,20 @@ def test_settings_without_python(tmp_path):
     assert "did you mean dual_stream?" in one_line(mammo("run", "--experiment", "dual_steam"))
     listed = mammo("list", "--profile", "mirror")
     assert "crop_only" in listed.stdout and "3 of 3" in listed.stdout and "isolation" in listed.stdout
+
+
+def test_a_table_in_a_narrow_terminal_is_folded_and_not_cut(monkeypatch):
+    """At 80 columns, names of records and reasons are wider than their columns."""
+    screen, record, columns = StringIO(), "crop_gate_bias/seed0-0123456789ab", ("a_long_column_of_it", "another_column")
+    monkeypatch.setattr(printing, "open_console", lambda: Console(width=80, file=screen))
+    printing.print_outcomes([Verification(record, "within rounding", 9, columns, 0.5, 0.5, {"validation": (0.5, 0.5)})])
+    reason = "/in/a/long/path" * 9 + ": needs .[book]"
+    printing.print_rehearsal([rehearsal.Rehearsed("train", "failed", 1.0, reason)])
+    shown = screen.getvalue()
+    assert max(map(len, shown.splitlines())) <= 80
+    for mark in "_/":
+        assert shown.count(mark) == "".join((record, *columns, reason)).count(mark), shown
+    assert "needs .[book]" in shown  # a reason is no markup
 
 
 def test_views_left_out_are_said(tmp_path):

@@ -22,7 +22,7 @@ from .options import (
     chosen_profile,
     shown_profile,
 )
-from .printing import echo_failures, echo_metrics, echo_outcome, open_console, print_outcomes, print_plan
+from .printing import echo_failures, echo_metrics, echo_outcome, open_console, open_table, print_outcomes, print_plan
 
 
 def run(
@@ -84,21 +84,19 @@ def show_config(
 
 def list_runs(profile: ProfileOption = None) -> None:
     """Show all profiles, and the experiments of one: what is finished, and about how long the rest takes."""
-    from rich.table import Table
-
     from ..runs.experiments import read_groups
     from ..runs.overview import overview
 
     chosen, console = shown_profile(profile), open_console()
-    profiles = Table("profile", "purpose", "seeds", box=None, pad_edge=False)
+    profiles = open_table("profile", "purpose", "seeds")
     for name in profile_names():
         one = get_profile(name)
         profiles.add_row(name, one.about, str(len(one.seeds)))
-    experiments = Table("experiment", "question", "finished", "time left", box=None, pad_edge=False)
+    experiments = open_table("experiment", "question", "finished", "time left")
     for row in overview(chosen).itertuples():
         left = "" if row.seconds == 0 else "unknown" if row.seconds != row.seconds else f"{row.seconds / 60:.0f} min"
         experiments.add_row(row.experiment, row.question, f"{row.finished} of {row.runs}", left)
-    groups = Table("group", "experiments", box=None, pad_edge=False)
+    groups = open_table("group", "experiments")
     for name, members in read_groups(chosen).items():
         groups.add_row(name, ", ".join(members))
     for part in (profiles, f"\n[bold]profile {chosen.name}[/]", experiments, "", groups):
