@@ -119,12 +119,43 @@ def test_the_benchmarks_are_listed_as_their_folder_has_them():
 
 def test_a_benchmark_gets_what_follows_its_name_and_its_exit_code_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
-    (tmp_path / "benchmarks").mkdir()
-    body = 'open("said", "w").write(str(sys.argv[1:])); sys.exit(3)'
-    script = f'"""A."""\nimport sys\nif __name__ == "__main__":\n    {body}\n'
-    (tmp_path / "benchmarks" / "own.py").write_text(script)
-    assert mammo("bench", "own", "--sets", "5").returncode == 3
-    assert (tmp_path / "said").read_text() == "['--sets', '5']"
+    body = 'open("said", "w").write(str(sys.argv)); sys.exit(3)'
+    write_benchmark(tmp_path, f'import argparse, sys\nif __name__ == "__main__":\n    {body}\n')
+    for given in (["--sets", "5"], ["--help"]):
+        assert mammo("bench", "own", *given).returncode == 3
+        assert (tmp_path / "said").read_text() == str(["benchmarks/own.py", *given])
+
+
+def write_benchmark(root, source):
+    (root / "benchmarks").mkdir(exist_ok=True)
+    (root / "benchmarks" / "own.py").write_text(f'"""A question."""\n{source}')
+
+
+def test_a_benchmark_without_options_refuses_them_and_shows_its_text_as_help(tmp_path, monkeypatch):
+    monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
+    write_benchmark(tmp_path, 'if __name__ == "__main__":\n    raise SystemExit(3)\n')
+    said = one_line(mammo("bench", "own", "--sets", 5))
+    assert said == "mammo: bench own: takes no options, got --sets 5"
+    helped = mammo("bench", "own", "--help")
+    assert (helped.returncode, helped.stdout) == (0, "A question.\n")
+    assert "No such option: --sets" in one_line(mammo("bench", "--sets"))
+    assert "List the benchmarks, or run one" in mammo("bench", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("import a_package", 1, "mammo: benchmarks/own.py: a_package is not installed: pip install a_package\n"),
+        ("from mammo_lib.errors import InputError; raise InputError('x: no')", 2, "mammo: x: no\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("import own; own.main(); raise SystemExit(7)", 7, ""),
+    ],
+)
+def test_a_benchmark_that_fails_ends_without_a_traceback(tmp_path, monkeypatch, capfd, body, code, said):
+    monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
+    write_benchmark(tmp_path, f'def main(): pass\nif __name__ == "__main__":\n    {body}\n')
+    assert mammo("bench", "own").returncode == code
+    assert capfd.readouterr().err == said
 
 
 def test_real_profile_without_data():

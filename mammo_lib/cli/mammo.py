@@ -31,7 +31,7 @@ app.command()(network_commands.predict)
 app.command()(network_commands.external)
 app.command()(network_commands.weights)
 app.command("export")(network_commands.export_network)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench_command.bench)
+app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(bench_command.bench)
 
 data = typer.Typer(no_args_is_help=True, help="Data: fetch, audit, prepare, phantom, folds.")
 for command in (
