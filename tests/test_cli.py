@@ -563,6 +563,14 @@ def test_a_rehearsal_ends_in_order_with_its_command(tmp_path, monkeypatch):
     assert (tmp_path / "cleaned").exists()
 
 
+def test_the_end_of_a_rehearsal_is_told_once(tmp_path, monkeypatch, capfd):
+    """By the command that waits for it, which ends with its exit code."""
+    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    monkeypatch.setattr(rehearsal, "stage", lambda *_, **__: tmp_path)
+    done = mammo("reproduce", "--rehearse", "--profile", "smoke", PYTHONPATH=tmp_path)
+    assert (done.returncode, done.stderr, capfd.readouterr().err) == (143, f"{INTERRUPTED}\n", "")
+
+
 ENDS_ITS_PARENT = """
 import os, sys, signal, time
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
