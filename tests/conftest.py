@@ -105,7 +105,7 @@ def untrained_run(tmp_path_factory, tiny_profile, collection):
                 parameter.add_(0.05 * torch.randn_like(parameter))
         torch.save({"state_dict": network.state_dict()}, run.checkpoint)
         runs.write_json(run.folder / "config.json", config.model_dump(mode="json"))
-        runs.write_json(run.folder / "environment.json", {"data_hash": "none", "commit": None})
+        runs.write_json(run.folder / "environment.json", dict.fromkeys(runs.ENVIRONMENT, "none") | {"packages": {}})
         cohort = split_cohort(config.data, collection.prepare("train", *config.inputs).cohort)["validation"]
         logits = torch.linspace(-1, 1, len(cohort)).numpy()
         run.finish(with_choices(as_predictions(cohort, logits), 0.5, 2.0), {"validation": {}})

@@ -17,16 +17,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from mammo_lib.cli import main
+from mammo_lib.cli import main, printing
 from mammo_lib.cli.start import leave
 from mammo_lib.config import RunConfig, get_profile, load_config
 from mammo_lib.data.cbis_ddsm.tables import read_tables
 from mammo_lib.data.cohort import build_cohort
 from mammo_lib.data.phantom import exams
+from mammo_lib.data.views import SPLITS
 from mammo_lib.report import rehearsal
 from mammo_lib.runs import records
 from mammo_lib.runs.records import COMMITTED
+from mammo_lib.runs.verify import Verification
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,9 +81,22 @@ def test_unknown_profile(command):
     )
 
 
-@pytest.mark.parametrize("given, says", [("epochs", "write NAME=VALUE"), ("profile=paper", "with --profile")])
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ("smoke", "--parameter 'smoke': write NAME=VALUE; a profile is chosen with --profile"),
+        ("=5", "--parameter '=5': write NAME=VALUE"),
+        ("profile=paper", "--parameter profile=paper: a profile is chosen with --profile"),
+    ],
+)
 def test_a_parameter_that_makes_no_sense(given, says):
     assert says in one_line(mammo("reproduce", "-p", given))
+
+
+def test_the_help_of_reproduce_says_what_may_be_given():
+    said = " ".join(mammo("reproduce", "--help", COLUMNS=300).stdout.split())
+    assert "05 includes 05a, 05b" in said and "NAME=VALUE of a variable in a notebook's cell tagged parameters" in said
+    assert "without images smoke, for mammo reproduce mirror" in said
 
 
 def test_reproduction_outside_a_checkout(tmp_path):
@@ -103,12 +119,43 @@ def test_the_benchmarks_are_listed_as_their_folder_has_them():
 
 def test_a_benchmark_gets_what_follows_its_name_and_its_exit_code_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
-    (tmp_path / "benchmarks").mkdir()
-    body = 'open("said", "w").write(str(sys.argv[1:])); sys.exit(3)'
-    script = f'"""A."""\nimport sys\nif __name__ == "__main__":\n    {body}\n'
-    (tmp_path / "benchmarks" / "own.py").write_text(script)
-    assert mammo("bench", "own", "--sets", "5").returncode == 3
-    assert (tmp_path / "said").read_text() == "['--sets', '5']"
+    body = 'open("said", "w").write(str(sys.argv)); sys.exit(3)'
+    write_benchmark(tmp_path, f'import argparse, sys\nif __name__ == "__main__":\n    {body}\n')
+    for given in (["--sets", "5"], ["--help"]):
+        assert mammo("bench", "own", *given).returncode == 3
+        assert (tmp_path / "said").read_text() == str(["benchmarks/own.py", *given])
+
+
+def write_benchmark(root, source):
+    (root / "benchmarks").mkdir(exist_ok=True)
+    (root / "benchmarks" / "own.py").write_text(f'"""A question."""\n{source}')
+
+
+def test_a_benchmark_without_options_refuses_them_and_shows_its_text_as_help(tmp_path, monkeypatch):
+    monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
+    write_benchmark(tmp_path, 'if __name__ == "__main__":\n    raise SystemExit(3)\n')
+    said = one_line(mammo("bench", "own", "--sets", 5))
+    assert said == "mammo: bench own: takes no options, got --sets 5"
+    helped = mammo("bench", "own", "--help")
+    assert (helped.returncode, helped.stdout) == (0, "A question.\n")
+    assert "No such option: --sets" in one_line(mammo("bench", "--sets"))
+    assert "List the benchmarks, or run one" in mammo("bench", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("import a_package", 1, "mammo: benchmarks/own.py: a_package is not installed: pip install a_package\n"),
+        ("from mammo_lib.errors import InputError; raise InputError('x: no')", 2, "mammo: x: no\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("import own; own.main(); raise SystemExit(7)", 7, ""),
+    ],
+)
+def test_a_benchmark_that_fails_ends_without_a_traceback(tmp_path, monkeypatch, capfd, body, code, said):
+    monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
+    write_benchmark(tmp_path, f'def main(): pass\nif __name__ == "__main__":\n    {body}\n')
+    assert mammo("bench", "own").returncode == code
+    assert capfd.readouterr().err == said
 
 
 def test_real_profile_without_data():
@@ -208,6 +255,20 @@ def test_settings_without_python(tmp_path):
     assert "crop_only" in listed.stdout and "3 of 3" in listed.stdout and "isolation" in listed.stdout
 
 
+def test_a_table_in_a_narrow_terminal_is_folded_and_not_cut(monkeypatch):
+    """At 80 columns, names of records and reasons are wider than their columns."""
+    screen, record, columns = StringIO(), "crop_gate_bias/seed0-0123456789ab", ("a_long_column_of_it", "another_column")
+    monkeypatch.setattr(printing, "open_console", lambda: Console(width=80, file=screen))
+    printing.print_outcomes([Verification(record, "within rounding", 9, columns, 0.5, 0.5, {"validation": (0.5, 0.5)})])
+    reason = "/in/a/long/path" * 9 + ": needs .[book]"
+    printing.print_rehearsal([rehearsal.Rehearsed("train", "failed", 1.0, reason)])
+    shown = screen.getvalue()
+    assert max(map(len, shown.splitlines())) <= 80
+    for mark in "_/":
+        assert shown.count(mark) == "".join((record, *columns, reason)).count(mark), shown
+    assert "needs .[book]" in shown  # a reason is no markup
+
+
 def test_views_left_out_are_said(tmp_path):
     done = mammo("run", "--experiment", "dual_stream", "--data", tmp_path / "nowhere", "--allow-missing")
     assert "no such folder" in done.stderr
@@ -254,6 +315,7 @@ def test_a_parameter_that_is_no_value(value):
         ["data", "folds", "x", "--seed", 2**32],
         ["run", "--seed", -1],
         ["run", "--workers", 0],
+        ["predict", "--aspect", "nan"],
         ["run", "--set", f"seed={2**32}"],
         ["run", "--set", f"data.fold_seed={2**32}"],
         ["run", "--set", "train.epochs=1000000000"],
@@ -269,10 +331,13 @@ def test_every_number_has_a_bound(given):
     line = one_line(mammo(*given))
     assert name in line
     assert "should be" in line
+    assert re.search(rf", got '?{str(given[-1]).rpartition('=')[2].lstrip('.')}\b", line)
 
 
 def test_what_is_no_command_or_option_is_one_line():
-    assert "No such command 'nope'" in one_line(mammo("nope"))
+    assert "No such command 'nope': choose one of reproduce, run, config, list, plan, " in one_line(mammo("nope"))
+    assert "No such command 'x': choose one of publish, check, export (see" in one_line(mammo("results", "x"))
+    assert one_line(mammo("export")).startswith("mammo: Missing argument 'RUN|VARIANT' (see ")
     assert "--nope" in one_line(mammo("run", "--nope"))
     assert "Usage" in mammo("data").stderr + mammo("data").stdout
 
@@ -343,7 +408,10 @@ def test_a_home_folder_behind_an_equals_sign_is_that_of_the_user(tmp_path):
 
 
 def test_an_empty_argument_is_not_the_current_folder():
-    assert "an empty argument" in one_line(mammo("predict", ""))
+    assert "an empty argument after 'predict': give a value" in one_line(mammo("predict", ""))
+    assert "an empty argument after '--data': give a value" in one_line(mammo("run", "--seed", 1, "--data", ""))
+    for option in ("--data=", "--only=", "--from="):
+        assert f"an empty argument after '{option}': give a value" in one_line(mammo("reproduce", option))
 
 
 def test_names_with_brackets_are_no_markup(tmp_path, phantom_root):
@@ -368,6 +436,14 @@ def test_weights_are_not_read_from_a_pipe(tmp_path, phantom_root):
     assert f"{tmp_path / 'pipe'}: a pipe or a device, not a checkpoint; give a file" in one_line(done)
 
 
+def test_official_finds_the_checkpoint_that_has_the_name_of_its_variant(tmp_path, monkeypatch):
+    """A second checkpoint of a variant, such as B_21k, is given by its path."""
+    monkeypatch.setattr("mammo_lib.models.weights.fetch_weights", lambda variant, folder: folder / variant)
+    assert mammo("weights", "B").stdout.endswith("B: model.weights: official finds it\n")
+    assert mammo("weights", "B_21k").stdout.endswith("B_21k: as model.weights, give this path\n")
+    assert mammo("weights", "B", "--folder", tmp_path).stdout.endswith("B: as model.weights, give this path\n")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -377,6 +453,20 @@ def test_weights_are_not_read_from_a_pipe(tmp_path, phantom_root):
 )
 def test_infinity_is_no_number_of_an_option(command, message):
     assert message in one_line(mammo(*command))
+
+
+def test_a_plan_counts_the_breasts_that_its_runs_would_read(tmp_path, monkeypatch):
+    """A profile on a phantom its phantom's, written where it is absent; without images the tables of the project."""
+    counted = []
+    monkeypatch.setattr("mammo_lib.training.plan.planned_runs", lambda profile, table, *_: counted.append(table))
+    monkeypatch.setattr("mammo_lib.training.plan.run_cost", mock.Mock())
+    monkeypatch.setattr("mammo_lib.cli.run_commands.print_plan", mock.Mock())
+    monkeypatch.setattr("mammo_lib.data.data_sets.BUILD", tmp_path)
+    (tmp_path / "own.yaml").write_text("phantom_breasts: 12")
+    for profile in (tmp_path / "own.yaml", "paper"):
+        assert mammo("plan", "--profile", profile, "--tflops", 1).returncode == 0
+    sizes = [[len(build_cohort(table, "paper", split)) for split in SPLITS] for table in counted]
+    assert sizes == [[8, 4], [len(build_cohort(read_tables(ROOT / "sample"), "paper", one)) for one in SPLITS]]
 
 
 @pytest.mark.parametrize("content", ['{"a": 1}', '{"a": {"b": 1}}', '{"a": {"b": {"c": 1}}}', "[]"])
@@ -471,6 +561,14 @@ def test_a_rehearsal_ends_in_order_with_its_command(tmp_path, monkeypatch):
     with handler_of_sigterm(leave), pytest.raises(SystemExit):
         rehearsal.start(tmp_path, get_profile("smoke"), None)
     assert (tmp_path / "cleaned").exists()
+
+
+def test_the_end_of_a_rehearsal_is_told_once(tmp_path, monkeypatch, capfd):
+    """By the command that waits for it, which ends with its exit code."""
+    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    monkeypatch.setattr(rehearsal, "stage", lambda *_, **__: tmp_path)
+    done = mammo("reproduce", "--rehearse", "--profile", "smoke", PYTHONPATH=tmp_path)
+    assert (done.returncode, done.stderr, capfd.readouterr().err) == (143, f"{INTERRUPTED}\n", "")
 
 
 ENDS_ITS_PARENT = """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -28,6 +29,16 @@ def bench(
             typer.echo(f"{name:<18} {question}")
     elif script not in sources:
         raise InputError(f"unknown benchmark {script!r}: choose one of {', '.join(sources)}")
+    elif "argparse" in sources[script]:
+        _run(script, context.args)
+    elif context.args == ["--help"]:
+        typer.echo(ast.get_docstring(ast.parse(sources[script])))
+    elif context.args:
+        raise InputError(f"bench {script}: takes no options, got {' '.join(context.args)}")
     else:
-        command = [sys.executable, f"benchmarks/{script}.py", *context.args]
-        raise typer.Exit(run_program(command, cwd=ROOT))
+        _run(script, [])
+
+
+def _run(script: str, arguments: list[str]) -> NoReturn:
+    runner = str(Path(__file__).with_name("script.py"))
+    raise typer.Exit(run_program([sys.executable, runner, f"benchmarks/{script}.py", *arguments], cwd=ROOT))

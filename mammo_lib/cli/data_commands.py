@@ -13,7 +13,7 @@ import typer
 from ..config import BUILD, LARGEST_SEED, MAX_BREASTS
 from ..errors import writing_to
 from .options import AllowMissing, DataOption, DefinitionOption, ProfileOption, checked_definition, chosen_profile
-from .printing import open_console
+from .printing import open_console, open_table
 
 MARKS = {"ok": "[green]ok[/]", "mismatch": "[bold red]MISMATCH[/]", "absent": "[dim]absent[/]", "note": ""}
 
@@ -79,7 +79,6 @@ def audit(
 ) -> None:
     """Compare a copy of the data with the manifest; exit code 1 if they contradict each other."""
     from rich.markup import escape
-    from rich.table import Table
 
     from ..data.cbis_ddsm.audit import audit_copy, write_report
     from ..data.data_sets import data_folder
@@ -89,7 +88,7 @@ def audit(
     path = report or BUILD / "audit.json"
     with writing_to(path):
         write_report(checks, path)
-    shown = Table("part", "what", "expected", "found", "", box=None, pad_edge=False)
+    shown = open_table("part", "what", "expected", "found", "")
     for before, check in zip([None, *checks], checks, strict=False):
         part = "" if before and before.part == check.part else check.part
         example = escape(check.example.removeprefix(str(root) + os.sep))

@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from ..config import RANKS, ROOT, process_number
 from ..errors import InputError, printable
@@ -30,7 +31,7 @@ app.command()(network_commands.predict)
 app.command()(network_commands.external)
 app.command()(network_commands.weights)
 app.command("export")(network_commands.export_network)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench_command.bench)
+app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(bench_command.bench)
 
 data = typer.Typer(no_args_is_help=True, help="Data: fetch, audit, prepare, phantom, folds.")
 for command in (
@@ -58,18 +59,17 @@ def run_command_line() -> None:
     try:
         if ROOT.exists() and not ROOT.is_dir():
             raise InputError(f"MAMMO_ROOT={ROOT}: a file; set it to the folder of a checkout, or unset it")
-        if "" in sys.argv[1:]:  # of a variable that is not set; as a path it would be this folder
-            raise InputError("an empty argument: name the file or folder, or leave it out")
+        _refuse_empty(sys.argv[1:])
         for name in RANKS:  # here, since libraries read them while they are imported
             process_number(name)
         sys.exit(app([_expand_home(argument) for argument in sys.argv[1:]], standalone_mode=False) or 0)
     except InputError as error:
         _refuse(str(error))
     except UsageError as error:
-        if not error.message or len(sys.argv) == 1:
+        if not error.format_message() or len(sys.argv) == 1:
             error.show()
             sys.exit(error.exit_code)
-        _refuse(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'mammo'} --help)")
+        _refuse(f"{_describe_usage(error)} (see {error.ctx.command_path if error.ctx else 'mammo'} --help)")
     except OSError as error:
         if error.errno is None or error.errno == errno.EPIPE:
             raise
@@ -82,6 +82,31 @@ def run_command_line() -> None:
         typer.echo(f"executed up to the error: {error.partial}", err=True)
         typer.echo(f"run the same command again to resume at {error.notebook.name}", err=True)
         sys.exit(1)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse an empty argument or ``--option=``, most often of a variable that is not set; a path would be this folder.
+
+    Raises
+    ------
+    InputError
+        One is empty; the option or the word before it is named.
+    """
+    for before, argument in zip(["mammo", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument or (equals and not value and option.startswith("--")):
+            given = argument or before
+            raise InputError(f"an empty argument after {given!r}: give a value, or leave it out")
+
+
+def _describe_usage(error: UsageError) -> str:
+    """Return what is wrong with a command line, with the value that was refused or the commands that there are."""
+    said = error.format_message().rstrip(".")
+    if isinstance(error.__cause__, ValidationError):
+        return f"{said}, got {error.__cause__.errors()[0]['input']!r}"
+    if said.startswith("No such command"):
+        return f"{said}: choose one of {', '.join(error.ctx.command.commands)}"
+    return said
 
 
 def _expand_home(argument: str) -> str:

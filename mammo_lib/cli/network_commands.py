@@ -152,10 +152,12 @@ def weights(
 ) -> None:
     """Download an official MambaVision checkpoint (CC-BY-NC-SA-4.0)."""
     from ..config.checkpoints import weights_folder
+    from ..config.registry import BACKBONES
     from ..models.weights import fetch_weights
 
     path = fetch_weights(variant, folder or weights_folder())
-    how = "as model.weights, give this path" if folder else "model.weights: official finds it"
+    is_found = folder is None and variant in BACKBONES  # B_21k and others are second checkpoints of a variant
+    how = "model.weights: official finds it" if is_found else "as model.weights, give this path"
     typer.echo(f"{path}: {how}")
 
 

@@ -24,7 +24,10 @@ from ..errors import InputError
 
 ProfileOption = Annotated[
     str | None,
-    typer.Option(help=f"one of: {', '.join(profile_names())}; or a YAML file (default: chosen by --data, else smoke)"),
+    typer.Option(
+        help=f"one of: {', '.join(profile_names())}; or a YAML file (default: MAMMO_PROFILE, else the one that suits "
+        "the images of --data or MAMMO_DATA; without images smoke, for mammo reproduce mirror)"
+    ),
 ]
 DataOption = Annotated[Path | None, typer.Option(help="folder of the images (default: MAMMO_DATA)")]
 AllowMissing = Annotated[

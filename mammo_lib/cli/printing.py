@@ -53,12 +53,17 @@ def open_console(width: int = 160):
     return Console(width=None if sys.stdout and sys.stdout.isatty() else width, highlight=False)
 
 
+def open_table(*headings: str):
+    """Return a table without lines that breaks a word which is wider than its column, and never cuts it."""
+    from rich.table import Column, Table
+
+    return Table(*(Column(one, overflow="fold") for one in headings), box=None, pad_edge=False)
+
+
 def print_outcomes(outcomes: list) -> None:
     """Print the verifications of records as a table, then each cause of differences with its records."""
-    from rich.table import Table
-
     largest = "largest difference of a probability", "of a metric"
-    shown = Table("record", "verdict", "rows", "AUC of the record and here", *largest, "columns that differ", box=None)
+    shown = open_table("record", "verdict", "rows", "AUC of the record and here", *largest, "columns that differ")
     for one in outcomes:
         auc = "; ".join(f"{split} {recorded:.3f} {found:.3f}" for split, (recorded, found) in one.auc.items())
         differences = ["" if value is None else f"{value:.2g}" for value in (one.probability, one.metric)]
@@ -71,19 +76,17 @@ def print_outcomes(outcomes: list) -> None:
 
 def print_rehearsal(steps: list) -> None:
     """Print the steps of a rehearsal as a table."""
-    from rich.table import Table
+    from rich.markup import escape
 
-    shown = Table("step", "outcome", "seconds", "reason", box=None)
+    shown = open_table("step", "outcome", "seconds", "reason")
     for one in steps:
-        shown.add_row(one.step, one.outcome, "" if one.seconds is None else f"{one.seconds:.0f}", one.reason)
+        shown.add_row(one.step, one.outcome, "" if one.seconds is None else f"{one.seconds:.0f}", escape(one.reason))
     open_console().print(shown)
 
 
 def print_plan(table, cache: float) -> None:
     """Print what a list of runs will cost, by experiment, then in all; ``cache`` is in bytes."""
-    from rich.table import Table
-
-    shown = Table("experiment", "finished", "million parameters", "memory, GB", "hours a run", "hours left", box=None)
+    shown = open_table("experiment", "finished", "million parameters", "memory, GB", "hours a run", "hours left")
     for row in table.itertuples():
         is_network = row.parameters == row.parameters  # a baseline has none, and takes seconds
         numbers = (row.parameters / 1e6, row.memory_gb, row.hours_each, row.hours_left) if is_network else ()

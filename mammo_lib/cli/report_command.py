@@ -16,8 +16,12 @@ from .printing import print_rehearsal
 def reproduce(
     profile: ProfileOption = None,
     data: DataOption = None,
-    only: Annotated[list[str] | None, typer.Option(help="chapter number, e.g. 05; repeatable")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="first chapter to run, e.g. 03")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="chapter number as in notebooks/: 05 includes 05a, 05b; repeatable")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="number of the first chapter to run, e.g. 03 or 03a")
+    ] = None,
     force: Annotated[bool, typer.Option(help="also run notebooks that are up to date")] = False,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="train again the runs that have records in results/")
@@ -26,7 +30,10 @@ def reproduce(
         int | None, typer.Option(min=1, help="number of chapters to run in parallel (default: one per core)")
     ] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks; repeatable")
+        list[str] | None,
+        typer.Option(
+            "--parameter", "-p", help="NAME=VALUE of a variable in a notebook's cell tagged parameters; repeatable"
+        ),
     ] = None,
     allow_missing: AllowMissing = False,
     rehearse: Annotated[
@@ -103,11 +110,11 @@ def _rehearse(profile: Profile, jobs: int | None, *, is_new: bool) -> int:
 
 def _parameters(given: list[str]) -> dict[str, object]:
     pairs = [text.partition("=") for text in given]
-    for name, equals, _ in pairs:
+    for text, (name, equals, _) in zip(given, pairs, strict=True):
         if not name or not equals:
-            raise InputError(f"--parameter {name!r}: write NAME=VALUE")
+            raise InputError(f"--parameter {text!r}: write NAME=VALUE; a profile is chosen with --profile")
         if name == "profile":
-            raise InputError("--parameter profile: choose the profile with --profile")
+            raise InputError(f"--parameter {text}: a profile is chosen with --profile")
     return {name: _yaml_value(name, value) for name, _, value in pairs}
 
 

@@ -22,7 +22,7 @@ from .options import (
     chosen_profile,
     shown_profile,
 )
-from .printing import echo_failures, echo_metrics, echo_outcome, open_console, print_outcomes, print_plan
+from .printing import echo_failures, echo_metrics, echo_outcome, open_console, open_table, print_outcomes, print_plan
 
 
 def run(
@@ -84,21 +84,19 @@ def show_config(
 
 def list_runs(profile: ProfileOption = None) -> None:
     """Show all profiles, and the experiments of one: what is finished, and about how long the rest takes."""
-    from rich.table import Table
-
     from ..runs.experiments import read_groups
     from ..runs.overview import overview
 
     chosen, console = shown_profile(profile), open_console()
-    profiles = Table("profile", "purpose", "seeds", box=None, pad_edge=False)
+    profiles = open_table("profile", "purpose", "seeds")
     for name in profile_names():
         one = get_profile(name)
         profiles.add_row(name, one.about, str(len(one.seeds)))
-    experiments = Table("experiment", "question", "finished", "time left", box=None, pad_edge=False)
+    experiments = open_table("experiment", "question", "finished", "time left")
     for row in overview(chosen).itertuples():
         left = "" if row.seconds == 0 else "unknown" if row.seconds != row.seconds else f"{row.seconds / 60:.0f} min"
         experiments.add_row(row.experiment, row.question, f"{row.finished} of {row.runs}", left)
-    groups = Table("group", "experiments", box=None, pad_edge=False)
+    groups = open_table("group", "experiments")
     for name, members in read_groups(chosen).items():
         groups.add_row(name, ", ".join(members))
     for part in (profiles, f"\n[bold]profile {chosen.name}[/]", experiments, "", groups):
@@ -107,6 +105,7 @@ def list_runs(profile: ProfileOption = None) -> None:
 
 def plan(
     profile: ProfileOption = None,
+    data: DataOption = None,
     gpus: Annotated[int, typer.Option(min=1, help="number of GPUs that share the runs")] = 1,
     tflops: Annotated[
         float | None,
@@ -115,14 +114,17 @@ def plan(
         ),
     ] = None,
 ) -> None:
-    """Print what a profile will cost before it is run: parameters, memory, hours, disk."""
-    from ..data.cbis_ddsm.tables import read_tables
-    from ..data.sample import sample_folder
+    """Print what a profile will cost before it is run: parameters, memory, hours, disk.
+
+    The breasts are those of the data that its runs read; without images, those of the tables in the project.
+    """
+    from ..data.data_sets import open_collection
     from ..training.plan import measured_rate, planned_runs, run_cost
 
     if tflops is not None and not math.isfinite(tflops):
         raise InputError(f"--tflops {tflops}: give a finite number of 10^12 operations per second")
-    chosen, table = shown_profile(profile), read_tables(sample_folder())
+    chosen, data = chosen_profile(profile, data, allow_missing=False)
+    table = open_collection(chosen, data, sample=True).table
     if chosen.run.model.weights and tflops is None:
         typer.echo("measuring one training step of the profile's network on this machine ...", err=True)
     rate = measured_rate(chosen.run) if tflops is None else tflops * 1e12

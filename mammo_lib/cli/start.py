@@ -3,18 +3,22 @@
 Nothing but the standard library is imported here, because what a command needs takes seconds.
 """
 
+import os
 import signal
 import sys
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of the signal, as shells and queues expect
+TOLD_BY_CALLER = "MAMMO_TOLD_BY_CALLER"  # set for the process of a rehearsal
 TOLD = "interrupted; the same command resumes (a training after its last complete epoch) or starts again"
 
 
 def main() -> None:
     """Run the command line. After Ctrl-C or SIGTERM half-done work is undone, and the exit code names the signal.
 
-    Where the caller ignores or handles SIGTERM, as after ``trap '' TERM``, that stays.
+    One line tells it; of a rehearsal, the command that waits for its process does. Where the caller ignores or handles
+    SIGTERM, as after ``trap '' TERM``, that stays.
     """
+    is_told = os.environ.pop(TOLD_BY_CALLER, None) is None  # not for the processes of this one
     is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if is_default:
         signal.signal(signal.SIGTERM, leave)
@@ -24,7 +28,7 @@ def main() -> None:
         mammo.run_command_line()
     except (KeyboardInterrupt, SystemExit) as end:
         code = INTERRUPTED if isinstance(end, KeyboardInterrupt) else end.code
-        if code in (INTERRUPTED, TERMINATED):
+        if is_told and code in (INTERRUPTED, TERMINATED):
             print(TOLD, file=sys.stderr)
         sys.exit(code)
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import known_hash, read_json
 from .paths import MATERIAL, ROOT
+from .registry import BACKBONES
 from .run import ModelConfig
 
 WEIGHTS_FOLDER = "MAMMO_WEIGHTS"
@@ -28,17 +29,28 @@ def find_checkpoint(backbone: str, weights: str) -> Path:
     Raises
     ------
     InputError
-        The official checkpoint is not in the folder, or the path is that of a folder, a pipe or a device.
+        The backbone has no official checkpoint, or it is not in the folder; or the path is that of a folder, a pipe or
+        a device.
     """
     if weights != "official":
         return regular_file(Path(weights))
     record = read_json(OFFICIAL)
+    if backbone not in record and BACKBONES[backbone].is_mambavision:
+        raise InputError(f"weights official: {_no_official_weights(backbone, record)}")
     name = record[backbone]["file"] if backbone in record else f"{backbone}.safetensors"
     path = weights_folder() / name
     if not path.is_file():
         fetch = f"`mammo weights {backbone}` downloads it" if backbone in record else "save timm's weights there"
         raise InputError(f"{path}: no such checkpoint; {fetch}, or name its folder in {WEIGHTS_FOLDER}")
     return path
+
+
+def _no_official_weights(backbone: str, record: dict) -> str:
+    """Return in words which variants have official weights, and what to give for one that has none of its name."""
+    have = f"{backbone} has none; {', '.join(name for name in record if name in BACKBONES)} have"
+    if larger := [name for name in record if name.startswith(f"{backbone}_")]:
+        return f"{have}. `mammo weights {larger[0]}` downloads a checkpoint for {backbone}; give its path"
+    return f"{have}. Choose one of these, or give the path of a checkpoint"
 
 
 def regular_file(path: Path) -> Path:

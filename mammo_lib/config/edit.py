@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -18,6 +19,8 @@ from .run import RunConfig
 
 Model = TypeVar("Model", bound=BaseModel)
 COMMENT_COLUMN = 40
+OUTLINE = reprlib.Repr()  # of a file's content: aliases can make a short file very long
+OUTLINE.maxlevel = 1
 MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which takes over the fields of another mapping
 
 
@@ -54,7 +57,8 @@ def read_mapping(path: Path) -> dict:
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where}: neither JSON nor YAML ({problem}); compare with `mammo config`") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: contains a {type(content).__name__}, not the fields of a config; see `mammo config`")
+        held = "is empty" if content is None else f"contains {OUTLINE.repr(content)}, not fields and their values"
+        raise InputError(f"{path}: {held}; write FIELD: VALUE, as `mammo config` prints them")
     return content
 
 

@@ -113,7 +113,7 @@ def start(home: Path, profile: Profile, jobs: int | None) -> int:
     command = [sys.executable, "-m", "mammo_lib.cli", "reproduce", "--rehearse", "--profile", profile.name]
     left_out = ("MAMMO_PROFILE", "MAMMO_RETRAIN", "MAMMO_ALLOW_MISSING", "MAMMO_DATA")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
-    environment |= {"MAMMO_ROOT": str(home), "MAMMO_WEIGHTS": str(home / "weights")}
+    environment |= {"MAMMO_ROOT": str(home), "MAMMO_WEIGHTS": str(home / "weights"), "MAMMO_TOLD_BY_CALLER": "1"}
     return run_program([*command, *(["--jobs", str(jobs)] if jobs else [])], env=environment)
 
 

@@ -78,23 +78,36 @@ def plan(
 ) -> list[Step]:
     """Return the notebooks of a reproduction, and whether each is up to date.
 
-    ``only`` and ``start`` take chapter numbers ("05"). Each notebook receives the ``parameters`` that it declares.
+    ``only`` and ``start`` take chapter numbers; "05" includes "05a". Each notebook receives the ``parameters`` that it
+    declares.
 
     Raises
     ------
     InputError
-        No notebook has a number, or no chosen notebook declares a parameter.
+        No notebook has a number, none is left, or no chosen notebook declares a parameter.
     """
-    notebooks = find_notebooks()
-    for number in [*only, *([start] if start else [])]:
-        if not any(path.name.startswith(number) for path in notebooks):
-            have = ", ".join(map(chapter_number, notebooks))
-            raise InputError(f"no notebook starts with {number!r}: choose from {have}")
-    chosen = [path for path in notebooks if not start or path.name >= start]
-    chosen = [path for path in chosen if not only or path.name.startswith(tuple(only))]
+    chosen = _chosen(find_notebooks(), tuple(only), start)
     given = assign_parameters(chosen, {"profile": profile.name} | (parameters or {}))
     shared = _shared_key(profile, data, data_hash)
     return [_step(path, given[path], shared, profile, force) for path in chosen]
+
+
+def _chosen(notebooks: list[Path], only: tuple[str, ...], start: str | None) -> list[Path]:
+    """Return the notebooks from ``start`` on whose numbers begin with one of ``only``, where these are given."""
+    given = [("--only", number) for number in only] + ([] if start is None else [("--from", start)])
+    for option, number in given:
+        if not number or not any(chapter_number(path).startswith(number) for path in notebooks):
+            raise InputError(f"{option} {number!r}: no such chapter; choose from {_numbers(notebooks)}")
+    later = [path for path in notebooks if start is None or path.name >= start]
+    chosen = [path for path in later if not only or path.name.startswith(only)]
+    if not chosen:
+        before = f"--only {', '.join(only)} with --from {start}: no chapter is left"
+        raise InputError(f"{before}; with this --from, choose --only from {_numbers(later)}")
+    return chosen
+
+
+def _numbers(notebooks: list[Path]) -> str:
+    return ", ".join(map(chapter_number, notebooks))
 
 
 def assign_parameters(notebooks: list[Path], parameters: dict) -> dict[Path, dict]:
@@ -109,7 +122,10 @@ def assign_parameters(notebooks: list[Path], parameters: dict) -> dict[Path, dic
     known = set().union(*declared.values())
     for name in parameters:
         if name not in known:
-            raise InputError(f"no notebook has a parameter {name!r}: choose from {', '.join(sorted(known)) or 'none'}")
+            have = f"choose from {', '.join(sorted(known - {'profile'}))}"
+            if known <= {"profile"}:
+                have = "they have none but profile, which --profile sets" if known else "they have none"
+            raise InputError(f"--parameter {name}: no chosen notebook has this parameter; {have}")
     return {path: {k: v for k, v in parameters.items() if k in names} for path, names in declared.items()}
 
 

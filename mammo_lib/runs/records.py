@@ -38,6 +38,7 @@ FRESH = BUILD / "runs"
 EXTERNAL = "external_"  # how the name of a record begins that holds scores on another collection
 INCOMPLETE = "incomplete_"  # or on test breasts with films missing
 ONE_FILM = "one_film"  # the split of test breasts with a mass annotated in one view only
+ENVIRONMENT = {"commit", "data_hash", "packages", "python", "system"}  # what every record says of its making
 RECEIPT = ("opened_at", "profile", "runs", "protocol_hash")  # and "added_after", if a profile's list was opened
 
 
@@ -62,7 +63,12 @@ class Run:
     @property
     def environment(self) -> dict:
         """Commit, versions, device, data and protocol hashes, command."""
-        return self._json("environment.json")
+        environment = self._json("environment.json")
+        for name in sorted(ENVIRONMENT & environment.keys()):
+            if not isinstance(environment[name], dict if name == "packages" else str | None):
+                said = f"{name} is {environment[name]!r:.80}"
+                raise InputError(f"{self.folder / 'environment.json'}: {said}, not what a run records; {WAY_OUT}")
+        return environment
 
     @property
     def is_finished(self) -> bool:
@@ -85,6 +91,11 @@ class Run:
         metrics = self._json(METRICS)
         if not metrics or not all(isinstance(one, dict) for one in metrics.values()):
             raise InputError(f"{self.folder / METRICS}: holds no metrics by split; {WAY_OUT}")
+        for split, found in metrics.items():
+            for name, one in found.items():
+                if not _is_metric(one):
+                    said = f"{name} of {split} is {one!r:.80}"
+                    raise InputError(f"{self.folder / METRICS}: {said}, not a metric and its interval; {WAY_OUT}")
         return metrics
 
     @property
@@ -184,10 +195,13 @@ class Run:
         """Return the faults of the record, one line each: damaged, foreign, missing or unreadable files."""
         if found := check_files(self.folder):
             return found
+        unproved = f"{self.folder / MANIFEST}: missing, so that no damage can be noticed; {WAY_OUT}"
         readings = ("config", "environment", "metrics", "predictions", "receipt", "gates", "gate_history",
                     "interventions", "hidden_inputs", "targets",
                     *(["history"] if (self.folder / "history.csv").is_file() else []))  # fmt: skip
-        return [*filter(None, map(self._fault_of, readings))] or [*filter(None, [self._fault_of_name()])]
+        found = [] if (self.folder / MANIFEST).is_file() else [unproved]
+        found += filter(None, map(self._fault_of, readings))
+        return found or [*filter(None, [self._fault_of_environment() or self._fault_of_name()])]
 
     def _fault_of(self, reading: str) -> str | None:
         try:
@@ -196,9 +210,14 @@ class Run:
             return str(error)
         return None
 
+    def _fault_of_environment(self) -> str | None:
+        if missing := sorted(ENVIRONMENT - self.environment.keys()):
+            return f"{self.folder / 'environment.json'}: {', '.join(missing)} missing; {WAY_OUT}"
+        return None
+
     def _fault_of_name(self) -> str | None:
         """Return a fault if the folder's generated name does not match config and data; other names are not checked."""
-        wanted = run_name(self.config, self.environment.get("data_hash"))
+        wanted = run_name(self.config, self.environment["data_hash"])
         if self.folder.name == wanted or not re.fullmatch(r"seed\d+-[0-9a-f]{12}", self.folder.name):
             return None
         return f"{self.folder}: config and data are those of {wanted}, another run; {WAY_OUT}"
@@ -226,6 +245,13 @@ class Run:
 
     def _json(self, name: str) -> dict:
         return read_json(self._existing(name), WAY_OUT)
+
+
+def _is_metric(one: object) -> bool:
+    """Whether something is ``{value, low, high, n}``, numbers or null, as far as they are given, with a value."""
+    if not isinstance(one, dict) or "value" not in one:
+        return False
+    return all(isinstance(one.get(name), int | float | None) for name in ("value", "low", "high", "n"))
 
 
 @lru_cache(maxsize=1024)

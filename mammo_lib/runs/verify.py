@@ -31,11 +31,12 @@ from ..data.prepare import Prepared
 from ..errors import InputError, writing_to
 from ..files import alone, read_json, safe_name, try_folder, writable_file, write_json
 from .environment import describe_environment
-from .records import Run, all_runs, start_run, whole_records
+from .records import INCOMPLETE, Run, all_runs, start_run, whole_records
 
 SCRATCH = BUILD / "verify"  # contains the runs whose results differed
 TOLERANCE = 1e-6
 KEYS = ["split", "sample_id"]
+SHOWN = 10  # experiments that a message names
 REPRODUCED = ("bitwise", "within rounding")
 CAUSES = {"system": "system", "python": "Python", "device": "processor", "threads": "threads"}
 
@@ -73,16 +74,33 @@ def choose_records(home: Path, names: list[str]) -> list[Run]:
     Raises
     ------
     InputError
-        The folder holds no record, or none of that name.
+        The folder holds no record, none of that name, or one for which nothing was trained.
     """
-    runs = [run for run in whole_records(home) if not run.is_scored_only]
+    held = whole_records(home)
+    runs = [run for run in held if not run.is_scored_only]
     if not runs:
         raise InputError(f"{home}: only scores of networks trained elsewhere, which no training repeats; give results/")
-    known = [*dict.fromkeys(run.folder.parent.name for run in runs), *(run.name for run in runs)]
+    known, scored = _names(runs), _names(held)
     for name in names:
-        if name not in known:
-            raise InputError(f"{home}: no record {name!r}{closest(name, known)}; `mammo list` names the experiments")
+        if name in known:
+            continue
+        choice = f"choose from {_shown([one for one in known if '/' not in one])}"
+        if name in scored:
+            command = "evaluate --incomplete" if name.startswith(INCOMPLETE) else "external"
+            what = "only scores by networks of other records, which no training repeats"
+            raise InputError(f"{home}: {name!r} holds {what}; `mammo {command}` makes them again; to verify, {choice}")
+        raise InputError(f"{home}: no record {name!r}{closest(name, known) or f'; {choice}'}")
     return [run for run in runs if not names or {run.name, run.folder.parent.name} & set(names)]
+
+
+def _names(runs: list[Run]) -> list[str]:
+    """Return the names of experiments and of their runs."""
+    return [*dict.fromkeys(run.folder.parent.name for run in runs), *(run.name for run in runs)]
+
+
+def _shown(names: list[str]) -> str:
+    """Return the first names, and how many others there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} others there" if len(names) > SHOWN else "")
 
 
 def verify(

@@ -15,6 +15,11 @@ def test_official_is_looked_up_by_backbone(tmp_path, monkeypatch):
         checkpoints.find_checkpoint("L", "official")
     with pytest.raises(InputError, match=r"resnet50\.safetensors: no such checkpoint; save timm's weights there"):
         checkpoints.find_checkpoint("resnet50", "official")
+    have = "T, T2, S, B, L, L2 have"
+    with pytest.raises(InputError, match=f"^weights official: nano has none; {have}. Choose one of these, or give the"):
+        checkpoints.find_checkpoint("nano", "official")
+    with pytest.raises(InputError, match=f"L3 has none; {have}. `mammo weights L3_256_21k` downloads .* give its path"):
+        checkpoints.find_checkpoint("L3", "official")
     (tmp_path / "mambavision_large_1k.pth.tar").touch()
     assert checkpoints.find_checkpoint("L", "official") == tmp_path / "mambavision_large_1k.pth.tar"
     assert checkpoints.find_checkpoint("L", "mine.pth") == Path("mine.pth")

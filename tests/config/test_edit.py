@@ -89,8 +89,8 @@ def test_a_config_in_the_encodings_that_editors_write(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "contains a NoneType"),
-        (b"[1, 2]", "contains a list"),
+        (b"", r"run.yaml: is empty; write FIELD: VALUE, as `mammo config` prints them"),
+        (b"[1, 2]", r"run.yaml: contains \[1, 2\], not fields and their values; write FIELD: VALUE"),
         (b"seed: 1\nseed: 2\n", r"line 2: .*the key 'seed' occurs twice"),
         (b"x:\n  1: 2\n  a: 3\n  1: 4\n", r"line 4: .*the key 1 occurs twice"),
         (b"a: &a {x: 1}\nb: &b {x: 2}\ntrain:\n  <<: *a\n  <<: *b\n", r"line 5: .*the key '<<' occurs twice"),
@@ -98,7 +98,7 @@ def test_a_config_in_the_encodings_that_editors_write(tmp_path, encoding):
         (b"\xff\xfe\x00", "not UTF-8|neither"),
         (b"caf\xe9: 1", "not UTF-8 text"),
         (b"seed: !!python/object:os.system x", "neither JSON nor YAML"),
-        (b"&a [*a, *a]", "neither|contains a list"),
+        (b"&a [*a, *a]", r"neither|contains \[\[\.\.\.\], \[\.\.\.\]\]"),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, content, message):

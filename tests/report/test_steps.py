@@ -44,21 +44,31 @@ def test_another_profile_makes_a_notebook_stale_since_chapters_compare_with_it(p
 def test_only_and_from_choose_chapters(project, write_notebook):
     assert [s.source.name for s in steps.plan(SMOKE, only=["05"])] == ["05_second.ipynb"]
     assert [s.source.name for s in steps.plan(SMOKE, start="05")] == ["05_second.ipynb"]
-    with pytest.raises(InputError, match=r"no notebook starts with '07': choose from 00, 05"):
-        steps.plan(SMOKE, only=["07"])
+    for wrong in ("07", "", "05_", "second"):
+        with pytest.raises(InputError, match=rf"^--only '{wrong}': no such chapter; choose from 00, 05$"):
+            steps.plan(SMOKE, only=["00", wrong])
+        with pytest.raises(InputError, match=rf"^--from '{wrong}': no such chapter; choose from 00, 05$"):
+            steps.plan(SMOKE, start=wrong)
+    with pytest.raises(
+        InputError, match=r"^--only 00 with --from 05: no chapter is left; with this --from, choose --only from 05$"
+    ):
+        steps.plan(SMOKE, only=["00"], start="05")
     write_notebook(project / "notebooks/05a_more.ipynb", "2 + 2")
     assert [s.source.name for s in steps.plan(SMOKE, start="05a")] == ["05a_more.ipynb"]
     assert [s.source.name for s in steps.plan(SMOKE, start="05")] == ["05_second.ipynb", "05a_more.ipynb"]
 
 
 def test_a_parameter_goes_to_the_notebooks_that_have_it_and_an_unknown_one_is_refused(project):
-    with pytest.raises(InputError, match="no notebook has a parameter 'epoch': choose from profile"):
+    unknown = "--parameter epoch: no chosen notebook has this parameter; "
+    with pytest.raises(InputError, match=f"{unknown}they have none but profile, which --profile sets"):
         steps.plan(SMOKE, parameters={"epoch": 3})
     path = project / "notebooks/05_second.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[0].source += "\nseeds = 5"
     nbformat.write(notebook, path)
     before = steps.plan(SMOKE)
+    with pytest.raises(InputError, match=f"{unknown}choose from seeds"):
+        steps.plan(SMOKE, parameters={"epoch": 3})
     first, second = steps.plan(SMOKE, parameters={"seeds": 2})
     assert first.parameters == {"profile": "smoke"}
     assert second.parameters == {"profile": "smoke", "seeds": 2}

@@ -197,6 +197,45 @@ def test_a_damaged_manifest_vouches_for_nothing(manifest):
         _ = run.metrics
 
 
+def test_a_record_without_a_manifest_is_a_finding():
+    run = whole_record()
+    (run.folder / "manifest.json").unlink()
+    assert run.faults() == [
+        f"{run.folder}/manifest.json: missing, so that no damage can be noticed; restore the record, or delete its "
+        "folder and run it again"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("metrics", {"validation": {"auc": 3}}, "auc of validation is 3, not a metric and its interval"),
+        ("metrics", {"test": {"auc": {"value": "high"}}}, "auc of test is {'value': 'high'}, not a metric and its"),
+        ("metrics", {"test": {"auc": {"low": 0.5}}}, "auc of test is {'low': 0.5}, not a metric and its interval"),
+        ("metrics", {"test": [0.5]}, "holds no metrics by split"),
+        ("environment", {"packages": ["torch"]}, "packages is ['torch'], not what a run records"),
+        ("environment", {"data_hash": 5}, "data_hash is 5, not what a run records"),
+    ],
+)
+def test_a_value_of_another_type_is_a_finding_also_where_the_manifest_vouches_for_it(name, change, said):
+    run = whole_record()
+    path = run.folder / f"{name}.json"
+    runs.write_json(path, json.loads(path.read_text()) | change)
+    runs.write_manifest(run.folder, run.folder / "metrics.json")
+    with pytest.raises(InputError, match=re.escape(f"{path}: {said}")) as caught:
+        getattr(run, name)
+    assert run.faults() == [str(caught.value)]
+
+
+def test_an_environment_that_lacks_what_others_have_is_a_finding():
+    run = whole_record()
+    path = run.folder / "environment.json"
+    runs.write_json(path, {"data_hash": "d", "commit": None})
+    runs.write_manifest(run.folder, run.folder / "metrics.json")
+    (fault,) = run.faults()
+    assert fault.startswith(f"{path}: packages, python, system missing; restore the record")
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), None, "warm"])
 def test_a_temperature_that_cannot_be_is_refused(temperature):
     run = runs.start_run(CONFIG, "d")

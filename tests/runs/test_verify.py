@@ -190,6 +190,16 @@ def test_records_are_chosen_by_name(small, collection):
         assert verify.choose_records(home, names) == [run]
     with pytest.raises(InputError, match=r"no record 'dual_steam'; did you mean dual_stream\?"):
         verify.choose_records(home, ["dual_steam"])
+    with pytest.raises(InputError, match=r": no record 'x'; choose from dual_stream$"):
+        verify.choose_records(home, ["x"])
+    for experiment, command in (("external_mini_mias", "external"), ("incomplete_dual", "evaluate --incomplete")):
+        shutil.copytree(run.folder, home / experiment / "seed0")
+        for name in (experiment, f"{experiment}/seed0"):
+            said = (
+                f": '{name}' holds only scores by networks of other records, .*; `mammo {command}` makes them again; "
+            )
+            with pytest.raises(InputError, match=f"{said}to verify, choose from dual_stream$"):
+                verify.choose_records(home, [name])
 
 
 def test_the_command_prints_a_table_adds_to_its_outcomes_and_fails_where_a_record_does_not_hold(
