@@ -11,13 +11,11 @@ PRODUCT, COPY = 2048, 1 << 26  # side of the matrices; float32 values of an arra
 TRIES = 7
 
 
-def multiply_adds_per_second() -> float:
-    """Return the rate of a large float32 matrix product: nothing multiplies and adds faster in this precision."""
-    return PRODUCT**3 / paired_medians({"product": matrix_product(torch.float32)}, TRIES)["product"]
-
-
 def matrix_product(dtype: torch.dtype) -> Callable:
-    """Return a large matrix product, ``PRODUCT`` cubed multiply-adds, as a call without arguments."""
+    """Return a large matrix product, ``PRODUCT`` cubed multiply-adds, as a call without arguments.
+
+    Nothing multiplies and adds faster in its precision.
+    """
     a, b = torch.rand(PRODUCT, PRODUCT).to(dtype), torch.rand(PRODUCT, PRODUCT).to(dtype)
     return lambda: torch.mm(a, b)
 

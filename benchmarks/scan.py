@@ -15,7 +15,7 @@ import mammo_lib  # noqa: F401  (first: OpenMP reads the wait policy that this s
 # isort: split
 import torch
 from baselines import indexing_loop, parallel_scan
-from limits import bytes_per_second, multiply_adds_per_second
+from limits import PRODUCT, bytes_per_second, matrix_product
 from timing import paired_medians, record
 
 from mammo_lib.ops.scan import OPERATORS, scan_reference
@@ -113,20 +113,15 @@ def shares(shape, seconds: dict[str, float], rate: float, bandwidth: float) -> d
 
 
 def compare(shape) -> dict:
-    """Time one shape, and the limits of the processor in the same minute: other users of a machine change its rates."""
+    """Time one shape, and the limits of the processor beside it: other users of a machine change its rates."""
     tensors = inputs(*shape)
     repeats = REPEATS if math.prod(shape) < 5e6 else 3
     fast = paired_medians({side: lambda side=side: forward(side, tensors) for side in SIDES}, repeats)
     full = paired_medians(
         {side: lambda side=side: forward_backward(side, tensors) for side in ("ours", "loop", "mambapy")}, repeats
     )
-    # The limits hold for a scan whose inputs and memory are as warm as its own last call left them.
-    warm = paired_medians(
-        {"forward": lambda: forward("ours", tensors), "forward_backward": lambda: forward_backward("ours", tensors)},
-        WARM_REPEATS,
-    )
-    # A matrix product is vector instructions and little else: each multiplies and adds in 16 lanes.
-    rate, bandwidth = multiply_adds_per_second() / LANES, bytes_per_second()
+    warm, rate = warm_seconds(tensors)
+    bandwidth = bytes_per_second()
     ours, theirs = (extra_memory(side, shape) for side in ("ours", "mambapy"))
     return {
         "shape": "x".join(map(str, shape)),
@@ -138,10 +133,24 @@ def compare(shape) -> dict:
         "forward_backward_speedup_over_loop": full["loop"] / full["ours"],
         "extra_memory_mib": ours,
         "extra_memory_over_mambapy": ours / theirs,
+        **{f"{step}_warm_ms": 1e3 * seconds for step, seconds in warm.items()},
         "vector_instructions_per_second": rate,
         "bytes_per_second": bandwidth,
         **shares(shape, warm, rate, bandwidth),
     }
+
+
+def warm_seconds(tensors) -> tuple[dict[str, float], float]:
+    """Return the times of our second of two calls, with warm memory, and the rate of vector instructions beside them.
+
+    A matrix product is vector instructions and little else: each multiplies and adds in ``LANES`` lanes.
+    """
+    calls = {"forward": lambda: forward("ours", tensors), "forward_backward": lambda: forward_backward("ours", tensors)}
+    sides = {"product": matrix_product(torch.float32)}
+    for step, call in calls.items():
+        sides |= {f"{step}, first": call, step: call}
+    found = paired_medians(sides, WARM_REPEATS)
+    return {step: found[step] for step in calls}, PRODUCT**3 / LANES / found["product"]
 
 
 def growth_exponent() -> float:

@@ -84,7 +84,7 @@ def test_unknown_profile(command):
 @pytest.mark.parametrize(
     "given, says",
     [
-        ("smoke", "--parameter 'smoke': write NAME=VALUE; a profile is chosen with --profile"),
+        ("smoke", "--parameter 'smoke': write NAME=VALUE (-p is --parameter; a profile is chosen with --profile)"),
         ("=5", "--parameter '=5': write NAME=VALUE"),
         ("profile=paper", "--parameter profile=paper: a profile is chosen with --profile"),
     ],
@@ -145,7 +145,7 @@ def test_a_benchmark_without_options_refuses_them_and_shows_its_text_as_help(tmp
 @pytest.mark.parametrize(
     ("body", "code", "said"),
     [
-        ("import a_package", 1, "mammo: benchmarks/own.py: a_package is not installed: pip install a_package\n"),
+        ("import a_package", 1, "mammo: benchmarks/own.py: the package a_package is not installed\n"),
         ("from mammo_lib.errors import InputError; raise InputError('x: no')", 2, "mammo: x: no\n"),
         ("raise KeyboardInterrupt", 130, ""),
         ("import own; own.main(); raise SystemExit(7)", 7, ""),
@@ -156,6 +156,13 @@ def test_a_benchmark_that_fails_ends_without_a_traceback(tmp_path, monkeypatch, 
     write_benchmark(tmp_path, f'def main(): pass\nif __name__ == "__main__":\n    {body}\n')
     assert mammo("bench", "own").returncode == code
     assert capfd.readouterr().err == said
+
+
+def test_a_module_that_a_package_lacks_is_an_error_of_the_benchmark(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("mammo_lib.cli.bench_command.ROOT", tmp_path)
+    write_benchmark(tmp_path, 'if __name__ == "__main__":\n    import mammo_lib.opps\n')
+    assert mammo("bench", "own").returncode == 1
+    assert "Traceback" in capfd.readouterr().err
 
 
 def test_real_profile_without_data():
@@ -236,7 +243,7 @@ def test_a_folder_of_real_images_leads_to_the_real_profile(tmp_path, phantom_roo
 
 @pytest.mark.parametrize("command", [["data", "prepare"], ["run", "--experiment", "dual_stream"]])
 def test_the_data_folder_of_the_environment_is_read(command, tmp_path):
-    assert str(tmp_path / "films") in one_line(mammo(*command, MAMMO_DATA=tmp_path / "films"))
+    assert f"MAMMO_DATA={tmp_path / 'films'}: no such" in one_line(mammo(*command, MAMMO_DATA=tmp_path / "films"))
 
 
 def test_settings_without_python(tmp_path):
@@ -336,6 +343,7 @@ def test_every_number_has_a_bound(given):
 
 def test_what_is_no_command_or_option_is_one_line():
     assert "No such command 'nope': choose one of reproduce, run, config, list, plan, " in one_line(mammo("nope"))
+    assert "'fold'. Did you mean 'folds': choose one of phantom, " in one_line(mammo("data", "fold"))
     assert "No such command 'x': choose one of publish, check, export (see" in one_line(mammo("results", "x"))
     assert one_line(mammo("export")).startswith("mammo: Missing argument 'RUN|VARIANT' (see ")
     assert "--nope" in one_line(mammo("run", "--nope"))

@@ -105,7 +105,7 @@ def _describe_usage(error: UsageError) -> str:
     if isinstance(error.__cause__, ValidationError):
         return f"{said}, got {error.__cause__.errors()[0]['input']!r}"
     if said.startswith("No such command"):
-        return f"{said}: choose one of {', '.join(error.ctx.command.commands)}"
+        return f"{said.rstrip('?')}: choose one of {', '.join(error.ctx.command.commands)}"
     return said
 
 

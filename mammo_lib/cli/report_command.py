@@ -112,7 +112,9 @@ def _parameters(given: list[str]) -> dict[str, object]:
     pairs = [text.partition("=") for text in given]
     for text, (name, equals, _) in zip(given, pairs, strict=True):
         if not name or not equals:
-            raise InputError(f"--parameter {text!r}: write NAME=VALUE; a profile is chosen with --profile")
+            raise InputError(
+                f"--parameter {text!r}: write NAME=VALUE (-p is --parameter; a profile is chosen with --profile)"
+            )
         if name == "profile":
             raise InputError(f"--parameter {text}: a profile is chosen with --profile")
     return {name: _yaml_value(name, value) for name, _, value in pairs}

@@ -116,7 +116,8 @@ def plan(
 ) -> None:
     """Print what a profile will cost before it is run: parameters, memory, hours, disk.
 
-    The breasts are those of the data that its runs read; without images, those of the tables in the project.
+    The breasts are those of the data that its runs read; without images, those of the tables in the project. A phantom
+    is written where it is absent.
     """
     from ..data.data_sets import open_collection
     from ..training.plan import measured_rate, planned_runs, run_cost

@@ -17,7 +17,9 @@ def run_script() -> None:
     except KeyboardInterrupt:
         sys.exit(130)  # the command that runs this says it
     except ModuleNotFoundError as error:
-        sys.exit(f"mammo: {sys.argv[0]}: {error.name} is not installed: pip install {error.name}")
+        if "." in (error.name or "."):  # a module of a package that is there
+            raise
+        sys.exit(f"mammo: {sys.argv[0]}: the package {error.name} is not installed")
     except Exception as error:
         from mammo_lib.errors import InputError
 

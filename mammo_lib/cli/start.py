@@ -8,7 +8,7 @@ import signal
 import sys
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of the signal, as shells and queues expect
-TOLD_BY_CALLER = "MAMMO_TOLD_BY_CALLER"  # set for the process of a rehearsal
+TOLD_BY_CALLER = "MAMMO_TOLD_BY_CALLER"  # where it is set, the command that started this process tells of its end
 TOLD = "interrupted; the same command resumes (a training after its last complete epoch) or starts again"
 
 

@@ -97,7 +97,10 @@ def data_folder(data: str | Path | None, who: str = "") -> Path:
         raise InputError(f"{address}: not a folder; copy it into one first: mammo data fetch FOLDER --from {address}")
     root = Path(os.path.realpath(os.path.expanduser(given)))  # pathlib's methods raise for circular links
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR)")
+        source = "MAMMO_DATA=" if str(given) == os.environ.get("MAMMO_DATA") else ""
+        raise InputError(
+            f"{source}{root}: no such folder; give the folder of CBIS-DDSM with --data DIR (make: DATA=DIR)"
+        )
     return root
 
 

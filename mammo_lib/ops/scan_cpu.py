@@ -3,9 +3,9 @@
 Work is cut into tiles of ``LANES`` channels and chunks of ``CHUNK`` steps. Inside a tile the channels are the
 vector lanes of the processor, so the recurrence over time costs no vector width. A tile is loaded once into local
 buffers, whatever the strides of its tensors. Where steps are neighbours in memory, squares of ``BLOCK`` steps and
-``BLOCK`` channels are transposed in registers: copied one by one, they took longer than the recurrence. The forward
-keeps the state at the start of each chunk (N / CHUNK times the size of u), from which the backward recomputes the
-states inside a chunk. No batch x dim x L x N array is stored.
+``BLOCK`` channels are transposed in registers; to copy them one by one takes about as long as the recurrence. The
+forward keeps the state at the start of each chunk (N / CHUNK times the size of u), from which the backward recomputes
+the states inside a chunk. No batch x dim x L x N array is stored.
 
 With s the step, a_t = exp(s_t A), h_t = a_t h_{t-1} + s_t B_t u_t, y_t = <C_t, h_t> + D u_t and g = dL/dy, the adjoint
 state G_t = C_t g_t + a_{t+1} G_{t+1} runs backwards in time and gives
@@ -280,7 +280,8 @@ def _compiled_exp(x):
 def _transpose(typing_context, source, row, column, target, to_row, to_column):
     """Set target[to_row + c, to_column + r] = source[row + r, column + c] for all r and c below ``BLOCK``.
 
-    The elements of a row must be neighbours in memory, in both arrays. The compiler does not vectorise such a loop.
+    The elements of a row must be neighbours in memory, in both arrays; bounds are not checked. The compiler does not
+    vectorise such a loop.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -316,12 +317,18 @@ def _columns(builder, rows):
 
 
 @njit(inline="always")
+def _has_blocks(rows, width, n_steps):
+    """Whether a tile holds a square of ``BLOCK`` and its steps are neighbours in memory."""
+    return width >= BLOCK and n_steps >= BLOCK and rows.strides[1] == rows.itemsize
+
+
+@njit(inline="always")
 def _load(source, b, d0, width, t0, n_steps, tile):
     """Copy steps t0... of channels d0... into a (step, lane) tile; lanes beyond the width stay zero."""
     if width < LANES:
         tile[:] = 0
     rows = source[b]
-    if width >= BLOCK and n_steps >= BLOCK and rows.strides[1] == rows.itemsize:
+    if _has_blocks(rows, width, n_steps):
         for i0 in range(0, width, BLOCK):
             for s in range(0, n_steps, BLOCK):
                 i, t = min(i0, width - BLOCK), min(s, n_steps - BLOCK)  # the last block may overlap the one before
@@ -348,7 +355,7 @@ def _clear(tile, n_steps):
 def _store(tile, target, b, d0, width, t0, n_steps):
     """Copy a (step, lane) tile back."""
     rows = target[b]
-    if width >= BLOCK and n_steps >= BLOCK and rows.strides[1] == rows.itemsize:
+    if _has_blocks(rows, width, n_steps):
         for i0 in range(0, width, BLOCK):
             for s in range(0, n_steps, BLOCK):
                 i, t = min(i0, width - BLOCK), min(s, n_steps - BLOCK)

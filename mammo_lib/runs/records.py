@@ -248,10 +248,10 @@ class Run:
 
 
 def _is_metric(one: object) -> bool:
-    """Whether something is ``{value, low, high, n}``, numbers or null, as far as they are given, with a value."""
+    """Whether it has a ``value``, and ``value``, ``low``, ``high`` and ``n``, where given, are numbers or null."""
     if not isinstance(one, dict) or "value" not in one:
         return False
-    return all(isinstance(one.get(name), int | float | None) for name in ("value", "low", "high", "n"))
+    return all(type(one.get(name)) in (int, float, type(None)) for name in ("value", "low", "high", "n"))
 
 
 @lru_cache(maxsize=1024)

@@ -36,7 +36,6 @@ from .records import INCOMPLETE, Run, all_runs, start_run, whole_records
 SCRATCH = BUILD / "verify"  # contains the runs whose results differed
 TOLERANCE = 1e-6
 KEYS = ["split", "sample_id"]
-SHOWN = 10  # experiments that a message names
 REPRODUCED = ("bitwise", "within rounding")
 CAUSES = {"system": "system", "python": "Python", "device": "processor", "threads": "threads"}
 
@@ -84,23 +83,17 @@ def choose_records(home: Path, names: list[str]) -> list[Run]:
     for name in names:
         if name in known:
             continue
-        choice = f"choose from {_shown([one for one in known if '/' not in one])}"
         if name in scored:
             command = "evaluate --incomplete" if name.startswith(INCOMPLETE) else "external"
             what = "only scores by networks of other records, which no training repeats"
-            raise InputError(f"{home}: {name!r} holds {what}; `mammo {command}` makes them again; to verify, {choice}")
-        raise InputError(f"{home}: no record {name!r}{closest(name, known) or f'; {choice}'}")
+            raise InputError(f"{home}: {name!r} holds {what}; `mammo {command}` makes them again")
+        raise InputError(f"{home}: no record {name!r}{closest(name, known)}; `mammo list` names the experiments")
     return [run for run in runs if not names or {run.name, run.folder.parent.name} & set(names)]
 
 
 def _names(runs: list[Run]) -> list[str]:
     """Return the names of experiments and of their runs."""
     return [*dict.fromkeys(run.folder.parent.name for run in runs), *(run.name for run in runs)]
-
-
-def _shown(names: list[str]) -> str:
-    """Return the first names, and how many others there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} others there" if len(names) > SHOWN else "")
 
 
 def verify(

@@ -210,6 +210,7 @@ def test_a_record_without_a_manifest_is_a_finding():
     ("name", "change", "said"),
     [
         ("metrics", {"validation": {"auc": 3}}, "auc of validation is 3, not a metric and its interval"),
+        ("metrics", {"test": {"auc": {"value": True}}}, "auc of test is {'value': True}, not a metric and its"),
         ("metrics", {"test": {"auc": {"value": "high"}}}, "auc of test is {'value': 'high'}, not a metric and its"),
         ("metrics", {"test": {"auc": {"low": 0.5}}}, "auc of test is {'low': 0.5}, not a metric and its interval"),
         ("metrics", {"test": [0.5]}, "holds no metrics by split"),
